@@ -1,0 +1,1 @@
+//! What is allowed: object types, field kinds, schemas, rules, and the Judge.

@@ -1,0 +1,1 @@
+//! The field side: the library that an application embeds.

@@ -1,0 +1,1 @@
+//! What is merged: the only room that knows Automerge.

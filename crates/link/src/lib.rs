@@ -1,0 +1,1 @@
+//! What is carried: QUIC endpoints with raw public keys.

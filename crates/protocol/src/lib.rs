@@ -1,0 +1,1 @@
+//! What is exchanged: frames and sessions, without input or output.

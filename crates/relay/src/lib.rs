@@ -1,0 +1,1 @@
+//! The server side: ingest, fan-out and quarantine.

@@ -1,0 +1,1 @@
+//! What happens: admission, log, materialising and judging on one store.
