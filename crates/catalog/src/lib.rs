@@ -1,1 +1,25 @@
 //! What is allowed: object types, field kinds, schemas, rules, and the Judge.
+//!
+//! Parses a catalog, reads what people type into edits, and judges merged records. Everything is a
+//! function of its arguments: no clock, no dice, no files, no network. What a rule or a schema may
+//! cost is bounded when the catalog is parsed, so that no verdict depends on the machine; what
+//! cannot be bounded is refused there.
+
+mod catalog;
+mod error;
+mod explain;
+mod judge;
+pub mod limit;
+mod object;
+mod read;
+mod rule;
+mod schema;
+mod values;
+
+pub use catalog::Catalog;
+pub use error::CatalogError;
+pub use judge::{Holder, Judgement, PrivateArg, Referent, Subject, Surroundings};
+pub use object::{Field, Kind, ObjectType, Reference};
+pub use rule::{Rule, RuleError};
+pub use schema::SchemaError;
+pub use values::ValueError;

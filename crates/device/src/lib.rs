@@ -1,1 +1,17 @@
 //! The field side: the library that an application embeds.
+//!
+//! [`Device`] is durable before it returns, reads without loading a document, and syncs when it is
+//! told to. [`Engine`] beneath it is sans-IO: frames go in, and what leaves comes out of
+//! [`Engine::commit`], after the disk has what it speaks of.
+
+mod device;
+mod engine;
+mod join;
+mod sync;
+
+pub use device::{Device, Event, OpenError, Remote, fresh_id};
+pub use engine::{Engine, Input, Output, Progress};
+pub use join::{JoinError, join};
+pub use sync::{SyncError, SyncReport};
+
+pub use fieldkeep_replica::{PutError, RecordView, Wrote};

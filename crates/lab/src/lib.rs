@@ -1,1 +1,14 @@
 //! The world in a box: generators and mutators that tests and benches share.
+//!
+//! Everything is made from a seed and repeats. Draws on Automerge directly rather than on our own
+//! rooms, so that a fault there does not hide itself.
+
+pub mod anatomy;
+pub mod dice;
+pub mod generate;
+pub mod hostile;
+pub mod mutate;
+pub mod orders;
+pub mod quiet;
+
+pub use dice::Dice;

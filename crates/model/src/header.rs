@@ -4,6 +4,7 @@
 //! allocates nothing but what the input pays for, expands no run, and inflates through a capped
 //! reader. It knows the layout of a change chunk, not what the operations mean.
 
+use std::borrow::Cow;
 use std::io::Read;
 use std::ops::Range;
 
@@ -30,6 +31,9 @@ pub mod limit {
     pub const DEPTH: u8 = 8;
     /// The highest operation counter, exclusive.
     pub const MAX_OP: u64 = 1 << 31;
+    /// The author's clock, in milliseconds either side of 1970. A document stores times as
+    /// differences, which must not overflow.
+    pub const TIME: i64 = 1 << 53;
 }
 
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
@@ -75,7 +79,7 @@ pub enum HeaderError {
     /// The message is longer than 200 bytes or not UTF-8.
     #[error("the message is too long or not text")]
     Message,
-    /// A column that changes do not have, a deflated one, or columns out of order.
+    /// A column that changes do not have, a deflated or empty one, or columns out of order.
     #[error("an unknown column")]
     Column,
     /// More than 16,384 operations, or a column that claims more values than that.
@@ -135,15 +139,25 @@ impl ChangeHeader {
     /// # Errors
     /// Every limit and malformation has its own [`HeaderError`].
     pub fn parse(chunk: &[u8]) -> Result<Self, HeaderError> {
+        Self::parse_with_raw(chunk).map(|(header, _)| header)
+    }
+
+    /// As [`ChangeHeader::parse`], and the raw form that the layout refers to: inflating and
+    /// hashing a large chunk once is enough.
+    ///
+    /// # Errors
+    /// As [`ChangeHeader::parse`].
+    pub fn parse_with_raw(chunk: &[u8]) -> Result<(Self, Cow<'_, [u8]>), HeaderError> {
         if chunk.len() > limit::CHUNK {
             return Err(HeaderError::TooLong);
         }
-        match chunk.get(8) {
-            Some(&CHANGE) => parse_raw(chunk),
-            Some(&DEFLATED) => parse_raw(&inflate(chunk)?),
-            Some(_) if chunk.starts_with(&MAGIC) => Err(HeaderError::NotAChange),
-            _ => Err(HeaderError::NotAChunk),
-        }
+        let raw = match chunk.get(8) {
+            Some(&CHANGE) => Cow::Borrowed(chunk),
+            Some(&DEFLATED) => Cow::Owned(inflate(chunk)?),
+            Some(_) if chunk.starts_with(&MAGIC) => return Err(HeaderError::NotAChange),
+            _ => return Err(HeaderError::NotAChunk),
+        };
+        Ok((parse_raw(&raw)?, raw))
     }
 }
 
@@ -151,7 +165,7 @@ impl ChangeHeader {
 ///
 /// # Errors
 /// As [`ChangeHeader::parse`], for the deflated form.
-pub fn inflated(chunk: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, HeaderError> {
+pub fn inflated(chunk: &[u8]) -> Result<Cow<'_, [u8]>, HeaderError> {
     match chunk.get(8) {
         Some(&DEFLATED) => inflate(chunk).map(Into::into),
         _ => Ok(chunk.into()),
@@ -203,10 +217,15 @@ fn inflate(chunk: &[u8]) -> Result<Vec<u8>, HeaderError> {
     let deflated = cursor.take(length)?;
     cursor.end()?;
     let mut body = Vec::new();
-    let mut reader = flate2::bufread::DeflateDecoder::new(deflated).take(limit::INFLATED as u64 + 1);
+    let mut reader =
+        flate2::bufread::DeflateDecoder::new(deflated).take(limit::INFLATED as u64 + 1);
     reader.read_to_end(&mut body).map_err(|_| HeaderError::Deflate)?;
     if body.len() > limit::INFLATED {
         return Err(HeaderError::Bomb);
+    }
+    // Bytes behind the stream would be carried, and stored, without a hash that covers them.
+    if reader.get_ref().total_in() != deflated.len() as u64 {
+        return Err(HeaderError::Deflate);
     }
     let raw = frame(&body);
     if raw[4..8] != *checksum {
@@ -241,6 +260,9 @@ fn parse_raw(chunk: &[u8]) -> Result<ChangeHeader, HeaderError> {
     let seq = cursor.uleb()?;
     let start_op = cursor.uleb()?;
     let time = cursor.sleb()?;
+    if !(-limit::TIME..=limit::TIME).contains(&time) {
+        return Err(HeaderError::Number);
+    }
     let message = cursor.message()?;
     let tail = cursor.at..chunk.len();
     let other_actors = cursor.other_actors(&actor)?;
@@ -310,15 +332,24 @@ impl<'a> Cursor<'a> {
         Err(HeaderError::Number)
     }
 
+    /// A signed number in its shortest form. An overlong one would change the hash and not the
+    /// meaning: Automerge refuses it in a header, and rewrites it in a document.
     fn sleb(&mut self) -> Result<i64, HeaderError> {
-        let mut value = 0i64;
+        let (mut value, mut last) = (0i64, 0u8);
         for shift in (0..64).step_by(7) {
             let byte = self.take(1).map_err(|_| HeaderError::Number)?[0];
             value |= i64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                let used = shift + 7;
-                return Ok(if used < 64 && byte & 0x40 != 0 { value | (-1 << used) } else { value });
+            if byte & 0x80 != 0 {
+                last = byte;
+                continue;
             }
+            let repeats_sign = byte == if last & 0x40 == 0 { 0 } else { 0x7f };
+            let too_large = shift == 63 && byte != 0 && byte != 0x7f;
+            if too_large || (shift > 0 && repeats_sign) {
+                return Err(HeaderError::Number);
+            }
+            let used = shift + 7;
+            return Ok(if used < 64 && byte & 0x40 != 0 { value | (-1 << used) } else { value });
         }
         Err(HeaderError::Number)
     }
@@ -373,10 +404,16 @@ impl<'a> Cursor<'a> {
         let mut table = Vec::with_capacity(count);
         for _ in 0..count {
             let spec = u32::try_from(self.uleb()?).map_err(|_| HeaderError::Column)?;
-            if !column::KNOWN.contains(&spec) || table.last().is_some_and(|(last, _)| *last >= spec) {
+            if !column::KNOWN.contains(&spec) || table.last().is_some_and(|(last, _)| *last >= spec)
+            {
                 return Err(HeaderError::Column);
             }
-            table.push((spec, self.length()?));
+            let length = self.length()?;
+            // A column of nulls only is left out.
+            if length == 0 {
+                return Err(HeaderError::Column);
+            }
+            table.push((spec, length));
         }
         let mut ops = 0;
         for (spec, length) in table {
@@ -407,9 +444,8 @@ mod column {
 
     /// Object (actor, counter); key (actor, delta, string); insert; action; value (metadata, raw);
     /// predecessors (count, actor, delta); expand; mark name.
-    pub(super) const KNOWN: [u32; 14] = [
-        1, 2, 17, 19, 21, 52, ACTION, 86, VALUE, PRED_GROUP, 113, 115, 148, 165,
-    ];
+    pub(super) const KNOWN: [u32; 14] =
+        [1, 2, 17, 19, 21, 52, ACTION, 86, VALUE, PRED_GROUP, 113, 115, 148, 165];
 
     /// How many values a column's runs stand for, without expanding one. For the predecessors'
     /// count column it is the sum of the counts: how many predecessors the change names.
@@ -472,6 +508,98 @@ mod column {
                 }
             }
             Err(HeaderError::Number)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A change of one operation, whose time and column table are given.
+    fn chunk(time: &[u8], columns: &[u8]) -> Vec<u8> {
+        let mut body = vec![0, 20];
+        body.extend_from_slice(&[7; 20]);
+        body.extend_from_slice(&[1, 1]);
+        body.extend_from_slice(time);
+        body.extend_from_slice(&[0, 0]);
+        body.extend_from_slice(columns);
+        frame(&body)
+    }
+
+    const ONE_PUT: [u8; 5] = [1, 66, 2, 0x7f, 1];
+
+    fn time(bytes: &[u8]) -> Result<i64, HeaderError> {
+        ChangeHeader::parse(&chunk(bytes, &ONE_PUT)).map(|header| header.time)
+    }
+
+    #[test]
+    fn a_time_has_one_encoding() {
+        for value in [0, 1, -1, 63, 64, -64, -65, 1 << 53, -(1 << 53)] {
+            let mut bytes = Vec::new();
+            write_sleb(&mut bytes, value);
+            assert_eq!(time(&bytes), Ok(value));
+            let last = bytes.pop().expect("not empty");
+            bytes.extend([last | 0x80, if value < 0 { 0x7f } else { 0 }]);
+            assert_eq!(time(&bytes), Err(HeaderError::Number), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_time_beyond_2_to_53_is_refused() {
+        for value in [(1 << 53) + 1, i64::MAX, i64::MIN] {
+            let mut bytes = Vec::new();
+            write_sleb(&mut bytes, value);
+            assert_eq!(time(&bytes), Err(HeaderError::Number));
+        }
+        let too_long = [&[0x80; 9][..], &[0x02]].concat();
+        assert_eq!(time(&too_long), Err(HeaderError::Number));
+    }
+
+    #[test]
+    fn an_empty_column_is_refused() {
+        let empty = [2, 66, 2, 112, 0, 0x7f, 1];
+        assert_eq!(ChangeHeader::parse(&chunk(&[0], &empty)), Err(HeaderError::Column));
+    }
+
+    #[test]
+    fn a_run_is_counted_and_not_expanded() {
+        let bomb = [1, 66, 6, 0xff, 0xff, 0xff, 0xff, 0x07, 1];
+        assert_eq!(ChangeHeader::parse(&chunk(&[0], &bomb)), Err(HeaderError::TooManyOps));
+        let run = [1, 66, 4, 0x80, 0x80, 0x01, 1];
+        assert_eq!(ChangeHeader::parse(&chunk(&[0], &run)).map(|header| header.ops), Ok(16_384));
+    }
+
+    #[test]
+    fn a_deflated_chunk_is_no_more_than_its_stream() {
+        use std::io::Write;
+        let long = [&[2, 66, 2, 87, 0xf0, 0xa2, 0x04, 0x7f, 1][..], &[0; 70_000]].concat();
+        let raw = chunk(&[0], &long);
+        let body = &raw[12..];
+        let mut encoder =
+            flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(body).expect("writing to memory cannot fail");
+        let stream = encoder.finish().expect("writing to memory cannot fail");
+        let deflated = |stream: &[u8]| {
+            let mut chunk = [&raw[..8], &[DEFLATED]].concat();
+            write_uleb(&mut chunk, stream.len() as u64);
+            chunk.extend_from_slice(stream);
+            ChangeHeader::parse(&chunk).map(|header| header.ops)
+        };
+        assert_eq!(deflated(&stream), Ok(1));
+        let ballast = [&stream[..], b"ballast"].concat();
+        assert_eq!(deflated(&ballast), Err(HeaderError::Deflate));
+    }
+
+    #[test]
+    fn no_prefix_and_no_flipped_byte_is_a_change() {
+        let whole = chunk(&[0], &ONE_PUT);
+        assert!(ChangeHeader::parse(&whole).is_ok());
+        for at in 0..whole.len() {
+            assert!(ChangeHeader::parse(&whole[..at]).is_err());
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            assert!(ChangeHeader::parse(&damaged).is_err());
         }
     }
 }

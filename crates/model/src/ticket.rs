@@ -20,6 +20,8 @@ pub struct Ticket {
     pub relay: PublicKey,
     /// Where the relay listens.
     pub addresses: Vec<SocketAddr>,
+    /// The index of the invitation's entry in the membership log.
+    pub invite: u64,
     /// The secret half of the invitation's one-time key.
     pub key: KeyPair,
 }
@@ -32,7 +34,9 @@ struct Wire {
     relay: PublicKey,
     #[n(2)]
     addresses: Vec<String>,
-    #[cbor(n(3), with = "minicbor::bytes")]
+    #[n(3)]
+    invite: u64,
+    #[cbor(n(4), with = "minicbor::bytes")]
     key: [u8; 32],
 }
 
@@ -53,6 +57,7 @@ impl fmt::Display for Ticket {
             org: self.org,
             relay: self.relay,
             addresses: self.addresses.iter().map(ToString::to_string).collect(),
+            invite: self.invite,
             key: self.key.secret(),
         };
         let mut bytes = minicbor::to_vec(&wire).map_err(|_| fmt::Error)?;
@@ -88,6 +93,7 @@ impl FromStr for Ticket {
             org: wire.org,
             relay: wire.relay,
             addresses: addresses.map_err(|_| TicketError::Garbled)?,
+            invite: wire.invite,
             key: KeyPair::from_secret(wire.key),
         })
     }
@@ -104,6 +110,7 @@ mod tests {
             org: OrgId([3; 16]),
             relay: Seed([1; 32]).tls().public(),
             addresses: vec!["127.0.0.1:7440".parse().expect("an address")],
+            invite: 2,
             key: Seed([2; 32]).signing(),
         };
         let text = ticket.to_string();

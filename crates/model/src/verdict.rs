@@ -12,6 +12,7 @@ pub const CONTEXT: &str = "fieldkeep 1 verdicts";
 
 /// What a judgement comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+#[cbor(index_only)]
 pub enum Outcome {
     /// Every rule passed.
     #[n(0)]

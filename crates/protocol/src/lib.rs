@@ -1,1 +1,33 @@
-//! What is exchanged: frames and sessions, without input or output.
+//! What is exchanged: frames and sessions of the sync protocol, ALPN `fieldkeep/1`.
+//!
+//! Contains no networking code, no storage and no clock. Bytes go in, frames come out; whether a
+//! frame may come now is decided here, what it means is decided by the engines.
+
+pub mod frame;
+pub mod offer;
+pub mod session;
+
+pub use frame::{Code, DecodeError, Frame, FrameBuffer};
+pub use offer::{Offer, OfferEntry, root};
+pub use session::{Phase, Role, Session, Violation};
+
+/// The protocol version that this software speaks.
+pub const VERSION: u32 = 1;
+/// The longest frame that this software accepts, in bytes; both sides state theirs.
+pub const FRAME_MAX: u32 = 1024 * 1024;
+/// How many bytes of a segment's log a relay sends ahead of the device's last confirmation.
+pub const WINDOW: u64 = 1024 * 1024;
+/// How many bytes of changes a batch is filled with.
+pub const BATCH: usize = 256 * 1024;
+
+/// The priorities of the streams: higher goes first.
+pub mod priority {
+    /// The control stream.
+    pub const CONTROL: i32 = 50;
+    /// Changes as they happen.
+    pub const LIVE: i32 = 40;
+    /// A device's own changes.
+    pub const PUSH: i32 = 30;
+    /// What a device missed.
+    pub const DELTA: i32 = 20;
+}

@@ -1,1 +1,13 @@
-//! The server side: ingest, fan-out and quarantine.
+//! The server side: ingest, fan-out, judging and quarantine.
+//!
+//! [`Engine`] is sans-IO: inputs go in with [`Engine::handle`], and everything that leaves (frames,
+//! receipts, closes) comes out of [`Engine::commit`], after the disk has what it speaks of.
+//! [`Relay`] is the shell around it: sockets, the clock, one thread that writes.
+
+mod directory;
+mod engine;
+mod server;
+
+pub use directory::{Directory, DirectoryError, InitError, admin_key, invite};
+pub use engine::{ConnectionId, Engine, Input, Output};
+pub use server::{Handle, Relay, ServeError};

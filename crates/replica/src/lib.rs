@@ -1,1 +1,29 @@
-//! What happens: admission, log, materialising and judging on one store.
+//! What happens: admission, the log, materialising, judging and verdicts, on one store.
+//!
+//! A [`Replica`] is the engine that devices and relays share. It takes times and randomness as
+//! arguments, knows no network, no thread and no clock. Everything that it writes becomes durable
+//! together, with [`Replica::commit`]; the shell lets nothing out before that.
+
+mod admit;
+mod cache;
+mod compact;
+mod fork;
+mod identity;
+mod judging;
+mod log;
+mod materialise;
+mod proof;
+mod read;
+mod received;
+mod replica;
+mod write;
+
+pub use admit::{AdmitError, Batch, Received, Refused};
+pub use identity::{Me, Role};
+pub use log::{Item, Stretch};
+pub use materialise::Materialised;
+pub use proof::{Integrity, SegmentProof};
+pub use read::{AttentionView, CulpritView, HistoryEntry, RecordView, TypeCounts, Views};
+pub use received::{Follow, FollowError, VerdictError};
+pub use replica::{Published, Replica, ReplicaError};
+pub use write::{PutError, Wrote};

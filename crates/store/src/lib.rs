@@ -1,1 +1,156 @@
-//! What is kept: one SQLite file, of a device or a relay.
+//! What is kept: one SQLite file in WAL mode, of a device or a relay.
+//!
+//! Ground state is changes, signed heads, the membership log, catalogs, verdict blocks and what was
+//! kept aside; nothing here deletes one, but for log rows that a verified pack replaces. All else
+//! is derived and keyed by the log position that it was derived at. The store is synchronous, knows
+//! neither Automerge nor the network, and draws no time and no randomness. A transaction opens with
+//! the first write and ends with [`Store::commit`], which returns when the disk has it.
+
+mod error;
+pub mod home;
+mod log;
+mod records;
+mod schema;
+mod segments;
+mod settings;
+mod verdicts;
+
+pub use error::StoreError;
+pub use home::{Home, HomeError};
+pub use log::{Aside, ChangeRow, Flags, Log, Outgoing, PackRow, Snapshot};
+pub use records::{Dependants, Page, RecordRow, Records};
+pub use segments::{Cursor, SegmentRow, Segments};
+pub use settings::{Settings, StoredCatalog};
+pub use verdicts::{BlockRow, Dismissal, Verdicts};
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+/// Results of the store.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// The one writer of a directory's SQLite file.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    writing: bool,
+}
+
+/// A reader beside the writer: it sees what is committed, and blocks nobody.
+#[derive(Debug)]
+pub struct Reader {
+    connection: Connection,
+}
+
+impl Store {
+    /// Opens the file, creating and migrating it as needed.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, is not ours, or was written by a newer version.
+    pub fn open(path: &Path) -> Result<Self> {
+        let connection = Connection::open(path)?;
+        schema::prepare(&connection)?;
+        Ok(Self { connection, writing: false })
+    }
+
+    /// Makes everything written since the last commit durable.
+    ///
+    /// # Errors
+    /// When the disk refuses; the transaction is rolled back then, and nothing of it was saved.
+    pub fn commit(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.writing) {
+            return Ok(());
+        }
+        self.connection.prepare_cached("COMMIT")?.execute([]).map_err(|error| {
+            self.abandon();
+            StoreError::from(error)
+        })?;
+        Ok(())
+    }
+
+    /// Forgets everything written since the last commit.
+    pub fn rollback(&mut self) {
+        if std::mem::take(&mut self.writing) {
+            self.abandon();
+        }
+    }
+
+    fn abandon(&self) {
+        // SQLite may have rolled back by itself; then there is nothing left to do.
+        if !self.connection.is_autocommit() {
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+    }
+
+    /// Begins a step within the transaction that is under way: what is written until
+    /// [`Store::end_step`] can be undone alone.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn begin_step(&mut self) -> Result<()> {
+        self.savepoint("SAVEPOINT step")
+    }
+
+    /// Ends the innermost step and keeps or undoes what was written in it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn end_step(&mut self, keep: bool) -> Result<()> {
+        if !keep {
+            self.savepoint("ROLLBACK TO step")?;
+        }
+        self.savepoint("RELEASE step")
+    }
+
+    fn savepoint(&mut self, statement: &str) -> Result<()> {
+        self.write()?.prepare_cached(statement)?.execute([])?;
+        Ok(())
+    }
+
+    /// Whether something awaits the commit.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.writing
+    }
+
+    /// The connection with a transaction under way.
+    fn write(&mut self) -> Result<&Connection> {
+        if !self.writing {
+            self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            self.writing = true;
+        }
+        Ok(&self.connection)
+    }
+}
+
+impl Reader {
+    /// Opens a file that a [`Store`] made.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        schema::tune(&connection)?;
+        Ok(Self { connection })
+    }
+}
+
+/// What both the writer and readers can be asked: everything that does not write.
+pub trait Queries {
+    #[doc(hidden)]
+    fn connection(&self) -> &Connection;
+}
+
+impl Queries for Store {
+    fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Queries for Reader {
+    fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}

@@ -1,0 +1,244 @@
+//! Rules: CEL expressions over `record`, `previous` and `refs`, whose names, reads and cost are
+//! known when the catalog is parsed.
+//!
+//! Refuses what it cannot bound. Evaluating a rule yields true, false, or a sentence that says why
+//! it could not be evaluated; it never panics through, and the sentence quotes no values, because a
+//! value may belong to a record that the reader may not see.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use cel::extractors::This;
+use cel::parser::PrattParser;
+use cel::{Context, ExecutionError, IdedExpr, Value};
+use fieldkeep_model::TypeName;
+use regex::Regex;
+
+use crate::limit;
+use crate::object::{Field, ObjectType};
+
+mod bound;
+mod nesting;
+pub(crate) mod values;
+
+/// A rule of an object type.
+pub struct Rule {
+    /// Its name within the type.
+    pub name: String,
+    /// The expression as it is written.
+    pub cel: String,
+    /// What to tell the user whose record breaks it.
+    pub reason: String,
+    /// The fields of the record that it reads, as `quantity` or `lines.quantity`.
+    pub reads: Vec<String>,
+    /// The bound on its cost; see [`limit::STEPS`].
+    pub steps: u64,
+    /// The fields whose referents it looks into.
+    pub(crate) refs: BTreeSet<String>,
+    /// The fields of `record` and `previous` that it needs to see.
+    pub(crate) needs: BTreeSet<String>,
+    expr: IdedExpr,
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rule({}: {})", self.name, self.cel)
+    }
+}
+
+/// Why a rule is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// Longer than [`limit::RULE`].
+    #[error("the rule is longer than {} KiB", limit::RULE / 1024)]
+    TooLong,
+    /// Nested deeper than [`limit::NESTING`] or [`limit::TREE`].
+    #[error("the rule nests too deep")]
+    TooDeep,
+    /// Not an expression.
+    #[error("not an expression: {0}")]
+    Syntax(String),
+    /// A name that rules do not know; with the nearest that they do.
+    #[error("unknown {what} `{name}`")]
+    Unknown {
+        /// A variable, field, function or reference.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The way out.
+        remedy: String,
+    },
+    /// A construct of CEL that rules do not have.
+    #[error("rules do not support {0}")]
+    Unsupported(&'static str),
+    /// A pattern that is no literal, or does not compile to a linear automaton.
+    #[error("`matches` needs a literal pattern: {0}")]
+    Pattern(String),
+    /// A loop over something that has no order, or is no list.
+    #[error("{0} run over lists, and this is none")]
+    NotAList(&'static str),
+    /// It yields something else than true or false.
+    #[error("the rule does not yield true or false")]
+    NotBoolean,
+    /// Its bound is above [`limit::STEPS`].
+    #[error("the rule may take {0} steps for the largest record, above {limit}", limit = limit::STEPS)]
+    Cost(u64),
+}
+
+impl RuleError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let remedy = match self {
+            Self::Unknown { remedy, .. } => remedy,
+            Self::TooLong | Self::TooDeep => "split it into several rules",
+            Self::Syntax(_) | Self::Unsupported(_) => {
+                "write a CEL expression over `record`, `previous` and `refs`"
+            }
+            Self::Pattern(_) => "write it in quotes, without look-around and back-references",
+            Self::NotAList(_) => "loop over a set, a list in brackets, or a filtered one",
+            Self::NotBoolean => "compare it with something",
+            Self::Cost(_) => "avoid loops within loops, and give texts a maxLength",
+        };
+        remedy.to_owned()
+    }
+}
+
+/// The names that a rule may use.
+pub(crate) struct Vocabulary<'a> {
+    fields: &'a BTreeMap<String, Field>,
+    refs: BTreeMap<&'a str, &'a BTreeMap<String, Field>>,
+}
+
+impl<'a> Vocabulary<'a> {
+    pub(crate) fn new(ty: &'a ObjectType, types: &'a BTreeMap<TypeName, ObjectType>) -> Self {
+        let registers = ty
+            .fields
+            .iter()
+            .filter(|(_, field)| field.children.is_empty());
+        let refs = registers.filter_map(|(name, field)| {
+            Some((name.as_str(), &types.get(field.reference.as_ref()?)?.fields))
+        });
+        Self {
+            fields: &ty.fields,
+            refs: refs.collect(),
+        }
+    }
+}
+
+/// What the rules of a catalog share: the functions, and the compiled patterns.
+pub(crate) struct Engine {
+    context: Context<'static, 'static>,
+    patterns: BTreeMap<String, Regex>,
+}
+
+impl Engine {
+    pub(crate) fn new() -> Self {
+        Self {
+            context: Context::default(),
+            patterns: BTreeMap::new(),
+        }
+    }
+
+    /// Makes the collected patterns available to `matches`.
+    pub(crate) fn seal(&mut self) {
+        let patterns = std::mem::take(&mut self.patterns);
+        let matches = move |This(text): This<Arc<String>>, pattern: Arc<String>| {
+            patterns
+                .get(pattern.as_str())
+                .is_some_and(|regex| regex.is_match(&text))
+        };
+        // Fails only where cel's own `matches` is compiled in: the same linear engine, without the
+        // patterns prepared.
+        self.context.add_function("matches", matches).ok();
+    }
+
+    /// The scope in which the rules of one record are evaluated.
+    pub(crate) fn scope(&self) -> &Context<'static, 'static> {
+        &self.context
+    }
+}
+
+impl Rule {
+    pub(crate) fn compile(
+        name: String,
+        cel: String,
+        reason: String,
+        vocabulary: &Vocabulary<'_>,
+        engine: &mut Engine,
+    ) -> Result<Self, RuleError> {
+        let expr = parse(&cel)?;
+        let bound = bound::bound(&expr, vocabulary)?;
+        engine.patterns.extend(bound.patterns);
+        let (refs, needs, steps) = (bound.refs, bound.needs, bound.steps);
+        let reads = bound.reads.into_iter().collect();
+        Ok(Self {
+            name,
+            cel,
+            reason,
+            reads,
+            steps,
+            refs,
+            needs,
+            expr,
+        })
+    }
+
+    /// Whether the record satisfies the rule, or why that cannot be said.
+    pub(crate) fn holds(&self, scope: &Context<'_, '_>) -> Result<bool, String> {
+        // A panic in the evaluator holds this one record; everything else goes on.
+        let result = catch_unwind(AssertUnwindSafe(|| Value::resolve(&self.expr, scope)));
+        match result {
+            Ok(Ok(Value::Bool(holds))) => Ok(holds),
+            Ok(Ok(_)) => Err("it yields neither true nor false".to_owned()),
+            Ok(Err(error)) => Err(told(&error)),
+            Err(_) => Err("the evaluator failed".to_owned()),
+        }
+    }
+}
+
+fn parse(source: &str) -> Result<IdedExpr, RuleError> {
+    if source.len() > limit::RULE {
+        return Err(RuleError::TooLong);
+    }
+    nesting::check(source)?;
+    let parser = PrattParser::new().max_recursion_depth(limit::NESTING as u16);
+    // The parser slices its source by bytes: whatever that may do to odd input stays here.
+    let parsed = catch_unwind(AssertUnwindSafe(|| parser.parse(source)));
+    match parsed {
+        Ok(Ok(expr)) => Ok(expr),
+        Ok(Err(errors)) => {
+            let first = errors.errors.first().map(|error| error.msg.as_str());
+            Err(RuleError::Syntax(
+                first.unwrap_or("it does not parse").to_owned(),
+            ))
+        }
+        Err(_) => Err(RuleError::Syntax("it does not parse".to_owned())),
+    }
+}
+
+/// An evaluation error without the values that it met.
+fn told(error: &ExecutionError) -> String {
+    if let ExecutionError::NoSuchKey(key) = error {
+        format!("`{key}` is absent")
+    } else if let ExecutionError::NoSuchOverload(overload) = error {
+        overload.to_string()
+    } else if let ExecutionError::FunctionError { function, .. } = error {
+        format!("`{function}` cannot read its argument")
+    } else if let ExecutionError::UnsupportedBinaryOperator(operator, ..) = error {
+        format!("`{operator}` does not apply to these values")
+    } else if matches!(
+        error,
+        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_)
+    ) {
+        "division by zero".to_owned()
+    } else if matches!(error, ExecutionError::Overflow(..)) {
+        "a number grows beyond 64 bits".to_owned()
+    } else if matches!(error, ExecutionError::IndexOutOfBounds(_)) {
+        "an index lies outside of its list".to_owned()
+    } else {
+        "values of different kinds meet".to_owned()
+    }
+}

@@ -1,0 +1,350 @@
+//! What a catalog's author is told: places, suggestions, refusals, and what is frozen.
+
+use fieldkeep_catalog::Catalog;
+
+/// The errors of a catalog, as they are shown.
+fn errors(source: &str) -> Vec<String> {
+    let errors = Catalog::parse(source).expect_err("it is wrong");
+    errors.iter().map(ToString::to_string).collect()
+}
+
+/// The only error of a rule over a type with a set and a json field.
+fn rule_error(cel: &str) -> String {
+    let source = format!(
+        "catalog = 1\n[type.customer.field]\nname = {{}}\n[type.order.field]\n\
+         total = {{ schema = {{ type = \"integer\" }} }}\nnote = {{ kind = \"text\" }}\n\
+         status = {{}}\nextra = {{ kind = \"json\" }}\ncustomer = {{ ref = \"customer\" }}\n\
+         lines = {{ kind = \"set\", field = {{ quantity = {{ schema = {{ type = \"integer\" }} }}, name = {{}} }} }}\n\
+         [[type.order.rule]]\nname = \"r\"\nreason = \"because\"\ncel = '''{cel}'''\n"
+    );
+    match Catalog::parse(&source) {
+        Ok(_) => String::new(),
+        Err(errors) => {
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            errors[0].to_string()
+        }
+    }
+}
+
+#[test]
+fn an_unknown_kind_is_told_with_its_line_and_the_nearest() {
+    let source = "catalog = 1\n\n[type.order]\nbuckets = 2\n\n[type.order.field.total]\nkind = \"registr\"\n";
+    assert_eq!(
+        errors(source),
+        ["line 7, type.order.field.total.kind: unknown kind `registr`: did you mean `register`?"]
+    );
+    let error = &Catalog::parse(source).expect_err("it is wrong")[0];
+    assert_eq!((error.line, error.column), (7, 8));
+}
+
+#[test]
+fn every_error_is_told_at_once_in_the_order_of_the_file() {
+    let source = r#"catalog = 2
+colour = "red"
+[type.Order]
+[type.order]
+scope = "outlett"
+buckets = 12
+[type.order.field.outlet]
+requird = true
+[type.order.field.customer]
+ref = "custommer"
+[type.order.field.id]
+[type.order.field.photo]
+kind = "attachment"
+[type.order.field.total]
+schema = { minimun = 1 }
+[type.customer]
+"#;
+    assert_eq!(
+        errors(source),
+        [
+            "line 1, catalog: unknown catalog format 2: this program reads format 1",
+            "line 2, colour: unknown key `colour`: known are `catalog`, `type`",
+            "line 3, type.Order: `Order` does not name a type: use lower-case letters, digits and \
+             `_`, beginning with a letter, at most 64",
+            "line 5, type.order.scope: the scope field `outlett` is not declared: did you mean `outlet`?",
+            "line 6, type.order.buckets: 12 is no number of buckets: write a power of two from 1 to 65536",
+            "line 8, type.order.field.outlet.requird: unknown key `requird`: did you mean `required`?",
+            "line 10, type.order.field.customer.ref: the type `custommer` is not declared: did you \
+             mean `customer`?",
+            "line 11, type.order.field.id: `id` is reserved: every record and child has it: choose \
+             another name",
+            "line 13, type.order.field.photo.kind: attachments are not supported yet: keep the \
+             file's name in a register until they are",
+            "line 15, type.order.field.total.schema: unknown keyword `minimun`: did you mean `minimum`?",
+        ]
+    );
+}
+
+#[test]
+fn what_toml_refuses_is_told_with_its_line() {
+    let told = errors("catalog = 1\n[type.order\nbuckets = = 1\n");
+    assert!(told[0].starts_with("line 2: "), "{told:?}");
+    assert!(
+        told.iter().any(|error| error.starts_with("line 3: ")),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn fields_cannot_be_what_their_kind_does_not_allow() {
+    let source = r#"catalog = 1
+[type.order.field.a]
+kind = "counter"
+ref = "order"
+[type.order.field.b]
+kind = "json"
+unique = true
+[type.order.field.c]
+schema = { type = "object" }
+[type.order.field.d.field.e]
+[type.order.field.f]
+kind = "set"
+field.g = { kind = "set" }
+field.h = { unique = true }
+[type.order.field.i]
+schema = { "$ref" = "https://example.org/schema" }
+[type.order.field.j]
+schema = { type = "string", pattern = '(?=a)b' }
+[type.order.field.k]
+schema = { type = "string", format = "dat" }
+"#;
+    let told = errors(source);
+    let starts = [
+        "line 4, type.order.field.a.ref: a counter refers to nothing",
+        "line 7, type.order.field.b.unique: this field cannot be unique",
+        "line 9, type.order.field.c.schema: a register holds a single value",
+        "line 10, type.order.field.d: a register has no fields",
+        "line 13, type.order.field.f.field.g.kind: sets do not nest",
+        "line 14, type.order.field.f.field.h.unique: this field cannot be unique",
+        "line 16, type.order.field.i.schema: schemas hold no references, and `$ref` is one",
+        "line 18, type.order.field.j.schema: ",
+        "line 20, type.order.field.k.schema: unknown format `dat`: did you mean `date`?",
+    ];
+    assert_eq!(told.len(), starts.len(), "{told:#?}");
+    for (told, start) in told.iter().zip(starts) {
+        assert!(told.starts_with(start), "{told}\n{start}");
+    }
+}
+
+#[test]
+fn rules_may_name_only_what_there_is() {
+    let unknown = [
+        (
+            "recrd.total > 1",
+            "unknown variable `recrd`: did you mean `record`?",
+        ),
+        (
+            "record.totl > 1",
+            "unknown field `totl`: did you mean `total`?",
+        ),
+        (
+            "previous.totl > 1",
+            "unknown field `totl`: did you mean `total`?",
+        ),
+        (
+            "record['totl'] > 1",
+            "unknown field `totl`: did you mean `total`?",
+        ),
+        (
+            "record.lines.all(l, l.quantty > 0)",
+            "unknown field `quantty`: did you mean `quantity`?",
+        ),
+        (
+            "refs.total.x == 1",
+            "unknown reference `total`: known are `customer`",
+        ),
+        (
+            "refs.customer.nam == 'x'",
+            "unknown field `nam`: did you mean `name`?",
+        ),
+        (
+            "sizes(record.lines) > 1",
+            "unknown function `sizes`: did you mean `size`?",
+        ),
+        (
+            "record.status.startWith('a')",
+            "unknown function `startWith`: did you mean `startsWith`?",
+        ),
+        (
+            "record.lines.all(l, x > 0)",
+            "unknown variable `x`: known are",
+        ),
+    ];
+    for (cel, expected) in unknown {
+        let told = rule_error(cel);
+        let prefix = "line 14, type.order.rule.r.cel: ";
+        assert!(
+            told.starts_with(&format!("{prefix}{expected}")),
+            "{cel}: {told}"
+        );
+    }
+}
+
+#[test]
+fn rules_that_cannot_be_bounded_are_refused() {
+    let refused = [
+        (
+            "record.lines.all(a, record.lines.all(b, a.quantity != b.quantity || a.id == b.id))",
+            "steps",
+        ),
+        (
+            "size(record.lines.map(l, record.note + record.note)) > 1",
+            "steps",
+        ),
+        (
+            "record.note.matches('(a|b)*c') && record.lines.all(l, record.note.matches('[a-z]+'))",
+            "steps",
+        ),
+        (
+            "record.lines.all(l, l.name == record.status && l.name != record.note && l.name in [record.status, record.note, record.note, record.note])",
+            "steps",
+        ),
+        (
+            "record.status.matches(record.note)",
+            "needs a literal pattern",
+        ),
+        ("record.status.matches('(?=a)b')", "needs a literal pattern"),
+        ("record.extra.map(k, k) == []", "run over lists"),
+        ("record.all(k, true)", "run over lists"),
+        ("size(record.lines)", ""),
+        ("record.lines", "neither true nor false"),
+        ("record.status + 'x'", "does not yield true or false"),
+        ("Order{total: 1} == record", "rules do not support messages"),
+        ("record.?total == 1", "not an expression"),
+        ("record.total >", "not an expression"),
+        ("timestamp(record.status) > 1", "unknown function"),
+        ("optional.of(1).hasValue()", "unknown variable `optional`"),
+    ];
+    for (cel, expected) in refused {
+        let told = rule_error(cel);
+        match expected {
+            // A scalar that is no truth value shows when the rule is evaluated.
+            "" => assert_eq!(told, ""),
+            "neither true nor false" => assert!(told.contains("does not yield"), "{cel}: {told}"),
+            _ => assert!(told.contains(expected), "{cel}: {told}"),
+        }
+    }
+}
+
+#[test]
+fn a_rules_source_is_small_and_shallow() {
+    assert!(
+        rule_error(&format!(
+            "record.total == {}1{}",
+            "(".repeat(40),
+            ")".repeat(40)
+        ))
+        .contains("too deep")
+    );
+    assert!(rule_error(&format!("{}true", "!".repeat(3000))).contains("too deep"));
+    assert!(rule_error(&format!("1{} > 0", " + 1".repeat(500))).contains("too deep"));
+    assert!(rule_error(&format!("record{} == 1", "['a']".repeat(500))).contains("too deep"));
+    assert!(rule_error(&format!("true{}", " && true".repeat(600))).contains("longer than 4 KiB"));
+    assert!(rule_error(&"a?b:".repeat(300)).contains("too deep"));
+    assert_eq!(
+        rule_error(&format!(
+            "record.total > 0{}",
+            " && record.total > 0".repeat(100)
+        )),
+        ""
+    );
+}
+
+#[test]
+fn rules_within_their_bounds_are_accepted_with_what_they_read() {
+    let catalog = Catalog::parse(
+        r#"catalog = 1
+[type.order.field]
+total = { schema = { type = "integer" } }
+status = {}
+customer = { ref = "order" }
+[type.order.field.lines]
+kind = "set"
+field.quantity = { schema = { type = "integer" } }
+field.name = {}
+[[type.order.rule]]
+name = "positive"
+reason = "r"
+cel = "record.lines.all(l, l.quantity > 0)"
+[[type.order.rule]]
+name = "several"
+reason = "r"
+cel = "size(record.lines) < 5 && record.lines.exists(l, l.quantity > 0)"
+[[type.order.rule]]
+name = "change"
+reason = "r"
+cel = "previous == null || previous.total <= record.total"
+[[type.order.rule]]
+name = "referent"
+reason = "r"
+cel = "refs.customer == null || has(refs.customer.status)"
+[[type.order.rule]]
+name = "lists"
+reason = "r"
+cel = "size(record.lines.filter(l, l.quantity > 3).map(l, l.name)) < 10 && record.status in ['open', 'closed']"
+"#,
+    )
+    .expect("it is right");
+    let rules = &catalog.types().values().next().expect("a type").rules;
+    let reads: Vec<_> = rules.iter().map(|rule| rule.reads.join(" ")).collect();
+    assert_eq!(
+        reads,
+        [
+            "lines.quantity",
+            "lines lines.quantity",
+            "total",
+            "customer",
+            "lines.name lines.quantity status"
+        ]
+    );
+    assert!(
+        rules
+            .iter()
+            .all(|rule| rule.steps > 0 && rule.steps < 1_000_000)
+    );
+}
+
+#[test]
+fn what_is_published_stays_as_it_is() {
+    let old = Catalog::parse(
+        "catalog = 1\n[type.order]\nscope = \"outlet\"\nbuckets = 4\n[type.order.field]\noutlet = {}\n\
+         stock = { kind = \"counter\" }\nnote = {}\nlines = { kind = \"set\", field = { q = {} } }\n[type.gone]\n",
+    )
+    .expect("it is right");
+    let new = Catalog::parse(
+        "catalog = 1\n[type.order]\nbuckets = 8\n[type.order.field]\noutlet = {}\n\
+         stock = { kind = \"register\" }\nlines = { kind = \"set\", field = { q = { kind = \"json\" } } }\nmore = {}\n",
+    )
+    .expect("it is right");
+    let told: Vec<_> = old
+        .check_successor(&new)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let way = "put it back, or run `relay reshape order`";
+    assert_eq!(
+        told,
+        [
+            "line 1, type.gone: the type `gone` is published and cannot be removed: put it back"
+                .to_owned(),
+            format!(
+                "line 2, type.order.scope: the scope field is published as `outlet` and cannot become `none`: {way}"
+            ),
+            format!("line 2, type.order.buckets: published with 4 buckets, not 8: {way}"),
+            format!(
+                "line 2, type.order.field.note: the field `note` is published and cannot be removed: {way}"
+            ),
+            format!(
+                "line 6, type.order.field.stock: published as a counter, it cannot become a register: {way}"
+            ),
+            format!(
+                "line 7, type.order.field.lines.field.q: published as a register, it cannot become a json: {way}"
+            ),
+        ]
+    );
+    assert_eq!(old.check_successor(&old), []);
+    assert_eq!(old.source(), old.clone().source());
+    assert_ne!(old.hash(), new.hash());
+}

@@ -1,0 +1,424 @@
+//! The device's engine: what every frame of the relay does, and what may leave after the commit.
+//!
+//! Contains no networking code, reads no clock, starts no thread. One connection at a time: what
+//! was under way on the last one is asked for again on the next.
+
+mod catching_up;
+mod outgoing;
+mod wishes;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use fieldkeep_model::{Pos, RecordKey, SegmentId};
+use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Stats};
+use fieldkeep_protocol::{Code, Offer, OfferEntry, Phase, Role, Session};
+use fieldkeep_replica::{Integrity, Replica, ReplicaError};
+use fieldkeep_store::Log as _;
+
+/// What happens to the engine.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The connection to the relay is made.
+    Connected,
+    /// Bytes of one of its streams.
+    Bytes(u64, Vec<u8>),
+    /// One of its streams ended.
+    Finished(u64),
+    /// It is gone.
+    Closed,
+}
+
+/// What the shell is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send bytes on a stream.
+    Send {
+        /// The stream; 0 is the control stream.
+        stream: u64,
+        /// Its priority.
+        priority: i32,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// Close the connection.
+    Close(Code, String),
+    /// Tell watchers that records changed.
+    Changed(Vec<RecordKey>),
+}
+
+/// How far the present connection has brought things.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Whether the relay has answered the offer.
+    pub offered: bool,
+    /// Changes that the relay has given a receipt for.
+    pub sent: u64,
+    /// Entries of the relay's log that were applied.
+    pub received: u64,
+    /// Changes that have no receipt and are still on their way.
+    pub waiting: u64,
+    /// Changes that the relay did not take.
+    pub refused: u64,
+    /// Segments that are not proven equal.
+    pub open: u64,
+    /// Segments that were proven equal on this connection.
+    pub proven: u64,
+    /// What a proof or a check found wrong.
+    pub integrity: Option<Integrity>,
+    /// Why the session ended, if it did.
+    pub ended: Option<(Code, String)>,
+}
+
+impl Progress {
+    /// Whether everything is sent, applied, judged and proven.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.offered && self.waiting == 0 && self.open == 0 && self.integrity.is_none()
+    }
+}
+
+/// Stretches that wait for entries of the membership log.
+const PARKED: usize = 64;
+
+/// The device, but for its sockets.
+#[derive(Debug)]
+pub struct Engine {
+    replica: Replica,
+    session: Option<Session>,
+    outputs: Vec<Output>,
+    changed: BTreeSet<RecordKey>,
+    /// Segments that are not proven: the log's end that is to be reached, as far as known.
+    open: BTreeMap<SegmentId, Pos>,
+    /// Through which position of its own log each segment was pushed on this connection.
+    pushed: BTreeMap<SegmentId, Pos>,
+    in_flight: u64,
+    parked: VecDeque<Delta>,
+    credits: BTreeMap<SegmentId, Pos>,
+    progress: Progress,
+    now: i64,
+}
+
+impl Engine {
+    /// The engine over an opened replica.
+    #[must_use]
+    pub fn new(replica: Replica) -> Self {
+        Self {
+            replica,
+            session: None,
+            outputs: Vec::new(),
+            changed: BTreeSet::new(),
+            open: BTreeMap::new(),
+            pushed: BTreeMap::new(),
+            in_flight: 0,
+            parked: VecDeque::new(),
+            credits: BTreeMap::new(),
+            progress: Progress::default(),
+            now: 0,
+        }
+    }
+
+    /// The replica, for reading.
+    #[must_use]
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// The replica, for writing; [`Engine::commit`] must follow.
+    pub fn replica_mut(&mut self) -> &mut Replica {
+        &mut self.replica
+    }
+
+    /// How far the present connection has come.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn progress(&self) -> Result<Progress, ReplicaError> {
+        let mut progress = self.progress.clone();
+        progress.open = self.open.len() as u64;
+        for row in self.replica.segments().values() {
+            for change in self.replica.store().outgoing(row.sid)? {
+                match change.refused {
+                    Some(_) => progress.refused += 1,
+                    None => progress.waiting += 1,
+                }
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Whether the progress is worth a look: cheap, and true whenever it is complete.
+    #[must_use]
+    pub fn may_be_complete(&self) -> bool {
+        self.progress.offered && self.open.is_empty()
+    }
+
+    /// Whether this side has ended the session, or a proof was not equal.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.session.is_none() || self.progress.integrity.is_some()
+    }
+
+    /// Whether a session is open.
+    #[must_use]
+    pub fn is_online(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.phase() == Phase::Open)
+    }
+
+    /// Takes an input in. Nothing leaves before [`Engine::commit`].
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn handle(&mut self, now: i64, input: Input) -> Result<(), ReplicaError> {
+        self.now = now;
+        match input {
+            Input::Connected => self.connected()?,
+            Input::Bytes(stream, bytes) => self.bytes(stream, &bytes)?,
+            Input::Finished(stream) => {
+                let finished = self.session.as_mut().map(|session| session.finished(stream));
+                if let Some(Err(violation)) = finished {
+                    self.close(violation.code(), &violation.to_string());
+                }
+            }
+            Input::Closed => self.disconnected(),
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable, and returns what may leave: receipts of what is on the disk now,
+    /// and the changes that were written since.
+    ///
+    /// # Errors
+    /// When the disk refuses: nothing of it was saved or leaves, and the connection is closed.
+    pub fn commit(&mut self) -> Result<Vec<Output>, ReplicaError> {
+        if let Err(error) = self.replica.commit() {
+            self.outputs.clear();
+            self.credits.clear();
+            self.changed.clear();
+            self.close(Code::Storage, &error.to_string());
+            return Err(error.into());
+        }
+        if self.is_online() {
+            for (segment, pos) in std::mem::take(&mut self.credits) {
+                self.control(&Frame::Credit(frame::Credit { segment, pos }));
+            }
+            self.push_outgoing()?;
+        }
+        let changed = std::mem::take(&mut self.changed);
+        if !changed.is_empty() {
+            self.outputs.push(Output::Changed(changed.into_iter().collect()));
+        }
+        Ok(std::mem::take(&mut self.outputs))
+    }
+
+    /// Merges a slice of what was received and is not merged. Returns whether there was any; a
+    /// commit must follow.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn work(&mut self, now: i64) -> Result<bool, ReplicaError> {
+        self.now = now;
+        let Some(id) = self.replica.behind().first().copied() else { return Ok(false) };
+        match self.replica.materialise(&id, 4_096) {
+            Ok(done) => self.note_changed(&id, done.records),
+            Err(ReplicaError::Damaged(segment, why)) => {
+                tracing::error!(%segment, why, "a segment cannot be merged");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    fn connected(&mut self) -> Result<(), ReplicaError> {
+        let mut session = Session::new(Role::Device);
+        session.enter(Phase::Opening);
+        self.session = Some(session);
+        self.open.clear();
+        self.pushed.clear();
+        self.in_flight = 0;
+        self.parked.clear();
+        self.progress = Progress::default();
+        let hello = self.introduction();
+        let offer = self.offer()?;
+        self.control(&Frame::Hello(Box::new(hello)));
+        self.control(&Frame::Offer(offer));
+        // A device's own unsaved changes ride with its offer.
+        self.push_outgoing()
+    }
+
+    fn introduction(&self) -> Hello {
+        Hello {
+            versions: vec![fieldkeep_protocol::VERSION],
+            software: concat!("fieldkeep/", env!("CARGO_PKG_VERSION")).to_owned(),
+            org: self.replica.org(),
+            capabilities: 0,
+            members: self.replica.members().len(),
+            members_tip: self.replica.members().tip(),
+            epoch: self.replica.epoch(),
+            catalog: self.replica.published().map_or(0, |published| published.number),
+            frame_max: fieldkeep_protocol::FRAME_MAX,
+            root: self.root(),
+            actor: Some(self.replica.me().actor()),
+        }
+    }
+
+    fn root(&self) -> [u8; 16] {
+        let rows = self.replica.segments().values();
+        let cursors = rows.map(|row| {
+            (row.id, row.cursor.pos, row.cursor.chain(), row.verdict, row.judged)
+        });
+        let catalog = self.replica.published().map_or(0, |published| published.number);
+        fieldkeep_protocol::root(self.replica.epoch(), catalog, cursors)
+    }
+
+    fn offer(&self) -> Result<Offer, ReplicaError> {
+        let actor = self.replica.me().actor();
+        let mut entries = Vec::new();
+        for row in self.replica.segments().values().filter(|row| row.cursor.pos > 0) {
+            entries.push(OfferEntry {
+                segment: fieldkeep_protocol::offer::short(&row.id.0),
+                chain: fieldkeep_protocol::offer::short(&row.cursor.chain),
+                pos: row.cursor.pos,
+                own_seq: self.replica.store().acknowledged(row.sid, &actor)?,
+                verdict: row.verdict,
+                judged: row.judged.min(row.cursor.pos),
+            });
+        }
+        Ok(Offer::new(self.replica.epoch(), 1, self.root(), &entries))
+    }
+
+    fn bytes(&mut self, stream: u64, bytes: &[u8]) -> Result<(), ReplicaError> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        if let Err(violation) = session.receive(stream, bytes) {
+            self.close(violation.code(), &violation.to_string());
+            return Ok(());
+        }
+        while let Some(session) = &mut self.session {
+            match session.next(stream) {
+                Ok(Some(frame)) => self.frame(frame)?,
+                Ok(None) => break,
+                Err(violation) => self.close(violation.code(), &violation.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, frame: Frame) -> Result<(), ReplicaError> {
+        tracing::trace!(frame = frame.name(), "received");
+        match frame {
+            Frame::Welcome(welcome) => self.welcome(&welcome),
+            Frame::Members(members) => self.members(&members)?,
+            Frame::Catalog(catalog) => self.catalog(catalog)?,
+            Frame::OfferReply(reply) => self.offer_reply(reply)?,
+            Frame::Delta(delta) => self.delta(delta)?,
+            Frame::Ack(ack) => self.acknowledged(&ack)?,
+            Frame::Nack(nack) => self.refused(nack)?,
+            Frame::Verdicts(verdicts) => self.verdicts(&verdicts)?,
+            Frame::Proof(proof) => self.proof(&proof)?,
+            Frame::Stats(stats) => self.stats(&stats)?,
+            Frame::GoAway(_) => {}
+            Frame::Error(error) => {
+                self.progress.ended = Some((error.code, error.text));
+            }
+            Frame::Hello(_)
+            | Frame::Join(_)
+            | Frame::Offer(_)
+            | Frame::Vector(_)
+            | Frame::Push(_)
+            | Frame::Credit(_)
+            | Frame::Rejudge(_)
+            | Frame::Dismiss(_) => unreachable!("the session lets no such frame in"),
+        }
+        Ok(())
+    }
+
+    fn welcome(&mut self, welcome: &Hello) {
+        if !welcome.versions.contains(&fieldkeep_protocol::VERSION) {
+            return self.close(Code::Version, "no common protocol version: update the software");
+        }
+        if welcome.org != self.replica.org() {
+            return self.close(Code::ForeignOrganisation, "the relay serves another organisation");
+        }
+        if let Some(session) = &mut self.session {
+            session.enter(Phase::Open);
+        }
+        if welcome.members < self.replica.members().len() {
+            let entries = self.replica.members().since(welcome.members).to_vec();
+            self.control(&Frame::Members(frame::Members { base: welcome.members, entries }));
+        }
+    }
+
+    fn members(&mut self, members: &frame::Members) -> Result<(), ReplicaError> {
+        match self.replica.append_members(members.base, &members.entries) {
+            Ok(_) => {}
+            Err(ReplicaError::Membership(error)) => {
+                self.close(Code::Membership, &error.to_string());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        for delta in std::mem::take(&mut self.parked) {
+            self.delta(delta)?;
+        }
+        Ok(())
+    }
+
+    fn catalog(&mut self, catalog: frame::CatalogFile) -> Result<(), ReplicaError> {
+        match self.replica.adopt_catalog(catalog.notice, catalog.source) {
+            Ok(_) => Ok(()),
+            Err(ReplicaError::CatalogUnsigned) => {
+                self.close(Code::Unvouched, "the catalog is not signed by a relay");
+                Ok(())
+            }
+            Err(ReplicaError::Catalog(errors)) => {
+                let text = errors.first().map(ToString::to_string).unwrap_or_default();
+                self.close(Code::Malformed, &format!("the catalog cannot be used: {text}"));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn stats(&mut self, stats: &Stats) -> Result<(), ReplicaError> {
+        for count in &stats.types {
+            let counts = [count.in_scope, count.all, count.held];
+            self.replica.store_mut().put_server_count(&count.ty, counts)?;
+        }
+        Ok(())
+    }
+
+    fn note_changed(
+        &mut self,
+        id: &SegmentId,
+        records: impl IntoIterator<Item = fieldkeep_model::RecordId>,
+    ) {
+        let ty = self.replica.segments()[id].address.ty.clone();
+        let keys = records.into_iter().map(|record| RecordKey::new(ty.clone(), record));
+        self.changed.extend(keys);
+    }
+
+    fn control(&mut self, frame: &Frame) {
+        self.send(0, fieldkeep_protocol::priority::CONTROL, frame);
+    }
+
+    fn send(&mut self, stream: u64, priority: i32, frame: &Frame) {
+        tracing::trace!(stream, frame = frame.name(), "sent");
+        self.outputs.push(Output::Send { stream, priority, bytes: frame.encode() });
+    }
+
+    fn close(&mut self, code: Code, text: &str) {
+        tracing::warn!(?code, text, "the session ends");
+        self.progress.ended = Some((code, text.to_owned()));
+        if self.session.is_some() {
+            self.control(&Frame::Error(frame::ErrorFrame { code, text: text.to_owned() }));
+            self.outputs.push(Output::Close(code, text.to_owned()));
+        }
+        self.disconnected();
+    }
+
+    fn disconnected(&mut self) {
+        self.session = None;
+        self.credits.clear();
+        self.parked.clear();
+        self.in_flight = 0;
+    }
+}

@@ -1,0 +1,239 @@
+//! What the device takes over: the relay's answer to its offer, log, verdicts and proofs.
+
+use fieldkeep_documents::batch;
+use fieldkeep_model::{SegmentId, Seq};
+use fieldkeep_protocol::Code;
+use fieldkeep_protocol::frame::{
+    Delta, Frame, OfferAnswer, OfferReply, Proof, Run, Standing, Vector, Verdicts,
+};
+use fieldkeep_replica::{Follow, FollowError, Item, ReplicaError, SegmentProof, VerdictError};
+
+use super::{Engine, PARKED};
+
+/// The longest chunks of one stretch together, inflated, in bytes.
+const DELTA_RAW: usize = 8 * 1024 * 1024;
+
+impl Engine {
+    pub(super) fn offer_reply(&mut self, reply: OfferReply) -> Result<(), ReplicaError> {
+        let before = self.replica.epoch();
+        if reply.epoch != before {
+            self.replica.enter_epoch(reply.epoch)?;
+        }
+        for answer in reply.segments {
+            self.answer(answer)?;
+        }
+        self.progress.offered = true;
+        self.tell_wishes()?;
+        self.progress.proven +=
+            self.replica.segments().values().filter(|row| row.cursor.pos > 0).count() as u64
+                - self.open.keys().filter(|id| self.holds_log(id)).count() as u64;
+        Ok(())
+    }
+
+    fn holds_log(&self, id: &SegmentId) -> bool {
+        self.replica.segment(id).is_some_and(|row| row.cursor.pos > 0)
+    }
+
+    fn answer(&mut self, answer: OfferAnswer) -> Result<(), ReplicaError> {
+        let short = fieldkeep_protocol::offer::short(&answer.segment.id.0);
+        let id = match self.replica.segment_beginning(&short) {
+            Some(row) => row.id,
+            None => {
+                let Some(address) = answer.segment.address else { return Ok(()) };
+                if address.id(&self.replica.org()) != answer.segment.id {
+                    self.close(Code::Malformed, "a segment's address does not hash to its id");
+                    return Ok(());
+                }
+                self.replica.open_segment(&address)?
+            }
+        };
+        match answer.standing {
+            Standing::Denied => return Ok(()),
+            Standing::Reset => {
+                tracing::warn!(segment = %id, "the relay's log is not the one that was known: comparing all");
+                let held = answer.vector.unwrap_or_default();
+                self.replica.reset_cursor(&id);
+                self.replica.require_upload(&id, &held)?;
+                self.pushed.remove(&id);
+                let vector = self.replica.vector(&id)?;
+                self.control(&Frame::Vector(Vector { segment: id, vector }));
+            }
+            Standing::Same | Standing::Behind => {
+                self.replica.carry_cursor(&id, self.replica.epoch());
+                self.compare_own(&id, answer.own_seq, answer.tip)?;
+            }
+        }
+        self.open.insert(id, answer.tip);
+        Ok(())
+    }
+
+    /// The relay says through which seq it holds this device's changes: fewer than it once
+    /// acknowledged are sent again; more than the device has mean that the device was restored.
+    fn compare_own(&mut self, id: &SegmentId, held: Seq, tip: u64) -> Result<(), ReplicaError> {
+        use fieldkeep_store::Log as _;
+        let actor = self.replica.me().actor();
+        let sid = self.replica.segments()[id].sid;
+        let acknowledged = self.replica.store().acknowledged(sid, &actor)?;
+        let own = self.replica.vector(id)?.seq(&actor);
+        if held > own {
+            tracing::warn!(segment = %id, held, own, "the relay knows later changes of this device: it was restored");
+            return Ok(self.replica.renew_incarnation()?);
+        }
+        if held < acknowledged {
+            let mut vector = self.replica.vector(id)?;
+            match vector.stamps.get_mut(&actor) {
+                Some(stamp) if held > 0 => stamp.seq = held,
+                _ => {
+                    vector.stamps.remove(&actor);
+                }
+            }
+            self.replica.require_upload(id, &vector)?;
+            self.pushed.remove(id);
+        } else if held > acknowledged {
+            // The receipt was lost on the way, not the change.
+            let records = self.replica.acknowledge(id, &actor, held, tip)?;
+            self.progress.sent += held - acknowledged;
+            self.note_changed(id, records);
+        }
+        Ok(())
+    }
+
+    pub(super) fn delta(&mut self, delta: Delta) -> Result<(), ReplicaError> {
+        let known = self.replica.segment(&delta.segment.id).map(|row| row.address.clone());
+        let address = known.or_else(|| delta.segment.address.clone());
+        let address = address.filter(|a| a.id(&self.replica.org()) == delta.segment.id);
+        let (Some(segment), Ok(chunks)) = (address, batch::decode(&delta.batch, DELTA_RAW)) else {
+            self.close(Code::Malformed, "a stretch of the log that does not decode");
+            return Ok(());
+        };
+        let Some(items) = items(&delta.runs, chunks.len()) else {
+            self.close(Code::Malformed, "a stretch of the log that does not add up");
+            return Ok(());
+        };
+        let entries = items.len() as u64;
+        let follow = Follow {
+            segment,
+            epoch: delta.epoch,
+            first: delta.first,
+            items,
+            chunks,
+            heads: delta.heads.clone(),
+            chain: delta.chain,
+        };
+        let id = delta.segment.id;
+        match self.follow(&id, &follow)? {
+            Ok(()) => {
+                self.progress.received += entries;
+                let pos = self.replica.segments()[&id].cursor.pos;
+                let open = self.open.entry(id).or_default();
+                *open = pos.max(*open);
+                self.credits.insert(id, pos);
+            }
+            Err(FollowError::Refused(refused)) if refused.code == "unknown-author" => {
+                // The entry that admits the author comes on another stream.
+                if self.parked.len() >= PARKED {
+                    self.close(Code::Unvouched, "changes of authors who are not members");
+                }
+                self.parked.push_back(delta);
+            }
+            Err(FollowError::Refused(refused)) => {
+                let code = if refused.stage == 1 { Code::Unvouched } else { Code::Refused };
+                self.close(code, &refused.to_string());
+            }
+            Err(error) => self.close(Code::Unchained, &error.to_string()),
+        }
+        Ok(())
+    }
+
+    /// Takes a stretch over; where it shows that this device lost a fork, its branch is written
+    /// again first.
+    fn follow(
+        &mut self,
+        id: &SegmentId,
+        follow: &Follow,
+    ) -> Result<Result<(), FollowError>, ReplicaError> {
+        // Each turn takes one forked actor out.
+        for _ in 0..=fieldkeep_model::header::limit::DEPS {
+            match self.replica.follow(follow) {
+                Ok(()) => return Ok(Ok(())),
+                Err(FollowError::Replica(error)) => return Err(error),
+                Err(FollowError::Fork(actor, seq)) => self.write_branch_again(id, &actor, seq)?,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Err(FollowError::Unchained))
+    }
+
+    pub(super) fn verdicts(&mut self, verdicts: &Verdicts) -> Result<(), ReplicaError> {
+        if self.replica.segment(&verdicts.segment).is_none() {
+            return Ok(());
+        }
+        for block in &verdicts.blocks {
+            let (segment, relay) = (&verdicts.segment, verdicts.relay);
+            match self.replica.take_verdicts(segment, relay, block, &verdicts.openings) {
+                Ok(records) => self.note_changed(segment, records),
+                Err(VerdictError::Unsigned) => {
+                    self.close(Code::Unvouched, "verdicts that no relay signed");
+                    return Ok(());
+                }
+                Err(VerdictError::Replica(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn proof(&mut self, proof: &Proof) -> Result<(), ReplicaError> {
+        let id = proof.segment;
+        let Some(row) = self.replica.segment(&id) else { return Ok(()) };
+        if row.cursor.pos != proof.pos || row.judged < proof.pos {
+            return Ok(());
+        }
+        while self.replica.segments()[&id].done < self.replica.segments()[&id].tip {
+            let done = self.replica.materialise(&id, usize::MAX)?;
+            self.note_changed(&id, done.records);
+        }
+        let (pos, heads, records) = (proof.pos, proof.heads, proof.records);
+        let rows = u128::from_be_bytes(proof.rows);
+        let wrong = match self.replica.verify(&id)? {
+            None if self.replica.holds(&id, &SegmentProof { pos, heads, records, rows }) => None,
+            None => {
+                let address = self.replica.segments()[&id].address.to_string();
+                Some(fieldkeep_replica::Integrity::Records(address))
+            }
+            wrong => wrong,
+        };
+        match wrong {
+            None => {
+                self.progress.proven += u64::from(self.open.remove(&id).is_some());
+            }
+            Some(wrong) => {
+                tracing::error!(%wrong, "the proof is not equal");
+                self.progress.integrity = Some(wrong);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The entries that runs stand for; `None` unless they use exactly the chunks that came.
+fn items(runs: &[Run], chunks: usize) -> Option<Vec<Item>> {
+    /// More entries than any stretch has.
+    const MOST: u64 = 1 << 20;
+    let count: u64 = runs.iter().map(|run| match run {
+        Run::Sent(count) | Run::Known(_, _, count) => *count,
+    }).try_fold(0u64, u64::checked_add)?;
+    if count > MOST {
+        return None;
+    }
+    let mut items = Vec::with_capacity(count as usize);
+    for run in runs {
+        match *run {
+            Run::Sent(count) => items.extend((0..count).map(|_| Item::Sent)),
+            Run::Known(actor, first, count) => {
+                items.extend((0..count).map(|n| Item::Known(actor, first.saturating_add(n))));
+            }
+        }
+    }
+    let sent = items.iter().filter(|item| **item == Item::Sent).count();
+    (sent == chunks).then_some(items)
+}

@@ -1,0 +1,131 @@
+//! What the device sends: its unsaved changes, in bounded pushes, and what becomes of them.
+
+use std::collections::BTreeSet;
+
+use fieldkeep_documents::batch;
+use fieldkeep_model::SegmentId;
+use fieldkeep_protocol::frame::{Ack, Frame, Nack, Push, SegmentRef};
+use fieldkeep_protocol::{BATCH, priority};
+use fieldkeep_replica::{PutError, ReplicaError};
+use fieldkeep_store::Log as _;
+
+use super::Engine;
+
+/// The stream of the device's own changes.
+const PUSH: u64 = 1;
+/// Bytes of changes that are under way without a receipt.
+const IN_FLIGHT: u64 = 1024 * 1024;
+
+impl Engine {
+    /// Sends what has no receipt and was not sent on this connection, as far as the window allows.
+    pub(super) fn push_outgoing(&mut self) -> Result<(), ReplicaError> {
+        if self.session.is_none() || self.replica.store().outgoing_count()? == 0 {
+            self.in_flight = 0;
+            return Ok(());
+        }
+        let ids: Vec<SegmentId> = self.replica.segments().keys().copied().collect();
+        for id in ids {
+            let after = self.pushed.get(&id).copied().unwrap_or(0);
+            if after >= self.replica.segments()[&id].tip {
+                continue;
+            }
+            self.push_segment(&id)?;
+        }
+        Ok(())
+    }
+
+    fn push_segment(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+        while self.in_flight < IN_FLIGHT {
+            let after = self.pushed.get(id).copied().unwrap_or(0);
+            let Some((chunks, heads, reached)) = self.replica.outgoing_batch(id, after, BATCH)? else {
+                return Ok(());
+            };
+            let row = &self.replica.segments()[id];
+            let address = (row.cursor.pos == 0).then(|| row.address.clone());
+            let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+            self.in_flight += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+            self.open.entry(*id).or_default();
+            self.pushed.insert(*id, reached);
+            let batch = batch::encode(&chunks, 3);
+            let push = Push { segment: SegmentRef { id: *id, address }, batch, heads };
+            self.send(PUSH, priority::PUSH, &Frame::Push(push));
+        }
+        Ok(())
+    }
+
+    pub(super) fn acknowledged(&mut self, ack: &Ack) -> Result<(), ReplicaError> {
+        if self.replica.segment(&ack.segment).is_none() {
+            return Ok(());
+        }
+        let before = self.replica.store().outgoing_count()?;
+        let records = self.replica.acknowledge(&ack.segment, &ack.actor, ack.seq, ack.pos)?;
+        let after = self.replica.store().outgoing_count()?;
+        self.progress.sent += before - after;
+        // A receipt covers a push: the window opens when nothing of the segment is under way.
+        if after == 0 {
+            self.in_flight = 0;
+        } else {
+            self.in_flight = self.in_flight.saturating_sub(BATCH as u64);
+        }
+        let open = self.open.entry(ack.segment).or_default();
+        *open = ack.pos.max(*open);
+        self.note_changed(&ack.segment, records.into_iter().collect::<BTreeSet<_>>());
+        Ok(())
+    }
+
+    /// The relay did not take a push: what is missing is sent, a lost branch is written again, and
+    /// anything else is kept and shown.
+    pub(super) fn refused(&mut self, nack: Nack) -> Result<(), ReplicaError> {
+        let Some(row) = self.replica.segment(&nack.segment) else { return Ok(()) };
+        let sid = row.sid;
+        tracing::warn!(segment = %nack.segment, code = nack.code, text = nack.text, "refused");
+        self.in_flight = 0;
+        match nack.code.as_str() {
+            "missing-deps" => {
+                if let Some(vector) = &nack.vector {
+                    self.replica.require_upload(&nack.segment, vector)?;
+                }
+                self.pushed.remove(&nack.segment);
+            }
+            "fork" | "seq" | "predecessor" | "start-op" => {
+                let held = nack.vector.unwrap_or_default();
+                let outgoing = self.replica.store().outgoing(sid)?;
+                let actor = self.replica.me().number;
+                let first = outgoing.iter().find(|change| change.actor.device() == actor);
+                let Some(first) = first.map(|change| (change.actor, change.seq)) else {
+                    return Ok(());
+                };
+                let from = first.1.min(held.seq(&first.0) + 1);
+                self.write_branch_again(&nack.segment, &first.0, from.min(first.1))?;
+            }
+            code => {
+                let why = format!("{code}: {}", nack.text);
+                self.replica.note_refusal(&nack.segment, &nack.hash, &why)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes this device's branch out of a segment and writes its content again as a new
+    /// incarnation.
+    pub(super) fn write_branch_again(
+        &mut self,
+        id: &SegmentId,
+        actor: &fieldkeep_model::ActorId,
+        from: u64,
+    ) -> Result<(), ReplicaError> {
+        let settled = self.replica.set_branch_aside(id, actor, from, self.now);
+        self.pushed.remove(id);
+        match settled {
+            Ok(changes) => {
+                tracing::warn!(segment = %id, changes, "this device was copied or restored: its lost branch was written again");
+                Ok(())
+            }
+            Err(PutError::Replica(error)) => Err(error),
+            Err(error) => {
+                tracing::error!(%error, "a lost branch could not be written again; it is kept aside");
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Random devices, random edits, random meetings: what is written passes the gate, what has met
+//! reads alike, and a document is the same however it came about.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+use fieldkeep_documents::Document;
+use fieldkeep_documents::batch::{decode, encode};
+use fieldkeep_documents::document::{Author, Record, WriteError};
+use fieldkeep_documents::gate::History;
+use fieldkeep_model::{ActorId, Edit, RecordEdit, RecordId, Scalar};
+
+/// A small generator of numbers, so that a seed repeats a run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.roll(from.len() as u64) as usize].clone()
+    }
+}
+
+/// A device: its document, its gate, and the log of what it holds.
+struct Device {
+    author: Author,
+    document: Document,
+    history: History,
+    log: Vec<Vec<u8>>,
+}
+
+impl Device {
+    fn new(number: u8) -> Self {
+        let mut actor = [7; 20];
+        actor[..8].copy_from_slice(&u64::from(number).to_be_bytes());
+        let author = Author {
+            actor: ActorId(actor),
+            person: format!("p{number}"),
+            time: 0,
+        };
+        Self {
+            author,
+            document: Document::new(),
+            history: History::new(),
+            log: Vec::new(),
+        }
+    }
+
+    /// Writes something; what cannot be written must leave no trace.
+    fn write(&mut self, dice: &mut Dice) {
+        let id = dice.pick(&ids());
+        let edit = random_edit(dice);
+        let before = (self.document.heads(), self.records());
+        self.author.time += 1;
+        match self.document.write(&self.author, &id, &edit) {
+            Ok(None) => assert_eq!((self.document.heads(), self.records()), before),
+            Ok(Some(written)) => {
+                self.history.replay(&written.chunk).unwrap();
+                assert_eq!(Some(&written.record), self.document.record(&id).as_ref());
+                self.log.push(written.chunk);
+            }
+            Err(WriteError::Edit(_)) => {
+                assert_eq!((self.document.heads(), self.records()), before);
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    /// Takes over what the other holds, as one batch.
+    fn receive(&mut self, other: &Self) {
+        let mut lacking: Vec<&[u8]> = Vec::new();
+        for chunk in &other.log {
+            let hash = fieldkeep_model::ChangeHeader::parse(chunk).unwrap().hash;
+            if !self.history.contains(&hash) {
+                lacking.push(chunk);
+                self.history.replay(chunk).unwrap();
+            }
+        }
+        let chunks = decode(&encode(&lacking, 3), 1 << 24).unwrap();
+        self.document
+            .apply(chunks.iter().map(Vec::as_slice))
+            .unwrap();
+        assert_eq!(self.document.heads(), self.history.heads());
+        self.log.extend(chunks);
+    }
+
+    fn records(&self) -> Vec<Option<Record>> {
+        ids().iter().map(|id| self.document.record(id)).collect()
+    }
+}
+
+fn ids() -> Vec<RecordId> {
+    ["a", "b", "c"]
+        .map(|id| RecordId::new(id).unwrap())
+        .to_vec()
+}
+
+fn random_edit(dice: &mut Dice) -> RecordEdit {
+    let edits = (0..dice.roll(4))
+        .map(|_| random_field(dice, false))
+        .collect();
+    let deleted = [None, None, None, None, Some(true), Some(false)];
+    RecordEdit {
+        edits,
+        deleted: dice.pick(&deleted),
+    }
+}
+
+fn random_field(dice: &mut Dice, inside: bool) -> Edit {
+    let number = dice.roll(3) as i64;
+    let child = |dice: &mut Dice| dice.pick(&["x".to_owned(), "y".to_owned()]);
+    match dice.roll(if inside { 6 } else { 9 }) {
+        0 => Edit::Put("r".into(), Scalar::Int(number)),
+        1 => Edit::Put("s".into(), Scalar::Str(number.to_string())),
+        2 => Edit::Json("j".into(), format!("[{number}]")),
+        3 => Edit::Add("n".into(), dice.pick(&[0, 1, -1, 1 << 32])),
+        4 => {
+            let words = (0..dice.roll(5)).map(|_| dice.pick(&["fox ", "über ", "🦊 "]));
+            Edit::Text("t".into(), words.collect())
+        }
+        5 => Edit::Clear(dice.pick(&["r", "s", "j", "n", "t", "lines"]).into()),
+        6 => Edit::RemoveChild("lines".into(), child(dice)),
+        _ => {
+            let edits = (0..dice.roll(3))
+                .map(|_| random_field(dice, true))
+                .collect();
+            Edit::Child("lines".into(), child(dice), edits)
+        }
+    }
+}
+
+/// Runs three devices from a seed until all have met.
+fn run(seed: u64) {
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ seed << 1);
+    let mut devices = [Device::new(1), Device::new(2), Device::new(3)];
+    for _ in 0..60 {
+        let nth = dice.roll(3) as usize;
+        if dice.roll(5) > 0 {
+            devices[nth].write(&mut dice);
+        } else {
+            meet(&mut devices, nth, (nth + 1) % 3);
+        }
+    }
+    for (a, b) in [(0, 1), (1, 2), (2, 0), (0, 1)] {
+        meet(&mut devices, a, b);
+    }
+    let [ann, ben, cyn] = &devices;
+    for other in [ben, cyn] {
+        assert_eq!(other.document.heads(), ann.document.heads());
+        assert_eq!(other.records(), ann.records());
+    }
+    let mut rebuilt = Device::new(4);
+    rebuilt.receive(cyn);
+    assert_eq!(rebuilt.records(), ann.records());
+    rebuilt.document = Document::load(&ann.document.save()).unwrap();
+    assert_eq!(rebuilt.records(), ann.records());
+    settle(&mut rebuilt);
+}
+
+fn meet(devices: &mut [Device; 3], a: usize, b: usize) {
+    let [a, b] = devices.get_disjoint_mut([a, b]).unwrap();
+    a.receive(b);
+    b.receive(a);
+}
+
+/// Every conflict can be resolved by writing over it.
+fn settle(device: &mut Device) {
+    let fields = |record: &Record| {
+        let edits = ["r", "s", "j", "n", "t"].map(|field| match field {
+            "n" => Edit::Add("n".into(), 0),
+            "t" => {
+                let text = record
+                    .fields
+                    .get("t")
+                    .and_then(|t| t.as_str())
+                    .unwrap_or_default();
+                Edit::Text("t".into(), text.to_owned())
+            }
+            field => Edit::Put(field.into(), Scalar::Int(5)),
+        });
+        edits.to_vec()
+    };
+    for id in ids() {
+        let record = device.document.record(&id).unwrap_or_default();
+        let mut edits = fields(&record);
+        for child in ["x", "y"] {
+            let lines = record
+                .fields
+                .get("lines")
+                .and_then(|lines| lines.as_array());
+            let line = lines.and_then(|lines| lines.iter().find(|line| line["id"] == child));
+            let line = line
+                .and_then(|line| line.as_object())
+                .cloned()
+                .unwrap_or_default();
+            let line = Record {
+                fields: line,
+                ..Record::default()
+            };
+            edits.push(Edit::Child("lines".into(), child.into(), fields(&line)));
+        }
+        let written = device
+            .document
+            .write(&device.author, &id, &edits.into())
+            .unwrap();
+        assert_eq!(written.unwrap().record.conflicts, Vec::<String>::new());
+        assert_eq!(device.document.conflicts(&id), []);
+    }
+}
+
+#[test]
+fn devices_that_have_met_read_alike() {
+    for seed in 1..=40 {
+        println!("seed {seed}");
+        run(seed);
+    }
+}

@@ -1,0 +1,258 @@
+//! Sessions: which frame may come when, on either side of a connection.
+//!
+//! A session turns the bytes of a connection's streams into frames and refuses what is malformed,
+//! too long or out of order. Every pair of phase and frame is defined by [`Phase::allows`].
+
+use std::collections::BTreeMap;
+
+use crate::frame::{Code, DecodeError, Frame, FrameBuffer};
+
+/// Which side of a connection we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Dials, offers, pushes.
+    Device,
+    /// Listens, answers, judges.
+    Relay,
+}
+
+/// How far a session has come, as this side sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// The peer has not introduced itself.
+    Opening,
+    /// The peer is not a member: it may join and nothing else.
+    Stranger,
+    /// The peer is a member; everything may come.
+    Open,
+    /// Over.
+    Closed,
+}
+
+impl Phase {
+    /// Whether that side may receive that frame in this phase.
+    #[must_use]
+    pub fn allows(self, role: Role, frame: &Frame) -> bool {
+        use Frame::{
+            Ack, Catalog, Credit, Delta, Dismiss, Error, GoAway, Hello, Join, Members, Nack, Offer,
+            OfferReply, Proof, Push, Rejudge, Stats, Vector, Verdicts, Welcome,
+        };
+        match (role, frame) {
+            (_, Error(_)) => self != Self::Closed,
+            (Role::Relay, Hello(_)) | (Role::Device, Welcome(_)) => self == Self::Opening,
+            (Role::Relay, Join(_)) => self == Self::Stranger,
+            (Role::Device, Members(_)) => matches!(self, Self::Stranger | Self::Open),
+            (
+                Role::Relay,
+                Members(_) | Offer(_) | Push(_) | Credit(_) | Rejudge(_) | Dismiss(_) | Vector(_),
+            )
+            | (
+                Role::Device,
+                Catalog(_) | OfferReply(_) | Delta(_) | Ack(_) | Nack(_) | Verdicts(_) | Proof(_)
+                | Stats(_) | GoAway(_),
+            ) => self == Self::Open,
+            (
+                Role::Relay,
+                Welcome(_) | Catalog(_) | OfferReply(_) | Delta(_) | Ack(_) | Nack(_) | Verdicts(_)
+                | Proof(_) | Stats(_) | GoAway(_),
+            )
+            | (
+                Role::Device,
+                Hello(_) | Join(_) | Offer(_) | Push(_) | Credit(_) | Rejudge(_) | Dismiss(_)
+                | Vector(_),
+            ) => false,
+        }
+    }
+}
+
+/// Why a session has to end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// Bytes that are no frame.
+    #[error(transparent)]
+    Frame(#[from] DecodeError),
+    /// A frame that may not come now.
+    #[error("a {0} frame may not come now")]
+    OutOfOrder(&'static str),
+    /// A stream that ended within a frame.
+    #[error("a stream ended within a frame")]
+    CutShort,
+    /// More streams at once than allowed.
+    #[error("too many streams at once")]
+    Streams,
+}
+
+impl Violation {
+    /// The code under which the session is closed.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Frame(error) => error.code(),
+            Self::OutOfOrder(_) => Code::OutOfOrder,
+            Self::CutShort => Code::Malformed,
+            Self::Streams => Code::Busy,
+        }
+    }
+}
+
+/// One side of a connection.
+#[derive(Debug)]
+pub struct Session {
+    role: Role,
+    phase: Phase,
+    frame_max: u32,
+    streams: BTreeMap<u64, FrameBuffer>,
+}
+
+impl Session {
+    /// Streams that a peer may have under way at once, the control stream among them.
+    pub const STREAMS: usize = 65;
+    /// A stranger's frames are short.
+    const STRANGER_FRAME_MAX: u32 = 64 * 1024;
+
+    /// A session whose connection has just been made.
+    #[must_use]
+    pub fn new(role: Role) -> Self {
+        Self {
+            role,
+            phase: Phase::Opening,
+            frame_max: Self::STRANGER_FRAME_MAX,
+            streams: BTreeMap::new(),
+        }
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Goes on to the next phase.
+    pub fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        if phase == Phase::Open {
+            self.frame_max = crate::FRAME_MAX;
+        }
+        if phase == Phase::Closed {
+            self.streams.clear();
+        }
+    }
+
+    /// Takes in bytes of a stream. Frames come out of [`Session::next`], one at a time, because
+    /// each may change the phase.
+    ///
+    /// # Errors
+    /// [`Violation::Streams`] when too many streams are under way.
+    pub fn receive(&mut self, stream: u64, bytes: &[u8]) -> Result<(), Violation> {
+        if !self.streams.contains_key(&stream) && self.streams.len() >= Self::STREAMS {
+            return Err(Violation::Streams);
+        }
+        self.streams.entry(stream).or_default().push(bytes);
+        Ok(())
+    }
+
+    /// The next frame of a stream, if a whole one has arrived.
+    ///
+    /// # Errors
+    /// Any violation; the session is of no use after that.
+    pub fn next(&mut self, stream: u64) -> Result<Option<Frame>, Violation> {
+        let Some(buffer) = self.streams.get_mut(&stream) else { return Ok(None) };
+        let Some(frame) = buffer.next(self.frame_max)? else {
+            if !buffer.is_partial() {
+                self.streams.remove(&stream);
+            }
+            return Ok(None);
+        };
+        if self.phase.allows(self.role, &frame) {
+            Ok(Some(frame))
+        } else {
+            Err(Violation::OutOfOrder(frame.name()))
+        }
+    }
+
+    /// A stream has ended.
+    ///
+    /// # Errors
+    /// [`Violation::CutShort`] when it ended within a frame.
+    pub fn finished(&mut self, stream: u64) -> Result<(), Violation> {
+        match self.streams.remove(&stream) {
+            Some(buffer) if buffer.is_partial() => Err(Violation::CutShort),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Credit, ErrorFrame, GoAway};
+    use fieldkeep_model::SegmentId;
+
+    fn credit() -> Frame {
+        Frame::Credit(Credit { segment: SegmentId([1; 16]), pos: 9 })
+    }
+
+    #[test]
+    fn frames_come_out_however_the_bytes_are_cut() {
+        let bytes = [credit().encode(), credit().encode()].concat();
+        for cut in 0..bytes.len() {
+            let mut session = Session::new(Role::Relay);
+            session.enter(Phase::Open);
+            let mut frames = 0;
+            for part in [&bytes[..cut], &bytes[cut..]] {
+                session.receive(3, part).expect("one stream");
+                while session.next(3).expect("sound frames").is_some() {
+                    frames += 1;
+                }
+            }
+            assert_eq!(frames, 2);
+            assert_eq!(session.finished(3), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_stranger_may_join_and_nothing_else() {
+        let mut session = Session::new(Role::Relay);
+        session.enter(Phase::Stranger);
+        session.receive(0, &credit().encode()).expect("one stream");
+        assert_eq!(session.next(0), Err(Violation::OutOfOrder("Credit")));
+    }
+
+    #[test]
+    fn unknown_even_frames_are_skipped_and_unknown_odd_ones_end_the_session() {
+        let mut session = Session::new(Role::Relay);
+        session.enter(Phase::Open);
+        let skipped = [vec![100, 2, 1, 1], credit().encode()].concat();
+        session.receive(0, &skipped).expect("one stream");
+        assert_eq!(session.next(0), Ok(Some(credit())));
+        session.receive(0, &[101, 0]).expect("one stream");
+        assert_eq!(session.next(0).map_err(|v| v.code()), Err(Code::UnknownFrame));
+    }
+
+    #[test]
+    fn a_frame_longer_than_allowed_is_refused_before_it_is_read() {
+        let mut session = Session::new(Role::Relay);
+        session.receive(0, &[1, 0xff, 0xff, 0xff, 0x7f]).expect("one stream");
+        assert_eq!(session.next(0).map_err(|v| v.code()), Err(Code::TooLong));
+    }
+
+    #[test]
+    fn each_side_refuses_what_only_the_other_may_receive() {
+        let goaway = Frame::GoAway(GoAway { retry_ms: 1 });
+        assert!(Phase::Open.allows(Role::Device, &goaway));
+        assert!(!Phase::Open.allows(Role::Relay, &goaway));
+        assert!(!Phase::Open.allows(Role::Device, &credit()));
+        let error = Frame::Error(ErrorFrame { code: Code::Busy, text: String::new() });
+        for phase in [Phase::Opening, Phase::Stranger, Phase::Open] {
+            assert!(phase.allows(Role::Relay, &error) && phase.allows(Role::Device, &error));
+        }
+    }
+
+    #[test]
+    fn close_codes_survive_their_number() {
+        for number in 0..=17 {
+            assert_eq!(Code::from_number(number).map(Code::number), Some(number));
+        }
+        assert_eq!(Code::from_number(1000), None);
+    }
+}

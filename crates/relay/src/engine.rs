@@ -1,0 +1,546 @@
+//! The relay's engine: what every input does, and what may leave after the commit.
+//!
+//! Contains no networking code, reads no clock, starts no thread. A peer's nonsense closes its own
+//! connection and nothing else.
+
+mod fanout;
+mod offers;
+mod peer;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use fieldkeep_model::{MembershipError, PublicKey, RecordKey, SegmentId, Seq, SignedHead};
+use fieldkeep_documents::batch;
+use fieldkeep_protocol::frame::{self, Frame, Hello};
+use fieldkeep_protocol::{Code, Phase, Violation};
+use fieldkeep_replica::{AdmitError, Batch, Refused, Replica, ReplicaError};
+use fieldkeep_store::{Dismissal, Log as _, Records as _, StoreError};
+
+use peer::Peer;
+
+/// A connection, as the shell numbers it.
+pub type ConnectionId = u64;
+
+/// What happens to the engine.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Somebody connected and proved that key.
+    Connected(ConnectionId, PublicKey),
+    /// Bytes of one of a connection's streams.
+    Bytes(ConnectionId, u64, Vec<u8>),
+    /// One of a connection's streams ended.
+    Finished(ConnectionId, u64),
+    /// The connection is gone.
+    Closed(ConnectionId),
+}
+
+/// What the shell is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send bytes on a stream.
+    Send {
+        /// The connection.
+        to: ConnectionId,
+        /// The stream; 0 is the control stream.
+        stream: u64,
+        /// Its priority.
+        priority: i32,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// End a stream.
+    Finish(ConnectionId, u64),
+    /// Close a connection.
+    Close(ConnectionId, Code, String),
+}
+
+/// Entries of a segment that are merged and judged in one go, so that nothing waits long for it.
+const SLICE: usize = 256;
+/// Joins that may fail within a minute before strangers are told to wait.
+const FAILED_JOINS: usize = 20;
+/// Connections of one member at a time.
+const CONNECTIONS: usize = 2;
+/// The longest chunks of one push together, inflated, in bytes.
+const PUSH_RAW: usize = 4 * 1024 * 1024;
+
+/// The relay, but for its sockets.
+#[derive(Debug)]
+pub struct Engine {
+    replica: Replica,
+    peers: BTreeMap<ConnectionId, Peer>,
+    /// Who follows a segment.
+    followers: BTreeMap<SegmentId, BTreeSet<ConnectionId>>,
+    /// Segments whose log, verdicts or judged position have moved since the last fan-out.
+    moved: BTreeSet<SegmentId>,
+    /// Segments to be judged next, in order of arrival.
+    queue: VecDeque<SegmentId>,
+    outputs: Vec<Output>,
+    failed_joins: VecDeque<i64>,
+    now: i64,
+}
+
+impl Engine {
+    /// The engine over an opened replica.
+    #[must_use]
+    pub fn new(replica: Replica) -> Self {
+        let queue = replica.behind().into();
+        Self {
+            replica,
+            peers: BTreeMap::new(),
+            followers: BTreeMap::new(),
+            moved: BTreeSet::new(),
+            queue,
+            outputs: Vec::new(),
+            failed_joins: VecDeque::new(),
+            now: 0,
+        }
+    }
+
+    /// The replica, for reading.
+    #[must_use]
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// The replica, for the operator's commands; [`Engine::commit`] must follow.
+    pub fn replica_mut(&mut self) -> &mut Replica {
+        &mut self.replica
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Takes an input in. Nothing leaves before [`Engine::commit`].
+    ///
+    /// # Errors
+    /// When the store fails; the shell stops then.
+    pub fn handle(&mut self, now: i64, input: Input) -> Result<(), ReplicaError> {
+        self.now = now;
+        match input {
+            Input::Connected(id, key) => {
+                self.peers.insert(id, Peer::new(key));
+            }
+            Input::Bytes(id, stream, bytes) => self.bytes(id, stream, &bytes)?,
+            Input::Finished(id, stream) => {
+                if let Some(peer) = self.peers.get_mut(&id)
+                    && let Err(violation) = peer.session.finished(stream)
+                {
+                    self.violated(id, &violation);
+                }
+            }
+            Input::Closed(id) => self.forget(id),
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable that was taken in, and returns what may leave.
+    ///
+    /// # Errors
+    /// When the disk refuses: nothing of it was saved or leaves, every connection is closed, and
+    /// the peers send it again.
+    pub fn commit(&mut self) -> Result<Vec<Output>, ReplicaError> {
+        if let Err(error) = self.replica.commit() {
+            self.outputs.clear();
+            let text = error.to_string();
+            for id in self.peers.keys().copied().collect::<Vec<_>>() {
+                self.close(id, Code::Storage, &text);
+            }
+            tracing::error!(%error, "nothing was saved");
+            return Ok(std::mem::take(&mut self.outputs));
+        }
+        self.fan_out()?;
+        Ok(std::mem::take(&mut self.outputs))
+    }
+
+    /// Merges and judges one slice of what waits. Returns whether there was any; a commit must
+    /// follow.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn work(&mut self, now: i64) -> Result<bool, ReplicaError> {
+        self.now = now;
+        let Some(id) = self.queue.pop_front() else { return Ok(false) };
+        match self.replica.materialise(&id, SLICE) {
+            Ok(done) => {
+                self.moved.extend(done.judged);
+                self.moved.insert(id);
+                let more = self.replica.segment(&id).is_some_and(|row| row.done < row.tip);
+                if more {
+                    self.queue.push_back(id);
+                } else {
+                    self.replica.tidy(&id, now)?;
+                }
+            }
+            Err(ReplicaError::Damaged(..)) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    /// Judges records again as they stand; a commit must follow.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn rejudge(&mut self, keys: &[RecordKey]) -> Result<(), ReplicaError> {
+        let judged = self.replica.rejudge(keys)?;
+        self.moved.extend(judged);
+        Ok(())
+    }
+
+    fn bytes(&mut self, id: ConnectionId, stream: u64, bytes: &[u8]) -> Result<(), ReplicaError> {
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
+        if let Err(violation) = peer.session.receive(stream, bytes) {
+            self.violated(id, &violation);
+            return Ok(());
+        }
+        while let Some(peer) = self.peers.get_mut(&id) {
+            match peer.session.next(stream) {
+                Ok(Some(frame)) => self.frame(id, frame)?,
+                Ok(None) => break,
+                Err(violation) => self.violated(id, &violation),
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, id: ConnectionId, frame: Frame) -> Result<(), ReplicaError> {
+        tracing::trace!(connection = id, frame = frame.name(), "received");
+        match frame {
+            Frame::Hello(hello) => self.hello(id, &hello),
+            Frame::Join(join) => self.join(id, &join)?,
+            Frame::Members(members) => self.members(id, &members)?,
+            Frame::Offer(offer) => self.offer(id, &offer)?,
+            Frame::Vector(vector) => self.vector(id, vector)?,
+            Frame::Push(push) => self.push(id, push)?,
+            Frame::Credit(credit) => self.credit(id, credit),
+            Frame::Rejudge(key) => self.asked_to_rejudge(id, key)?,
+            Frame::Dismiss(dismiss) => self.dismiss(id, &dismiss)?,
+            Frame::Error(error) => tracing::info!(connection = id, ?error, "the peer gave up"),
+            Frame::Welcome(_)
+            | Frame::Catalog(_)
+            | Frame::OfferReply(_)
+            | Frame::Delta(_)
+            | Frame::Ack(_)
+            | Frame::Nack(_)
+            | Frame::Verdicts(_)
+            | Frame::Proof(_)
+            | Frame::Stats(_)
+            | Frame::GoAway(_) => unreachable!("the session lets no such frame in"),
+        }
+        Ok(())
+    }
+
+    fn hello(&mut self, id: ConnectionId, hello: &Hello) {
+        if !hello.versions.contains(&fieldkeep_protocol::VERSION) {
+            return self.close(id, Code::Version, "no common protocol version: update the software");
+        }
+        if hello.org != self.replica.org() {
+            return self.close(id, Code::ForeignOrganisation, "this relay serves another organisation");
+        }
+        let key = self.peers[&id].key;
+        let member = self.replica.members().by_tls(&key).map(|member| member.number);
+        if let Some(number) = member
+            && self.peers.values().filter(|peer| peer.member == Some(number)).count() >= CONNECTIONS
+        {
+            return self.close(id, Code::Busy, "this device has too many connections");
+        }
+        let peer = self.peers.get_mut(&id).expect("the frame came from it");
+        peer.actor = hello.actor;
+        peer.member = member;
+        peer.catalog = hello.catalog;
+        peer.session.enter(if member.is_some() { Phase::Open } else { Phase::Stranger });
+        let welcome = self.introduction();
+        self.control(id, &Frame::Welcome(Box::new(welcome)));
+        if member.is_some() {
+            self.introduce(id, hello.members);
+        }
+    }
+
+    fn introduction(&self) -> Hello {
+        Hello {
+            versions: vec![fieldkeep_protocol::VERSION],
+            software: concat!("fieldkeep/", env!("CARGO_PKG_VERSION")).to_owned(),
+            org: self.replica.org(),
+            capabilities: 0,
+            members: self.replica.members().len(),
+            members_tip: self.replica.members().tip(),
+            epoch: self.replica.epoch(),
+            catalog: self.replica.published().map_or(0, |published| published.number),
+            frame_max: fieldkeep_protocol::FRAME_MAX,
+            root: [0; 16],
+            actor: None,
+        }
+    }
+
+    /// Sends a member what it lacks of the membership log, and the catalog if it has another.
+    fn introduce(&mut self, id: ConnectionId, known: u64) {
+        let entries = self.replica.members().since(known).to_vec();
+        if !entries.is_empty() {
+            self.control(id, &Frame::Members(frame::Members { base: known, entries }));
+        }
+        let held = self.peers[&id].catalog;
+        if let Some(published) = self.replica.published().filter(|p| p.number != held) {
+            let file = frame::CatalogFile {
+                notice: published.notice.clone(),
+                source: published.catalog.source().to_owned(),
+            };
+            self.control(id, &Frame::Catalog(file));
+        }
+    }
+
+    fn join(&mut self, id: ConnectionId, join: &frame::Members) -> Result<(), ReplicaError> {
+        while self.failed_joins.front().is_some_and(|at| *at < self.now - 60_000) {
+            self.failed_joins.pop_front();
+        }
+        if self.failed_joins.len() >= FAILED_JOINS {
+            self.close(id, Code::Busy, "too many joins have failed: try again in a minute");
+            return Ok(());
+        }
+        if let Err((code, text)) = self.try_join(id, join)? {
+            self.failed_joins.push_back(self.now);
+            self.close(id, code, text);
+            return Ok(());
+        }
+        let key = self.peers[&id].key;
+        let member = self.replica.members().by_tls(&key).expect("it has just joined");
+        tracing::info!(number = member.number, name = member.name, "a device joined");
+        let number = member.number;
+        let peer = self.peers.get_mut(&id).expect("the frame came from it");
+        peer.member = Some(number);
+        peer.session.enter(Phase::Open);
+        self.introduce(id, 0);
+        self.announce_members(id, join.base);
+        Ok(())
+    }
+
+    fn try_join(
+        &mut self,
+        id: ConnectionId,
+        join: &frame::Members,
+    ) -> Result<Result<(), (Code, &'static str)>, ReplicaError> {
+        use fieldkeep_model::membership::{Act, Entry};
+        let unknown = (Code::InvitationUnknown, "the invitation is unknown or was used: ask for a new one");
+        let last = join.entries.last().and_then(|entry| entry.read::<Entry>());
+        let Some(Entry { act: Act::Join { invite, keys }, .. }) = last else {
+            return Ok(Err(unknown));
+        };
+        if keys.tls != self.peers[&id].key {
+            return Ok(Err(unknown));
+        }
+        let known = self.replica.members().invitations().get(&invite);
+        if join.entries.len() == 1 {
+            match known {
+                None => return Ok(Err(unknown)),
+                Some(invitation) if invitation.expires_ms < self.now => {
+                    let text = "the invitation has expired: ask for a new one";
+                    return Ok(Err((Code::InvitationExpired, text)));
+                }
+                Some(_) => {}
+            }
+        }
+        match self.replica.append_members(join.base, &join.entries) {
+            Ok(_) if self.replica.members().by_tls(&keys.tls).is_some() => Ok(Ok(())),
+            Ok(_) => Ok(Err(unknown)),
+            Err(ReplicaError::Membership(MembershipError::Unchained)) => {
+                Ok(Err((Code::Membership, "somebody else joined at the same moment: try again")))
+            }
+            Err(ReplicaError::Membership(_)) => Ok(Err(unknown)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn members(&mut self, id: ConnectionId, members: &frame::Members) -> Result<(), ReplicaError> {
+        match self.replica.append_members(members.base, &members.entries) {
+            Ok(0) => {}
+            Ok(_) => self.announce_members(id, members.base),
+            Err(ReplicaError::Membership(error)) => {
+                self.close(id, Code::Membership, &error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Tells every other member of entries of the membership log.
+    pub(crate) fn announce_members(&mut self, from: ConnectionId, base: u64) {
+        let entries = self.replica.members().since(base).to_vec();
+        let frame = Frame::Members(frame::Members { base, entries });
+        let others = self.peers.iter().filter(|(id, peer)| **id != from && peer.member.is_some());
+        for id in others.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.control(id, &frame);
+        }
+    }
+
+    fn push(&mut self, id: ConnectionId, push: frame::Push) -> Result<(), ReplicaError> {
+        let from = self.peers[&id].member.expect("the session is open");
+        let known = self.replica.segment(&push.segment.id).map(|row| row.address.clone());
+        let address = known.or(push.segment.address).filter(|address| {
+            let buckets = address.buckets.is_power_of_two() && address.bucket < address.buckets;
+            buckets && address.id(&self.replica.org()) == push.segment.id
+        });
+        let chunks = batch::decode(&push.batch, PUSH_RAW);
+        let (Some(segment), Ok(chunks)) = (address, chunks) else {
+            self.close(id, Code::Malformed, "a push that does not decode");
+            return Ok(());
+        };
+        let changes = Batch { segment, chunks, heads: push.heads };
+        match self.replica.receive(from, &changes, self.now) {
+            Ok(received) => self.received(id, &push.segment.id, &received, &changes.heads),
+            Err(AdmitError::Refused(refused)) => {
+                tracing::warn!(from, segment = %push.segment.id, %refused, "refused");
+                self.refuse(id, push.segment.id, *refused)
+            }
+            Err(AdmitError::Replica(error)) => Err(error),
+        }
+    }
+
+    fn received(
+        &mut self,
+        id: ConnectionId,
+        segment: &SegmentId,
+        received: &fieldkeep_replica::Received,
+        heads: &[SignedHead],
+    ) -> Result<(), ReplicaError> {
+        if received.admitted.is_some() {
+            self.moved.insert(*segment);
+            if !self.queue.contains(segment) {
+                self.queue.push_back(*segment);
+            }
+            self.follow_everyone(segment)?;
+        }
+        for hash in &received.aside {
+            let nack = frame::Nack {
+                segment: *segment,
+                hash: *hash,
+                stage: 1,
+                code: "not-permitted".into(),
+                text: "the device was not granted this scope: the relay keeps the change aside".into(),
+                vector: None,
+            };
+            self.control(id, &Frame::Nack(nack));
+        }
+        let pos = self.replica.segment(segment).map_or(0, |row| row.tip);
+        for (actor, seq, hash) in &received.newest {
+            if heads.iter().any(|head| head.head.actor == *actor) {
+                self.replica.note_newest(segment, actor, *seq)?;
+            }
+            let ack = frame::Ack { segment: *segment, actor: *actor, seq: *seq, hash: *hash, pos };
+            self.control(id, &Frame::Ack(ack));
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.learn(segment, *actor, *seq);
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(
+        &mut self,
+        id: ConnectionId,
+        segment: SegmentId,
+        refused: Refused,
+    ) -> Result<(), ReplicaError> {
+        let vector = match refused.code {
+            "missing-deps" | "fork" | "seq" => Some(self.replica.vector(&segment)?),
+            _ => None,
+        };
+        let Refused { hash, stage, code, text, .. } = refused;
+        let nack = frame::Nack { segment, hash, stage, code: code.to_owned(), text, vector };
+        self.control(id, &Frame::Nack(nack));
+        Ok(())
+    }
+
+    fn asked_to_rejudge(&mut self, id: ConnectionId, key: RecordKey) -> Result<(), ReplicaError> {
+        if self.may_read(id, &key)? {
+            self.rejudge(&[key])?;
+        }
+        Ok(())
+    }
+
+    fn dismiss(&mut self, id: ConnectionId, dismiss: &frame::Dismiss) -> Result<(), ReplicaError> {
+        if !self.may_read(id, &dismiss.record)? {
+            return Ok(());
+        }
+        let rows = self.replica.store().find(&dismiss.record.ty, &dismiss.record.id)?;
+        let Some(row) = rows.into_iter().next() else { return Ok(()) };
+        let number = self.peers[&id].member.unwrap_or_default();
+        let who = self.replica.members().member(number).map(|member| member.name.clone());
+        let dismissal = dismiss.dismissed.then(|| Dismissal {
+            hash: row.hash,
+            who: who.unwrap_or_default(),
+            note: dismiss.note.chars().take(1_000).collect(),
+            time: self.now,
+        });
+        Ok(self.replica.store_mut().put_dismissal(&dismiss.record, dismissal.as_ref())?)
+    }
+
+    fn may_read(&self, id: ConnectionId, key: &RecordKey) -> Result<bool, StoreError> {
+        let member = self.peers[&id].member.and_then(|n| self.replica.members().member(n));
+        let Some(member) = member else { return Ok(false) };
+        let rows = self.replica.store().find(&key.ty, &key.id)?;
+        let scope_of = |sid| self.replica.segments().values().find(|row| row.sid == sid);
+        Ok(rows.iter().any(|row| {
+            scope_of(row.sid).is_some_and(|s| member.may(&s.address.ty, &s.address.scope))
+        }))
+    }
+
+    fn control(&mut self, to: ConnectionId, frame: &Frame) {
+        self.send(to, 0, fieldkeep_protocol::priority::CONTROL, frame);
+    }
+
+    fn send(&mut self, to: ConnectionId, stream: u64, priority: i32, frame: &Frame) {
+        tracing::trace!(connection = to, stream, frame = frame.name(), "sent");
+        self.outputs.push(Output::Send { to, stream, priority, bytes: frame.encode() });
+    }
+
+    fn violated(&mut self, id: ConnectionId, violation: &Violation) {
+        let stranger = self.peers.get(&id).is_some_and(|p| p.session.phase() == Phase::Stranger);
+        let code = match violation {
+            Violation::OutOfOrder(_) if stranger => Code::NotAMember,
+            _ => violation.code(),
+        };
+        tracing::warn!(connection = id, %violation, "closed");
+        self.close(id, code, &violation.to_string());
+    }
+
+    fn close(&mut self, id: ConnectionId, code: Code, text: &str) {
+        let error = frame::ErrorFrame { code, text: text.to_owned() };
+        self.control(id, &Frame::Error(error));
+        self.outputs.push(Output::Close(id, code, text.to_owned()));
+        self.forget(id);
+    }
+
+    fn forget(&mut self, id: ConnectionId) {
+        let Some(peer) = self.peers.remove(&id) else { return };
+        for segment in peer.following.keys() {
+            if let Some(followers) = self.followers.get_mut(segment) {
+                followers.remove(&id);
+            }
+        }
+    }
+
+    /// Tells every member that the relay stops, and closes.
+    pub fn go_away(&mut self, retry_ms: u64) -> Vec<Output> {
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.control(id, &Frame::GoAway(frame::GoAway { retry_ms }));
+            self.close(id, Code::GoingAway, "the relay stops: what has a receipt is safe");
+        }
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Held and waiting records, over all.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn attention(&self) -> Result<(u64, u64), StoreError> {
+        self.replica.store().attention_counts()
+    }
+
+    /// The newest seq of an actor in a segment.
+    fn newest_of(&self, sid: i64, actor: &fieldkeep_model::ActorId) -> Result<Seq, StoreError> {
+        self.replica.store().acknowledged(sid, actor)
+    }
+
+}

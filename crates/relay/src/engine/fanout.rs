@@ -1,0 +1,221 @@
+//! Fan-out: what followers get of a segment that moved: its log, verdicts, proof and counts.
+//!
+//! Runs after the commit, so nothing is forwarded that is not durable. What a connection may hold
+//! unconfirmed is bounded; a slow reader is held back alone.
+
+use fieldkeep_documents::batch;
+use fieldkeep_model::verdict::Opening;
+use fieldkeep_model::{SegmentId, Signed};
+use fieldkeep_protocol::frame::{Delta, Frame, Proof, Run, SegmentRef, Stats, TypeCount, Verdicts};
+use fieldkeep_protocol::{BATCH, WINDOW, priority};
+use fieldkeep_replica::{Item, ReplicaError, Stretch};
+use fieldkeep_store::Records as _;
+
+use super::{ConnectionId, Engine, Output};
+
+/// The stream of changes as they happen.
+const LIVE: u64 = 1;
+/// Verdict blocks that go into one frame.
+const BLOCKS: usize = 64;
+
+impl Engine {
+    /// Brings the followers of every segment that moved up to date, as far as their windows allow.
+    pub(super) fn fan_out(&mut self) -> Result<(), ReplicaError> {
+        for segment in std::mem::take(&mut self.moved) {
+            let followers = self.followers.get(&segment).cloned().unwrap_or_default();
+            for id in followers {
+                self.pump(id, &segment)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a follower what it lacks of a segment.
+    pub(super) fn pump(&mut self, id: ConnectionId, segment: &SegmentId) -> Result<(), ReplicaError> {
+        while self.send_log(id, segment)? {}
+        self.send_verdicts(id, segment)?;
+        self.send_proof(id, segment)
+    }
+
+    /// Sends the next stretch of the log; whether there may be more.
+    fn send_log(&mut self, id: ConnectionId, segment: &SegmentId) -> Result<bool, ReplicaError> {
+        let Some(peer) = self.peers.get(&id) else { return Ok(false) };
+        let Some(following) = peer.following.get(segment) else { return Ok(false) };
+        let tip = self.replica.segments()[segment].tip;
+        let full = peer.outstanding >= WINDOW;
+        if following.paused || following.sent >= tip || full {
+            return Ok(false);
+        }
+        let known = |actor: &_, seq| following.known.get(actor).is_some_and(|known| seq <= *known);
+        let first = following.sent + 1;
+        let Some(stretch) = self.replica.stretch(segment, first, BATCH, known)? else {
+            return Ok(false);
+        };
+        let whole = stretch.last == tip;
+        // Frames of one segment stay in order: one stream at a time, the next one only when what
+        // was sent on the last is confirmed.
+        let live = following.stream.is_none() && (following.live || whole);
+        let waits = following.stream.is_none() && !following.in_flight.is_empty();
+        if waits && !following.live {
+            return Ok(false);
+        }
+        let address = (!following.introduced)
+            .then(|| self.replica.segments()[segment].address.clone());
+        let last = stretch.last;
+        let bytes = self.delta(SegmentRef { id: *segment, address }, stretch).encode();
+        let size = bytes.len() as u64;
+        let peer = self.peers.get_mut(&id).expect("looked up above");
+        let following = peer.following.get_mut(segment).expect("looked up above");
+        following.sent = last;
+        following.introduced = true;
+        following.in_flight.push_back((last, size));
+        following.live = live;
+        peer.outstanding += size;
+        if live {
+            self.outputs.push(Output::Send { to: id, stream: LIVE, priority: priority::LIVE, bytes });
+            return Ok(true);
+        }
+        let stream = following.stream.unwrap_or_else(|| {
+            peer.next_stream += 1;
+            peer.next_stream
+        });
+        following.stream = (!whole).then_some(stream);
+        self.outputs.push(Output::Send { to: id, stream, priority: priority::DELTA, bytes });
+        if whole {
+            self.outputs.push(Output::Finish(id, stream));
+        }
+        Ok(true)
+    }
+
+    fn delta(&self, segment: SegmentRef, stretch: Stretch) -> Frame {
+        let Stretch { first, items, chunks, heads, chain, pack, .. } = stretch;
+        let batch = pack.unwrap_or_else(|| {
+            let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+            batch::encode(&chunks, 3)
+        });
+        let epoch = self.replica.epoch();
+        Frame::Delta(Delta { segment, first, runs: runs(&items), batch, heads, chain, epoch })
+    }
+
+    fn send_verdicts(&mut self, id: ConnectionId, segment: &SegmentId) -> Result<(), ReplicaError> {
+        loop {
+            let Some(peer) = self.peers.get(&id) else { return Ok(()) };
+            let Some(following) = peer.following.get(segment) else { return Ok(()) };
+            let row = &self.replica.segments()[segment];
+            let (verdict, judged) = (row.verdict, row.judged);
+            if (following.verdict, following.judged) == (verdict, judged) || judged == 0 {
+                return Ok(());
+            }
+            let rows = self.replica.verdict_blocks(segment, following.verdict, BLOCKS)?;
+            let number = rows.last().map_or(verdict, |row| row.number);
+            let complete = rows.len() < BLOCKS;
+            let openings = self.openings(id, rows.iter().map(|row| row.openings.as_slice()));
+            let mut blocks: Vec<Signed> = rows.into_iter().map(|row| row.block).collect();
+            if complete {
+                let newest = self.replica.judged_block(segment)?;
+                blocks.extend(newest.filter(|newest| blocks.last() != Some(newest)));
+            }
+            let relay = self.replica.me().number;
+            let frame = Verdicts { segment: *segment, relay, blocks, openings };
+            self.control(id, &Frame::Verdicts(frame));
+            let peer = self.peers.get_mut(&id).expect("looked up above");
+            let following = peer.following.get_mut(segment).expect("looked up above");
+            following.verdict = if complete { verdict } else { number };
+            following.judged = if complete { judged } else { following.judged };
+        }
+    }
+
+    /// The openings that a peer may have: those that speak of records which it may read.
+    fn openings<'a>(
+        &self,
+        id: ConnectionId,
+        encoded: impl Iterator<Item = &'a [u8]>,
+    ) -> Vec<Opening> {
+        let member = self.member(id);
+        let openings = encoded.filter_map(|bytes| minicbor::decode::<Vec<Opening>>(bytes).ok());
+        let may = |opening: &Opening| {
+            let row = self.replica.segment(&opening.segment);
+            row.is_some_and(|row| member.may(&row.address.ty, &row.address.scope))
+        };
+        openings.flatten().filter(may).collect()
+    }
+
+    /// Sends the proof once everything of a segment is confirmed and judged.
+    fn send_proof(&mut self, id: ConnectionId, segment: &SegmentId) -> Result<(), ReplicaError> {
+        let Some(peer) = self.peers.get(&id) else { return Ok(()) };
+        let Some(following) = peer.following.get(segment) else { return Ok(()) };
+        let row = &self.replica.segments()[segment];
+        let (tip, verdict) = (row.tip, row.verdict);
+        let complete = following.confirmed == tip && row.done == tip && row.judged == tip;
+        if !complete || following.proved == Some((tip, verdict)) {
+            return Ok(());
+        }
+        let Some(proof) = self.replica.proof(segment)? else { return Ok(()) };
+        let frame = Proof {
+            segment: *segment,
+            pos: proof.pos,
+            heads: proof.heads,
+            records: proof.records,
+            rows: proof.rows.to_be_bytes(),
+        };
+        self.tell_stats(id)?;
+        self.control(id, &Frame::Proof(frame));
+        let peer = self.peers.get_mut(&id).expect("looked up above");
+        peer.following.get_mut(segment).expect("looked up above").proved = Some((tip, verdict));
+        Ok(())
+    }
+
+    /// Tells a peer the counts, if they are not those that it was told last.
+    pub(super) fn tell_stats(&mut self, id: ConnectionId) -> Result<(), ReplicaError> {
+        let stats = self.stats_for(id);
+        let peer = self.peers.get_mut(&id).expect("the caller has it");
+        if peer.stats.as_ref() != Some(&stats) {
+            peer.stats = Some(stats.clone());
+            self.control(id, &Frame::Stats(stats));
+        }
+        Ok(())
+    }
+
+    fn stats_for(&self, id: ConnectionId) -> Stats {
+        let member = self.member(id);
+        let Some(published) = self.replica.published() else { return Stats::default() };
+        let types = published.catalog.types().keys().map(|ty| {
+            let mut count = TypeCount { ty: ty.clone(), in_scope: 0, all: 0, held: 0 };
+            for row in self.replica.segments().values().filter(|row| row.address.ty == *ty) {
+                count.all += row.live;
+                if member.may(ty, &row.address.scope) {
+                    count.in_scope += row.live;
+                    count.held += row.held;
+                }
+            }
+            count
+        });
+        Stats { types: types.collect() }
+    }
+
+    /// How many records are held, for the log.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn held(&self) -> Result<u64, ReplicaError> {
+        Ok(self.replica.store().attention_counts()?.0)
+    }
+}
+
+/// Joins neighbouring items.
+fn runs(items: &[Item]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for item in items {
+        match (runs.last_mut(), item) {
+            (Some(Run::Sent(count)), Item::Sent) => *count += 1,
+            (Some(Run::Known(actor, first, count)), Item::Known(next, seq))
+                if actor == next && *first + *count == *seq =>
+            {
+                *count += 1;
+            }
+            (_, Item::Sent) => runs.push(Run::Sent(1)),
+            (_, Item::Known(actor, seq)) => runs.push(Run::Known(*actor, *seq, 1)),
+        }
+    }
+    runs
+}

@@ -1,0 +1,224 @@
+//! Offers: how a device's cursors stand to the relay's logs.
+
+use std::collections::BTreeMap;
+
+use fieldkeep_model::{Epoch, Member, SegmentId};
+use fieldkeep_protocol::frame::{Credit, Frame, OfferAnswer, OfferReply, SegmentRef, Standing, Vector};
+use fieldkeep_protocol::offer::short;
+use fieldkeep_protocol::{Code, Offer, OfferEntry};
+use fieldkeep_replica::ReplicaError;
+
+use super::peer::Following;
+use super::{ConnectionId, Engine};
+
+impl Engine {
+    pub(super) fn offer(&mut self, id: ConnectionId, offer: &Offer) -> Result<(), ReplicaError> {
+        let Some(entries) = offer.entries() else {
+            self.close(id, Code::Malformed, "an offer that does not decode");
+            return Ok(());
+        };
+        let member = self.member(id);
+        self.notice_restore(offer.epoch, &entries)?;
+        let mut offered: BTreeMap<[u8; 8], OfferEntry> =
+            entries.into_iter().map(|entry| (entry.segment, entry)).collect();
+        let mut answers = Vec::new();
+        let ids: Vec<SegmentId> = self.replica.segments().keys().copied().collect();
+        for segment in ids {
+            let row = &self.replica.segments()[&segment];
+            let entry = offered.remove(&short(&segment.0));
+            if !member.may(&row.address.ty, &row.address.scope) {
+                answers.extend(entry.map(|_| denied(segment)));
+                continue;
+            }
+            if row.tip > 0 {
+                answers.extend(self.answer(id, segment, entry, offer.epoch)?);
+            }
+        }
+        // What the relay has never heard of, or has lost.
+        for entry in offered.into_values().filter(|entry| entry.pos > 0) {
+            let mut bytes = [0; 16];
+            bytes[..8].copy_from_slice(&entry.segment);
+            answers.push(OfferAnswer {
+                segment: SegmentRef { id: SegmentId(bytes), address: None },
+                standing: Standing::Reset,
+                tip: 0,
+                own_seq: 0,
+                vector: Some(Default::default()),
+            });
+        }
+        let root = self.root_for(&member);
+        let epoch = self.replica.epoch();
+        let reply = OfferReply { epoch, root, segments: answers, round: offer.round };
+        self.control(id, &Frame::OfferReply(reply));
+        let peer = self.peers.get_mut(&id).expect("the frame came from it");
+        peer.offered = true;
+        let following: Vec<_> = peer.following.keys().copied().collect();
+        for segment in following {
+            self.pump(id, &segment)?;
+        }
+        self.tell_stats(id)?;
+        Ok(())
+    }
+
+    /// A cursor that lies beyond a log's end, or on another chain, in an epoch that this relay takes
+    /// for its own: this is an old copy of the relay's directory. Later epochs say the same.
+    fn notice_restore(
+        &mut self,
+        epoch: Epoch,
+        entries: &[OfferEntry],
+    ) -> Result<(), ReplicaError> {
+        let own = self.replica.epoch();
+        if epoch < own && epoch.counter < own.counter {
+            return Ok(());
+        }
+        let mut contradicted = epoch != own && epoch.counter >= own.counter;
+        for entry in entries.iter().filter(|entry| entry.pos > 0) {
+            contradicted |= match self.replica.segment_beginning(&entry.segment).map(|row| row.id) {
+                None => true,
+                Some(segment) => {
+                    let chain = self.replica.chain_at(&segment, entry.pos)?;
+                    chain.is_none_or(|chain| short(&chain.0) != entry.chain)
+                }
+            };
+        }
+        if contradicted {
+            tracing::warn!(%epoch, "devices know a later log: this relay was restored from an old copy");
+            self.replica.open_epoch_above(epoch)?;
+            self.moved.extend(self.replica.restate_verdicts()?);
+        }
+        Ok(())
+    }
+
+    fn answer(
+        &mut self,
+        id: ConnectionId,
+        segment: SegmentId,
+        entry: Option<OfferEntry>,
+        epoch: Epoch,
+    ) -> Result<Option<OfferAnswer>, ReplicaError> {
+        let row = &self.replica.segments()[&segment];
+        let (sid, tip, address) = (row.sid, row.tip, row.address.clone());
+        let (verdict, judged) = (row.verdict, row.judged);
+        let same_epoch = epoch == self.replica.epoch();
+        let mut following = Following { introduced: entry.is_some(), ..Following::default() };
+        let mut standing = Standing::Behind;
+        let own_seq = match self.peers[&id].actor {
+            Some(actor) => self.newest_of(sid, &actor)?,
+            None => 0,
+        };
+        let mut vector = None;
+        if let Some(entry) = entry {
+            let chain = self.replica.chain_at(&segment, entry.pos)?;
+            if chain.is_some_and(|chain| short(&chain.0) == entry.chain) {
+                (following.sent, following.confirmed) = (entry.pos, entry.pos);
+                if same_epoch {
+                    (following.verdict, following.judged) = (entry.verdict, entry.judged);
+                }
+                if entry.pos == tip {
+                    standing = Standing::Same;
+                }
+            } else {
+                standing = Standing::Reset;
+                following.paused = true;
+                vector = Some(self.replica.vector(&segment)?);
+            }
+            if let Some(actor) = self.peers[&id].actor {
+                following.known.insert(actor, entry.own_seq);
+            }
+            let in_sync = standing == Standing::Same
+                && same_epoch
+                && (entry.verdict, entry.judged) == (verdict, judged)
+                && entry.own_seq == own_seq;
+            if in_sync {
+                following.proved = Some((tip, verdict));
+                self.subscribe(id, segment, following);
+                return Ok(None);
+            }
+        }
+        let address = (!following.introduced).then_some(address);
+        following.introduced = true;
+        self.subscribe(id, segment, following);
+        let segment = SegmentRef { id: segment, address };
+        Ok(Some(OfferAnswer { segment, standing, tip, own_seq, vector }))
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        id: ConnectionId,
+        segment: SegmentId,
+        following: Following,
+    ) {
+        self.followers.entry(segment).or_default().insert(id);
+        let peer = self.peers.get_mut(&id).expect("it offers");
+        if let Some(before) = peer.following.insert(segment, following) {
+            let bytes: u64 = before.in_flight.iter().map(|(_, bytes)| bytes).sum();
+            peer.outstanding = peer.outstanding.saturating_sub(bytes);
+        }
+    }
+
+    /// Lets every member who may read a segment follow it, from its beginning: it is new.
+    pub(super) fn follow_everyone(&mut self, segment: &SegmentId) -> Result<(), ReplicaError> {
+        let address = self.replica.segments()[segment].address.clone();
+        let mut news = Vec::new();
+        for (id, peer) in &self.peers {
+            let member = peer.member.and_then(|number| self.replica.members().member(number));
+            let may = member.is_some_and(|member| member.may(&address.ty, &address.scope));
+            if peer.offered && may && !peer.following.contains_key(segment) {
+                news.push(*id);
+            }
+        }
+        for id in news {
+            self.subscribe(id, *segment, Following::default());
+        }
+        Ok(())
+    }
+
+    pub(super) fn vector(&mut self, id: ConnectionId, vector: Vector) -> Result<(), ReplicaError> {
+        let peer = self.peers.get_mut(&id).expect("the frame came from it");
+        let Some(following) = peer.following.get_mut(&vector.segment) else { return Ok(()) };
+        let stamps = vector.vector.stamps.into_iter();
+        following.known = stamps.map(|(actor, stamp)| (actor, stamp.seq)).collect();
+        following.paused = false;
+        let held = self.replica.vector(&vector.segment)?;
+        let peer = self.peers.get_mut(&id).expect("the frame came from it");
+        if let Some(following) = peer.following.get_mut(&vector.segment) {
+            // A seq that the relay does not hold, or holds with another hash, is no knowledge.
+            following.known.retain(|actor, _| held.stamps.contains_key(actor));
+        }
+        self.pump(id, &vector.segment)
+    }
+
+    pub(super) fn credit(&mut self, id: ConnectionId, credit: Credit) {
+        let peer = self.peers.get_mut(&id).expect("the frame came from it");
+        peer.confirm(&credit.segment, credit.pos);
+        // What was held back by the window, in this segment or another, may go now.
+        let waiting: Vec<_> = peer
+            .following
+            .iter()
+            .filter(|(segment, following)| {
+                let tip = self.replica.segment(segment).map_or(0, |row| row.tip);
+                following.sent < tip || **segment == credit.segment
+            })
+            .map(|(segment, _)| *segment)
+            .collect();
+        self.moved.extend(waiting);
+    }
+
+    pub(super) fn member(&self, id: ConnectionId) -> Member {
+        let number = self.peers[&id].member.expect("the session is open");
+        self.replica.members().member(number).expect("members stay members").clone()
+    }
+
+    fn root_for(&self, member: &Member) -> [u8; 16] {
+        let granted = self.replica.segments().values();
+        let granted = granted.filter(|row| member.may(&row.address.ty, &row.address.scope));
+        let cursors = granted.map(|row| (row.id, row.tip, row.chain, row.verdict, row.judged));
+        let catalog = self.replica.published().map_or(0, |published| published.number);
+        fieldkeep_protocol::root(self.replica.epoch(), catalog, cursors)
+    }
+}
+
+fn denied(id: SegmentId) -> OfferAnswer {
+    let segment = SegmentRef { id, address: None };
+    OfferAnswer { segment, standing: Standing::Denied, tip: 0, own_seq: 0, vector: None }
+}

@@ -1,0 +1,304 @@
+//! The relay's shell: sockets, the clock, and the one thread that runs the engine and writes.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fieldkeep_link::{Backlog, BindError, Connection, Endpoint, Event, Limits, Role};
+use fieldkeep_protocol::Code;
+use fieldkeep_replica::ReplicaError;
+use fieldkeep_store::{Home, StoreError};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::directory::Directory;
+use crate::engine::{ConnectionId, Engine, Input, Output};
+
+/// Inputs that may wait for the engine; beyond that connections are held back.
+const WAITING: usize = 1_024;
+/// Inputs that are taken into one commit.
+const GROUP: usize = 4_096;
+/// What may wait to be sent to one peer before it counts as lost.
+const BACKLOG: usize = 8 * 1024 * 1024;
+/// How long a peer may take to introduce itself.
+const HELLO: Duration = Duration::from_secs(3);
+
+/// Why a relay does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be used.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The engine failed.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+}
+
+impl From<StoreError> for ServeError {
+    fn from(error: StoreError) -> Self {
+        Self::Replica(error.into())
+    }
+}
+
+type Call = Box<dyn FnOnce(&mut Engine) + Send>;
+
+enum Message {
+    Input(Input),
+    Connected(ConnectionId, fieldkeep_model::PublicKey, mpsc::UnboundedSender<Output>),
+    Call(Call),
+    Stop,
+}
+
+/// A running relay.
+#[derive(Debug)]
+pub struct Relay {
+    address: SocketAddr,
+    endpoint: Arc<Endpoint>,
+    handle: Handle,
+    thread: Option<std::thread::JoinHandle<()>>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+/// A way to ask the engine something while it runs.
+#[derive(Clone, Debug)]
+pub struct Handle(mpsc::Sender<Message>);
+
+impl Handle {
+    /// Runs something on the engine's thread; what it changed is durable when this returns. Nothing
+    /// if the relay has stopped.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let call: Call = Box::new(move |engine| {
+            let _ = answer.send(act(engine));
+        });
+        self.0.send(Message::Call(call)).await.ok()?;
+        let answer = answered.await.ok()?;
+        // The commit comes after the call: an empty second call waits for it.
+        let (done, committed) = oneshot::channel();
+        let call: Call = Box::new(move |_| {
+            let _ = done.send(());
+        });
+        self.0.send(Message::Call(call)).await.ok()?;
+        committed.await.ok()?;
+        Some(answer)
+    }
+}
+
+impl Relay {
+    /// Serves a directory at an address; port 0 takes any free one.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or the store cannot be opened.
+    pub fn serve(directory: Directory, listen: SocketAddr) -> Result<Self, ServeError> {
+        let (replica, home, seed) = directory.into_replica()?;
+        let endpoint = Arc::new(Endpoint::bind(listen, &seed.tls(), Limits::RELAY)?);
+        let address = endpoint.local_addr().map_err(|e| StoreError::Disk(e.to_string()))?;
+        let mut engine = Engine::new(replica);
+        engine.replica_mut().store_mut().set("address", address.to_string().as_bytes())?;
+        engine.commit()?;
+        let (messages, inbox) = mpsc::channel(WAITING);
+        let thread = std::thread::Builder::new().name("relay-engine".into()).spawn(move || {
+            run(engine, inbox, &home);
+        });
+        let thread = thread.map_err(|error| StoreError::Disk(error.to_string()))?;
+        let accepting = tokio::spawn(accept(Arc::clone(&endpoint), messages.clone()));
+        let handle = Handle(messages);
+        Ok(Self { address, endpoint, handle, thread: Some(thread), accepting })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A way to ask the engine something.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Stops: tells the peers, lets what is under way become durable, and gives the directory back.
+    pub async fn stop(mut self) {
+        self.accepting.abort();
+        let _ = self.handle.0.send(Message::Stop).await;
+        if let Some(thread) = self.thread.take() {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        self.endpoint.close(Code::GoingAway.number(), "the relay stops");
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.drained()).await;
+    }
+}
+
+/// Milliseconds UTC: the only place where the relay reads a clock.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The engine's thread: everything that waits goes into one commit, then what it let out leaves,
+/// then a slice of judging if nothing else waits.
+fn run(mut engine: Engine, mut inbox: mpsc::Receiver<Message>, _home: &Home) {
+    let mut peers: HashMap<ConnectionId, mpsc::UnboundedSender<Output>> = HashMap::new();
+    let mut idle = false;
+    loop {
+        let first = if idle { inbox.blocking_recv() } else { inbox.try_recv().ok() };
+        if idle && first.is_none() {
+            break;
+        }
+        let mut next = first;
+        let mut taken = 0;
+        while let Some(message) = next.take() {
+            match message {
+                Message::Stop => {
+                    let _ = engine.commit().map(|outputs| route(outputs, &mut peers));
+                    route(engine.go_away(1_000), &mut peers);
+                    if let Err(error) = engine.replica_mut().save_all() {
+                        tracing::error!(%error, "the caches were not saved; nothing is lost");
+                    }
+                    return;
+                }
+                Message::Call(call) => {
+                    call(&mut engine);
+                    // What a call changed is committed before the next call runs.
+                    break;
+                }
+                Message::Connected(id, key, peer) => {
+                    peers.insert(id, peer);
+                    fail(engine.handle(now(), Input::Connected(id, key)));
+                }
+                Message::Input(input) => {
+                    if let Input::Closed(id) = &input {
+                        peers.remove(id);
+                    }
+                    fail(engine.handle(now(), input));
+                }
+            }
+            taken += 1;
+            if taken < GROUP {
+                next = inbox.try_recv().ok();
+            }
+        }
+        let outputs = engine.commit();
+        route(outputs.unwrap_or_else(|error| stop(&error)), &mut peers);
+        if inbox.is_empty() {
+            let worked = engine.work(now()).unwrap_or_else(|error| stop(&error));
+            idle = !worked;
+            if worked {
+                let outputs = engine.commit();
+                route(outputs.unwrap_or_else(|error| stop(&error)), &mut peers);
+            }
+        } else {
+            idle = false;
+        }
+    }
+}
+
+/// The store cannot be read: going on would only do harm. What has a receipt is on the disk.
+fn stop<T>(error: &ReplicaError) -> T {
+    tracing::error!(%error, "the relay stops; what has a receipt is safe");
+    panic!("the relay stops: {error}");
+}
+
+fn fail(result: Result<(), ReplicaError>) {
+    if let Err(error) = result {
+        stop(&error)
+    }
+}
+
+fn route(outputs: Vec<Output>, peers: &mut HashMap<ConnectionId, mpsc::UnboundedSender<Output>>) {
+    for output in outputs {
+        let id = match &output {
+            Output::Send { to, .. } => *to,
+            Output::Finish(id, _) | Output::Close(id, ..) => *id,
+        };
+        let Some(peer) = peers.get(&id) else { continue };
+        let close = matches!(output, Output::Close(..));
+        if peer.send(output).is_err() || close {
+            peers.remove(&id);
+        }
+    }
+}
+
+async fn accept(endpoint: Arc<Endpoint>, messages: mpsc::Sender<Message>) {
+    let mut next: ConnectionId = 0;
+    while let Some(incoming) = endpoint.accept().await {
+        next += 1;
+        let (id, messages) = (next, messages.clone());
+        tokio::spawn(async move {
+            match incoming.handshake().await {
+                Ok(connection) => serve(connection, id, messages).await,
+                Err(error) => tracing::debug!(%error, "a handshake failed"),
+            }
+        });
+    }
+}
+
+/// Carries one connection's bytes to the engine and back.
+async fn serve(connection: Connection, id: ConnectionId, messages: mpsc::Sender<Message>) {
+    let key = connection.peer();
+    let (sender, mut receiver) = connection.carry(Role::Acceptor);
+    let mut backlog = Backlog::new(sender);
+    let (outputs, mut outgoing) = mpsc::unbounded_channel();
+    if messages.send(Message::Connected(id, key, outputs)).await.is_err() {
+        return;
+    }
+    let mut introduced = false;
+    let deadline = tokio::time::sleep(HELLO);
+    tokio::pin!(deadline);
+    loop {
+        let input = tokio::select! {
+            biased;
+            output = outgoing.recv() => match output {
+                Some(Output::Send { stream, priority, bytes, .. }) => {
+                    backlog.send(stream, priority, Bytes::from(bytes));
+                    if backlog.queued() > BACKLOG {
+                        backlog.close(Code::Busy.number(), "too much waits to be read");
+                    }
+                    continue;
+                }
+                Some(Output::Finish(_, stream)) => {
+                    backlog.finish(stream);
+                    continue;
+                }
+                Some(Output::Close(_, code, text)) => {
+                    backlog.close(code.number(), &text);
+                    break;
+                }
+                None => break,
+            },
+            () = &mut deadline, if !introduced => {
+                backlog.close(Code::OutOfOrder.number(), "no introduction within 3 s");
+                break;
+            }
+            event = receiver.recv() => match event {
+                Event::Bytes { stream, bytes } => {
+                    introduced = true;
+                    Input::Bytes(id, stream, bytes.to_vec())
+                }
+                Event::Finished { stream } => Input::Finished(id, stream),
+                Event::Writable { stream } => {
+                    backlog.writable(stream);
+                    continue;
+                }
+                Event::Closed { reason } => {
+                    tracing::debug!(connection = id, ?reason, "closed");
+                    break;
+                }
+            },
+        };
+        if messages.send(Message::Input(input)).await.is_err() {
+            return;
+        }
+    }
+    let _ = messages.send(Message::Input(Input::Closed(id))).await;
+    // Wait for the close to be told, so that its reason arrives.
+    let _ = tokio::time::timeout(Duration::from_millis(200), async {
+        while !matches!(receiver.recv().await, Event::Closed { .. }) {}
+    })
+    .await;
+}

@@ -1,0 +1,427 @@
+//! Admission: how changes come into a segment's log.
+//!
+//! A batch is admitted whole or not at all: stage 1 first (a member wrote it, a signed head vouches
+//! for it), then the gate, change by change. What its author may not write is kept aside, unmerged,
+//! until something permitted builds on it.
+
+use std::collections::BTreeMap;
+
+use fieldkeep_documents::{Admitted, Code, Refusal};
+use fieldkeep_model::{
+    ActorId, ChangeHash, ChangeHeader, DeviceNumber, Member, Pos, SegmentAddress,
+    SegmentId, Seq, SignedHead, VersionVector,
+};
+use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, StoreError};
+
+use crate::cache::Pending;
+use crate::identity::Role;
+use crate::replica::{Replica, ReplicaError};
+
+/// Bytes that may lie aside of one member's changes.
+const ASIDE_QUOTA: u64 = 8 * 1024 * 1024;
+
+/// How a change came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Written here, and merged already.
+    Own,
+    /// Handed to a relay by a member.
+    Peer,
+    /// The same, without permission.
+    Tainted,
+    /// From that position of the relay's log.
+    Log(Pos),
+}
+
+/// Changes of one segment, as a peer hands them over.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The segment.
+    pub segment: SegmentAddress,
+    /// The chunks in causal order.
+    pub chunks: Vec<Vec<u8>>,
+    /// The signed heads that vouch for them.
+    pub heads: Vec<SignedHead>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Positions of what was admitted: first and last, if anything was.
+    pub admitted: Option<(Pos, Pos)>,
+    /// For each actor of the batch the newest change that is in the log.
+    pub newest: Vec<(ActorId, Seq, ChangeHash)>,
+    /// Changes that were kept aside.
+    pub aside: Vec<ChangeHash>,
+}
+
+/// The refusal of a batch, named by its first bad change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("stage {stage}: {code}: {text}")]
+pub struct Refused {
+    /// The change, zero where the bytes are none.
+    pub hash: ChangeHash,
+    /// The stage.
+    pub stage: u8,
+    /// The code, as it travels.
+    pub code: &'static str,
+    /// What it means.
+    pub text: String,
+    /// What the change waits for.
+    pub missing: Vec<ChangeHash>,
+    /// The change's author and counter, if it has them.
+    pub author: Option<(ActorId, Seq)>,
+}
+
+/// Why a batch was not admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmitError {
+    /// A change is refused, and with it the batch; nothing was written.
+    #[error(transparent)]
+    Refused(Box<Refused>),
+    /// The replica failed.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+}
+
+impl From<StoreError> for AdmitError {
+    fn from(error: StoreError) -> Self {
+        Self::Replica(error.into())
+    }
+}
+
+impl Replica {
+    /// Admits a batch that a member handed over.
+    ///
+    /// # Errors
+    /// [`AdmitError::Refused`] with the stage and code of the first bad change: nothing of the batch
+    /// was written. Failures of the replica besides.
+    pub fn receive(
+        &mut self,
+        from: DeviceNumber,
+        batch: &Batch,
+        now: i64,
+    ) -> Result<Received, AdmitError> {
+        let headers = self.vouched(batch)?;
+        let id = batch.segment.id(&self.org());
+        let result = self.undoable(&id, |replica| {
+            replica.open_segment(&batch.segment)?;
+            replica.receive_all(&id, batch, &headers, now)
+        });
+        tracing::debug!(segment = %id, from, changes = headers.len(), admitted = result.is_ok());
+        result
+    }
+
+    /// Does something to one segment wholly or not at all, on disk and in memory.
+    pub(crate) fn undoable<T, E: From<StoreError>>(
+        &mut self,
+        id: &SegmentId,
+        act: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let before = self.segments.get(id).cloned();
+        self.store.begin_step()?;
+        let result = act(self);
+        self.store.end_step(result.is_ok())?;
+        if result.is_err() {
+            // The index has noted changes that were not kept: it is read again when it is needed.
+            self.cache.evict(id);
+            match before {
+                Some(row) => self.segments.insert(*id, row),
+                None => {
+                    self.dirty.remove(id);
+                    self.segments.remove(id)
+                }
+            };
+        }
+        result
+    }
+
+    fn receive_all(
+        &mut self,
+        id: &SegmentId,
+        batch: &Batch,
+        headers: &[ChangeHeader],
+        now: i64,
+    ) -> Result<Received, AdmitError> {
+        let mut received = Received::default();
+        let mut newest = BTreeMap::new();
+        for (chunk, header) in batch.chunks.iter().zip(headers) {
+            if self.load(id)?.history.contains(&header.hash) {
+                newest.insert(header.actor, (header.seq, header.hash));
+                continue;
+            }
+            if !self.permits(id, header) {
+                self.keep_aside(id, chunk, header, &batch.heads, now)?;
+                received.aside.push(header.hash);
+                continue;
+            }
+            let admitted = self.check_with_asides(id, chunk, header)?;
+            let pos = self.append(id, chunk, &admitted, Origin::Peer)?;
+            newest.insert(header.actor, (header.seq, header.hash));
+            received.admitted = Some((received.admitted.map_or(pos, |(first, _)| first), pos));
+        }
+        self.keep_heads(id, &batch.heads)?;
+        received.newest = newest.into_iter().map(|(actor, (seq, hash))| (actor, seq, hash)).collect();
+        Ok(received)
+    }
+
+    /// Reads the headers of a batch that passes stages 0 and 1.
+    pub(crate) fn vouched(&self, batch: &Batch) -> Result<Vec<ChangeHeader>, AdmitError> {
+        let headers = parse(&batch.chunks)?;
+        self.identify(batch, &headers)?;
+        Ok(headers)
+    }
+
+    /// Stage 1: every change is a member's, and a valid signed head names the newest of each actor.
+    fn identify(&self, batch: &Batch, headers: &[ChangeHeader]) -> Result<(), AdmitError> {
+        let segment = batch.segment.id(&self.org());
+        let mut newest: BTreeMap<ActorId, &ChangeHeader> = BTreeMap::new();
+        for header in headers {
+            if self.members.author(&header.actor).is_none() {
+                return Err(stage_one(header, "unknown-author", "its author is not a member"));
+            }
+            if let Some(previous) = newest.insert(header.actor, header) {
+                let follows =
+                    header.seq == previous.seq + 1 && header.deps.contains(&previous.hash);
+                if !follows {
+                    return Err(stage_one(header, "unchained", "it does not follow its author's previous change"));
+                }
+            }
+        }
+        for header in newest.values() {
+            let member = self.members.author(&header.actor).expect("checked above");
+            let vouched = batch.heads.iter().any(|head| {
+                head.head.actor == header.actor
+                    && head.head.seq == header.seq
+                    && head.head.hash == header.hash
+                    && head.verifies(&self.org(), &segment, &member.keys.signing)
+            });
+            if !vouched {
+                return Err(stage_one(header, "unvouched", "no signed head of its author vouches for it"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the author may write there, as far as this replica judges that: a relay does.
+    fn permits(&self, id: &SegmentId, header: &ChangeHeader) -> bool {
+        let address = &self.row(id).address;
+        self.me.role == Role::Device
+            || self
+                .members
+                .author(&header.actor)
+                .is_some_and(|member| may_write(member, address))
+    }
+
+    /// Checks a change; if it builds on what was kept aside, that is admitted first, tainted.
+    fn check_with_asides(
+        &mut self,
+        id: &SegmentId,
+        chunk: &[u8],
+        header: &ChangeHeader,
+    ) -> Result<Admitted, AdmitError> {
+        let refusal = match self.load(id)?.history.check(chunk) {
+            Ok(admitted) => return Ok(admitted),
+            Err(refusal) => refusal,
+        };
+        let sid = self.row(id).sid;
+        let mut wanted: Vec<_> = refusal.waits().unwrap_or_default().to_vec();
+        let mut order: Vec<Aside> = Vec::new();
+        while let Some(hash) = wanted.pop() {
+            let Some(aside) = self.store.aside(sid, &hash)?.filter(|a| a.reason == "not_permitted")
+            else {
+                return Err(refused(header, &refusal));
+            };
+            let deps = ChangeHeader::parse(&aside.bytes).map(|h| h.deps).unwrap_or_default();
+            let history = &self.load(id)?.history;
+            wanted.extend(deps.into_iter().filter(|dep| !history.contains(dep)));
+            order.retain(|other| other.hash != aside.hash);
+            order.push(aside);
+        }
+        for aside in order.into_iter().rev() {
+            let admitted = self.load(id)?.history.check(&aside.bytes);
+            let admitted = admitted.map_err(|_| refused(header, &refusal))?;
+            self.append(id, &aside.bytes, &admitted, Origin::Tainted)?;
+            self.store.take_aside(sid, &aside.hash)?;
+            if let Ok(head) = minicbor::decode::<SignedHead>(&aside.head) {
+                self.keep_heads(id, &[head])?;
+            }
+        }
+        let admitted = self.load(id)?.history.check(chunk);
+        admitted.map_err(|refusal| self::refused(header, &refusal))
+    }
+
+    /// Appends a checked change to the log.
+    pub(crate) fn append(
+        &mut self,
+        id: &SegmentId,
+        chunk: &[u8],
+        admitted: &Admitted,
+        origin: Origin,
+    ) -> Result<Pos, ReplicaError> {
+        let tainted = origin == Origin::Tainted;
+        let row = self.row_mut(id);
+        let header = &admitted.header;
+        row.tip += 1;
+        row.chain = row.chain.extend(&header.hash);
+        row.sum = row.sum.wrapping_add(log_digest(&header.hash));
+        let (sid, pos) = (row.sid, row.tip);
+        let change = ChangeRow {
+            pos,
+            actor: header.actor,
+            seq: header.seq,
+            hash: header.hash,
+            flags: Flags { tainted },
+            bytes: chunk.to_vec(),
+        };
+        self.store.append_change(sid, &change)?;
+        let log_pos = match origin {
+            Origin::Log(log_pos) => log_pos,
+            Origin::Own => 0,
+            Origin::Peer | Origin::Tainted => pos,
+        };
+        let loaded = self.load(id)?;
+        loaded.history.admit(admitted);
+        if origin != Origin::Own {
+            loaded.pending.push_back(Pending { log_pos, touched: admitted.touched.clone() });
+            self.behind.insert(*id);
+        }
+        let loaded = self.load(id)?;
+        if tainted {
+            loaded.tainted.insert((header.actor, header.seq));
+        }
+        Ok(pos)
+    }
+
+    /// Keeps the heads whose changes are in the log, at their changes' positions.
+    pub(crate) fn keep_heads(
+        &mut self,
+        id: &SegmentId,
+        heads: &[SignedHead],
+    ) -> Result<(), ReplicaError> {
+        let sid = self.row(id).sid;
+        for head in heads {
+            let Some(pos) = self.load(id)?.history.position(&head.head.hash) else { continue };
+            if let Some(chain) = self.chain_at(id, pos)? {
+                self.store.put_head(sid, pos, &chain, head)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_aside(
+        &mut self,
+        id: &SegmentId,
+        chunk: &[u8],
+        header: &ChangeHeader,
+        heads: &[SignedHead],
+        now: i64,
+    ) -> Result<(), AdmitError> {
+        let device = header.actor.device();
+        if self.store.aside_bytes(device)? + chunk.len() as u64 > ASIDE_QUOTA {
+            return Err(stage_one(header, "quota", "too much of its author's lies aside already"));
+        }
+        let head = heads.iter().find(|head| head.head.actor == header.actor);
+        let head = head.map(|head| minicbor::to_vec(head).expect("encoding into memory cannot fail"));
+        let locate = |_, _| None;
+        let writes = fieldkeep_documents::Document::field_writes(chunk, &locate);
+        let mut records: Vec<_> = writes.iter().map(|w| w.record.to_string()).collect();
+        records.dedup();
+        let aside = Aside {
+            sid: self.row(id).sid,
+            hash: header.hash,
+            actor: header.actor,
+            seq: header.seq,
+            reason: "not_permitted".into(),
+            time: now,
+            records,
+            head: head.unwrap_or_default(),
+            bytes: chunk.to_vec(),
+        };
+        Ok(self.store.put_aside(&aside)?)
+    }
+
+    /// The version vector of a segment; empty if there is none.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn vector(&mut self, id: &SegmentId) -> Result<VersionVector, ReplicaError> {
+        if !self.segments.contains_key(id) {
+            return Ok(VersionVector::default());
+        }
+        Ok(self.load(id)?.history.vector())
+    }
+
+    /// Notes, on a relay, the newest seq of an actor, so that an offer is answered without loading
+    /// anything.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn note_newest(
+        &mut self,
+        id: &SegmentId,
+        actor: &ActorId,
+        seq: Seq,
+    ) -> Result<(), ReplicaError> {
+        let sid = self.row(id).sid;
+        if self.store.acknowledged(sid, actor)? < seq {
+            self.store.acknowledge(sid, actor, seq)?;
+        }
+        Ok(())
+    }
+
+    /// The member that wrote a change.
+    #[must_use]
+    pub fn author(&self, actor: &ActorId) -> Option<&Member> {
+        self.members.author(actor)
+    }
+}
+
+/// Whether a member may write to a segment.
+fn may_write(member: &Member, address: &SegmentAddress) -> bool {
+    member.may(&address.ty, &address.scope)
+}
+
+/// What a change adds to its segment's sum.
+pub(crate) fn log_digest(hash: &ChangeHash) -> u128 {
+    u128::from_be_bytes(hash.0[..16].try_into().expect("sixteen bytes"))
+}
+
+fn parse(chunks: &[Vec<u8>]) -> Result<Vec<ChangeHeader>, AdmitError> {
+    let headers = chunks.iter().map(|chunk| {
+        ChangeHeader::parse(chunk).map_err(|error| {
+            let code = Code::Header(error);
+            AdmitError::Refused(Box::new(Refused {
+                hash: ChangeHash([0; 32]),
+                stage: 0,
+                code: code.as_str(),
+                text: error.to_string(),
+                missing: Vec::new(),
+                author: None,
+            }))
+        })
+    });
+    headers.collect()
+}
+
+fn stage_one(header: &ChangeHeader, code: &'static str, text: &str) -> AdmitError {
+    AdmitError::Refused(Box::new(Refused {
+        hash: header.hash,
+        stage: 1,
+        code,
+        text: text.to_owned(),
+        missing: Vec::new(),
+        author: Some((header.actor, header.seq)),
+    }))
+}
+
+pub(crate) fn refused(header: &ChangeHeader, refusal: &Refusal) -> AdmitError {
+    AdmitError::Refused(Box::new(Refused {
+        hash: header.hash,
+        stage: refusal.stage,
+        code: refusal.code.as_str(),
+        text: refusal.code.to_string(),
+        missing: refusal.waits().unwrap_or_default().to_vec(),
+        author: Some((header.actor, header.seq)),
+    }))
+}

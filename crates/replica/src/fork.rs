@@ -1,0 +1,155 @@
+//! Forks: two changes of one actor with the same seq, after a device was copied or restored.
+//!
+//! The branch that the relay's log has stands. The other one, and what depends on it, is taken out
+//! of the log and kept aside byte for byte; what this device wrote in it is written again, under a
+//! new incarnation.
+
+use std::collections::BTreeSet;
+
+use fieldkeep_model::{ActorId, ChangeHash, RecordEdit, RecordId, SegmentId, Seq};
+use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, Outgoing};
+
+use crate::log::Entry;
+use crate::replica::{Replica, ReplicaError};
+use crate::write::PutError;
+
+impl Replica {
+    /// Takes an actor's changes from a seq on out of a segment, with all that depends on them, and
+    /// writes this device's own content among them again. Returns how many changes were taken out.
+    ///
+    /// # Errors
+    /// When the replica fails; the next commit must not follow then.
+    pub fn set_branch_aside(
+        &mut self,
+        id: &SegmentId,
+        actor: &ActorId,
+        from: Seq,
+        now: i64,
+    ) -> Result<u64, PutError> {
+        self.undoable(id, |replica| {
+            let (kept, lost) = replica.part(id, actor, from)?;
+            let edits = replica.own_content(id, &lost)?;
+            replica.keep_branch(id, &lost, now)?;
+            replica.rebuild(id, kept)?;
+            replica.renew_incarnation()?;
+            replica.write_again(id, &edits, now)?;
+            tracing::warn!(segment = %id, %actor, from, changes = lost.len(), "a fork was settled");
+            Ok(lost.len() as u64)
+        })
+    }
+
+    /// Parts the log into what stays and what goes.
+    fn part(
+        &self,
+        id: &SegmentId,
+        actor: &ActorId,
+        from: Seq,
+    ) -> Result<(Vec<Entry>, Vec<Entry>), ReplicaError> {
+        let mut gone: BTreeSet<ChangeHash> = BTreeSet::new();
+        let (mut kept, mut lost) = (Vec::new(), Vec::new());
+        self.each_entry(self.row(id).sid, 1, |entry| {
+            let header = &entry.header;
+            let branch = header.actor == *actor && header.seq >= from;
+            if branch || header.deps.iter().any(|dep| gone.contains(dep)) {
+                gone.insert(header.hash);
+                lost.push(entry);
+            } else {
+                kept.push(entry);
+            }
+            Ok::<_, ReplicaError>(())
+        })?;
+        Ok((kept, lost))
+    }
+
+    /// What this device wrote in the lost branch, as edits.
+    fn own_content(
+        &mut self,
+        id: &SegmentId,
+        lost: &[Entry],
+    ) -> Result<Vec<(RecordId, RecordEdit)>, ReplicaError> {
+        let me = self.me.number;
+        let own = lost.iter().filter(|entry| entry.header.actor.device() == me);
+        let chunks: Vec<&[u8]> = own.map(|entry| entry.bytes.as_slice()).collect();
+        if chunks.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.materialise(id, usize::MAX)?;
+        let document = self.document(id)?;
+        Ok(document.rewritten(&chunks, &|actor, counter| document.locate(actor, counter)))
+    }
+
+    fn keep_branch(
+        &mut self,
+        id: &SegmentId,
+        lost: &[Entry],
+        now: i64,
+    ) -> Result<(), ReplicaError> {
+        let sid = self.row(id).sid;
+        for Entry { header, bytes, .. } in lost {
+            self.store.put_aside(&Aside {
+                sid,
+                hash: header.hash,
+                actor: header.actor,
+                seq: header.seq,
+                reason: "fork".into(),
+                time: now,
+                records: Vec::new(),
+                head: Vec::new(),
+                bytes: bytes.clone(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes the log again with these entries only, and derives everything from it afresh. The
+    /// cursor stays: the relay's log never held the others.
+    fn rebuild(&mut self, id: &SegmentId, kept: Vec<Entry>) -> Result<(), ReplicaError> {
+        let sid = self.row(id).sid;
+        let waiting = self.store.outgoing(sid)?;
+        let heads = self.store.heads(sid, 1, self.row(id).tip)?;
+        self.store.clear_log(sid)?;
+        self.store.clear_records(sid)?;
+        self.cache.evict(id);
+        let row = self.row_mut(id);
+        let blank = fieldkeep_store::SegmentRow { tip: 0, ..row.clone() };
+        *row = fieldkeep_store::SegmentRow {
+            chain: fieldkeep_model::Chain::START,
+            sum: 0,
+            packed: 0,
+            done: 0,
+            damaged: false,
+            records: 0,
+            live: 0,
+            held: 0,
+            rows: 0,
+            ..blank
+        };
+        for (entry, pos) in kept.iter().zip(1..) {
+            let Entry { header, tainted, bytes, .. } = entry;
+            let row = self.row_mut(id);
+            row.tip = pos;
+            row.chain = row.chain.extend(&header.hash);
+            row.sum = row.sum.wrapping_add(crate::admit::log_digest(&header.hash));
+            let change = ChangeRow {
+                pos,
+                actor: header.actor,
+                seq: header.seq,
+                hash: header.hash,
+                flags: Flags { tainted: *tainted },
+                bytes: bytes.clone(),
+            };
+            self.store.append_change(sid, &change)?;
+            if let Some(change) = waiting.iter().find(|change| change.pos == entry.pos) {
+                self.store.put_outgoing(sid, &Outgoing { pos, ..change.clone() })?;
+            }
+        }
+        let heads: Vec<_> = heads.into_iter().map(|(_, head)| head).collect();
+        self.keep_heads(id, &heads)?;
+        self.behind.insert(*id);
+        self.materialise(id, usize::MAX)?;
+        for change in self.store.outgoing(sid)? {
+            self.store.unsettle(sid, &change.records)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,477 @@
+//! Judging: what a relay states of records, and what a device forecasts.
+//!
+//! Only the state of the store decides: the record as merged, what it refers to, who else claims
+//! its unique values. When a record changes, those that depend on it are judged again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fieldkeep_catalog::{Catalog, Holder, Judgement, Referent, Surroundings};
+use fieldkeep_model::status::{Forecast, State};
+use fieldkeep_model::verdict::{self, Arg, ArgValue, LastValid, Opening};
+use fieldkeep_model::{
+    Culprit, Outcome, Reason, RecordId, RecordKey, SegmentId, Signed, TypeName, Verdict,
+    VerdictBlock,
+};
+use fieldkeep_store::{BlockRow, RecordRow, Records as _, SegmentRow, Store, Verdicts as _};
+use serde_json::{Map, Value};
+
+use crate::identity::Role;
+use crate::replica::{Replica, ReplicaError};
+
+/// A record that was projected and is to be judged.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    pub(crate) segment: SegmentId,
+    pub(crate) row: RecordRow,
+    pub(crate) previous: Option<RecordRow>,
+    pub(crate) fields: Map<String, Value>,
+}
+
+/// The other records, as a judge sees them.
+struct World<'a> {
+    store: &'a Store,
+    segments: &'a BTreeMap<SegmentId, SegmentRow>,
+    /// Types of which this replica holds only some scopes.
+    partial: &'a dyn Fn(&TypeName) -> bool,
+}
+
+impl World<'_> {
+    fn segment(&self, sid: i64) -> SegmentId {
+        let row = self.segments.values().find(|row| row.sid == sid);
+        row.map_or(SegmentId([0; 16]), |row| row.id)
+    }
+}
+
+impl Surroundings for World<'_> {
+    fn referent(&self, ty: &TypeName, id: &RecordId) -> Referent {
+        let rows = self.store.find(ty, id).unwrap_or_default();
+        match rows.into_iter().next() {
+            None if (self.partial)(ty) => Referent::Elsewhere,
+            None => Referent::Absent,
+            Some(row) if row.deleted => Referent::Deleted,
+            Some(row) => Referent::Present {
+                held: row.state == State::Judged(Outcome::Held),
+                segment: self.segment(row.sid),
+                fields: fields_of(&row.json),
+            },
+        }
+    }
+
+    fn holders(&self, ty: &TypeName, field: &str, value: &str) -> Vec<Holder> {
+        let claimants = self.store.claimants(ty, field, value).unwrap_or_default();
+        let holders = claimants.into_iter();
+        holders.map(|(sid, id)| Holder { id, segment: self.segment(sid) }).collect()
+    }
+}
+
+/// The fields of a record's canonical JSON.
+pub(crate) fn fields_of(json: &str) -> Map<String, Value> {
+    let mut fields: Map<String, Value> = serde_json::from_str(json).unwrap_or_default();
+    fields.remove("~deleted");
+    fields
+}
+
+impl Replica {
+    fn judge(&self, catalog: &Catalog, subject: &Subject) -> Judgement {
+        let address = &self.row(&subject.segment).address;
+        let partial = |ty: &TypeName| self.holds_in_part(ty);
+        let world = World { store: &self.store, segments: &self.segments, partial: &partial };
+        let previous = last_valid_fields(subject);
+        catalog.judge(
+            &fieldkeep_catalog::Subject {
+                ty: &address.ty,
+                id: &subject.row.id,
+                fields: &subject.fields,
+                deleted: subject.row.deleted,
+                previous: previous.as_ref(),
+                scope: &address.scope,
+            },
+            &world,
+        )
+    }
+
+    /// Whether grants leave out some scopes of a type here.
+    pub(crate) fn holds_in_part(&self, ty: &TypeName) -> bool {
+        self.me.role == Role::Device
+            && self.members.member(self.me.number).is_none_or(|member| {
+                !member.grants.iter().any(|g| g.scope.is_none() && g.ty.as_ref() == Some(ty))
+                    && (member.grants.iter().any(|g| g.ty.as_ref() == Some(ty))
+                        || !member.grants.contains(&fieldkeep_model::Grant::ALL))
+            })
+    }
+
+    /// Judges subjects and what depends on them, and appends the verdicts to the logs of their
+    /// segments. The segment that was materialised gets a block in any case: how far it is judged.
+    pub(crate) fn issue_verdicts(
+        &mut self,
+        materialised: &SegmentId,
+        subjects: Vec<Subject>,
+    ) -> Result<Vec<SegmentId>, ReplicaError> {
+        let dependants = self.dependants(&subjects)?;
+        let mut verdicts: BTreeMap<SegmentId, Vec<(Verdict, Vec<Opening>)>> = BTreeMap::new();
+        verdicts.insert(*materialised, Vec::new());
+        for subject in subjects.into_iter().chain(dependants) {
+            let segment = subject.segment;
+            if let Some(verdict) = self.decide(subject)? {
+                verdicts.entry(segment).or_default().push(verdict);
+            }
+        }
+        let judged = verdicts.keys().copied().collect();
+        for (segment, verdicts) in verdicts {
+            self.append_block(&segment, verdicts)?;
+        }
+        Ok(judged)
+    }
+
+    /// Judges one record, saves its state, and returns the verdict if it says something that the
+    /// last one did not.
+    fn decide(
+        &mut self,
+        subject: Subject,
+    ) -> Result<Option<(Verdict, Vec<Opening>)>, ReplicaError> {
+        let (outcome, reasons, openings) = self.reasons(&subject)?;
+        let Subject { segment, mut row, previous, .. } = subject;
+        let before = previous.as_ref();
+        let stood = before.is_some_and(|row| row.state != State::Judged(Outcome::Valid));
+        self.count_held(&segment, before, &row, outcome);
+        if outcome == Outcome::Valid {
+            if before.is_some_and(|before| before.rid == row.rid && before.hash == row.hash) && stood {
+                self.store.put_record(&mut row)?;
+            }
+            if !stood {
+                return Ok(None);
+            }
+            self.store.put_verdict(row.sid, &row.id, None)?;
+            let (reasons, culprits) = (Vec::new(), Vec::new());
+            let verdict = Verdict {
+                id: row.id,
+                outcome,
+                record: row.hash,
+                reasons,
+                culprits,
+                last_valid: None,
+            };
+            return Ok(Some((verdict, Vec::new())));
+        }
+        row.state = State::Judged(outcome);
+        (row.valid, row.valid_pos) = match before {
+            None => (None, 0),
+            Some(before) if stood => (before.valid.clone(), before.valid_pos),
+            Some(before) => (Some(before.json.clone()), before.valid_pos),
+        };
+        let last_valid = self.last_valid(&segment, &row)?;
+        let fields: Vec<String> = reasons.iter().flat_map(|reason| reason.fields.clone()).collect();
+        let culprits = self.culprits(&segment, &row, &fields)?;
+        let verdict =
+            Verdict { id: row.id.clone(), outcome, record: row.hash, reasons, culprits, last_valid };
+        self.store.put_record(&mut row)?;
+        let encoded = minicbor::to_vec(&verdict).expect("encoding into memory cannot fail");
+        let known = self.store.verdict(row.sid, &row.id)?;
+        if known.is_some_and(|(bytes, _)| bytes == encoded) {
+            return Ok(None);
+        }
+        let opened = minicbor::to_vec(&openings).expect("encoding into memory cannot fail");
+        self.store.put_verdict(row.sid, &row.id, Some((&encoded, &opened)))?;
+        Ok(Some((verdict, openings)))
+    }
+
+    /// The judgement, with what was merged without permission, and with arguments that speak of
+    /// other records sealed.
+    fn reasons(
+        &mut self,
+        subject: &Subject,
+    ) -> Result<(Outcome, Vec<Reason>, Vec<Opening>), ReplicaError> {
+        let Some(catalog) = self.catalog() else {
+            return Ok((Outcome::Held, vec![plain("unknown_schema")], Vec::new()));
+        };
+        let judgement = self.judge(&catalog, subject);
+        let (mut outcome, mut reasons) = (judgement.outcome, judgement.reasons);
+        let mut openings = Vec::new();
+        for private in judgement.private {
+            let arg = &mut reasons[private.reason].args[private.arg];
+            let ArgValue::Open(value) = &arg.value else { continue };
+            if private.segment == subject.segment {
+                continue;
+            }
+            let opening = self.opening(&subject.segment, &subject.row.id, value, private.segment);
+            arg.value = ArgValue::Sealed(opening.seal());
+            openings.push(opening);
+        }
+        if !subject.row.deleted && self.is_tainted(&subject.segment, &subject.row.id)? {
+            outcome = Outcome::Held;
+            reasons.insert(0, plain("not_permitted"));
+        }
+        Ok((outcome, reasons, openings))
+    }
+
+    /// An opening whose salt only this relay can tell, and which is the same each time.
+    fn opening(
+        &self,
+        segment: &SegmentId,
+        record: &RecordId,
+        value: &str,
+        about: SegmentId,
+    ) -> Opening {
+        let key = blake3::derive_key("fieldkeep 1 seal salt", &self.me.keys.secret());
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        hasher.update(&segment.0).update(record.as_str().as_bytes()).update(&[0]);
+        hasher.update(value.as_bytes());
+        let salt = hasher.finalize().as_bytes()[..16].try_into().expect("sixteen bytes");
+        Opening { salt, value: value.to_owned(), segment: about }
+    }
+
+    /// Whether a current value of the record was merged without permission.
+    fn is_tainted(&mut self, id: &SegmentId, record: &RecordId) -> Result<bool, ReplicaError> {
+        if self.load(id)?.tainted.is_empty() {
+            return Ok(false);
+        }
+        let loaded = self.load_document(id)?;
+        let document = loaded.document.as_ref().expect("just loaded");
+        let writers = document.writers(record, &[String::new()]);
+        Ok(writers.into_iter().any(|(_, actor, counter)| {
+            let change = loaded.history.author_of_op(&actor, counter);
+            change.is_some_and(|(_, seq)| loaded.tainted.contains(&(actor, seq)))
+        }))
+    }
+
+    fn count_held(
+        &mut self,
+        id: &SegmentId,
+        before: Option<&RecordRow>,
+        row: &RecordRow,
+        outcome: Outcome,
+    ) {
+        let held = |row: &RecordRow| row.state == State::Judged(Outcome::Held) && !row.deleted;
+        let segment = self.row_mut(id);
+        segment.held -= u64::from(before.is_some_and(held));
+        segment.held += u64::from(outcome == Outcome::Held && !row.deleted);
+    }
+
+    fn last_valid(
+        &mut self,
+        id: &SegmentId,
+        row: &RecordRow,
+    ) -> Result<Option<LastValid>, ReplicaError> {
+        let Some(json) = row.valid.clone() else { return Ok(None) };
+        let heads = self.load(id)?.history.heads_through(row.valid_pos);
+        Ok(Some(LastValid { heads, json }))
+    }
+
+    /// The changes after the last valid state that wrote the current values of those fields; all of
+    /// the record's if the rules name none.
+    fn culprits(
+        &mut self,
+        id: &SegmentId,
+        row: &RecordRow,
+        fields: &[String],
+    ) -> Result<Vec<Culprit>, ReplicaError> {
+        let everything = [String::new()];
+        let fields = if fields.is_empty() { &everything } else { fields };
+        let loaded = self.load_document(id)?;
+        let document = loaded.document.as_ref().expect("just loaded");
+        let mut written: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
+        for (field, actor, counter) in document.writers(&row.id, fields) {
+            let change = loaded.history.author_of_op(&actor, counter);
+            let pos = change.and_then(|(hash, _)| loaded.history.position(&hash));
+            if let Some(pos) = pos.filter(|pos| *pos > row.valid_pos) {
+                written.entry(pos).or_default().insert(field);
+            }
+        }
+        let sid = row.sid;
+        let mut culprits = Vec::new();
+        for (pos, fields) in written {
+            let Some(entry) = self.entry(sid, pos)? else { continue };
+            culprits.push(Culprit {
+                hash: entry.header.hash,
+                actor: entry.header.actor,
+                seq: entry.header.seq,
+                person: entry.header.message,
+                time: entry.header.time,
+                fields: fields.into_iter().collect(),
+            });
+        }
+        Ok(culprits)
+    }
+
+    /// The records whose judgement depends on what changed: those that refer to a record which
+    /// appeared, went or changed what their rules read, and those that claim a value which the
+    /// record claims or claimed. Subjects themselves are left out.
+    fn dependants(&self, subjects: &[Subject]) -> Result<Vec<Subject>, ReplicaError> {
+        let own: BTreeSet<_> = subjects.iter().map(|s| (s.row.sid, s.row.id.clone())).collect();
+        let mut found = BTreeSet::new();
+        let Some(catalog) = self.catalog() else { return Ok(Vec::new()) };
+        for subject in subjects {
+            let ty = &self.row(&subject.segment).address.ty;
+            let Some(object) = catalog.ty(ty) else { continue };
+            let before = subject.previous.as_ref();
+            let content = before.is_none_or(|before| before.hash != subject.row.hash);
+            if content {
+                found.extend(self.store.referrers(ty, &subject.row.id)?);
+            }
+            let mut claims = object.unique_values(&subject.fields);
+            if let Some(before) = before.filter(|before| before.hash != subject.row.hash) {
+                claims.extend(object.unique_values(&fields_of(&before.json)));
+            }
+            claims.sort_unstable();
+            claims.dedup();
+            for (field, value) in claims {
+                found.extend(self.store.claimants(ty, &field, &value)?);
+            }
+        }
+        let mut dependants = Vec::new();
+        for (sid, id) in found.into_iter().filter(|key| !own.contains(key)) {
+            let segment = self.segment_of(sid).map(|row| row.id);
+            if let (Some(segment), Some(row)) = (segment, self.store.record(sid, &id)?) {
+                dependants.push(unchanged(segment, row));
+            }
+        }
+        Ok(dependants)
+    }
+
+    /// Judges a record again, or all of a segment, as it stands.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn rejudge(&mut self, keys: &[RecordKey]) -> Result<Vec<SegmentId>, ReplicaError> {
+        let mut judged = BTreeSet::new();
+        for key in keys {
+            for row in self.store.find(&key.ty, &key.id)? {
+                let Some(segment) = self.segment_of(row.sid).map(|row| row.id) else { continue };
+                judged.extend(self.issue_verdicts(&segment, vec![unchanged(segment, row)])?);
+            }
+        }
+        Ok(judged.into_iter().collect())
+    }
+
+    /// States every standing verdict again, in the epoch that was just opened: whatever devices
+    /// know of the epochs before ends with the first block of this one.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn restate_verdicts(&mut self) -> Result<Vec<SegmentId>, ReplicaError> {
+        let segments: Vec<_> = self.segments.values().map(|row| (row.id, row.sid)).collect();
+        for (id, sid) in &segments {
+            let standing = self.store.standing_verdicts(*sid)?.into_iter();
+            let verdicts = standing.filter_map(|(verdict, openings)| {
+                Some((minicbor::decode(&verdict).ok()?, minicbor::decode(&openings).ok()?))
+            });
+            let verdicts = verdicts.collect();
+            self.append_block(id, verdicts)?;
+        }
+        Ok(segments.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// Signs a block and appends it.
+    fn append_block(
+        &mut self,
+        id: &SegmentId,
+        verdicts: Vec<(Verdict, Vec<Opening>)>,
+    ) -> Result<(), ReplicaError> {
+        let catalog = self.published.as_ref().map_or(0, |published| published.number);
+        let (org, epoch) = (self.org(), self.epoch);
+        let done = self.row(id).done;
+        let heads = self.load(id)?.history.heads_through(done);
+        let row = self.row_mut(id);
+        row.verdict += verdicts.len() as u64;
+        (row.judged, row.judged_catalog) = (row.done, catalog);
+        let (sid, number, pos) = (row.sid, row.verdict, row.done);
+        let (verdicts, openings): (Vec<_>, Vec<_>) = verdicts.into_iter().unzip();
+        let openings: Vec<Opening> = openings.into_iter().flatten().collect();
+        let stated = !verdicts.is_empty();
+        let block =
+            VerdictBlock { org, segment: *id, epoch, number, catalog, pos, heads, verdicts };
+        let block = Signed::new(verdict::CONTEXT, &block, &self.me.keys);
+        self.store.put_judged(sid, &block)?;
+        if stated {
+            let openings = minicbor::to_vec(&openings).expect("encoding into memory cannot fail");
+            self.store.append_block(sid, &BlockRow { epoch, number, block, openings })?;
+        }
+        Ok(())
+    }
+
+    /// Sets the state of projected records on a device: the relay's verdict where it judged this
+    /// content, a forecast elsewhere.
+    pub(crate) fn forecast_all(
+        &mut self,
+        subjects: Vec<Subject>,
+    ) -> Result<Vec<SegmentId>, ReplicaError> {
+        let dependants = self.dependants(&subjects)?;
+        let dependants = dependants.into_iter().filter(|s| matches!(s.row.state, State::Forecast(_)));
+        for subject in subjects.into_iter().chain(dependants) {
+            self.forecast(subject)?;
+        }
+        Ok(Vec::new())
+    }
+
+    /// Sets one record's state on a device, and returns its row.
+    pub(crate) fn forecast(&mut self, subject: Subject) -> Result<RecordRow, ReplicaError> {
+        let segment = self.row(&subject.segment);
+        let (sid, judged) = (segment.sid, segment.judged);
+        let stated: Option<Verdict> = match self.store.verdict(sid, &subject.row.id)? {
+            Some((bytes, _)) => minicbor::decode(&bytes).ok(),
+            None => None,
+        };
+        let passed = subject.row.unsaved == 0 && (1..=judged).contains(&subject.row.pos);
+        let state = match &stated {
+            Some(verdict) if verdict.record == subject.row.hash => State::Judged(verdict.outcome),
+            None if passed => State::Judged(Outcome::Valid),
+            Some(_) | None => {
+                let judgement = self.catalog().map(|catalog| self.judge(&catalog, &subject));
+                return self.save_forecast(subject, judgement);
+            }
+        };
+        let mut row = subject.row;
+        (row.state, row.forecast) = (state, None);
+        let provisional = State::Judged(Outcome::Valid);
+        if state != provisional || subject.previous.is_some_and(|p| p.state != provisional) {
+            self.store.put_record(&mut row)?;
+        }
+        Ok(row)
+    }
+
+    fn save_forecast(
+        &mut self,
+        subject: Subject,
+        judgement: Option<Judgement>,
+    ) -> Result<RecordRow, ReplicaError> {
+        let mut row = subject.row;
+        let (forecast, reasons) = match judgement {
+            None => (Forecast::NeedsRelay, Vec::new()),
+            Some(judgement) => (forecast_of(&judgement), judgement.reasons),
+        };
+        row.state = State::Forecast(forecast);
+        row.forecast = (!reasons.is_empty())
+            .then(|| minicbor::to_vec(&reasons).expect("encoding into memory cannot fail"));
+        self.store.put_record(&mut row)?;
+        Ok(row)
+    }
+}
+
+fn forecast_of(judgement: &Judgement) -> Forecast {
+    match judgement.outcome {
+        Outcome::Held => Forecast::LikelyHeld,
+        Outcome::Valid if judgement.complete => Forecast::LikelyValid,
+        Outcome::Valid | Outcome::Waiting => Forecast::NeedsRelay,
+    }
+}
+
+/// A record that is judged as it stands.
+pub(crate) fn unchanged(segment: SegmentId, row: RecordRow) -> Subject {
+    let fields = fields_of(&row.json);
+    let mut judged = row.clone();
+    judged.state = State::Judged(Outcome::Valid);
+    Subject { segment, row: judged, previous: Some(row), fields }
+}
+
+/// The last valid value that a rule may compare with.
+fn last_valid_fields(subject: &Subject) -> Option<Map<String, Value>> {
+    let previous = subject.previous.as_ref()?;
+    if previous.state == State::Judged(Outcome::Valid) {
+        return Some(fields_of(&previous.json));
+    }
+    previous.valid.as_deref().map(fields_of)
+}
+
+fn plain(id: &str) -> Reason {
+    Reason { id: id.to_owned(), rule: None, fields: Vec::new(), args: Vec::<Arg>::new() }
+}

@@ -1,0 +1,289 @@
+//! The log, read through rows and packs alike.
+
+use fieldkeep_documents::batch;
+use fieldkeep_model::{ActorId, Chain, ChangeHash, ChangeHeader, Pos, SegmentId, Seq, SignedHead};
+use fieldkeep_store::{Log as _, PackRow, StoreError};
+
+use crate::replica::{Replica, ReplicaError};
+
+/// The largest batch that a pack inflates to, in bytes.
+pub(crate) const PACK_RAW_MAX: usize = 8 * 1024 * 1024;
+
+/// An entry of a segment's log.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) pos: Pos,
+    pub(crate) header: ChangeHeader,
+    pub(crate) tainted: bool,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A stretch of a log as a peer gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The position of the first entry.
+    pub first: Pos,
+    /// The position of the last entry.
+    pub last: Pos,
+    /// The entries in order.
+    pub items: Vec<Item>,
+    /// The chunks of those that are sent.
+    pub chunks: Vec<Vec<u8>>,
+    /// Signed heads that vouch for them.
+    pub heads: Vec<SignedHead>,
+    /// The chain after the last entry.
+    pub chain: Chain,
+    /// A stored batch that holds exactly the chunks, if the stretch is one.
+    pub pack: Option<Vec<u8>>,
+}
+
+/// An entry of a [`Stretch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// The next chunk.
+    Sent,
+    /// A change that the peer holds.
+    Known(ActorId, Seq),
+}
+
+impl Replica {
+    /// Calls `visit` with every entry from a position on, in order. Each is checked against the hash
+    /// that was written with it.
+    pub(crate) fn each_entry<E: From<ReplicaError>>(
+        &self,
+        sid: i64,
+        from: Pos,
+        mut visit: impl FnMut(Entry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut pos = from.max(1);
+        let fail = |error: StoreError| E::from(ReplicaError::from(error));
+        while let Some(pack) = self.store.pack(sid, pos).map_err(fail)? {
+            for entry in unpack(&pack).map_err(E::from)? {
+                if entry.pos >= pos {
+                    visit(entry)?;
+                }
+            }
+            pos = pack.last + 1;
+        }
+        loop {
+            let rows = self.store.changes(sid, pos, 1 << 20).map_err(fail)?;
+            let Some(last) = rows.last().map(|row| row.pos) else { return Ok(()) };
+            for row in rows {
+                let header = ChangeHeader::parse(&row.bytes).ok();
+                let header = header.filter(|header| header.hash == row.hash);
+                let Some(header) = header else { return Err(E::from(damaged_entry(sid, row.pos))) };
+                let (pos, tainted, bytes) = (row.pos, row.flags.tainted, row.bytes);
+                visit(Entry { pos, header, tainted, bytes })?;
+            }
+            pos = last + 1;
+        }
+    }
+
+    /// One entry.
+    pub(crate) fn entry(&self, sid: i64, pos: Pos) -> Result<Option<Entry>, ReplicaError> {
+        if let Some(pack) = self.store.pack(sid, pos)? {
+            return Ok(unpack(&pack)?.into_iter().find(|entry| entry.pos == pos));
+        }
+        let rows = self.store.changes(sid, pos, 1)?;
+        let Some(row) = rows.into_iter().next().filter(|row| row.pos == pos) else {
+            return Ok(None);
+        };
+        let header = ChangeHeader::parse(&row.bytes).ok().filter(|header| header.hash == row.hash);
+        let header = header.ok_or_else(|| damaged_entry(sid, pos))?;
+        Ok(Some(Entry { pos, header, tainted: row.flags.tainted, bytes: row.bytes }))
+    }
+
+    /// The positions of tainted entries up to one.
+    pub(crate) fn tainted_before(&self, sid: i64, last: Pos) -> Result<Vec<Pos>, StoreError> {
+        let mut tainted = Vec::new();
+        let mut pos = 1;
+        while let Some(pack) = self.store.pack(sid, pos)?.filter(|_| pos <= last) {
+            tainted.extend(pack.tainted.iter().filter(|at| **at <= last));
+            pos = pack.last + 1;
+        }
+        tainted.extend(self.store.tainted_rows(sid, pos, last)?);
+        Ok(tainted)
+    }
+
+    /// The heads of the log's first `pos` entries, if the index is loaded.
+    pub(crate) fn heads_through(
+        &self,
+        id: &SegmentId,
+        pos: Pos,
+    ) -> Result<Option<Vec<ChangeHash>>, ReplicaError> {
+        Ok(self.cache.peek(id).map(|loaded| loaded.history.heads_through(pos)))
+    }
+
+    /// The chain at a position; `None` beyond the log's end.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn chain_at(&self, id: &SegmentId, pos: Pos) -> Result<Option<Chain>, ReplicaError> {
+        let row = self.row(id);
+        if pos >= row.tip {
+            return Ok((pos == row.tip).then_some(row.chain));
+        }
+        let (mut at, mut chain) = (0, Chain::START);
+        if let Some(pack) = self.store.pack(row.sid, pos)? {
+            (at, chain) = (pack.first - 1, pack.chain);
+        }
+        if let Some(kept) = self.store.chain_before(row.sid, pos)?.filter(|kept| kept.0 >= at) {
+            (at, chain) = kept;
+        }
+        let mut found = None;
+        let walk = self.each_entry(row.sid, at + 1, |entry| {
+            if at == pos {
+                return Err(Walk::Done);
+            }
+            chain = chain.extend(&entry.header.hash);
+            at = entry.pos;
+            Ok(())
+        });
+        if let Err(Walk::Failed(error)) = walk {
+            return Err(error);
+        }
+        if at == pos {
+            found = Some(chain);
+        }
+        Ok(found)
+    }
+
+    /// The stretch of a log from a position on, of about so many bytes, ending where signed heads
+    /// vouch for all of it. `known` tells the entries that the peer holds.
+    ///
+    /// # Errors
+    /// When the disk fails or an entry is damaged.
+    pub fn stretch(
+        &self,
+        id: &SegmentId,
+        first: Pos,
+        bytes: usize,
+        known: impl Fn(&ActorId, Seq) -> bool,
+    ) -> Result<Option<Stretch>, ReplicaError> {
+        let row = self.row(id);
+        if first > row.tip {
+            return Ok(None);
+        }
+        if let Some(pack) = self.store.pack(row.sid, first)? {
+            return self.packed_stretch(id, first, &pack, known).map(Some);
+        }
+        let chain = self.chain_at(id, first - 1)?.unwrap_or(Chain::START);
+        let mut gathering = Gathering::new(first, chain);
+        let mut taken = 0;
+        let ends = self.store.heads(row.sid, first, row.tip)?;
+        let mut ends = ends.iter().map(|(pos, _)| *pos).peekable();
+        let walk = self.each_entry(row.sid, first, |entry| {
+            if taken >= bytes && gathering.last_end == gathering.last {
+                return Err(Walk::Done);
+            }
+            while ends.next_if(|end| *end <= entry.pos).is_some() {
+                gathering.last_end = entry.pos;
+            }
+            taken += gathering.add(entry, &known);
+            Ok(())
+        });
+        if let Err(Walk::Failed(error)) = walk {
+            return Err(error);
+        }
+        gathering.finish(self, row.sid).map(Some)
+    }
+
+    fn packed_stretch(
+        &self,
+        id: &SegmentId,
+        first: Pos,
+        pack: &PackRow,
+        known: impl Fn(&ActorId, Seq) -> bool,
+    ) -> Result<Stretch, ReplicaError> {
+        let chain = if first == pack.first {
+            pack.chain
+        } else {
+            self.chain_at(id, first - 1)?.unwrap_or(Chain::START)
+        };
+        let mut gathering = Gathering::new(first, chain);
+        for entry in unpack(pack)?.into_iter().filter(|entry| entry.pos >= first) {
+            gathering.add(entry, &known);
+        }
+        gathering.last_end = pack.last;
+        let mut stretch = gathering.finish(self, self.row(id).sid)?;
+        let whole = stretch.items.len() == stretch.chunks.len() && first == pack.first;
+        stretch.pack = whole.then(|| pack.bytes.clone());
+        Ok(stretch)
+    }
+}
+
+enum Walk {
+    Done,
+    Failed(ReplicaError),
+}
+
+impl From<ReplicaError> for Walk {
+    fn from(error: ReplicaError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A stretch in the making.
+struct Gathering {
+    stretch: Stretch,
+    last: Pos,
+    last_end: Pos,
+}
+
+impl Gathering {
+    fn new(first: Pos, chain: Chain) -> Self {
+        let stretch = Stretch {
+            first,
+            last: first - 1,
+            items: Vec::new(),
+            chunks: Vec::new(),
+            heads: Vec::new(),
+            chain,
+            pack: None,
+        };
+        Self { stretch, last: first - 1, last_end: first - 1 }
+    }
+
+    /// Adds an entry and returns how many bytes it costs.
+    fn add(&mut self, entry: Entry, known: &impl Fn(&ActorId, Seq) -> bool) -> usize {
+        let ChangeHeader { actor, seq, hash, .. } = entry.header;
+        self.last = entry.pos;
+        self.stretch.last = entry.pos;
+        self.stretch.chain = self.stretch.chain.extend(&hash);
+        if known(&actor, seq) {
+            self.stretch.items.push(Item::Known(actor, seq));
+            return 1;
+        }
+        let cost = entry.bytes.len();
+        self.stretch.items.push(Item::Sent);
+        self.stretch.chunks.push(entry.bytes);
+        cost
+    }
+
+    /// Adds the newest head of each actor whose changes are sent.
+    fn finish(mut self, replica: &Replica, sid: i64) -> Result<Stretch, ReplicaError> {
+        let mut newest = std::collections::BTreeMap::new();
+        for (_, head) in replica.store.heads(sid, self.stretch.first, self.stretch.last)? {
+            newest.insert(head.head.actor, head);
+        }
+        if !self.stretch.chunks.is_empty() {
+            self.stretch.heads = newest.into_values().collect();
+        }
+        Ok(self.stretch)
+    }
+}
+
+/// The entries of a pack.
+pub(crate) fn unpack(pack: &PackRow) -> Result<Vec<Entry>, ReplicaError> {
+    let damaged = || StoreError::Damaged(format!("the pack from position {}", pack.first));
+    let chunks = batch::decode(&pack.bytes, PACK_RAW_MAX).map_err(|_| damaged())?;
+    let entries = chunks.into_iter().zip(pack.first..).map(|(bytes, pos)| {
+        let header = ChangeHeader::parse(&bytes).map_err(|_| damaged())?;
+        Ok(Entry { pos, header, tainted: pack.tainted.contains(&pos), bytes })
+    });
+    entries.collect()
+}
+
+fn damaged_entry(sid: i64, pos: Pos) -> ReplicaError {
+    StoreError::Damaged(format!("the change at position {pos} of segment {sid}")).into()
+}

@@ -1,0 +1,226 @@
+//! Materialising: merging log entries into the document, and what they touch into the projection.
+//!
+//! Everything of one call (projection rows, indexes, verdicts, how far it is done) becomes durable
+//! together. A failure marks the segment damaged and leaves the others alone.
+
+use std::collections::BTreeMap;
+
+use fieldkeep_documents::Record;
+use fieldkeep_model::status::State;
+use fieldkeep_model::{Outcome, Pos, RecordId, SegmentId};
+use fieldkeep_store::{RecordRow, Records as _};
+
+use crate::identity::Role;
+use crate::judging::Subject;
+use crate::replica::{Replica, ReplicaError};
+
+/// What a call of [`Replica::materialise`] did.
+#[derive(Clone, Debug, Default)]
+pub struct Materialised {
+    /// How many log entries were merged.
+    pub changes: u64,
+    /// The records that they touch.
+    pub records: Vec<RecordId>,
+    /// Segments with verdicts or a judged position that were not there before.
+    pub judged: Vec<SegmentId>,
+}
+
+impl Replica {
+    /// The segments with entries that are not materialised.
+    #[must_use]
+    pub fn behind(&self) -> Vec<SegmentId> {
+        self.behind.iter().copied().collect()
+    }
+
+    /// Merges at most so many entries of a segment, projects what they touch, and judges it.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Damaged`] when the segment's changes do not merge: it is left out from then
+    /// on. Failures of the store besides.
+    pub fn materialise(
+        &mut self,
+        id: &SegmentId,
+        limit: usize,
+    ) -> Result<Materialised, ReplicaError> {
+        match self.merge(id, limit) {
+            Err(ReplicaError::Damaged(segment, why)) => {
+                tracing::error!(%segment, why, "a segment cannot be merged");
+                self.cache.evict(id);
+                self.row_mut(id).damaged = true;
+                self.behind.remove(id);
+                Err(ReplicaError::Damaged(segment, why))
+            }
+            other => other,
+        }
+    }
+
+    fn merge(&mut self, id: &SegmentId, limit: usize) -> Result<Materialised, ReplicaError> {
+        let (sid, done) = (self.row(id).sid, self.row(id).done);
+        self.load_document(id)?;
+        let mut touched: BTreeMap<RecordId, Pos> = BTreeMap::new();
+        let loaded = self.load(id)?;
+        let take = loaded.pending.len().min(limit);
+        for pending in loaded.pending.drain(..take) {
+            for touch in pending.touched {
+                let newest = touched.entry(touch.record).or_default();
+                *newest = pending.log_pos.max(*newest);
+            }
+        }
+        let last = done + take as u64;
+        let mut chunks = Vec::with_capacity(take);
+        if take > 0 {
+            self.each_entry(sid, done + 1, |entry| {
+                if entry.pos > last {
+                    return Err(Stop::Enough);
+                }
+                chunks.push(entry.bytes);
+                Ok(())
+            })
+            .or_else(Stop::into_result)?;
+        }
+        self.apply(id, &chunks)?;
+        self.row_mut(id).done = last;
+        let complete = last == self.row(id).tip;
+        if complete {
+            self.behind.remove(id);
+        }
+        let loaded = self.load(id)?;
+        if complete && loaded.document.as_ref().map(|d| d.heads()) != Some(loaded.history.heads()) {
+            let why = "the document's heads are not the log's".to_owned();
+            return Err(ReplicaError::Damaged(*id, why));
+        }
+        let mut subjects = Vec::with_capacity(touched.len());
+        for (record, pos) in &touched {
+            subjects.extend(self.project(id, record, *pos, 0)?);
+        }
+        let judged = match self.me.role {
+            Role::Relay => self.issue_verdicts(id, subjects)?,
+            Role::Device => self.forecast_all(subjects)?,
+        };
+        self.save_snapshot_if_due(id)?;
+        let records = touched.into_keys().collect();
+        Ok(Materialised { changes: take as u64, records, judged })
+    }
+
+    /// What a relay does with a segment when all of it is judged: merges heads when there are many,
+    /// and packs the log when it has grown.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn tidy(&mut self, id: &SegmentId, now: i64) -> Result<(), ReplicaError> {
+        let merged = self.undoable(id, |replica| replica.merge_heads(id, now));
+        if let Err(crate::write::PutError::Replica(error)) = merged {
+            return Err(error);
+        }
+        self.compact(id, false).map(|_| ())
+    }
+
+    /// Merges gated chunks as one batch.
+    fn apply(&mut self, id: &SegmentId, chunks: &[Vec<u8>]) -> Result<(), ReplicaError> {
+        let document = self.load(id)?.document.as_mut().expect("loaded by the caller");
+        document
+            .apply(chunks.iter().map(Vec::as_slice))
+            .map_err(|error| ReplicaError::Damaged(*id, error.to_string()))
+    }
+
+    /// Writes a record's row as it reads in the document, with a provisional state, and its
+    /// indexes. Returns what is to be judged.
+    pub(crate) fn project(
+        &mut self,
+        id: &SegmentId,
+        record: &RecordId,
+        log_pos: Pos,
+        unsaved: u64,
+    ) -> Result<Option<Subject>, ReplicaError> {
+        let document = self.load_document(id)?.document.as_ref().expect("just loaded");
+        let Some(merged) = document.record(record) else { return Ok(None) };
+        self.project_as(id, record, merged, log_pos, unsaved).map(Some)
+    }
+
+    pub(crate) fn project_as(
+        &mut self,
+        id: &SegmentId,
+        record: &RecordId,
+        merged: Record,
+        log_pos: Pos,
+        unsaved: u64,
+    ) -> Result<Subject, ReplicaError> {
+        let sid = self.row(id).sid;
+        let previous = self.store.record(sid, record)?;
+        let json = merged.canonical();
+        let old = previous.as_ref();
+        let mut row = RecordRow {
+            rid: old.map_or(0, |old| old.rid),
+            sid,
+            id: record.clone(),
+            hash: fieldkeep_model::RecordHash::of(&json),
+            json,
+            deleted: merged.deleted,
+            pos: old.map_or(0, |old| old.pos).max(log_pos),
+            state: State::Judged(Outcome::Valid),
+            unsaved: old.map_or(0, |old| old.unsaved) + unsaved,
+            conflicts: merged.conflicts,
+            valid: None,
+            valid_pos: self.row(id).done,
+            forecast: None,
+        };
+        self.store.put_record(&mut row)?;
+        self.count(id, old, &row);
+        self.index(id, &row, old.is_some(), &merged.fields)?;
+        Ok(Subject { segment: *id, row, previous, fields: merged.fields })
+    }
+
+    /// Keeps the segment's counts and its sum of rows.
+    fn count(&mut self, id: &SegmentId, old: Option<&RecordRow>, row: &RecordRow) {
+        let segment = self.row_mut(id);
+        match old {
+            Some(old) => {
+                segment.rows = segment.rows.wrapping_sub(old.digest());
+                segment.live -= u64::from(!old.deleted);
+            }
+            None => segment.records += 1,
+        }
+        segment.rows = segment.rows.wrapping_add(row.digest());
+        segment.live += u64::from(!row.deleted);
+    }
+
+    fn index(
+        &mut self,
+        id: &SegmentId,
+        row: &RecordRow,
+        known: bool,
+        fields: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<(), ReplicaError> {
+        let ty = self.row(id).address.ty.clone();
+        let Some(catalog) = self.catalog() else { return Ok(()) };
+        let Some(object) = catalog.ty(&ty) else { return Ok(()) };
+        let references = object.references(fields).into_iter().map(|r| (r.field, r.ty, r.id));
+        let references: Vec<_> = references.collect();
+        let unique = if row.deleted { Vec::new() } else { object.unique_values(fields) };
+        if known || !references.is_empty() || !unique.is_empty() {
+            self.store.index_record(row.rid, &ty, known, &references, &unique)?;
+        }
+        Ok(())
+    }
+}
+
+/// Ends a walk over entries early.
+enum Stop {
+    Enough,
+    Failed(ReplicaError),
+}
+
+impl Stop {
+    fn into_result(self) -> Result<(), ReplicaError> {
+        match self {
+            Self::Enough => Ok(()),
+            Self::Failed(error) => Err(error),
+        }
+    }
+}
+
+impl From<ReplicaError> for Stop {
+    fn from(error: ReplicaError) -> Self {
+        Self::Failed(error)
+    }
+}

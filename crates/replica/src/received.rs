@@ -1,0 +1,367 @@
+//! What a device takes over from the relay: its log, its receipts, its verdicts.
+
+use fieldkeep_documents::{Code, Document};
+use fieldkeep_model::status::State;
+use fieldkeep_model::verdict::{self, Opening};
+use fieldkeep_model::{
+    ActorId, Chain, ChangeHash, Epoch, Outcome, Pos, RecordId, SegmentAddress, SegmentId, Seq,
+    Signed, SignedHead, Verdict, VerdictBlock, VersionVector,
+};
+use fieldkeep_store::{BlockRow, Log as _, Outgoing, Records as _, StoreError};
+
+use crate::admit::{AdmitError, Batch, Origin, Refused, refused};
+use crate::judging::unchanged;
+use crate::log::Item;
+use crate::replica::{Replica, ReplicaError};
+
+/// A stretch of the relay's log, as it came.
+#[derive(Clone, Debug)]
+pub struct Follow {
+    /// The segment.
+    pub segment: SegmentAddress,
+    /// The log's epoch.
+    pub epoch: Epoch,
+    /// The position of the first entry.
+    pub first: Pos,
+    /// The entries in order.
+    pub items: Vec<Item>,
+    /// The chunks of those that were sent.
+    pub chunks: Vec<Vec<u8>>,
+    /// The heads that vouch for them.
+    pub heads: Vec<SignedHead>,
+    /// The chain after the last entry.
+    pub chain: Chain,
+}
+
+/// Why a stretch was not taken over; nothing of it was written.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// It does not begin where the cursor stands: offer again.
+    #[error("the relay's log continues at {first}, but {expected} was expected")]
+    OutOfStep {
+        /// Where it begins.
+        first: Pos,
+        /// Where the cursor stands.
+        expected: Pos,
+    },
+    /// The chain is not what its entries make it.
+    #[error("the relay's log does not continue as its chain says")]
+    Unchained,
+    /// This replica holds another change of that actor and seq: the relay's stands.
+    #[error("the relay's log holds another branch of an actor's changes")]
+    Fork(ActorId, Seq),
+    /// A change that the relay should have refused, or that nobody vouches for.
+    #[error(transparent)]
+    Refused(Box<Refused>),
+    /// The replica failed.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+}
+
+impl From<StoreError> for FollowError {
+    fn from(error: StoreError) -> Self {
+        Self::Replica(error.into())
+    }
+}
+
+impl From<AdmitError> for FollowError {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::Refused(refused) => Self::Refused(refused),
+            AdmitError::Replica(error) => Self::Replica(error),
+        }
+    }
+}
+
+/// Why verdicts were not taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum VerdictError {
+    /// No relay of the organisation signed them for that segment.
+    #[error("the verdicts are not signed by a relay of this organisation for this segment")]
+    Unsigned,
+    /// The replica failed.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+}
+
+impl From<StoreError> for VerdictError {
+    fn from(error: StoreError) -> Self {
+        Self::Replica(error.into())
+    }
+}
+
+impl Replica {
+    /// Takes over a stretch of the relay's log, and the cursor with it.
+    ///
+    /// # Errors
+    /// See [`FollowError`]; nothing of the stretch was written then.
+    pub fn follow(&mut self, follow: &Follow) -> Result<(), FollowError> {
+        let id = follow.segment.id(&self.org());
+        self.undoable(&id, |replica| {
+            replica.open_segment(&follow.segment)?;
+            replica.follow_all(&id, follow)
+        })
+    }
+
+    fn follow_all(&mut self, id: &SegmentId, follow: &Follow) -> Result<(), FollowError> {
+        let expected = self.row(id).cursor.pos + 1;
+        if follow.first != expected {
+            return Err(FollowError::OutOfStep { first: follow.first, expected });
+        }
+        let batch = Batch {
+            segment: follow.segment.clone(),
+            chunks: follow.chunks.clone(),
+            heads: follow.heads.clone(),
+        };
+        let headers = self.vouched(&batch)?;
+        let mut sent = follow.chunks.iter().zip(&headers);
+        let mut cursor = self.row(id).cursor.clone();
+        let mut chain = cursor.chain();
+        for item in &follow.items {
+            cursor.pos += 1;
+            let (hash, deps) = match item {
+                Item::Known(actor, seq) => {
+                    let history = &self.load(id)?.history;
+                    let hash = history.hash_of(actor, *seq).ok_or(FollowError::Unchained)?;
+                    (hash, history.deps_of(&hash))
+                }
+                Item::Sent => {
+                    let (chunk, header) = sent.next().ok_or(FollowError::Unchained)?;
+                    self.take_over(id, chunk, header, cursor.pos)?;
+                    (header.hash, header.deps.clone())
+                }
+            };
+            chain = chain.extend(&hash);
+            advance(&mut cursor.heads, hash, &deps);
+        }
+        if chain != follow.chain || sent.next().is_some() {
+            return Err(FollowError::Unchained);
+        }
+        cursor.epoch = follow.epoch;
+        cursor.chain = chain.0;
+        self.row_mut(id).cursor = cursor;
+        Ok(self.keep_heads(id, &follow.heads)?)
+    }
+
+    fn take_over(
+        &mut self,
+        id: &SegmentId,
+        chunk: &[u8],
+        header: &fieldkeep_model::ChangeHeader,
+        pos: Pos,
+    ) -> Result<(), FollowError> {
+        let history = &self.load(id)?.history;
+        if history.contains(&header.hash) {
+            return Ok(());
+        }
+        if history.hash_of(&header.actor, header.seq).is_some() {
+            return Err(FollowError::Fork(header.actor, header.seq));
+        }
+        let admitted = match history.check(chunk) {
+            Ok(admitted) => admitted,
+            Err(refusal) if matches!(refusal.code, Code::Fork { .. }) => {
+                return Err(FollowError::Fork(header.actor, header.seq));
+            }
+            Err(refusal) => return Err(refused(header, &refusal).into()),
+        };
+        self.append(id, chunk, &admitted, Origin::Log(pos))?;
+        Ok(())
+    }
+
+    /// Puts a cursor back to the log's beginning: the relay's log is not the one that it was of.
+    pub fn reset_cursor(&mut self, id: &SegmentId) {
+        self.row_mut(id).cursor = fieldkeep_store::Cursor::default();
+    }
+
+    /// Notes that the relay's log goes on unchanged under another epoch.
+    pub fn carry_cursor(&mut self, id: &SegmentId, epoch: Epoch) {
+        self.row_mut(id).cursor.epoch = epoch;
+    }
+
+    /// Notes a receipt: through that seq everything is durable on the relay, at or before that
+    /// position of its log.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn acknowledge(
+        &mut self,
+        id: &SegmentId,
+        actor: &ActorId,
+        seq: Seq,
+        pos: Pos,
+    ) -> Result<Vec<RecordId>, ReplicaError> {
+        let sid = self.row(id).sid;
+        let covered = self.store.acknowledge(sid, actor, seq)?;
+        let mut settled = Vec::new();
+        for change in covered {
+            self.store.settle(sid, &change.records, pos)?;
+            settled.extend(change.records);
+        }
+        self.store.pass_judged(sid, self.row(id).judged)?;
+        Ok(settled)
+    }
+
+    /// Notes why the relay did not take a change: it stays here, and is not sent again.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn note_refusal(
+        &mut self,
+        id: &SegmentId,
+        hash: &ChangeHash,
+        why: &str,
+    ) -> Result<(), ReplicaError> {
+        let sid = self.row(id).sid;
+        let Some((actor, seq)) = self.load(id)?.history.locate(hash) else { return Ok(()) };
+        for mut change in self.store.outgoing(sid)? {
+            if change.actor == actor && change.seq >= seq {
+                change.refused = Some(why.to_owned());
+                self.store.put_outgoing(sid, &change)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes everything that the relay lacks as unsaved, whoever wrote it: the relay lost it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn require_upload(
+        &mut self,
+        id: &SegmentId,
+        held: &VersionVector,
+    ) -> Result<u64, ReplicaError> {
+        let sid = self.row(id).sid;
+        let waiting = self.store.outgoing(sid)?;
+        let mut lost = Vec::new();
+        self.each_entry(sid, 1, |entry| {
+            let header = &entry.header;
+            let known = waiting.iter().any(|change| change.pos == entry.pos);
+            if header.seq > held.seq(&header.actor) && !known {
+                lost.push((entry.pos, header.actor, header.seq, entry.bytes));
+            }
+            Ok::<_, ReplicaError>(())
+        })?;
+        let count = lost.len() as u64;
+        for (pos, actor, seq, chunk) in lost {
+            let document = self.document(id)?;
+            let locate = |actor, counter| document.locate(actor, counter);
+            let writes = Document::field_writes(&chunk, &locate);
+            let mut records: Vec<RecordId> = writes.into_iter().map(|w| w.record).collect();
+            records.sort_unstable();
+            records.dedup();
+            self.store.unsettle(sid, &records)?;
+            self.store.put_outgoing(sid, &Outgoing { pos, actor, seq, refused: None, records })?;
+        }
+        Ok(count)
+    }
+
+    /// Takes over a block of verdicts, if it is newer than what is held.
+    ///
+    /// # Errors
+    /// [`VerdictError::Unsigned`] when it is not what it claims to be; failures of the store.
+    pub fn take_verdicts(
+        &mut self,
+        id: &SegmentId,
+        relay: u64,
+        signed: &Signed,
+        openings: &[Opening],
+    ) -> Result<Vec<RecordId>, VerdictError> {
+        let member = self.members.member(relay).filter(|member| member.relay);
+        let key = member.ok_or(VerdictError::Unsigned)?.keys.signing;
+        let block: VerdictBlock =
+            signed.open(verdict::CONTEXT, &key).ok_or(VerdictError::Unsigned)?;
+        if block.org != self.org() || block.segment != *id {
+            return Err(VerdictError::Unsigned);
+        }
+        let Some(row) = self.segments.get(id) else { return Ok(Vec::new()) };
+        let sid = row.sid;
+        let newest = self.newest_block(sid)?;
+        let order = (block.epoch, block.number, block.pos);
+        if newest.as_ref().is_some_and(|(epoch, number, pos, _)| (*epoch, *number, *pos) >= order) {
+            return Ok(Vec::new());
+        }
+        let mut changed = Vec::new();
+        if newest.is_some_and(|(epoch, ..)| epoch < block.epoch) {
+            // The first block of an epoch states everything that stands.
+            changed.extend(self.store.clear_verdicts(sid)?);
+        }
+        for verdict in &block.verdicts {
+            self.take_verdict(id, verdict, openings)?;
+            changed.push(verdict.id.clone());
+        }
+        if !block.verdicts.is_empty() {
+            let openings = minicbor::to_vec(openings).expect("encoding into memory cannot fail");
+            let (epoch, number) = (block.epoch, block.number);
+            let row = BlockRow { epoch, number, block: signed.clone(), openings };
+            self.store.append_block(sid, &row)?;
+        }
+        self.store.put_judged(sid, signed)?;
+        let row = self.row_mut(id);
+        row.verdict = block.number;
+        (row.judged, row.judged_catalog) = (block.pos, block.catalog);
+        changed.extend(self.store.pass_judged(sid, block.pos)?);
+        Ok(changed)
+    }
+
+    /// Epoch, number and position of the newest block, with the block.
+    pub(crate) fn newest_block(
+        &self,
+        sid: i64,
+    ) -> Result<Option<(Epoch, u64, Pos, Signed)>, ReplicaError> {
+        use fieldkeep_store::Verdicts as _;
+        let Some(signed) = self.store.judged(sid)? else { return Ok(None) };
+        let Some(block) = signed.read::<VerdictBlock>() else {
+            return Err(StoreError::Damaged("a verdict block".into()).into());
+        };
+        Ok(Some((block.epoch, block.number, block.pos, signed)))
+    }
+
+    /// The newest block of a segment, for those who send it on.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn judged_block(&self, id: &SegmentId) -> Result<Option<Signed>, ReplicaError> {
+        Ok(self.newest_block(self.row(id).sid)?.map(|(.., signed)| signed))
+    }
+
+    fn take_verdict(
+        &mut self,
+        id: &SegmentId,
+        verdict: &Verdict,
+        openings: &[Opening],
+    ) -> Result<(), ReplicaError> {
+        let sid = self.row(id).sid;
+        if verdict.outcome == Outcome::Valid {
+            self.store.put_verdict(sid, &verdict.id, None)?;
+        } else {
+            let bytes = minicbor::to_vec(verdict).expect("encoding into memory cannot fail");
+            let openings = minicbor::to_vec(openings).expect("encoding into memory cannot fail");
+            self.store.put_verdict(sid, &verdict.id, Some((&bytes, &openings)))?;
+        }
+        let Some(row) = self.store.record(sid, &verdict.id)? else { return Ok(()) };
+        let held = |state| state == State::Judged(Outcome::Held);
+        let before = held(row.state) && !row.deleted;
+        let row = if row.hash == verdict.record {
+            let mut row = row;
+            row.state = State::Judged(verdict.outcome);
+            row.forecast = None;
+            self.store.put_record(&mut row)?;
+            row
+        } else {
+            self.forecast(unchanged(*id, row))?
+        };
+        let after = held(row.state) && !row.deleted;
+        let segment = self.row_mut(id);
+        segment.held = (segment.held + u64::from(after)).saturating_sub(u64::from(before));
+        Ok(())
+    }
+}
+
+/// Takes a change into a sorted list of heads.
+fn advance(heads: &mut Vec<ChangeHash>, hash: ChangeHash, deps: &[ChangeHash]) {
+    heads.retain(|head| !deps.contains(head));
+    if let Err(at) = heads.binary_search(&hash) {
+        heads.insert(at, hash);
+    }
+}

@@ -1,0 +1,377 @@
+//! The replica itself: what it holds in memory, how it opens, and how it commits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fieldkeep_catalog::{Catalog, CatalogError};
+use fieldkeep_model::{
+    CatalogHash, Epoch, MembershipError, MembershipLog, OrgId, SegmentAddress, SegmentId, Signed,
+};
+use fieldkeep_store::{
+    BlockRow, SegmentRow, Segments as _, Settings as _, Store, StoreError, StoredCatalog,
+};
+use minicbor::{Decode, Encode};
+
+use crate::cache::Cache;
+use crate::identity::Me;
+
+/// The context under which a relay states its catalog.
+const CATALOG_CONTEXT: &str = "fieldkeep 1 catalog";
+
+/// Why a replica could not do what it was asked: all of it lies in the store or in the catalog.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The membership log does not verify.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    /// The catalog does not parse.
+    #[error("the catalog cannot be used:\n{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Catalog(Vec<CatalogError>),
+    /// The catalog is not signed by a relay of the organisation.
+    #[error("the catalog is not signed by a relay of this organisation")]
+    CatalogUnsigned,
+    /// A segment's own changes do not merge: a fault of ours, or a damaged disk.
+    #[error("segment {0} cannot be merged ({1}); everything else goes on")]
+    Damaged(SegmentId, String),
+}
+
+/// The catalog in force.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The epoch in which it was published.
+    pub epoch: Epoch,
+    /// Its number.
+    pub number: u64,
+    /// The relay's statement of it.
+    pub notice: Signed,
+    /// The catalog.
+    pub catalog: Catalog,
+}
+
+/// What a relay signs of a catalog.
+#[derive(Clone, Debug, Encode, Decode)]
+struct CatalogNotice {
+    #[n(0)]
+    org: OrgId,
+    #[n(1)]
+    epoch: Epoch,
+    #[n(2)]
+    number: u64,
+    #[n(3)]
+    hash: CatalogHash,
+    #[n(4)]
+    relay: u64,
+}
+
+/// A device's or a relay's engine over its store.
+#[derive(Debug)]
+pub struct Replica {
+    pub(crate) store: Store,
+    pub(crate) me: Me,
+    pub(crate) members: MembershipLog,
+    pub(crate) published: Option<Published>,
+    pub(crate) segments: BTreeMap<SegmentId, SegmentRow>,
+    pub(crate) dirty: BTreeSet<SegmentId>,
+    /// Segments with log entries that are not materialised.
+    pub(crate) behind: BTreeSet<SegmentId>,
+    pub(crate) cache: Cache,
+    pub(crate) epoch: Epoch,
+    entropy: blake3::OutputReader,
+}
+
+impl Replica {
+    /// Opens a replica over its store. `entropy` is 32 bytes drawn by the shell: seals of verdicts
+    /// and incarnations come from them.
+    ///
+    /// # Errors
+    /// When the store, the membership log or the catalog cannot be read.
+    pub fn open(
+        store: Store,
+        me: Me,
+        members: MembershipLog,
+        entropy: [u8; 32],
+    ) -> Result<Self, ReplicaError> {
+        let rows = store.segments()?;
+        let published = store.newest_catalog()?.map(restore_catalog).transpose()?;
+        let epoch = match store.setting("epoch")? {
+            Some(bytes) => minicbor::decode(&bytes)
+                .map_err(|_| StoreError::Damaged("the epoch".into()))?,
+            None => Epoch::default(),
+        };
+        let behind = rows.iter().filter(|row| row.done < row.tip).map(|row| row.id).collect();
+        Ok(Self {
+            store,
+            me,
+            members,
+            published,
+            segments: rows.into_iter().map(|row| (row.id, row)).collect(),
+            dirty: BTreeSet::new(),
+            behind,
+            cache: Cache::default(),
+            epoch,
+            entropy: blake3::Hasher::new_keyed(&entropy).finalize_xof(),
+        })
+    }
+
+    /// Makes everything written since the last commit durable.
+    ///
+    /// # Errors
+    /// When the disk refuses. Nothing since the last commit was saved then, and the replica goes on
+    /// from what was.
+    pub fn commit(&mut self) -> Result<(), StoreError> {
+        let result = self.save_dirty().and_then(|()| self.store.commit());
+        if result.is_err() {
+            self.forget()?;
+        }
+        result
+    }
+
+    fn save_dirty(&mut self) -> Result<(), StoreError> {
+        for id in std::mem::take(&mut self.dirty) {
+            self.store.save_segment(&self.segments[&id])?;
+        }
+        Ok(())
+    }
+
+    /// Drops what is in memory and not on disk, after a failure.
+    ///
+    /// # Errors
+    /// When the store cannot be read either.
+    pub fn forget(&mut self) -> Result<(), StoreError> {
+        self.store.rollback();
+        self.dirty.clear();
+        self.cache.clear();
+        self.segments = self.store.segments()?.into_iter().map(|row| (row.id, row)).collect();
+        let open = self.segments.values().filter(|row| row.done < row.tip);
+        self.behind = open.map(|row| row.id).collect();
+        Ok(())
+    }
+
+    /// Whether something awaits the commit.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.store.is_writing() || !self.dirty.is_empty()
+    }
+
+    /// Who this replica is.
+    #[must_use]
+    pub fn me(&self) -> &Me {
+        &self.me
+    }
+
+    /// The organisation.
+    #[must_use]
+    pub fn org(&self) -> OrgId {
+        self.members.org()
+    }
+
+    /// The membership log.
+    #[must_use]
+    pub fn members(&self) -> &MembershipLog {
+        &self.members
+    }
+
+    /// The store, for reading.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The store, for what the shells keep in it besides.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// The epoch of the relay's log: its own on a relay, as far as known on a device.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Enters an epoch.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn enter_epoch(&mut self, epoch: Epoch) -> Result<(), StoreError> {
+        let bytes = minicbor::to_vec(epoch).expect("encoding into memory cannot fail");
+        self.store.set("epoch", &bytes)?;
+        self.epoch = epoch;
+        Ok(())
+    }
+
+    /// Opens the epoch above one that was met: this relay's log is not the one that devices knew.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn open_epoch_above(&mut self, met: Epoch) -> Result<(), StoreError> {
+        let counter = met.counter.max(self.epoch.counter) + 1;
+        let epoch = Epoch { counter, salt: self.draw() };
+        self.enter_epoch(epoch)?;
+        self.renew_incarnation()
+    }
+
+    /// Takes a new incarnation, before anything else is written: after a restore, a copy, a fork.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn renew_incarnation(&mut self) -> Result<(), StoreError> {
+        let drawn = u16::from_be_bytes(self.draw());
+        self.me.incarnation = self.me.next_incarnation(drawn);
+        self.store.set("incarnation", &self.me.incarnation.to_be_bytes())
+    }
+
+    pub(crate) fn draw<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.entropy.fill(&mut bytes);
+        bytes
+    }
+
+    /// The catalog in force.
+    #[must_use]
+    pub fn published(&self) -> Option<&Published> {
+        self.published.as_ref()
+    }
+
+    pub(crate) fn catalog(&self) -> Option<Catalog> {
+        self.published.as_ref().map(|published| published.catalog.clone())
+    }
+
+    /// Publishes a catalog, as the relay; devices take it over with [`Replica::adopt_catalog`].
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn publish(&mut self, catalog: Catalog) -> Result<(), ReplicaError> {
+        let number = self.published.as_ref().map_or(0, |published| published.number) + 1;
+        let notice = CatalogNotice {
+            org: self.org(),
+            epoch: self.epoch,
+            number,
+            hash: catalog.hash(),
+            relay: self.me.number,
+        };
+        let notice = Signed::new(CATALOG_CONTEXT, &notice, &self.me.keys);
+        let source = catalog.source().to_owned();
+        self.store.put_catalog(&StoredCatalog {
+            epoch: self.epoch,
+            number,
+            notice: notice.clone(),
+            source,
+        })?;
+        self.published = Some(Published { epoch: self.epoch, number, notice, catalog });
+        Ok(())
+    }
+
+    /// Takes over a catalog that a relay states, if it is newer than the one in force.
+    ///
+    /// # Errors
+    /// When no relay of the organisation signed it, or it does not parse.
+    pub fn adopt_catalog(&mut self, notice: Signed, source: String) -> Result<bool, ReplicaError> {
+        let stated: CatalogNotice = notice.read().ok_or(ReplicaError::CatalogUnsigned)?;
+        let relay = self.members.member(stated.relay).filter(|member| member.relay);
+        let key = relay.ok_or(ReplicaError::CatalogUnsigned)?.keys.signing;
+        let signed = notice.open::<CatalogNotice>(CATALOG_CONTEXT, &key).is_some()
+            && stated.org == self.org()
+            && stated.hash == CatalogHash::of(&source);
+        if !signed {
+            return Err(ReplicaError::CatalogUnsigned);
+        }
+        let (epoch, number) = (stated.epoch, stated.number);
+        if self.published.as_ref().is_some_and(|p| (p.epoch, p.number) >= (epoch, number)) {
+            return Ok(false);
+        }
+        let stored = StoredCatalog { epoch, number, notice, source };
+        self.store.put_catalog(&stored)?;
+        self.published = Some(restore_catalog(stored)?);
+        Ok(true)
+    }
+
+    /// Appends entries of the membership log that begin at an index; those that are known already
+    /// are passed over.
+    ///
+    /// # Errors
+    /// When an entry does not follow; those before it are kept.
+    pub fn append_members(&mut self, base: u64, entries: &[Signed]) -> Result<u64, ReplicaError> {
+        let known = self.members.len().saturating_sub(base);
+        let mut appended = 0;
+        for entry in entries.iter().skip(known as usize) {
+            let number = self.members.len();
+            self.members.append(entry.clone())?;
+            self.store.append_member(number, entry)?;
+            appended += 1;
+        }
+        Ok(appended)
+    }
+
+    /// The segments, by id.
+    #[must_use]
+    pub fn segments(&self) -> &BTreeMap<SegmentId, SegmentRow> {
+        &self.segments
+    }
+
+    /// A segment's row.
+    #[must_use]
+    pub fn segment(&self, id: &SegmentId) -> Option<&SegmentRow> {
+        self.segments.get(id)
+    }
+
+    /// The segment whose id begins with those bytes.
+    #[must_use]
+    pub fn segment_beginning(&self, short: &[u8; 8]) -> Option<&SegmentRow> {
+        let mut first = [0; 16];
+        first[..8].copy_from_slice(short);
+        let (id, row) = self.segments.range(SegmentId(first)..).next()?;
+        id.0.starts_with(short).then_some(row)
+    }
+
+    /// The segment of an address, created if need be.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn open_segment(&mut self, address: &SegmentAddress) -> Result<SegmentId, StoreError> {
+        let id = address.id(&self.org());
+        if !self.segments.contains_key(&id) {
+            let row = self.store.create_segment(id, address.clone())?;
+            self.segments.insert(id, row);
+        }
+        Ok(id)
+    }
+
+    pub(crate) fn row(&self, id: &SegmentId) -> &SegmentRow {
+        self.segments.get(id).expect("segments are never forgotten")
+    }
+
+    pub(crate) fn row_mut(&mut self, id: &SegmentId) -> &mut SegmentRow {
+        self.dirty.insert(*id);
+        self.segments.get_mut(id).expect("segments are never forgotten")
+    }
+
+    pub(crate) fn segment_of(&self, sid: i64) -> Option<&SegmentRow> {
+        self.segments.values().find(|row| row.sid == sid)
+    }
+
+    /// A block of the verdict log, for the shells that send it on.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn verdict_blocks(
+        &self,
+        id: &SegmentId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<BlockRow>, StoreError> {
+        use fieldkeep_store::Verdicts as _;
+        self.store.blocks(self.row(id).sid, self.epoch, after, limit)
+    }
+}
+
+fn restore_catalog(stored: StoredCatalog) -> Result<Published, ReplicaError> {
+    let catalog = Catalog::parse(&stored.source).map_err(ReplicaError::Catalog)?;
+    Ok(Published {
+        epoch: stored.epoch,
+        number: stored.number,
+        notice: stored.notice,
+        catalog,
+    })
+}

@@ -1,0 +1,339 @@
+//! Writing: one call is one Automerge change, and becomes durable with the next commit.
+
+use fieldkeep_documents::document::{Author, WriteError};
+use fieldkeep_documents::{Document, Record};
+use fieldkeep_model::{
+    ChangeHash, Edit, Head, Pos, RecordEdit, RecordHash, RecordId, RecordKey, Scalar, SegmentId,
+    Seq, SignedHead, TypeName,
+};
+use fieldkeep_store::{Log as _, Outgoing, RecordRow, Records as _, StoreError};
+
+use crate::admit::{AdmitError, Origin, Refused};
+use crate::identity::Role;
+use crate::replica::{Replica, ReplicaError};
+
+/// What a write did.
+#[derive(Clone, Debug)]
+pub struct Wrote {
+    /// The record.
+    pub key: RecordKey,
+    /// Its segment.
+    pub segment: SegmentId,
+    /// The change, unless nothing was to be changed.
+    pub change: Option<(Seq, ChangeHash)>,
+    /// The record's row afterwards.
+    pub row: RecordRow,
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    /// There is no catalog yet: it comes from the relay.
+    #[error("there is no catalog here yet, so no object type is known: sync with the relay once (`fieldkeep sync`)")]
+    NoCatalog,
+    /// The catalog does not have the type.
+    #[error("the catalog has no object type `{ty}`{}", suggestion(.known))]
+    UnknownType {
+        /// The type that was named.
+        ty: TypeName,
+        /// The types that there are.
+        known: Vec<TypeName>,
+    },
+    /// There is no such record.
+    #[error("there is no record {0}")]
+    Absent(RecordKey),
+    /// The record is deleted.
+    #[error("{0} was deleted: bring it back with `fieldkeep put {0} --undelete`, then edit it")]
+    Deleted(RecordKey),
+    /// The scope field of a record cannot change.
+    #[error("`{field}` says where {key} is kept and cannot change: delete the record and create another one there")]
+    ScopeChange {
+        /// The record.
+        key: RecordKey,
+        /// The scope field.
+        field: String,
+    },
+    /// The change is larger than a change may be, or cannot be represented.
+    #[error("the record cannot be written: {0}")]
+    Write(WriteError),
+    /// The change would not pass the gate: a fault of ours. Nothing was saved.
+    #[error("the change would be refused everywhere ({0}); nothing was saved")]
+    Refused(Box<Refused>),
+    /// The replica failed.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+}
+
+impl From<StoreError> for PutError {
+    fn from(error: StoreError) -> Self {
+        Self::Replica(error.into())
+    }
+}
+
+fn suggestion(known: &[TypeName]) -> String {
+    let names: Vec<_> = known.iter().map(TypeName::as_str).collect();
+    if names.is_empty() { String::new() } else { format!(": it has {}", names.join(", ")) }
+}
+
+impl Replica {
+    /// Writes a record. It is durable after the next [`Replica::commit`], and not before.
+    ///
+    /// # Errors
+    /// See [`PutError`]; nothing of the write is kept then.
+    pub fn put(&mut self, key: &RecordKey, edit: &RecordEdit, now: i64) -> Result<Wrote, PutError> {
+        let existing = self.store.find(&key.ty, &key.id)?.into_iter().next();
+        if existing.is_none() && edit.deleted.is_some() {
+            return Err(PutError::Absent(key.clone()));
+        }
+        if existing.as_ref().is_some_and(|row| row.deleted) && edit.deleted.is_none() {
+            return Err(PutError::Deleted(key.clone()));
+        }
+        let segment = self.home(key, edit, existing.as_ref())?;
+        let author = self.writer(now);
+        self.undoable(&segment, |replica| replica.put_in(&segment, key, edit, &author))
+    }
+
+    /// The segment that holds a record, or will.
+    fn home(
+        &mut self,
+        key: &RecordKey,
+        edit: &RecordEdit,
+        existing: Option<&RecordRow>,
+    ) -> Result<SegmentId, PutError> {
+        let catalog = self.catalog().ok_or(PutError::NoCatalog)?;
+        let object = catalog.ty(&key.ty).ok_or_else(|| PutError::UnknownType {
+            ty: key.ty.clone(),
+            known: catalog.types().keys().cloned().collect(),
+        })?;
+        let stated = object.scope.as_ref().and_then(|field| stated_scope(field, edit));
+        if let Some(row) = existing {
+            let home = self.segment_of(row.sid).expect("records lie in segments");
+            if let Some(scope) = stated.filter(|scope| *scope != home.address.scope) {
+                let _ = scope;
+                let field = object.scope.clone().unwrap_or_default();
+                return Err(PutError::ScopeChange { key: key.clone(), field });
+            }
+            return Ok(home.id);
+        }
+        let address = object.address(&key.id, &stated.unwrap_or_default(), 0);
+        Ok(self.open_segment(&address)?)
+    }
+
+    fn put_in(
+        &mut self,
+        segment: &SegmentId,
+        key: &RecordKey,
+        edit: &RecordEdit,
+        author: &Author,
+    ) -> Result<Wrote, PutError> {
+        self.catch_up(segment)?;
+        let document = self.document(segment)?;
+        let written = document.write(author, &key.id, edit).map_err(PutError::Write)?;
+        let Some(written) = written else {
+            return self.unchanged_write(segment, key);
+        };
+        let pos = self.keep_own(segment, &written.chunk)?;
+        let row = self.project_own(segment, key, written.record, pos, written.seq)?;
+        let change = Some((written.seq, written.hash));
+        Ok(Wrote { key: key.clone(), segment: *segment, change, row })
+    }
+
+    fn unchanged_write(&mut self, segment: &SegmentId, key: &RecordKey) -> Result<Wrote, PutError> {
+        let row = self.store.record(self.row(segment).sid, &key.id)?;
+        let row = row.ok_or_else(|| PutError::Absent(key.clone()))?;
+        Ok(Wrote { key: key.clone(), segment: *segment, change: None, row })
+    }
+
+    /// Runs an own change through the gate and appends it: it is merged already.
+    pub(crate) fn keep_own(&mut self, id: &SegmentId, chunk: &[u8]) -> Result<Pos, PutError> {
+        let checked = self.load(id)?.history.check(chunk);
+        let admitted = checked.map_err(|refusal| {
+            let header = fieldkeep_model::ChangeHeader::parse(chunk).ok();
+            PutError::Refused(Box::new(Refused {
+                hash: header.map_or(ChangeHash([0; 32]), |header| header.hash),
+                stage: refusal.stage,
+                code: refusal.code.as_str(),
+                text: refusal.code.to_string(),
+                missing: Vec::new(),
+                author: None,
+            }))
+        })?;
+        let pos = self.append(id, chunk, &admitted, Origin::Own)?;
+        self.row_mut(id).done = pos;
+        Ok(pos)
+    }
+
+    fn project_own(
+        &mut self,
+        id: &SegmentId,
+        key: &RecordKey,
+        record: Record,
+        pos: Pos,
+        seq: Seq,
+    ) -> Result<RecordRow, PutError> {
+        let sid = self.row(id).sid;
+        let device = self.me.role == Role::Device;
+        if device {
+            let actor = self.me.actor();
+            let records = vec![key.id.clone()];
+            self.store.put_outgoing(sid, &Outgoing { pos, actor, seq, refused: None, records })?;
+        }
+        let log_pos = if device { 0 } else { pos };
+        let subject = self.project_as(id, &key.id, record, log_pos, u64::from(device))?;
+        if device {
+            let row = self.forecast_all(vec![subject]).map(|_| self.store.record(sid, &key.id));
+            return Ok(row??.expect("just saved"));
+        }
+        self.issue_verdicts(id, vec![subject])?;
+        Ok(self.store.record(sid, &key.id)?.expect("just saved"))
+    }
+
+    /// Writes content again that a lost branch held, without asking whether it may.
+    pub(crate) fn write_again(
+        &mut self,
+        id: &SegmentId,
+        edits: &[(RecordId, RecordEdit)],
+        now: i64,
+    ) -> Result<usize, PutError> {
+        let ty = self.row(id).address.ty.clone();
+        let author = self.writer(now);
+        for (record, edit) in edits {
+            self.put_in(id, &RecordKey::new(ty.clone(), record.clone()), edit, &author)?;
+        }
+        Ok(edits.len())
+    }
+
+    /// Merges everything of a segment that is not merged, so that a write builds on all of it.
+    fn catch_up(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+        while self.row(id).done < self.row(id).tip {
+            self.materialise(id, usize::MAX)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn document(&mut self, id: &SegmentId) -> Result<&mut Document, ReplicaError> {
+        Ok(self.load_document(id)?.document.as_mut().expect("just loaded"))
+    }
+
+    fn writer(&self, now: i64) -> Author {
+        let mut person = self.me.name.clone();
+        person.truncate(person.floor_char_boundary(fieldkeep_model::header::limit::MESSAGE));
+        Author { actor: self.me.actor(), person, time: now }
+    }
+
+    /// Merges a relay's heads by a change of its own when there are more than a few: each change
+    /// names all heads, so many of them make every later change larger.
+    pub(crate) fn merge_heads(&mut self, id: &SegmentId, now: i64) -> Result<(), PutError> {
+        const HEADS: usize = 16;
+        if self.load(id)?.history.heads().len() <= HEADS {
+            return Ok(());
+        }
+        let author = self.writer(now);
+        let made = self.document(id)?.merge_heads(&author).map_err(PutError::Write)?;
+        let Some(made) = made else { return Ok(()) };
+        self.keep_own(id, &made.chunk)?;
+        let head = Head { actor: made.actor, seq: made.seq, hash: made.hash };
+        let head = SignedHead::new(&self.org(), id, head, &self.me.keys);
+        self.keep_heads(id, &[head])?;
+        Ok(())
+    }
+
+    /// The changes of a segment after a position that await a receipt, of about so many bytes, with
+    /// the heads that vouch for them, and the position through which they reach.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn outgoing_batch(
+        &self,
+        id: &SegmentId,
+        after: Pos,
+        bytes: usize,
+    ) -> Result<Option<(Vec<Vec<u8>>, Vec<SignedHead>, Pos)>, ReplicaError> {
+        let row = self.row(id);
+        let waiting = self.store.outgoing(row.sid)?;
+        let waiting: std::collections::BTreeSet<Pos> = waiting
+            .iter()
+            .filter(|change| change.pos > after && change.refused.is_none())
+            .map(|change| change.pos)
+            .collect();
+        let (Some(first), Some(last)) = (waiting.first(), waiting.last()) else { return Ok(None) };
+        let stored = self.store.heads(row.sid, *first, row.tip)?;
+        let mut newest = std::collections::BTreeMap::new();
+        let (mut chunks, mut taken, mut reached) = (Vec::new(), 0, after);
+        let own = |actor: &fieldkeep_model::ActorId| actor.device() == self.me.number;
+        let walk = self.each_entry(row.sid, *first, |entry| {
+            let vouched = newest.iter().all(|(actor, head): (_, &Head)| {
+                own(actor) || stored.iter().any(|(_, stored)| stored.head == *head)
+            });
+            if entry.pos > *last || (taken >= bytes && vouched) {
+                return Err(Full::Yes);
+            }
+            if waiting.contains(&entry.pos) {
+                let header = entry.header;
+                let head = Head { actor: header.actor, seq: header.seq, hash: header.hash };
+                newest.insert(header.actor, head);
+                taken += entry.bytes.len();
+                chunks.push(entry.bytes);
+                reached = entry.pos;
+            }
+            Ok(())
+        });
+        if let Err(Full::Failed(error)) = walk {
+            return Err(error);
+        }
+        let heads = newest.into_values().filter_map(|head| {
+            if own(&head.actor) {
+                return Some(SignedHead::new(&self.org(), id, head, &self.me.keys));
+            }
+            stored.iter().find(|(_, stored)| stored.head == head).map(|(_, stored)| *stored)
+        });
+        Ok(Some((chunks, heads.collect(), reached)))
+    }
+}
+
+enum Full {
+    Yes,
+    Failed(ReplicaError),
+}
+
+impl From<ReplicaError> for Full {
+    fn from(error: ReplicaError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<PutError> for AdmitError {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::Replica(error) => Self::Replica(error),
+            PutError::Refused(refused) => Self::Refused(refused),
+            other => Self::Replica(StoreError::Damaged(other.to_string()).into()),
+        }
+    }
+}
+
+/// The scope that an edit states: absent, cleared (empty), or a value.
+fn stated_scope(field: &str, edit: &RecordEdit) -> Option<String> {
+    let stated = edit.edits.iter().rev().find(|edit| edit.field() == field)?;
+    match stated {
+        Edit::Put(_, Scalar::Str(text)) => Some(text.clone()),
+        Edit::Put(_, Scalar::Int(number)) => Some(number.to_string()),
+        Edit::Put(_, Scalar::Bool(flag)) => Some(flag.to_string()),
+        Edit::Put(_, Scalar::Float(number)) => Some(serde_json::json!(number).to_string()),
+        Edit::Json(..)
+        | Edit::Text(..)
+        | Edit::Add(..)
+        | Edit::Clear(_)
+        | Edit::Child(..)
+        | Edit::RemoveChild(..) => Some(String::new()),
+    }
+}
+
+/// The hash of what a record would be, for those who compare before they write.
+impl Wrote {
+    /// The hash of the record's content.
+    #[must_use]
+    pub fn hash(&self) -> RecordHash {
+        self.row.hash
+    }
+}

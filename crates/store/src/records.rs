@@ -1,0 +1,420 @@
+//! The projection: what applications read, and the indexes that judging needs.
+
+use fieldkeep_model::status::State;
+use fieldkeep_model::{Pos, RecordHash, RecordId, TypeName};
+use rusqlite::{OptionalExtension, Row, params};
+
+use crate::error::damaged;
+use crate::{Queries, Reader, Result, Store, StoreError};
+
+/// A record as it is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordRow {
+    /// Its number in this store, 0 before it is first saved.
+    pub rid: i64,
+    /// The segment's number in this store.
+    pub sid: i64,
+    /// Its id.
+    pub id: RecordId,
+    /// Its canonical JSON, as merged.
+    pub json: String,
+    /// The hash of that.
+    pub hash: RecordHash,
+    /// Whether it is softly deleted.
+    pub deleted: bool,
+    /// The position in the relay's log of the newest change that touched it, 0 while a device does
+    /// not know it.
+    pub pos: Pos,
+    /// What is known of its validity.
+    pub state: State,
+    /// How many changes that touch it have no receipt.
+    pub unsaved: u64,
+    /// The fields with concurrent values.
+    pub conflicts: Vec<String>,
+    /// Its canonical JSON when it last passed, unless that is the present one.
+    pub valid: Option<String>,
+    /// The relay's log position through which it last passed, 0 if never.
+    pub valid_pos: Pos,
+    /// This replica's own reasons, encoded, while it forecasts.
+    pub forecast: Option<Vec<u8>>,
+}
+
+impl RecordRow {
+    /// What this record adds to its segment's sum of rows.
+    #[must_use]
+    pub fn digest(&self) -> u128 {
+        digest(&self.id, &self.hash)
+    }
+}
+
+fn digest(id: &RecordId, hash: &RecordHash) -> u128 {
+    let mut hasher = blake3::Hasher::new_derive_key("fieldkeep 1 record digest");
+    hasher.update(&hash.0).update(id.as_str().as_bytes());
+    u128::from_be_bytes(hasher.finalize().as_bytes()[..16].try_into().expect("sixteen bytes"))
+}
+
+/// What of a type is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Ids after this one.
+    pub after: Option<String>,
+    /// At most so many; all if 0.
+    pub limit: usize,
+    /// Whether deleted ones count.
+    pub deleted: bool,
+}
+
+/// Records that depend on another, with the segments that they lie in.
+pub type Dependants = Vec<(i64, RecordId)>;
+
+const COLUMNS: &str = "rid, sid, id, json, hash, deleted, pos, state, unsaved, conflicts, valid, \
+                       valid_pos, forecast";
+
+impl Store {
+    /// Saves a record; its number is set if it had none.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn put_record(&mut self, row: &mut RecordRow) -> Result<()> {
+        const INSERT: &str = "INSERT INTO record (json, hash, deleted, pos, state, unsaved, conflicts, \
+             valid, valid_pos, forecast, sid, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        const UPDATE: &str = "UPDATE record SET json = ?, hash = ?, deleted = ?, pos = ?, state = ?, \
+             unsaved = ?, conflicts = ?, valid = ?, valid_pos = ?, forecast = ? WHERE rid = ?";
+        let connection = self.write()?;
+        let content = params![
+            row.json,
+            row.hash.0,
+            row.deleted,
+            row.pos as i64,
+            row.state.code(),
+            row.unsaved as i64,
+            row.conflicts.join("\n"),
+            row.valid,
+            row.valid_pos as i64,
+            row.forecast
+        ];
+        if row.rid != 0 {
+            let mut update = connection.prepare_cached(UPDATE)?;
+            update.execute(&[content, params![row.rid]].concat()[..])?;
+            return Ok(());
+        }
+        let mut insert = connection.prepare_cached(INSERT)?;
+        insert.execute(&[content, params![row.sid, row.id.as_str()]].concat()[..])?;
+        row.rid = connection.last_insert_rowid();
+        Ok(())
+    }
+
+    /// Replaces what a record refers to and claims as unique.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn index_record(
+        &mut self,
+        rid: i64,
+        ty: &TypeName,
+        known: bool,
+        references: &[(String, TypeName, RecordId)],
+        unique: &[(String, String)],
+    ) -> Result<()> {
+        let connection = self.write()?;
+        if known {
+            connection.prepare_cached("DELETE FROM reference WHERE rid = ?")?.execute([rid])?;
+            connection.prepare_cached("DELETE FROM uniqueness WHERE rid = ?")?.execute([rid])?;
+        }
+        for (field, other, id) in references {
+            connection
+                .prepare_cached("INSERT OR IGNORE INTO reference VALUES (?, ?, ?, ?)")?
+                .execute(params![rid, field, other.as_str(), id.as_str()])?;
+        }
+        for (field, value) in unique {
+            connection
+                .prepare_cached("INSERT OR IGNORE INTO uniqueness VALUES (?, ?, ?, ?)")?
+                .execute(params![rid, ty.as_str(), field, value])?;
+        }
+        Ok(())
+    }
+
+    /// Removes every record of a segment from the projection, to be derived again.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn clear_records(&mut self, sid: i64) -> Result<()> {
+        let connection = self.write()?;
+        for index in ["reference", "uniqueness"] {
+            connection.execute(
+                &format!("DELETE FROM {index} WHERE rid IN (SELECT rid FROM record WHERE sid = ?)"),
+                [sid],
+            )?;
+        }
+        connection.execute("DELETE FROM record WHERE sid = ?", [sid])?;
+        Ok(())
+    }
+
+    /// Notes that a change of some records has a receipt, and where in the relay's log it lies.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn settle(&mut self, sid: i64, records: &[RecordId], pos: Pos) -> Result<()> {
+        let connection = self.write()?;
+        for id in records {
+            connection
+                .prepare_cached(
+                    "UPDATE record SET unsaved = max(unsaved - 1, 0), pos = max(pos, ?)
+                     WHERE id = ? AND sid = ?",
+                )?
+                .execute(params![pos as i64, id.as_str(), sid])?;
+        }
+        Ok(())
+    }
+
+    /// Notes that one more change of some records has no receipt.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn unsettle(&mut self, sid: i64, records: &[RecordId]) -> Result<()> {
+        let connection = self.write()?;
+        for id in records {
+            connection
+                .prepare_cached("UPDATE record SET unsaved = unsaved + 1 WHERE id = ? AND sid = ?")?
+                .execute(params![id.as_str(), sid])?;
+        }
+        Ok(())
+    }
+
+    /// Marks records valid that the relay has judged and stated nothing of: those of a segment whose
+    /// newest change lies at or before a position of its log. Returns them.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn pass_judged(&mut self, sid: i64, pos: Pos) -> Result<Vec<RecordId>> {
+        let mut update = self.write()?.prepare_cached(
+            "UPDATE record SET state = 0, forecast = NULL, valid = NULL
+             WHERE sid = ?1 AND state >= 3 AND unsaved = 0 AND pos BETWEEN 1 AND ?2
+               AND NOT EXISTS (SELECT 1 FROM verdict v WHERE v.sid = ?1 AND v.id = record.id)
+             RETURNING id",
+        )?;
+        let ids = update.query_map(params![sid, pos as i64], |row| row.get::<_, String>(0))?;
+        let ids = ids.collect::<rusqlite::Result<Vec<_>>>()?;
+        Ok(ids.into_iter().filter_map(|id| RecordId::new(id).ok()).collect())
+    }
+
+    /// Replaces the relay's counts.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn put_server_count(&mut self, ty: &TypeName, counts: [u64; 3]) -> Result<()> {
+        let [in_scope, all, held] = counts.map(|n| n as i64);
+        self.write()?
+            .prepare_cached("INSERT OR REPLACE INTO server_count VALUES (?, ?, ?, ?)")?
+            .execute(params![ty.as_str(), in_scope, all, held])?;
+        Ok(())
+    }
+}
+
+/// Reading records.
+pub trait Records: Queries {
+    /// A record of a segment.
+    ///
+    /// # Errors
+    /// When the disk fails or the row is damaged.
+    fn record(&self, sid: i64, id: &RecordId) -> Result<Option<RecordRow>> {
+        let sql = format!("SELECT {COLUMNS} FROM record WHERE id = ? AND sid = ?");
+        let mut query = self.connection().prepare_cached(&sql)?;
+        query.query_row(params![id.as_str(), sid], |row| Ok(read(row))).optional()?.transpose()
+    }
+
+    /// A record by its number.
+    ///
+    /// # Errors
+    /// When the disk fails or the row is damaged.
+    fn record_by_number(&self, rid: i64) -> Result<Option<RecordRow>> {
+        let sql = format!("SELECT {COLUMNS} FROM record WHERE rid = ?");
+        let mut query = self.connection().prepare_cached(&sql)?;
+        query.query_row([rid], |row| Ok(read(row))).optional()?.transpose()
+    }
+
+    /// The records of that type and id: one, but where two devices created it in different scopes.
+    ///
+    /// # Errors
+    /// When the disk fails or a row is damaged.
+    fn find(&self, ty: &TypeName, id: &RecordId) -> Result<Vec<RecordRow>> {
+        let columns = COLUMNS.split(", ").map(|c| format!("r.{c}")).collect::<Vec<_>>().join(", ");
+        let sql = format!(
+            "SELECT {columns} FROM record r JOIN segment s ON s.sid = r.sid
+             WHERE r.id = ? AND s.ty = ? ORDER BY r.deleted, r.rid"
+        );
+        let mut query = self.connection().prepare_cached(&sql)?;
+        let rows = query.query_map(params![id.as_str(), ty.as_str()], |row| Ok(read(row)))?;
+        rows.map(|row| row?).collect()
+    }
+
+    /// A page of a segment's records, in order of id.
+    ///
+    /// # Errors
+    /// When the disk fails or a row is damaged.
+    fn records(&self, ty: &TypeName, page: &Page) -> Result<Vec<RecordRow>> {
+        let columns = COLUMNS.split(", ").map(|c| format!("r.{c}")).collect::<Vec<_>>().join(", ");
+        let sql = format!(
+            "SELECT {columns} FROM record r JOIN segment s ON s.sid = r.sid
+             WHERE s.ty = ? AND r.id > ? AND (? OR NOT r.deleted) ORDER BY r.id, r.rid LIMIT ?"
+        );
+        let mut query = self.connection().prepare_cached(&sql)?;
+        let limit = if page.limit == 0 { -1 } else { page.limit as i64 };
+        let after = page.after.as_deref().unwrap_or("");
+        let rows = query.query_map(params![ty.as_str(), after, page.deleted, limit], |row| Ok(read(row)))?;
+        rows.map(|row| row?).collect()
+    }
+
+    /// Every record of a segment.
+    ///
+    /// # Errors
+    /// When the disk fails or a row is damaged.
+    fn segment_records(&self, sid: i64) -> Result<Vec<RecordRow>> {
+        let sql = format!("SELECT {COLUMNS} FROM record WHERE sid = ? ORDER BY rid");
+        let mut query = self.connection().prepare_cached(&sql)?;
+        let rows = query.query_map([sid], |row| Ok(read(row)))?;
+        rows.map(|row| row?).collect()
+    }
+
+    /// The records that are held, wait, or are likely to be held.
+    ///
+    /// # Errors
+    /// When the disk fails or a row is damaged.
+    fn attention(&self) -> Result<Vec<RecordRow>> {
+        let sql = format!("SELECT {COLUMNS} FROM record WHERE state IN (1, 2, 4) ORDER BY rid");
+        let mut query = self.connection().prepare_cached(&sql)?;
+        let rows = query.query_map([], |row| Ok(read(row)))?;
+        rows.map(|row| row?).collect()
+    }
+
+    /// How many records are held, and how many wait.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn attention_counts(&self) -> Result<(u64, u64)> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT sum(state = 1), sum(state = 2) FROM record WHERE state IN (1, 2, 4)",
+        )?;
+        let count = |n: Option<i64>| n.unwrap_or(0) as u64;
+        Ok(query.query_row([], |row| Ok((count(row.get(0)?), count(row.get(1)?))))?)
+    }
+
+    /// How many records of a type have changes without a receipt.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn unsaved_records(&self, ty: &TypeName) -> Result<u64> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT o.key >> 40, o.records FROM outbox o JOIN segment s ON s.sid = o.key >> 40 WHERE s.ty = ?",
+        )?;
+        let mut records = std::collections::BTreeSet::new();
+        let mut rows = query.query([ty.as_str()])?;
+        while let Some(row) = rows.next()? {
+            let (sid, ids): (i64, String) = (row.get(0)?, row.get(1)?);
+            records.extend(ids.lines().map(|id| (sid, id.to_owned())));
+        }
+        Ok(records.len() as u64)
+    }
+
+    /// The records that refer to a record.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn referrers(&self, ty: &TypeName, id: &RecordId) -> Result<Dependants> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT DISTINCT r.sid, r.id FROM reference f JOIN record r ON r.rid = f.rid
+             WHERE f.ty = ? AND f.id = ?",
+        )?;
+        dependants(&mut query, params![ty.as_str(), id.as_str()])
+    }
+
+    /// The records that claim a unique value.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn claimants(&self, ty: &TypeName, field: &str, value: &str) -> Result<Dependants> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT r.sid, r.id FROM uniqueness u JOIN record r ON r.rid = u.rid
+             WHERE u.ty = ? AND u.field = ? AND u.value = ? ORDER BY r.id",
+        )?;
+        dependants(&mut query, params![ty.as_str(), field, value])
+    }
+
+    /// What a record claims as unique.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn claims(&self, rid: i64) -> Result<Vec<(String, String)>> {
+        let mut query =
+            self.connection().prepare_cached("SELECT field, value FROM uniqueness WHERE rid = ?")?;
+        let rows = query.query_map([rid], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The relay's counts of a type: in scope, all, held.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn server_count(&self, ty: &TypeName) -> Result<Option<[u64; 3]>> {
+        let mut query = self
+            .connection()
+            .prepare_cached("SELECT in_scope, everything, held FROM server_count WHERE ty = ?")?;
+        let counts = query.query_row([ty.as_str()], |row| {
+            Ok([row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64])
+        });
+        Ok(counts.optional()?)
+    }
+
+    /// Counts and sums the rows of a segment afresh, from their content.
+    ///
+    /// # Errors
+    /// When the disk fails or a row is damaged.
+    fn sum_rows(&self, sid: i64) -> Result<(u64, u128)> {
+        let mut query = self.connection().prepare_cached("SELECT id, json FROM record WHERE sid = ?")?;
+        let mut rows = query.query([sid])?;
+        let (mut count, mut sum) = (0, 0u128);
+        while let Some(row) = rows.next()? {
+            let id = RecordId::new(row.get::<_, String>(0)?).map_err(|_| damaged("a record id"))?;
+            let json = row.get_ref(1)?.as_str().map_err(|_| damaged("a record"))?;
+            sum = sum.wrapping_add(digest(&id, &RecordHash::of(json)));
+            count += 1;
+        }
+        Ok((count, sum))
+    }
+}
+
+impl Records for Store {}
+impl Records for Reader {}
+
+fn dependants(
+    query: &mut rusqlite::CachedStatement<'_>,
+    params: impl rusqlite::Params,
+) -> Result<Dependants> {
+    let rows = query.query_map(params, |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+    rows.map(|row| {
+        let (sid, id) = row?;
+        Ok((sid, RecordId::new(id).map_err(|_| damaged("a record id"))?))
+    })
+    .collect()
+}
+
+fn read(row: &Row<'_>) -> Result<RecordRow> {
+    let conflicts: String = row.get(9)?;
+    let state = State::from_code(row.get(7)?).ok_or_else(|| damaged("a record's state"))?;
+    let id: String = row.get(2)?;
+    Ok(RecordRow {
+        rid: row.get(0)?,
+        sid: row.get(1)?,
+        id: RecordId::new(id).map_err(|_| damaged("a record id"))?,
+        json: row.get(3)?,
+        hash: RecordHash(row.get(4)?),
+        deleted: row.get(5)?,
+        pos: row.get::<_, i64>(6)? as u64,
+        state,
+        unsaved: row.get::<_, i64>(8).map_err(StoreError::from)? as u64,
+        conflicts: conflicts.lines().map(str::to_owned).collect(),
+        valid: row.get(10)?,
+        valid_pos: row.get::<_, i64>(11)? as u64,
+        forecast: row.get(12)?,
+    })
+}
