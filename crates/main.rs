@@ -1,1 +1,5 @@
-fn main() {}
+//! The binary `fieldkeep`.
+
+fn main() -> std::process::ExitCode {
+    fieldkeep_cli::main()
+}

@@ -1,1 +1,114 @@
 //! The command line: device, relay and demo commands.
+//!
+//! A command becomes a [`request::Request`]; whoever owns the directory executes it (this process,
+//! if the directory is free, else the long-running owner behind its socket), and the answer is
+//! printed here. Output goes to stdout, logs and warnings to stderr; the exit code tells the kind of
+//! a failure. Contains no decision about records: what is saved, judged or sent is the libraries'.
+
+mod access;
+mod args;
+mod attention;
+mod demo;
+mod execute;
+mod export;
+mod failure;
+mod import;
+mod join;
+mod output;
+mod put;
+mod read;
+mod relay;
+mod request;
+mod shape;
+mod socket;
+mod status;
+mod sync;
+mod time;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Args, Command};
+use crate::failure::{Code, Failure, Trouble};
+use crate::output::Output;
+
+/// Runs the command that the process was called with, and returns its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return misused(&error),
+    };
+    start_logs();
+    let json = args.json;
+    let mut output = Output::new(json);
+    let result = run(args, &mut output).and_then(|code| Ok(output.flush().map(|()| code)?));
+    match result {
+        Ok(code) => code,
+        // Whoever read has read enough.
+        Err(Trouble::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(Trouble::Output(error)) => {
+            let text = format!("the output cannot be written: {error}");
+            fail(&mut output, &Failure::new(Code::Failure, text, "nothing that was saved is lost"))
+        }
+        Err(Trouble::Failed(failure)) => fail(&mut output, &failure),
+    }
+}
+
+fn run(args: Args, output: &mut Output) -> Result<ExitCode, Trouble> {
+    let dir = args::Directory::new(args.dir);
+    match args.command {
+        Command::Relay(command) => relay::run(command, &dir, output),
+        Command::Join(join) => join::run(&join, &dir, output),
+        Command::Put(put) => put::put(&put, &dir, output),
+        Command::Delete { record } => put::delete(record, &dir, output),
+        Command::Get(get) => read::get(get, &dir, output),
+        Command::List(list) => read::list(list, &dir, output),
+        Command::Import(import) => import::run(&import, &dir, output),
+        Command::Export(export) => export::run(export, &dir, output),
+        Command::Sync(sync) => sync::run(&sync, &dir, output),
+        Command::Status => status::run(&dir, output),
+        Command::Attention { command } => attention::run(command, &dir, output),
+        Command::Demo => {
+            let code = demo::run(dir.given(), output.is_json());
+            Ok(code.map_err(|error| Failure::new(Code::Failure, format!("{error:#}"), ""))?)
+        }
+    }
+}
+
+/// Usage errors, help and version: clap writes them, but for errors that a program is to read.
+fn misused(error: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().any(|arg| arg == "--json");
+    if !error.use_stderr() || !wants_json {
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { Code::Usage.number() } else { 0 });
+    }
+    let text = error.render().to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let message = first.strip_prefix("error: ").unwrap_or(first);
+    let failure = Failure::new(Code::Usage, message, "see `fieldkeep help`");
+    fail(&mut Output::new(true), &failure)
+}
+
+fn fail(output: &mut Output, failure: &Failure) -> ExitCode {
+    let _ = output.failure(failure);
+    let _ = output.flush();
+    ExitCode::from(failure.code.number())
+}
+
+/// Logs on stderr, at the level of FIELDKEEP_LOG: `warn` unless it says otherwise.
+fn start_logs() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FIELDKEEP_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = logs.try_init();
+}
+
+/// A line on stderr for whoever sits at the terminal; failing to say it stops nothing.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}

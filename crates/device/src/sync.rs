@@ -64,6 +64,13 @@ impl From<StoreError> for SyncError {
     }
 }
 
+/// How a session stands.
+enum Standing {
+    UnderWay,
+    Complete,
+    Failed,
+}
+
 /// How a session ended.
 enum Ended {
     Complete,
@@ -101,7 +108,8 @@ impl Device {
         if let Some(wrong) = self.mend()? {
             return Err(SyncError::Integrity(wrong));
         }
-        self.report(&self.engine().progress()?)
+        let progress = self.engine().progress()?;
+        self.report(&progress)
     }
 
     /// Syncs for as long as the connection lasts; changes go both ways as they happen.
@@ -205,16 +213,28 @@ impl Device {
             if let Some(text) = closed {
                 return Ok(Ended::Closed(text));
             }
-            let engine = self.engine();
-            if engine.may_be_complete() && done(&engine.progress()?) {
-                drop(engine);
-                finish(backlog, receiver).await;
-                return Ok(Ended::Complete);
-            }
-            if engine.has_failed() {
-                return Ok(Ended::Closed("this device ended the session".into()));
+            match self.standing(&done)? {
+                Standing::UnderWay => {}
+                Standing::Complete => {
+                    finish(backlog, receiver).await;
+                    return Ok(Ended::Complete);
+                }
+                Standing::Failed => {
+                    return Ok(Ended::Closed("this device ended the session".into()));
+                }
             }
         }
+    }
+
+    fn standing(&self, done: impl Fn(&Progress) -> bool) -> Result<Standing, ReplicaError> {
+        let engine = self.engine();
+        Ok(if engine.has_failed() {
+            Standing::Failed
+        } else if engine.may_be_complete() && done(&engine.progress()?) {
+            Standing::Complete
+        } else {
+            Standing::UnderWay
+        })
     }
 
     /// Takes inputs into one commit, off the async threads.

@@ -9,7 +9,7 @@ use fieldkeep_catalog::{Catalog, Holder, Judgement, Referent, Surroundings};
 use fieldkeep_model::status::{Forecast, State};
 use fieldkeep_model::verdict::{self, Arg, ArgValue, LastValid, Opening};
 use fieldkeep_model::{
-    Culprit, Outcome, Reason, RecordId, RecordKey, SegmentId, Signed, TypeName, Verdict,
+    ChangeHash, Culprit, Pos, Outcome, Reason, RecordId, RecordKey, SegmentId, Signed, TypeName, Verdict,
     VerdictBlock,
 };
 use fieldkeep_store::{BlockRow, RecordRow, Records as _, SegmentRow, Store, Verdicts as _};
@@ -257,8 +257,9 @@ impl Replica {
         Ok(Some(LastValid { heads, json }))
     }
 
-    /// The changes after the last valid state that wrote the current values of those fields; all of
-    /// the record's if the rules name none.
+    /// The changes after the last valid state that wrote the current values of those fields (all of
+    /// the record's if the rules name none), and those among the earlier ones that they did not
+    /// know of: two edits that are wrong together are both named, whichever came first.
     fn culprits(
         &mut self,
         id: &SegmentId,
@@ -269,20 +270,22 @@ impl Replica {
         let fields = if fields.is_empty() { &everything } else { fields };
         let loaded = self.load_document(id)?;
         let document = loaded.document.as_ref().expect("just loaded");
-        let mut written: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
+        let history = &loaded.history;
+        let mut written: BTreeMap<Pos, (ChangeHash, BTreeSet<String>)> = BTreeMap::new();
         for (field, actor, counter) in document.writers(&row.id, fields) {
-            let change = loaded.history.author_of_op(&actor, counter);
-            let pos = change.and_then(|(hash, _)| loaded.history.position(&hash));
-            if let Some(pos) = pos.filter(|pos| *pos > row.valid_pos) {
-                written.entry(pos).or_default().insert(field);
-            }
+            let Some((hash, _)) = history.author_of_op(&actor, counter) else { continue };
+            let Some(pos) = history.position(&hash) else { continue };
+            written.entry(pos).or_insert_with(|| (hash, BTreeSet::new())).1.insert(field);
         }
-        let sid = row.sid;
+        let recent: Vec<_> = written.range(row.valid_pos + 1..).map(|(_, (hash, _))| *hash).collect();
+        written.retain(|pos, (hash, _)| {
+            *pos > row.valid_pos || recent.iter().any(|new| !history.covers(&[*new], hash))
+        });
         let mut culprits = Vec::new();
-        for (pos, fields) in written {
-            let Some(entry) = self.entry(sid, pos)? else { continue };
+        for (pos, (hash, fields)) in written {
+            let Some(entry) = self.entry(row.sid, pos)? else { continue };
             culprits.push(Culprit {
-                hash: entry.header.hash,
+                hash,
                 actor: entry.header.actor,
                 seq: entry.header.seq,
                 person: entry.header.message,

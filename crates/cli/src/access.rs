@@ -1,0 +1,277 @@
+//! Reaching a directory: this process owns it if it is free; else its owner is asked.
+//!
+//! Two processes never write to one directory. A short command that owns it meanwhile is waited for;
+//! an owner that neither ends nor answers is told by its process id.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use fieldkeep_device::Device;
+use fieldkeep_relay::{Directory, Engine, Handle};
+use fieldkeep_replica::Replica;
+use fieldkeep_store::{Home, HomeError, Reader, Settings as _, home};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::execute::{self, Sink};
+use crate::failure::{Code, Failure, Trouble};
+use crate::request::{Request, Response};
+use crate::shape::Synced;
+use crate::socket;
+
+/// How long another short command is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A directory that commands are executed on, here or by its owner.
+#[derive(Debug)]
+pub(crate) struct Access {
+    directory: PathBuf,
+    owner: Option<Owner>,
+}
+
+/// The owned directory.
+#[derive(Debug)]
+pub(crate) enum Owner {
+    /// A device's.
+    Device(DeviceOwner),
+    /// A relay's.
+    Relay(RelayOwner),
+}
+
+/// An owned device.
+#[derive(Debug)]
+pub(crate) struct DeviceOwner {
+    /// The device.
+    pub(crate) device: Device,
+    /// The way to the loop that keeps it connected, if this process runs one.
+    pub(crate) watching: Option<mpsc::UnboundedSender<SyncCall>>,
+}
+
+/// A wish to sync now, for the loop that keeps a device connected.
+#[derive(Debug)]
+pub(crate) struct SyncCall {
+    /// How long to try.
+    pub(crate) timeout: Duration,
+    /// Where the outcome goes.
+    pub(crate) answer: oneshot::Sender<Result<Synced, Failure>>,
+}
+
+/// An owned relay.
+#[derive(Debug)]
+pub(crate) struct RelayOwner {
+    directory: PathBuf,
+    engine: RelayEngine,
+}
+
+#[derive(Debug)]
+enum RelayEngine {
+    /// Opened when it is first needed: most commands only read.
+    Here(Mutex<RelayState>),
+    /// It serves, on its own thread.
+    Serving(Handle, tokio::runtime::Handle),
+}
+
+#[derive(Debug)]
+enum RelayState {
+    Closed(Option<Box<Directory>>),
+    Open(Box<Engine>, Box<Home>),
+}
+
+/// Whose a directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Device,
+    Relay,
+}
+
+impl Access {
+    /// Reaches for a directory.
+    ///
+    /// # Errors
+    /// When it is none of ours.
+    pub(crate) fn new(directory: &Path) -> Result<Self, Failure> {
+        kind(directory)?;
+        Ok(Self { directory: directory.to_owned(), owner: None })
+    }
+
+    /// Has a request executed that answers without records.
+    ///
+    /// # Errors
+    /// Those of the request, and when the directory cannot be reached.
+    pub(crate) fn ask(&mut self, request: Request) -> Result<Response, Trouble> {
+        self.ask_for_records(request, &mut |_| Ok(()))
+    }
+
+    /// Has a request executed; its records go into the sink.
+    ///
+    /// # Errors
+    /// Those of the request and the sink, and when the directory cannot be reached.
+    pub(crate) fn ask_for_records(
+        &mut self,
+        request: Request,
+        sink: Sink<'_>,
+    ) -> Result<Response, Trouble> {
+        let started = Instant::now();
+        loop {
+            if let Some(owner) = &self.owner {
+                return execute::execute(owner, request, sink);
+            }
+            match Owner::open(&self.directory) {
+                Ok(owner) => self.owner = Some(owner),
+                Err(failure) if failure.code != Code::Locked => return Err(failure.into()),
+                Err(failure) => {
+                    if let Some(answer) = socket::ask(&self.directory, &request, sink)? {
+                        return Ok(answer);
+                    }
+                    if started.elapsed() > PATIENCE {
+                        return Err(failure.into());
+                    }
+                    std::thread::sleep(PAUSE);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        if let Some(Owner::Device(owner)) = &self.owner
+            && let Err(error) = owner.device.close()
+        {
+            tracing::warn!(%error, "the caches were not saved; nothing is lost");
+        }
+    }
+}
+
+impl Owner {
+    fn open(directory: &Path) -> Result<Self, Failure> {
+        match kind(directory)? {
+            Kind::Device => {
+                let device = Device::open(directory)?;
+                Ok(Self::Device(DeviceOwner { device, watching: None }))
+            }
+            Kind::Relay => Ok(Self::Relay(RelayOwner::open(Directory::open(directory)?, directory))),
+        }
+    }
+
+    /// The directory.
+    pub(crate) fn directory(&self) -> &Path {
+        match self {
+            Self::Device(owner) => owner.device.directory(),
+            Self::Relay(owner) => &owner.directory,
+        }
+    }
+}
+
+impl RelayOwner {
+    fn open(opened: Directory, directory: &Path) -> Self {
+        let state = RelayState::Closed(Some(Box::new(opened)));
+        Self { directory: directory.to_owned(), engine: RelayEngine::Here(Mutex::new(state)) }
+    }
+
+    /// A relay that serves.
+    pub(crate) fn serving(directory: &Path, handle: Handle) -> Self {
+        let engine = RelayEngine::Serving(handle, tokio::runtime::Handle::current());
+        Self { directory: directory.to_owned(), engine }
+    }
+
+    /// Whether it serves.
+    pub(crate) fn is_serving(&self) -> bool {
+        matches!(self.engine, RelayEngine::Serving(..))
+    }
+
+    /// Does something with the engine; what it changed is durable afterwards.
+    ///
+    /// # Errors
+    /// What `act` says, and when the engine has stopped.
+    pub(crate) fn with_engine<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Engine) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        match &self.engine {
+            RelayEngine::Serving(handle, runtime) => {
+                let answer = runtime.block_on(handle.call(act));
+                let stopped = || Failure::new(Code::Failure, "the relay stops", "try again");
+                answer.ok_or_else(stopped)?
+            }
+            RelayEngine::Here(state) => {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                let engine = state.engine()?;
+                let result = act(engine)?;
+                engine.commit()?;
+                Ok(result)
+            }
+        }
+    }
+
+    /// The same with the replica alone.
+    ///
+    /// # Errors
+    /// What `act` says, and when the engine has stopped.
+    pub(crate) fn with_replica<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Replica) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        self.with_engine(|engine| act(engine.replica_mut()))
+    }
+}
+
+impl RelayState {
+    /// The engine, with everything judged that waited when the relay was stopped.
+    fn engine(&mut self) -> Result<&mut Engine, Failure> {
+        if let Self::Closed(directory) = self {
+            let failed = || Failure::new(Code::Failure, "the relay's store could not be opened", "");
+            let directory = directory.take().ok_or_else(failed)?;
+            let (replica, home, _) = directory.into_replica()?;
+            let mut engine = Engine::new(replica);
+            while engine.work(crate::time::now_ms())? {
+                engine.commit()?;
+            }
+            *self = Self::Open(Box::new(engine), Box::new(home));
+        }
+        match self {
+            Self::Open(engine, _home) => Ok(engine),
+            Self::Closed(_) => unreachable!("opened above"),
+        }
+    }
+}
+
+/// Opens a directory that this process is to own for long, waiting for short commands.
+///
+/// # Errors
+/// What `open` says; that another process owns it only after a while, or at once if it answers.
+pub(crate) fn own<T, E: Into<Failure>>(
+    directory: &Path,
+    open: impl Fn(&Path) -> Result<T, E>,
+) -> Result<T, Failure> {
+    let started = Instant::now();
+    loop {
+        let failure = match open(directory).map_err(Into::into) {
+            Ok(opened) => return Ok(opened),
+            Err(failure) => failure,
+        };
+        let waits = failure.code == Code::Locked && started.elapsed() < PATIENCE;
+        if !waits || socket::is_answering(directory) {
+            return Err(failure);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Whose directory it is.
+///
+/// # Errors
+/// When it is nobody's.
+pub(crate) fn kind(directory: &Path) -> Result<Kind, Failure> {
+    let absent = || Failure::from(HomeError::Absent(directory.to_owned()));
+    let database = home::database(directory);
+    if !database.is_file() {
+        return Err(absent());
+    }
+    match Reader::open(&database)?.setting("role")?.as_deref() {
+        Some(b"device") => Ok(Kind::Device),
+        Some(b"relay") => Ok(Kind::Relay),
+        Some(_) | None => Err(absent()),
+    }
+}

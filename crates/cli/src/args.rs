@@ -1,0 +1,344 @@
+//! What can be typed: the commands and their flags, as clap reads them. Values of records are read
+//! by the catalog, not here.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use fieldkeep_model::{RecordId, RecordKey, TypeName};
+
+use crate::failure::{Code, Failure};
+use crate::time;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done (records that are held are told, and are no failure)
+  1  failure
+  2  usage: an unknown command, type, field or column
+  3  not found: the record, or the directory
+  4  held or invalid: a value that its field cannot hold, a file that does not fit, no last valid state
+  5  needs a connection
+  6  denied
+  7  integrity: what is stored is not what was written
+  8  locked: another process owns the directory and does not answer
+  130  interrupted
+
+FIELDKEEP_LOG sets the level of the logs on stderr (warn, info, debug, trace).";
+
+/// Records captured without a signal, synced and judged when there is one.
+#[derive(Debug, Parser)]
+#[command(name = "fieldkeep", version, after_help = EXIT_CODES, disable_help_subcommand = false)]
+pub(crate) struct Args {
+    /// Print JSON, for programs.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The directory of the device or relay [env: FIELDKEEP_DIR].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The server side: found, serve, invite, quarantine.
+    #[command(subcommand)]
+    Relay(Relay),
+    /// Make this directory a device, with the ticket that `relay invite` printed.
+    Join(Join),
+    /// Write a record; prints its id.
+    Put(Put),
+    /// Show a record: as merged, with what is known of its validity.
+    Get(Get),
+    /// List the records of a type.
+    List(List),
+    /// Delete a record, softly: `put --undelete` brings it back.
+    Delete {
+        /// The record.
+        #[arg(value_name = "TYPE/ID")]
+        record: RecordKey,
+    },
+    /// Write the rows of a CSV or JSON lines file; nothing is written unless the whole file parses.
+    Import(Import),
+    /// Write all records of a type out.
+    Export(Export),
+    /// Exchange everything with the relay, and prove that both have the same.
+    Sync(Sync),
+    /// Show the connection, and what is here of each type.
+    Status,
+    /// The records that are held, wait, or are likely to be held.
+    Attention {
+        #[command(subcommand)]
+        command: Attention,
+    },
+    /// See it work: a relay and devices in one process.
+    Demo,
+}
+
+/// Commands of the relay.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Relay {
+    /// Found an organisation, with this directory as its relay.
+    Init {
+        /// The catalog: object types, fields and rules.
+        #[arg(long, value_name = "FILE")]
+        catalog: Option<PathBuf>,
+        /// The organisation's name; the directory's if absent.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Serve devices until interrupted.
+    Serve {
+        /// Where to listen; port 0 takes any free one.
+        #[arg(long, value_name = "ADDRESS", default_value = crate::relay::DEFAULT_LISTEN)]
+        listen: SocketAddr,
+    },
+    /// Print a ticket that makes one device a member.
+    Invite {
+        /// The person's name.
+        #[arg(long)]
+        name: Option<String>,
+        /// Limit a type to one scope; may be given several times.
+        #[arg(long, value_name = "TYPE=VALUE", value_parser = scope)]
+        scope: Vec<(TypeName, String)>,
+        /// How long the ticket may be used: 90s, 15m, 1h, 7d.
+        #[arg(long, default_value = "24h", value_parser = time::duration)]
+        ttl: Duration,
+        /// Where devices reach this relay, if not where it listens; may be given several times.
+        #[arg(long, value_name = "ADDRESS")]
+        address: Vec<SocketAddr>,
+    },
+    /// The records that are held or wait, and the changes that were kept aside.
+    Quarantine {
+        #[command(subcommand)]
+        command: Quarantine,
+    },
+}
+
+/// Commands of the quarantine view.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Quarantine {
+    /// All of them.
+    List,
+    /// One, with who wrote what, and the last valid state.
+    Show {
+        /// The record.
+        #[arg(value_name = "TYPE/ID")]
+        record: RecordKey,
+    },
+    /// Run the rules again, over one record or all.
+    Rejudge {
+        /// The record; all held and waiting ones if absent.
+        #[arg(value_name = "TYPE/ID")]
+        record: Option<RecordKey>,
+    },
+}
+
+/// `join`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Join {
+    /// The ticket; `-` reads it from standard input.
+    pub(crate) ticket: String,
+}
+
+/// `put`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Put {
+    /// The type, and the record's id unless a fresh one is to be made.
+    #[arg(value_name = "TYPE[/ID]", value_parser = target)]
+    pub(crate) record: (TypeName, Option<RecordId>),
+    /// `field=value`, `field=` clears, `count+=3`, `set[ID].field=value`, `set[ID]=` removes.
+    #[arg(value_name = "FIELD=VALUE")]
+    pub(crate) edits: Vec<String>,
+    /// Take a JSON object from a file, or from standard input with `-`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
+    /// Bring a deleted record back.
+    #[arg(long)]
+    pub(crate) undelete: bool,
+}
+
+/// `get`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Get {
+    /// The record.
+    #[arg(value_name = "TYPE/ID")]
+    pub(crate) record: RecordKey,
+    /// The fields as they last passed the rules; exit code 4 if they never did.
+    #[arg(long, conflicts_with_all = ["conflicts", "history"])]
+    pub(crate) last_valid: bool,
+    /// The concurrent values of its fields.
+    #[arg(long)]
+    pub(crate) conflicts: bool,
+    /// The changes that made it, oldest first.
+    #[arg(long)]
+    pub(crate) history: bool,
+}
+
+/// `list`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    /// The type.
+    #[arg(value_name = "TYPE")]
+    pub(crate) ty: TypeName,
+    /// Only records whose field has that value; may be given several times.
+    #[arg(long = "where", value_name = "FIELD=VALUE", value_parser = pair)]
+    pub(crate) filters: Vec<(String, String)>,
+    /// At most so many.
+    #[arg(long)]
+    pub(crate) limit: Option<u64>,
+}
+
+/// `import`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Import {
+    /// The type, or TYPE.SET for children from a second file.
+    #[arg(value_name = "TYPE[.SET]")]
+    pub(crate) target: String,
+    /// A .csv or .jsonl file.
+    pub(crate) file: PathBuf,
+    /// The column whose value is the record's (or child's) id, verbatim; fresh ids if absent.
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) id: Option<String>,
+    /// The column that names the record to which a child belongs.
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) parent: Option<String>,
+    /// Which field a column fills, where the names do not match; may be given several times.
+    #[arg(long, value_name = "COLUMN=FIELD", value_parser = pair)]
+    pub(crate) map: Vec<(String, String)>,
+}
+
+/// `export`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Export {
+    /// The type.
+    #[arg(value_name = "TYPE")]
+    pub(crate) ty: TypeName,
+    /// JSON lines, CSV, or Automerge documents (a directory of them).
+    #[arg(long, value_enum, default_value = "jsonl")]
+    pub(crate) format: Format,
+    /// The file, or the directory for automerge; standard output if absent.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// How records are written out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON object a line.
+    Jsonl,
+    /// A header and a row for each record; sets and JSON values as JSON.
+    Csv,
+    /// A document for each segment.
+    Automerge,
+}
+
+/// `sync`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Sync {
+    /// Stay connected until interrupted, and come back when the connection is lost.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// How long to try.
+    #[arg(long, default_value = "60s", value_parser = time::duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// Commands of the list of records that need attention.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Attention {
+    /// All of them, with reasons; dismissed ones apart.
+    List,
+    /// One, with who wrote what, and the last valid state.
+    Show {
+        /// The record.
+        #[arg(value_name = "TYPE/ID")]
+        record: RecordKey,
+    },
+    /// Ask the relay to judge again, with the next sync where there is no connection.
+    Retry {
+        /// The record; all held and waiting ones if absent.
+        #[arg(value_name = "TYPE/ID")]
+        record: Option<RecordKey>,
+    },
+    /// Stop trying: kept, put aside, told to the relay.
+    Dismiss {
+        /// The record.
+        #[arg(value_name = "TYPE/ID")]
+        record: RecordKey,
+        /// Why.
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// Take a dismissed record up again.
+    Reopen {
+        /// The record.
+        #[arg(value_name = "TYPE/ID")]
+        record: RecordKey,
+    },
+}
+
+/// The directory that a command works on: the flag, else the environment.
+#[derive(Debug)]
+pub(crate) struct Directory(Option<PathBuf>);
+
+impl Directory {
+    pub(crate) fn new(flag: Option<PathBuf>) -> Self {
+        Self(flag)
+    }
+
+    /// The flag alone, for commands that make a directory of their own if there is none.
+    pub(crate) fn given(&self) -> Option<PathBuf> {
+        self.0.clone()
+    }
+
+    /// The directory.
+    ///
+    /// # Errors
+    /// When neither names one.
+    pub(crate) fn path(&self) -> Result<PathBuf, Failure> {
+        let named = || std::env::var_os("FIELDKEEP_DIR").filter(|dir| !dir.is_empty());
+        let path = self.0.clone().or_else(|| named().map(PathBuf::from));
+        path.ok_or_else(|| {
+            Failure::new(Code::Usage, "no directory is named", "give --dir DIR, or set FIELDKEEP_DIR")
+        })
+    }
+}
+
+/// A path that means the same in another process.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::file(path, &error))
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (left, right) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((left.to_owned(), right.to_owned()))
+}
+
+fn scope(text: &str) -> Result<(TypeName, String), String> {
+    let (ty, value) = pair(text)?;
+    Ok((TypeName::new(ty).map_err(|error| error.to_string())?, value))
+}
+
+fn target(text: &str) -> Result<(TypeName, Option<RecordId>), String> {
+    let word = |error: fieldkeep_model::id::InvalidId| error.to_string();
+    match text.split_once('/') {
+        None => Ok((TypeName::new(text).map_err(word)?, None)),
+        Some((ty, id)) => {
+            Ok((TypeName::new(ty).map_err(word)?, Some(RecordId::new(id).map_err(word)?)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_are_consistent() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
+}

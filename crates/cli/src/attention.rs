@@ -1,0 +1,137 @@
+//! `attention`: the records that are held, wait, or are likely to be held, and what their user
+//! decides about them. Nothing here deletes anything.
+
+use std::io;
+use std::process::ExitCode;
+
+use fieldkeep_model::RecordKey;
+use serde::Serialize;
+
+use crate::access::Access;
+use crate::args::{Attention, Directory};
+use crate::failure::{Failure, Trouble};
+use crate::output::{self, Output, Stream, safe};
+use crate::read;
+use crate::request::{Request, Response};
+use crate::shape::Record;
+
+#[derive(Serialize)]
+struct Taken<'t> {
+    action: &'t str,
+    records: u64,
+}
+
+pub(crate) fn run(command: Attention, dir: &Directory, output: &mut Output) -> Result<ExitCode, Trouble> {
+    let mut access = Access::new(&dir.path()?)?;
+    match command {
+        Attention::List => list(&mut access, output)?,
+        Attention::Show { record } => show(&mut access, record, output)?,
+        Attention::Retry { record } => {
+            let request = Request::Retry(record.map(|key| (key.ty, key.id)));
+            let said = |count| format!("{}: the relay judges again, with the next sync at the latest", records(count));
+            act(&mut access, request, "retry", said, output)?;
+        }
+        Attention::Dismiss { record, note } => {
+            let name = record.to_string();
+            let request = Request::Dismiss((record.ty, record.id), Some(note));
+            let said = |_| format!("{}: put aside, and kept; `fieldkeep attention reopen` takes it up again", safe(&name));
+            act(&mut access, request, "dismiss", said, output)?;
+        }
+        Attention::Reopen { record } => {
+            let name = record.to_string();
+            let request = Request::Dismiss((record.ty, record.id), None);
+            act(&mut access, request, "reopen", |_| format!("{}: on the list again", safe(&name)), output)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn act(
+    access: &mut Access,
+    request: Request,
+    action: &str,
+    said: impl FnOnce(u64) -> String,
+    output: &mut Output,
+) -> Result<(), Trouble> {
+    let Response::Taken(count) = access.ask(request)? else {
+        return Err(Failure::unexpected().into());
+    };
+    if output.is_json() {
+        output.object("attention", &Taken { action, records: count })?;
+    } else {
+        output.line(&said(count))?;
+    }
+    Ok(())
+}
+
+fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), Trouble> {
+    show_with_last_valid(access, key, "attention", output)
+}
+
+/// A record as merged, with the reasons, and as it last passed.
+pub(crate) fn show_with_last_valid(
+    access: &mut Access,
+    key: RecordKey,
+    schema: &str,
+    output: &mut Output,
+) -> Result<(), Trouble> {
+    let got = read::fetch(access, key, false, false)?;
+    if output.is_json() {
+        output.object(schema, &got)?;
+        return Ok(());
+    }
+    read::print(output, &got)?;
+    let record = got.record();
+    if record.state != "valid" && let Some(last_valid) = record.last_valid() {
+        output.line("last valid:")?;
+        output::fields_of(output.writer(), last_valid)?;
+    }
+    Ok(())
+}
+
+fn list(access: &mut Access, output: &mut Output) -> Result<(), Trouble> {
+    let mut dismissed = Vec::new();
+    if output.is_json() {
+        let mut stream = Stream::new(output, "attention", &[]);
+        access.ask_for_records(Request::Attention, &mut |record| {
+            if record.dismissed.is_some() {
+                dismissed.push(record);
+                return Ok(());
+            }
+            Ok(stream.push(&record)?)
+        })?;
+        stream.end(&[("dismissed", serde_json::to_value(&dismissed).map_err(io::Error::from)?)])?;
+        return Ok(());
+    }
+    let mut count = 0;
+    access.ask_for_records(Request::Attention, &mut |record| {
+        if record.dismissed.is_some() {
+            dismissed.push(record);
+            return Ok(());
+        }
+        count += 1;
+        Ok(print(output, &record)?)
+    })?;
+    if count == 0 {
+        output.line("nothing needs attention")?;
+    }
+    if !dismissed.is_empty() {
+        output.line("dismissed:")?;
+    }
+    for record in &dismissed {
+        print(output, record)?;
+    }
+    Ok(())
+}
+
+/// A record's name, state and reasons.
+pub(crate) fn print(output: &mut Output, record: &Record) -> io::Result<()> {
+    let state = record.state.replace('_', " ");
+    output.line(&format!("{}/{}  {state}", record.ty, safe(record.id.as_str())))?;
+    output::why(output.writer(), record)
+}
+
+/// `1 record`, `3 records`.
+pub(crate) fn records(count: u64) -> String {
+    if count == 1 { "1 record".to_owned() } else { format!("{count} records") }
+}

@@ -1,0 +1,109 @@
+//! What is asked of a relay's directory: the quarantine, and the membership log.
+
+use data_encoding::HEXLOWER;
+use fieldkeep_model::status::State;
+use fieldkeep_model::{Signature, Signed};
+use fieldkeep_store::{Log as _, Segments as _, Settings as _};
+
+use super::read::Reading;
+use super::{Sink, key};
+use crate::access::{Owner, RelayOwner};
+use crate::failure::{Code, Failure, Trouble};
+use crate::request::{Entry, Name, Response};
+use crate::shape::{Aside, device_name};
+use crate::time::rfc3339;
+
+pub(super) fn relay(owner: &Owner) -> Result<&RelayOwner, Failure> {
+    match owner {
+        Owner::Relay(relay) => Ok(relay),
+        Owner::Device(_) => {
+            let message = format!("{} is a device's directory", owner.directory().display());
+            Err(Failure::new(Code::Usage, message, "this command works on a relay's"))
+        }
+    }
+}
+
+pub(super) fn quarantine(owner: &Owner, sink: Sink<'_>) -> Result<Response, Trouble> {
+    let relay = relay(owner)?;
+    // What was received and not yet judged when the relay was stopped is judged first.
+    relay.with_engine(|_| Ok(()))?;
+    let reading = Reading::open(owner)?;
+    for view in reading.views().attention().map_err(Failure::from)? {
+        sink(reading.record(view))?;
+    }
+    Ok(Response::Listed(asides(&reading)?))
+}
+
+fn asides(reading: &Reading) -> Result<Vec<Aside>, Failure> {
+    let segments = reading.store.segments()?;
+    let ty_of = |sid| segments.iter().find(|row| row.sid == sid).map(|row| row.address.ty.to_string());
+    let asides = reading.store.asides()?.into_iter().map(|aside| Aside {
+        ty: ty_of(aside.sid).unwrap_or_default(),
+        records: aside.records,
+        reason: aside.reason,
+        device: device_name(&reading.members, aside.actor.device()),
+        time: rfc3339(aside.time),
+        change: aside.hash.to_string(),
+    });
+    Ok(asides.collect())
+}
+
+pub(super) fn rejudge(relay: &RelayOwner, record: Option<Name>) -> Result<Response, Failure> {
+    let key = record.map(key);
+    let count = relay.with_engine(move |engine| {
+        let views = engine.replica().views();
+        let keys: Vec<_> = match key {
+            Some(key) => {
+                views.record(&key)?.ok_or_else(|| Failure::absent(&key))?;
+                vec![key]
+            }
+            None => views.attention()?.into_iter().map(|view| view.key).collect(),
+        };
+        engine.rejudge(&keys)?;
+        let views = engine.replica().views();
+        let mut still = 0;
+        for key in &keys {
+            let judged = views.record(key)?.map(|view| view.state);
+            still += u64::from(judged != Some(State::Judged(fieldkeep_model::Outcome::Valid)));
+        }
+        Ok((keys.len() as u64, still))
+    })?;
+    Ok(Response::Rejudged { records: count.0, still: count.1 })
+}
+
+pub(super) fn members(owner: &Owner) -> Result<Response, Failure> {
+    relay(owner)?;
+    let reading = Reading::open(owner)?;
+    let entries = reading.members.since(0).iter().map(|entry| Entry {
+        bytes: HEXLOWER.encode(&entry.bytes),
+        signature: HEXLOWER.encode(&entry.signature.0),
+    });
+    let entries = entries.collect();
+    let address = reading.store.setting("address")?;
+    let address = address.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    Ok(Response::Members { entries, address })
+}
+
+pub(super) fn append(owner: &Owner, base: u64, entry: &Entry) -> Result<Response, Failure> {
+    let entry = signed(entry)?;
+    let appended = relay(owner)?.with_replica(move |replica| {
+        if replica.members().len() != base {
+            return Ok(false);
+        }
+        replica.append_members(base, &[entry])?;
+        Ok(true)
+    })?;
+    Ok(Response::Appended(appended))
+}
+
+/// Reads an entry.
+///
+/// # Errors
+/// When it is no hexadecimal.
+pub(crate) fn signed(entry: &Entry) -> Result<Signed, Failure> {
+    let malformed = || Failure::new(Code::Failure, "a membership entry is malformed", "");
+    let bytes = HEXLOWER.decode(entry.bytes.as_bytes()).map_err(|_| malformed())?;
+    let signature = HEXLOWER.decode(entry.signature.as_bytes()).ok();
+    let signature = signature.and_then(|bytes| bytes.try_into().ok()).ok_or_else(malformed)?;
+    Ok(Signed { bytes, signature: Signature(signature) })
+}

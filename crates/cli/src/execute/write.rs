@@ -1,0 +1,148 @@
+//! Writing records on a device, and what its user decides about held ones.
+
+use fieldkeep_catalog::{Catalog, ObjectType};
+use fieldkeep_device::{Device, PutError, Wrote, fresh_id};
+use fieldkeep_model::{Edit, RecordEdit, RecordId, RecordKey};
+use serde_json::{Map, Value};
+
+use super::key;
+use crate::access::DeviceOwner;
+use crate::failure::{Code, Failure};
+use crate::request::{Content, Name, Response, Write, Written};
+
+pub(super) fn write(device: &Device, writes: Vec<Write>) -> Result<Response, Failure> {
+    let catalog = device.catalog().ok_or(PutError::NoCatalog)?;
+    let tell_why = writes.len() == 1;
+    let edits = writes.into_iter().map(|write| read(device, &catalog, write));
+    let edits = edits.collect::<Result<Vec<_>, _>>()?;
+    let wrote = device.put_all(&edits)?;
+    let written = wrote.into_iter().map(|wrote| written(device, wrote, tell_why));
+    Ok(Response::Written(written.collect::<Result<_, _>>()?))
+}
+
+fn written(device: &Device, wrote: Wrote, tell_why: bool) -> Result<Written, Failure> {
+    let view = if tell_why { device.get(&wrote.key)? } else { None };
+    Ok(Written {
+        id: wrote.key.id,
+        changed: wrote.change.is_some(),
+        state: wrote.row.state.word().to_owned(),
+        reasons: view.map(|view| view.reasons).unwrap_or_default(),
+    })
+}
+
+/// Reads a write by the catalog.
+fn read(
+    device: &Device,
+    catalog: &Catalog,
+    write: Write,
+) -> Result<(RecordKey, RecordEdit), Failure> {
+    let object = catalog.ty(&write.ty).ok_or_else(|| PutError::UnknownType {
+        ty: write.ty.clone(),
+        known: catalog.types().keys().cloned().collect(),
+    })?;
+    let key = RecordKey::new(write.ty, write.id.unwrap_or_else(fresh_id));
+    let mut edit = RecordEdit { edits: Vec::new(), deleted: write.deleted };
+    for content in write.contents {
+        edit.edits.extend(edits(object, content)?);
+    }
+    if write.totals {
+        let present = device.get(&key)?.map(|view| view.fields).unwrap_or_default();
+        edit.edits = edit.edits.into_iter().filter_map(|edit| difference(edit, &present)).collect();
+    }
+    Ok((key, edit))
+}
+
+/// Reads a part of a write.
+pub(crate) fn edits(object: &ObjectType, content: Content) -> Result<Vec<Edit>, Failure> {
+    fn borrowed(cells: &[(String, String)]) -> Vec<(&str, &str)> {
+        cells.iter().map(|(field, cell)| (field.as_str(), cell.as_str())).collect()
+    }
+    match content {
+        Content::Words(words) => Ok(object.edit_from_words(&words)?.edits),
+        Content::Object(text) => {
+            let parsed: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
+                let message = format!("not a JSON object: {error}");
+                Failure::new(Code::Held, message, "nothing was saved")
+            })?;
+            Ok(object.edit_from_json(&parsed)?.edits)
+        }
+        Content::Cells(cells) => Ok(object.edit_from_cells(&borrowed(&cells))?.edits),
+        Content::Child { set, id, cells } => {
+            Ok(vec![object.child_from_cells(&set, &id, &borrowed(&cells))?])
+        }
+    }
+}
+
+/// What is to be added to a counter for it to have a total; nothing if it has it. Other edits stay
+/// as they are. So a file can be imported again, and changes nothing.
+fn difference(edit: Edit, present: &Map<String, Value>) -> Option<Edit> {
+    match edit {
+        Edit::Add(field, total) => {
+            let has = present.get(&field).and_then(Value::as_i64);
+            let lacks = total.saturating_sub(has.unwrap_or(0));
+            (has.is_none() || lacks != 0).then_some(Edit::Add(field, lacks))
+        }
+        Edit::Child(set, id, inner) => {
+            let children = present.get(&set).and_then(Value::as_array).into_iter().flatten();
+            let mut children = children.filter_map(Value::as_object);
+            let child = children.find(|child| child.get("id").and_then(Value::as_str) == Some(&*id));
+            let empty = Map::new();
+            let child = child.unwrap_or(&empty);
+            let inner = inner.into_iter().filter_map(|edit| difference(edit, child)).collect();
+            Some(Edit::Child(set, id, inner))
+        }
+        Edit::Put(..) | Edit::Json(..) | Edit::Text(..) | Edit::Clear(_) | Edit::RemoveChild(..) => {
+            Some(edit)
+        }
+    }
+}
+
+pub(super) fn retry(owner: &DeviceOwner, record: Option<Name>) -> Result<Response, Failure> {
+    let device = &owner.device;
+    let keys = match record.map(key) {
+        Some(key) => {
+            device.get(&key)?.ok_or_else(|| Failure::absent(&key))?;
+            vec![key]
+        }
+        None => device.attention()?.into_iter().map(|view| view.key).collect(),
+    };
+    for key in &keys {
+        device.retry(key)?;
+    }
+    Ok(Response::Taken(keys.len() as u64))
+}
+
+pub(super) fn dismiss(
+    owner: &DeviceOwner,
+    record: Name,
+    note: Option<String>,
+) -> Result<Response, Failure> {
+    let key = key(record);
+    if owner.device.dismiss(&key, note.as_deref())? {
+        Ok(Response::Taken(1))
+    } else {
+        Err(Failure::absent(&key))
+    }
+}
+
+/// Whether an id may name a record, told in the words of a failure.
+///
+/// # Errors
+/// When it may not.
+pub(crate) fn record_id(text: &str) -> Result<RecordId, Failure> {
+    RecordId::new(text).map_err(|error| Failure::new(Code::Held, error.to_string(), ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_total_becomes_what_is_to_be_added() {
+        let present: Map<_, _> = [("stock".to_owned(), Value::from(5))].into_iter().collect();
+        let add = |by| Edit::Add("stock".into(), by);
+        assert_eq!(difference(add(7), &present), Some(add(2)));
+        assert_eq!(difference(add(5), &present), None);
+        assert_eq!(difference(add(0), &Map::new()), Some(add(0)));
+    }
+}
