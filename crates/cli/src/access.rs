@@ -151,7 +151,9 @@ impl Owner {
                 let device = Device::open(directory)?;
                 Ok(Self::Device(DeviceOwner { device, watching: None }))
             }
-            Kind::Relay => Ok(Self::Relay(RelayOwner::open(Directory::open(directory)?, directory))),
+            Kind::Relay => {
+                Ok(Self::Relay(RelayOwner::open(Directory::open(directory)?, directory)))
+            }
         }
     }
 
@@ -221,7 +223,8 @@ impl RelayState {
     /// The engine, with everything judged that waited when the relay was stopped.
     fn engine(&mut self) -> Result<&mut Engine, Failure> {
         if let Self::Closed(directory) = self {
-            let failed = || Failure::new(Code::Failure, "the relay's store could not be opened", "");
+            let failed =
+                || Failure::new(Code::Failure, "the relay's store could not be opened", "");
             let directory = directory.take().ok_or_else(failed)?;
             let (replica, home, _) = directory.into_replica()?;
             let mut engine = Engine::new(replica);

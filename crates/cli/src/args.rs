@@ -302,7 +302,11 @@ impl Directory {
         let named = || std::env::var_os("FIELDKEEP_DIR").filter(|dir| !dir.is_empty());
         let path = self.0.clone().or_else(|| named().map(PathBuf::from));
         path.ok_or_else(|| {
-            Failure::new(Code::Usage, "no directory is named", "give --dir DIR, or set FIELDKEEP_DIR")
+            Failure::new(
+                Code::Usage,
+                "no directory is named",
+                "give --dir DIR, or set FIELDKEEP_DIR",
+            )
         })
     }
 }

@@ -21,26 +21,46 @@ struct Taken<'t> {
     records: u64,
 }
 
-pub(crate) fn run(command: Attention, dir: &Directory, output: &mut Output) -> Result<ExitCode, Trouble> {
+pub(crate) fn run(
+    command: Attention,
+    dir: &Directory,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
     let mut access = Access::new(&dir.path()?)?;
     match command {
         Attention::List => list(&mut access, output)?,
         Attention::Show { record } => show(&mut access, record, output)?,
         Attention::Retry { record } => {
             let request = Request::Retry(record.map(|key| (key.ty, key.id)));
-            let said = |count| format!("{}: the relay judges again, with the next sync at the latest", records(count));
+            let said = |count| {
+                format!(
+                    "{}: the relay judges again, with the next sync at the latest",
+                    records(count)
+                )
+            };
             act(&mut access, request, "retry", said, output)?;
         }
         Attention::Dismiss { record, note } => {
             let name = record.to_string();
             let request = Request::Dismiss((record.ty, record.id), Some(note));
-            let said = |_| format!("{}: put aside, and kept; `fieldkeep attention reopen` takes it up again", safe(&name));
+            let said = |_| {
+                format!(
+                    "{}: put aside, and kept; `fieldkeep attention reopen` takes it up again",
+                    safe(&name)
+                )
+            };
             act(&mut access, request, "dismiss", said, output)?;
         }
         Attention::Reopen { record } => {
             let name = record.to_string();
             let request = Request::Dismiss((record.ty, record.id), None);
-            act(&mut access, request, "reopen", |_| format!("{}: on the list again", safe(&name)), output)?;
+            act(
+                &mut access,
+                request,
+                "reopen",
+                |_| format!("{}: on the list again", safe(&name)),
+                output,
+            )?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -82,7 +102,9 @@ pub(crate) fn show_with_last_valid(
     }
     read::print(output, &got)?;
     let record = got.record();
-    if record.state != "valid" && let Some(last_valid) = record.last_valid() {
+    if record.state != "valid"
+        && let Some(last_valid) = record.last_valid()
+    {
         output.line("last valid:")?;
         output::fields_of(output.writer(), last_valid)?;
     }

@@ -18,7 +18,7 @@ use crate::request::{Name, Request, Response};
 use crate::shape::{Record, Synced};
 
 pub(crate) use relay::signed;
-pub(crate) use status::{interrupted, note_sync, was_proven};
+pub(crate) use status::{Contact, note_sync, was_proven};
 pub(crate) use write::{edits, record_id};
 
 /// Where the records of an answer go.
@@ -28,7 +28,11 @@ pub(crate) type Sink<'s> = &'s mut dyn FnMut(Record) -> Result<(), Trouble>;
 ///
 /// # Errors
 /// Those of what it asks for, and of the sink.
-pub(crate) fn execute(owner: &Owner, request: Request, sink: Sink<'_>) -> Result<Response, Trouble> {
+pub(crate) fn execute(
+    owner: &Owner,
+    request: Request,
+    sink: Sink<'_>,
+) -> Result<Response, Trouble> {
     match request {
         Request::Write(writes) => Ok(write::write(&device(owner)?.device, writes)?),
         Request::Missing(ty, ids) => Ok(read::missing(owner, &ty, ids)?),

@@ -45,7 +45,12 @@ pub(crate) fn run(args: Export, dir: &Directory, output: &mut Output) -> Result<
     Ok(ExitCode::SUCCESS)
 }
 
-fn documents(access: &mut Access, ty: &TypeName, into: &Path, output: &mut Output) -> Result<(), Trouble> {
+fn documents(
+    access: &mut Access,
+    ty: &TypeName,
+    into: &Path,
+    output: &mut Output,
+) -> Result<(), Trouble> {
     let request = Request::Documents(ty.clone(), absolute(into)?);
     let Response::Documents(files) = access.ask(request)? else {
         return Err(Failure::unexpected().into());
@@ -55,7 +60,12 @@ fn documents(access: &mut Access, ty: &TypeName, into: &Path, output: &mut Outpu
     Ok(())
 }
 
-fn tell(output: &mut Output, ty: &TypeName, records: Option<u64>, files: Vec<String>) -> io::Result<()> {
+fn tell(
+    output: &mut Output,
+    ty: &TypeName,
+    records: Option<u64>,
+    files: Vec<String>,
+) -> io::Result<()> {
     if output.is_json() {
         return output.object("export", &Shape { ty: ty.as_str(), records, files });
     }
@@ -65,7 +75,12 @@ fn tell(output: &mut Output, ty: &TypeName, records: Option<u64>, files: Vec<Str
     Ok(())
 }
 
-fn into_file(access: &mut Access, ty: &TypeName, format: Format, path: &Path) -> Result<u64, Trouble> {
+fn into_file(
+    access: &mut Access,
+    ty: &TypeName,
+    format: Format,
+    path: &Path,
+) -> Result<u64, Trouble> {
     let failed = |error: io::Error| Failure::file(path, &error);
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let file = tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new("."))).map_err(failed)?;
@@ -79,7 +94,12 @@ fn into_file(access: &mut Access, ty: &TypeName, format: Format, path: &Path) ->
     Ok(count)
 }
 
-fn rows(access: &mut Access, ty: &TypeName, format: Format, out: &mut impl Write) -> Result<u64, Trouble> {
+fn rows(
+    access: &mut Access,
+    ty: &TypeName,
+    format: Format,
+    out: &mut impl Write,
+) -> Result<u64, Trouble> {
     let request = Request::List { ty: ty.clone(), filters: Vec::new(), limit: None };
     let mut count = 0;
     if format == Format::Jsonl {
@@ -92,10 +112,13 @@ fn rows(access: &mut Access, ty: &TypeName, format: Format, out: &mut impl Write
     }
     let fields = fields(access, ty)?;
     let mut table = csv::Writer::from_writer(out);
-    table.write_record(std::iter::once("id").chain(fields.iter().map(String::as_str))).map_err(broken)?;
+    table
+        .write_record(std::iter::once("id").chain(fields.iter().map(String::as_str)))
+        .map_err(broken)?;
     access.ask_for_records(request, &mut |record| {
         count += 1;
-        let cells = fields.iter().map(|field| record.fields.get(field).map_or_else(String::new, cell));
+        let cells =
+            fields.iter().map(|field| record.fields.get(field).map_or_else(String::new, cell));
         let row = std::iter::once(record.id.as_str().to_owned()).chain(cells);
         Ok(table.write_record(row).map_err(broken)?)
     })?;

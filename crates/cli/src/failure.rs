@@ -70,17 +70,19 @@ impl Failure {
 
     /// A file that cannot be read or written.
     pub(crate) fn file(path: &Path, error: &std::io::Error) -> Self {
-        let code = match error.kind() {
-            std::io::ErrorKind::NotFound => Code::NotFound,
-            std::io::ErrorKind::PermissionDenied => Code::Denied,
-            _ => Code::Failure,
-        };
+        let mut code = Code::Failure;
+        if error.kind() == std::io::ErrorKind::NotFound {
+            code = Code::NotFound;
+        } else if error.kind() == std::io::ErrorKind::PermissionDenied {
+            code = Code::Denied;
+        }
         Self::new(code, format!("{}: {error}", path.display()), "check the path")
     }
 
     /// A record that is not there.
     pub(crate) fn absent(record: impl std::fmt::Display) -> Self {
-        let remedy = "`fieldkeep list TYPE` shows what there is; `fieldkeep sync` fetches what is new";
+        let remedy =
+            "`fieldkeep list TYPE` shows what there is; `fieldkeep sync` fetches what is new";
         Self::new(Code::NotFound, format!("there is no record {record}"), remedy)
     }
 
@@ -218,13 +220,18 @@ impl From<JoinError> for Failure {
             JoinError::Home(error) => error.into(),
             JoinError::Key(_) => Self::plain(Code::Failure, &error),
             JoinError::Offline(_) => {
-                let remedy = "nothing was made, and the ticket is still good: try again with a signal";
+                let remedy =
+                    "nothing was made, and the ticket is still good: try again with a signal";
                 Self::new(Code::Offline, error.to_string(), remedy)
             }
-            JoinError::Denied(_) => {
-                Self::new(Code::Denied, error.to_string(), "ask for a fresh ticket: `fieldkeep relay invite`")
+            JoinError::Denied(_) => Self::new(
+                Code::Denied,
+                error.to_string(),
+                "ask for a fresh ticket: `fieldkeep relay invite`",
+            ),
+            JoinError::Impostor => {
+                Self::new(Code::Denied, error.to_string(), "ask for a fresh ticket")
             }
-            JoinError::Impostor => Self::new(Code::Denied, error.to_string(), "ask for a fresh ticket"),
             JoinError::Replica(error) => error.into(),
             JoinError::Bind(_) => Self::plain(Code::Offline, &error),
         }
@@ -248,9 +255,11 @@ impl From<SyncError> for Failure {
                 Self::new(Code::Denied, message, "ask whoever runs the relay")
             }
             SyncError::Cut(_) => Self::new(Code::Offline, error.to_string(), "sync again"),
-            SyncError::Timeout(..) => {
-                Self::new(Code::Failure, error.to_string(), "sync again, or give it longer with --timeout")
-            }
+            SyncError::Timeout(..) => Self::new(
+                Code::Failure,
+                error.to_string(),
+                "sync again, or give it longer with --timeout",
+            ),
             SyncError::Integrity(_) => Self::new(Code::Integrity, error.to_string(), "sync again"),
             SyncError::Bind(_) => Self::plain(Code::Offline, &error),
             SyncError::Replica(error) => error.into(),

@@ -25,7 +25,7 @@ mod status;
 mod sync;
 mod time;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -105,6 +105,7 @@ fn start_logs() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FIELDKEEP_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = logs.with_ansi(std::io::stderr().is_terminal());
     let _ = logs.try_init();
 }
 

@@ -52,7 +52,11 @@ pub(crate) fn put(args: &Put, dir: &Directory, output: &mut Output) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn delete(key: RecordKey, dir: &Directory, output: &mut Output) -> Result<ExitCode, Trouble> {
+pub(crate) fn delete(
+    key: RecordKey,
+    dir: &Directory,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
     let RecordKey { ty, id } = key;
     let (contents, deleted, totals) = (Vec::new(), Some(true), false);
     let write = Write { ty: ty.clone(), id: Some(id), contents, deleted, totals };
@@ -61,7 +65,9 @@ pub(crate) fn delete(key: RecordKey, dir: &Directory, output: &mut Output) -> Re
         output.object("delete", &Shape { ty: ty.as_str(), written: &written })?;
     } else {
         let id = safe(written.id.as_str());
-        output.line(&format!("deleted {ty}/{id}: `fieldkeep put {ty}/{id} --undelete` brings it back"))?;
+        output.line(&format!(
+            "deleted {ty}/{id}: `fieldkeep put {ty}/{id} --undelete` brings it back"
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -102,7 +108,8 @@ fn take_id(object: &mut Map<String, Value>, id: &mut Option<RecordId>) -> Result
     let Some(Value::String(text)) = object.get("id") else { return Ok(()) };
     let named = crate::execute::record_id(text)?;
     if id.as_ref().is_some_and(|id| *id != named) {
-        let message = format!("the object has the id `{}`, and the command names another", safe(text));
+        let message =
+            format!("the object has the id `{}`, and the command names another", safe(text));
         return Err(Failure::new(Code::Usage, message, "leave one of them out"));
     }
     object.remove("id");

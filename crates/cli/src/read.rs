@@ -35,12 +35,11 @@ pub(crate) fn fetch(
     conflicts: bool,
 ) -> Result<Got, Trouble> {
     let record = (key.ty, key.id);
-    match access.ask(Request::Get { record, history, conflicts })? {
-        Response::Got { record, history, conflicts } => {
-            Ok(Got { record: *record, history, conflicts })
-        }
-        _ => Err(Failure::unexpected().into()),
-    }
+    let answer = access.ask(Request::Get { record, history, conflicts })?;
+    let Response::Got { record, history, conflicts } = answer else {
+        return Err(Failure::unexpected().into());
+    };
+    Ok(Got { record: *record, history, conflicts })
 }
 
 pub(crate) fn get(args: Get, dir: &Directory, output: &mut Output) -> Result<ExitCode, Trouble> {
@@ -51,7 +50,11 @@ pub(crate) fn get(args: Get, dir: &Directory, output: &mut Output) -> Result<Exi
         let last_valid = got.record.last_valid().cloned();
         got.record.fields = last_valid.ok_or_else(|| {
             let message = format!("{name} has no last valid state: it never passed the rules");
-            Failure::new(Code::Held, message, format!("`fieldkeep get {name}` shows it as merged, and why"))
+            Failure::new(
+                Code::Held,
+                message,
+                format!("`fieldkeep get {name}` shows it as merged, and why"),
+            )
         })?;
     }
     if output.is_json() {

@@ -50,7 +50,9 @@ pub(crate) fn serve(owner: Arc<Owner>) -> io::Result<Server> {
     let made = make(&private.join("s"), &path);
     let _ = fs::remove_dir_all(&private);
     let listener = made?;
-    std::thread::Builder::new().name("owner-socket".into()).spawn(move || accept(&listener, &owner))?;
+    std::thread::Builder::new()
+        .name("owner-socket".into())
+        .spawn(move || accept(&listener, &owner))?;
     Ok(Server(path))
 }
 

@@ -167,6 +167,7 @@ impl Device {
                 Ok(one) => wrote.push(one),
                 Err(error) => {
                     engine.replica_mut().forget()?;
+                    self.0.identify_again(&mut engine)?;
                     return Err(error);
                 }
             }
@@ -315,6 +316,15 @@ impl Inner {
         Ok(())
     }
 
+    /// After a rollback the store may not know the token that was drawn with the first write: without
+    /// this the next process would take the directory for a copy.
+    fn identify_again(&self, engine: &mut Engine) -> Result<(), ReplicaError> {
+        self.home.renew_identity(engine.replica_mut().store_mut(), drawn()?)?;
+        let outputs = engine.commit()?;
+        self.deliver(engine, outputs);
+        Ok(())
+    }
+
     /// Hands on what a commit let out, and shows readers what it changed.
     pub(crate) fn deliver(&self, engine: &Engine, outputs: Vec<Output>) {
         let version = version(engine.replica());
@@ -333,6 +343,13 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// Has the connection closed, if there is one.
+    pub(crate) fn close_connection(&self, code: fieldkeep_protocol::Code, text: &str) -> bool {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let close = Output::Close(code, text.to_owned());
+        connection.as_ref().is_some_and(|connection| connection.send(close).is_ok())
     }
 
     /// Sets the way to the connection, or takes it away.

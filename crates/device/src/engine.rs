@@ -53,7 +53,7 @@ pub struct Progress {
     pub offered: bool,
     /// Changes that the relay has given a receipt for.
     pub sent: u64,
-    /// Entries of the relay's log that were applied.
+    /// Changes that came from the relay and were applied; its receipts of own ones left out.
     pub received: u64,
     /// Changes that have no receipt and are still on their way.
     pub waiting: u64,
@@ -63,6 +63,10 @@ pub struct Progress {
     pub open: u64,
     /// Segments that were proven equal on this connection.
     pub proven: u64,
+    /// Bytes of frames that were sent.
+    pub bytes_sent: u64,
+    /// Bytes of frames that came.
+    pub bytes_received: u64,
     /// What a proof or a check found wrong.
     pub integrity: Option<Integrity>,
     /// Why the session ended, if it did.
@@ -94,6 +98,8 @@ pub struct Engine {
     in_flight: u64,
     parked: VecDeque<Delta>,
     credits: BTreeMap<SegmentId, Pos>,
+    /// How many of the kept wishes were told before this connection's offer.
+    told: usize,
     progress: Progress,
     now: i64,
 }
@@ -112,6 +118,7 @@ impl Engine {
             in_flight: 0,
             parked: VecDeque::new(),
             credits: BTreeMap::new(),
+            told: 0,
             progress: Progress::default(),
             now: 0,
         }
@@ -240,6 +247,8 @@ impl Engine {
         let hello = self.introduction();
         let offer = self.offer()?;
         self.control(&Frame::Hello(Box::new(hello)));
+        // Before the offer, so that the answer to that says that they have arrived.
+        self.tell_wishes()?;
         self.control(&Frame::Offer(offer));
         // A device's own unsaved changes ride with its offer.
         self.push_outgoing()
@@ -288,15 +297,26 @@ impl Engine {
 
     fn bytes(&mut self, stream: u64, bytes: &[u8]) -> Result<(), ReplicaError> {
         let Some(session) = &mut self.session else { return Ok(()) };
+        self.progress.bytes_received += bytes.len() as u64;
         if let Err(violation) = session.receive(stream, bytes) {
             self.close(violation.code(), &violation.to_string());
             return Ok(());
         }
-        while let Some(session) = &mut self.session {
-            match session.next(stream) {
-                Ok(Some(frame)) => self.frame(frame)?,
-                Ok(None) => break,
-                Err(violation) => self.close(violation.code(), &violation.to_string()),
+        // The first frame opens the way for what overtook it on other streams.
+        let mut streams = VecDeque::from([stream]);
+        while let Some(stream) = streams.pop_front() {
+            while let Some(session) = &mut self.session {
+                let opening = session.phase() == Phase::Opening;
+                match session.next(stream) {
+                    Ok(Some(frame)) => {
+                        self.frame(frame)?;
+                        if opening {
+                            streams.extend(self.session.as_ref().map(Session::waiting).unwrap_or_default());
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(violation) => self.close(violation.code(), &violation.to_string()),
+                }
             }
         }
         Ok(())
@@ -402,7 +422,9 @@ impl Engine {
 
     fn send(&mut self, stream: u64, priority: i32, frame: &Frame) {
         tracing::trace!(stream, frame = frame.name(), "sent");
-        self.outputs.push(Output::Send { stream, priority, bytes: frame.encode() });
+        let bytes = frame.encode();
+        self.progress.bytes_sent += bytes.len() as u64;
+        self.outputs.push(Output::Send { stream, priority, bytes });
     }
 
     fn close(&mut self, code: Code, text: &str) {

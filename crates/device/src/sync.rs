@@ -19,7 +19,7 @@ use crate::engine::{Input, Output, Progress};
 pub struct SyncReport {
     /// Changes that the relay gave a receipt for.
     pub sent: u64,
-    /// Entries of the relay's log that were applied.
+    /// Changes that came from the relay and were applied; its receipts of own ones left out.
     pub received: u64,
     /// Changes that the relay did not take; they stay here.
     pub refused: u64,
@@ -27,6 +27,10 @@ pub struct SyncReport {
     pub proven: u64,
     /// Held records here.
     pub held: u64,
+    /// Bytes of frames that were sent.
+    pub bytes_sent: u64,
+    /// Bytes of frames that came.
+    pub bytes_received: u64,
 }
 
 /// Why a sync did not end well. What was captured is safe on the device in every case.
@@ -128,11 +132,31 @@ impl Device {
         }
     }
 
+    /// Ends the connection that is open, if there is one; whoever waits on it is told. Returns
+    /// whether there was one.
+    pub fn hang_up(&self) -> bool {
+        self.0.close_connection(Code::Done, "the device ends the session")
+    }
+
+    /// Whether a session with the relay is open.
+    #[must_use]
+    pub fn is_online(&self) -> bool {
+        self.engine().is_online()
+    }
+
+    /// How far the present connection has come, or the last one came.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn progress(&self) -> Result<Progress, ReplicaError> {
+        self.engine().progress()
+    }
+
     fn report(&self, progress: &Progress) -> Result<SyncReport, SyncError> {
         use fieldkeep_store::Records as _;
         let (held, _) = self.engine().replica().store().attention_counts()?;
-        let Progress { sent, received, refused, proven, .. } = *progress;
-        Ok(SyncReport { sent, received, refused, proven, held })
+        let Progress { sent, received, refused, proven, bytes_sent, bytes_received, .. } = *progress;
+        Ok(SyncReport { sent, received, refused, proven, held, bytes_sent, bytes_received })
     }
 
     /// Checks every stored row; what is wrong is derived again, and told.

@@ -9,6 +9,7 @@ pub mod generate;
 pub mod hostile;
 pub mod mutate;
 pub mod orders;
+pub mod proxy;
 pub mod quiet;
 
 pub use dice::Dice;

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::Dice;
 
-const CUSTOMERS: [&str; 4] =
+/// The customers that orders name.
+pub const CUSTOMERS: [&str; 4] =
     ["Alfreds Futterkiste", "Bon app'", "Ernst Handel", "Godos Cocina Típica"];
 const STATES: [&str; 3] = ["draft", "sent", "delivered"];
 const NOTES: [&str; 3] = [

@@ -80,6 +80,9 @@ pub enum Violation {
     /// More streams at once than allowed.
     #[error("too many streams at once")]
     Streams,
+    /// More data than may come before the peer has introduced itself.
+    #[error("too much before an introduction")]
+    Unintroduced,
 }
 
 impl Violation {
@@ -90,7 +93,7 @@ impl Violation {
             Self::Frame(error) => error.code(),
             Self::OutOfOrder(_) => Code::OutOfOrder,
             Self::CutShort => Code::Malformed,
-            Self::Streams => Code::Busy,
+            Self::Streams | Self::Unintroduced => Code::Busy,
         }
     }
 }
@@ -101,12 +104,15 @@ pub struct Session {
     role: Role,
     phase: Phase,
     frame_max: u32,
+    early: usize,
     streams: BTreeMap<u64, FrameBuffer>,
 }
 
 impl Session {
     /// Streams that a peer may have under way at once, the control stream among them.
     pub const STREAMS: usize = 65;
+    /// Bytes that may come before the peer has introduced itself: streams overtake each other.
+    const EARLY: usize = 2 * 1024 * 1024;
     /// A stranger's frames are short.
     const STRANGER_FRAME_MAX: u32 = 64 * 1024;
 
@@ -117,6 +123,7 @@ impl Session {
             role,
             phase: Phase::Opening,
             frame_max: Self::STRANGER_FRAME_MAX,
+            early: 0,
             streams: BTreeMap::new(),
         }
     }
@@ -142,8 +149,15 @@ impl Session {
     /// each may change the phase.
     ///
     /// # Errors
-    /// [`Violation::Streams`] when too many streams are under way.
+    /// [`Violation::Streams`] when too many streams are under way, [`Violation::Unintroduced`] when
+    /// too much comes before the peer's first frame.
     pub fn receive(&mut self, stream: u64, bytes: &[u8]) -> Result<(), Violation> {
+        if self.phase == Phase::Opening {
+            self.early += bytes.len();
+            if self.early > Self::EARLY {
+                return Err(Violation::Unintroduced);
+            }
+        }
         if !self.streams.contains_key(&stream) && self.streams.len() >= Self::STREAMS {
             return Err(Violation::Streams);
         }
@@ -151,11 +165,21 @@ impl Session {
         Ok(())
     }
 
-    /// The next frame of a stream, if a whole one has arrived.
+    /// The streams with bytes that are not a frame yet, or that wait for the introduction.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<u64> {
+        self.streams.keys().copied().collect()
+    }
+
+    /// The next frame of a stream, if a whole one has arrived. Before the peer has introduced itself
+    /// only the control stream is read: what overtook it waits.
     ///
     /// # Errors
     /// Any violation; the session is of no use after that.
     pub fn next(&mut self, stream: u64) -> Result<Option<Frame>, Violation> {
+        if self.phase == Phase::Opening && stream != 0 {
+            return Ok(None);
+        }
         let Some(buffer) = self.streams.get_mut(&stream) else { return Ok(None) };
         let Some(frame) = buffer.next(self.frame_max)? else {
             if !buffer.is_partial() {
@@ -175,6 +199,9 @@ impl Session {
     /// # Errors
     /// [`Violation::CutShort`] when it ended within a frame.
     pub fn finished(&mut self, stream: u64) -> Result<(), Violation> {
+        if self.phase == Phase::Opening {
+            return Ok(());
+        }
         match self.streams.remove(&stream) {
             Some(buffer) if buffer.is_partial() => Err(Violation::CutShort),
             _ => Ok(()),

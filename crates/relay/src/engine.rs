@@ -196,11 +196,21 @@ impl Engine {
             self.violated(id, &violation);
             return Ok(());
         }
-        while let Some(peer) = self.peers.get_mut(&id) {
-            match peer.session.next(stream) {
-                Ok(Some(frame)) => self.frame(id, frame)?,
-                Ok(None) => break,
-                Err(violation) => self.violated(id, &violation),
+        // The first frame opens the way for what overtook it on other streams.
+        let mut streams = VecDeque::from([stream]);
+        while let Some(stream) = streams.pop_front() {
+            while let Some(peer) = self.peers.get_mut(&id) {
+                let opening = peer.session.phase() == Phase::Opening;
+                match peer.session.next(stream) {
+                    Ok(Some(frame)) => {
+                        self.frame(id, frame)?;
+                        if opening {
+                            streams.extend(self.peers.get(&id).map(|peer| peer.session.waiting()).unwrap_or_default());
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(violation) => self.violated(id, &violation),
+                }
             }
         }
         Ok(())
@@ -277,10 +287,7 @@ impl Engine {
 
     /// Sends a member what it lacks of the membership log, and the catalog if it has another.
     fn introduce(&mut self, id: ConnectionId, known: u64) {
-        let entries = self.replica.members().since(known).to_vec();
-        if !entries.is_empty() {
-            self.control(id, &Frame::Members(frame::Members { base: known, entries }));
-        }
+        self.tell_members(id, known);
         let held = self.peers[&id].catalog;
         if let Some(published) = self.replica.published().filter(|p| p.number != held) {
             let file = frame::CatalogFile {
@@ -312,7 +319,7 @@ impl Engine {
         peer.member = Some(number);
         peer.session.enter(Phase::Open);
         self.introduce(id, 0);
-        self.announce_members(id, join.base);
+        self.announce_members(id);
         Ok(())
     }
 
@@ -330,16 +337,22 @@ impl Engine {
         if keys.tls != self.peers[&id].key {
             return Ok(Err(unknown));
         }
-        let known = self.replica.members().invitations().get(&invite);
-        if join.entries.len() == 1 {
-            match known {
-                None => return Ok(Err(unknown)),
-                Some(invitation) if invitation.expires_ms < self.now => {
-                    let text = "the invitation has expired: ask for a new one";
-                    return Ok(Err((Code::InvitationExpired, text)));
-                }
-                Some(_) => {}
+        // A restored relay may have lost the invitation: then it comes with the join.
+        let known = self.replica.members().invitations().get(&invite).map(|i| i.expires_ms);
+        let brought = || {
+            let at = usize::try_from(invite.checked_sub(join.base)?).ok()?;
+            match join.entries.get(at)?.read::<Entry>()?.act {
+                Act::Invite { expires_ms, .. } => Some(expires_ms),
+                Act::Found { .. } | Act::Relay { .. } | Act::Join { .. } => None,
             }
+        };
+        match known.or_else(brought) {
+            None => return Ok(Err(unknown)),
+            Some(expires_ms) if expires_ms < self.now => {
+                let text = "the invitation has expired: ask for a new one";
+                return Ok(Err((Code::InvitationExpired, text)));
+            }
+            Some(_) => {}
         }
         match self.replica.append_members(join.base, &join.entries) {
             Ok(_) if self.replica.members().by_tls(&keys.tls).is_some() => Ok(Ok(())),
@@ -355,7 +368,7 @@ impl Engine {
     fn members(&mut self, id: ConnectionId, members: &frame::Members) -> Result<(), ReplicaError> {
         match self.replica.append_members(members.base, &members.entries) {
             Ok(0) => {}
-            Ok(_) => self.announce_members(id, members.base),
+            Ok(_) => self.announce_members(id),
             Err(ReplicaError::Membership(error)) => {
                 self.close(id, Code::Membership, &error.to_string());
             }
@@ -364,13 +377,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Tells every other member of entries of the membership log.
-    pub(crate) fn announce_members(&mut self, from: ConnectionId, base: u64) {
-        let entries = self.replica.members().since(base).to_vec();
-        let frame = Frame::Members(frame::Members { base, entries });
+    /// Tells every other member what it lacks of the membership log: the entries that just came, and
+    /// those that the operator made before.
+    fn announce_members(&mut self, from: ConnectionId) {
         let others = self.peers.iter().filter(|(id, peer)| **id != from && peer.member.is_some());
-        for id in others.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.control(id, &frame);
+        let others: Vec<_> = others.map(|(id, peer)| (*id, peer.members)).collect();
+        for (id, known) in others {
+            self.tell_members(id, known);
+        }
+    }
+
+    fn tell_members(&mut self, id: ConnectionId, known: u64) {
+        let entries = self.replica.members().since(known).to_vec();
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.members = known + entries.len() as u64;
+        }
+        if !entries.is_empty() {
+            self.control(id, &Frame::Members(frame::Members { base: known, entries }));
         }
     }
 

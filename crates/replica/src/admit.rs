@@ -4,7 +4,7 @@
 //! for it), then the gate, change by change. What its author may not write is kept aside, unmerged,
 //! until something permitted builds on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_documents::{Admitted, Code, Refusal};
 use fieldkeep_model::{
@@ -323,10 +323,7 @@ impl Replica {
         }
         let head = heads.iter().find(|head| head.head.actor == header.actor);
         let head = head.map(|head| minicbor::to_vec(head).expect("encoding into memory cannot fail"));
-        let locate = |_, _| None;
-        let writes = fieldkeep_documents::Document::field_writes(chunk, &locate);
-        let mut records: Vec<_> = writes.iter().map(|w| w.record.to_string()).collect();
-        records.dedup();
+        let records = self.aside_records(id, chunk, header)?;
         let aside = Aside {
             sid: self.row(id).sid,
             hash: header.hash,
@@ -339,6 +336,32 @@ impl Replica {
             bytes: chunk.to_vec(),
         };
         Ok(self.store.put_aside(&aside)?)
+    }
+
+    /// The records that a change without permission touches, as far as that can be told. Permission
+    /// is no excuse: what the gate refuses is refused, and what waits for more than other changes
+    /// that lie aside is not kept.
+    fn aside_records(
+        &mut self,
+        id: &SegmentId,
+        chunk: &[u8],
+        header: &ChangeHeader,
+    ) -> Result<Vec<String>, AdmitError> {
+        let refusal = match self.load(id)?.history.check(chunk) {
+            Ok(admitted) => {
+                let touched = admitted.touched.iter().map(|touch| touch.record.to_string());
+                return Ok(touched.collect::<BTreeSet<_>>().into_iter().collect());
+            }
+            Err(refusal) => refusal,
+        };
+        let sid = self.row(id).sid;
+        for hash in refusal.waits().ok_or_else(|| refused(header, &refusal))? {
+            let aside = self.store.aside(sid, hash)?;
+            if aside.is_none_or(|aside| aside.reason != "not_permitted") {
+                return Err(refused(header, &refusal));
+            }
+        }
+        Ok(Vec::new())
     }
 
     /// The version vector of a segment; empty if there is none.

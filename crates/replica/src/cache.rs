@@ -232,7 +232,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Saves every loaded document that has changed enough, before the replica is closed.
+    /// Saves every loaded document that has changed enough and packs logs that have grown, before
+    /// the replica is closed.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -240,6 +241,7 @@ impl Replica {
         let ids: Vec<_> = self.cache.loaded.keys().copied().collect();
         for id in ids {
             self.save_if_due(&id, SNAPSHOT_EVERY / 10)?;
+            self.compact(&id, false)?;
         }
         Ok(self.commit().map_err(StoreError::from)?)
     }

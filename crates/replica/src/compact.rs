@@ -15,7 +15,7 @@ use crate::replica::{Replica, ReplicaError};
 /// Rows stay rows until there are so many.
 const ROWS: u64 = 1_000;
 /// A pack holds about so many bytes of changes; wire frames bound it.
-const PACK_BYTES: usize = 1024 * 1024;
+const PACK_BYTES: usize = 512 * 1024;
 /// The compression of packs while there is work.
 pub(crate) const FRESH: i32 = 3;
 /// The compression of packs when there is none.
@@ -55,7 +55,9 @@ impl Replica {
             let header = ChangeHeader::parse(&row.bytes).ok().filter(|h| h.hash == row.hash);
             let header = header.ok_or_else(|| StoreError::Damaged(format!("change {}", row.pos)))?;
             taken += row.bytes.len();
-            newest.insert(header.actor, header.hash);
+            if header.actor.device() != self.me.number {
+                newest.insert(header.actor, header.hash);
+            }
             entries.push(Entry {
                 pos: row.pos,
                 header,

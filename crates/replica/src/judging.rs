@@ -91,7 +91,8 @@ impl Replica {
     }
 
     /// Whether grants leave out some scopes of a type here.
-    pub(crate) fn holds_in_part(&self, ty: &TypeName) -> bool {
+    #[must_use]
+    pub fn holds_in_part(&self, ty: &TypeName) -> bool {
         self.me.role == Role::Device
             && self.members.member(self.me.number).is_none_or(|member| {
                 !member.grants.iter().any(|g| g.scope.is_none() && g.ty.as_ref() == Some(ty))
@@ -425,6 +426,7 @@ impl Replica {
         };
         let mut row = subject.row;
         (row.state, row.forecast) = (state, None);
+        row.valid = stated.and_then(|verdict| verdict.last_valid).map(|valid| valid.json);
         let provisional = State::Judged(Outcome::Valid);
         if state != provisional || subject.previous.is_some_and(|p| p.state != provisional) {
             self.store.put_record(&mut row)?;
@@ -442,6 +444,7 @@ impl Replica {
             None => (Forecast::NeedsRelay, Vec::new()),
             Some(judgement) => (forecast_of(&judgement), judgement.reasons),
         };
+        row.valid = valid_before(subject.previous.as_ref());
         row.state = State::Forecast(forecast);
         row.forecast = (!reasons.is_empty())
             .then(|| minicbor::to_vec(&reasons).expect("encoding into memory cannot fail"));
@@ -473,6 +476,13 @@ fn last_valid_fields(subject: &Subject) -> Option<Map<String, Value>> {
         return Some(fields_of(&previous.json));
     }
     previous.valid.as_deref().map(fields_of)
+}
+
+/// What passed last, as far as a device knows, for a record that it forecasts.
+fn valid_before(previous: Option<&RecordRow>) -> Option<String> {
+    let previous = previous?;
+    let passed = previous.state == State::Judged(Outcome::Valid);
+    if passed { Some(previous.json.clone()) } else { previous.valid.clone() }
 }
 
 fn plain(id: &str) -> Reason {

@@ -108,9 +108,13 @@ impl Replica {
     /// # Errors
     /// When the replica fails.
     pub fn tidy(&mut self, id: &SegmentId, now: i64) -> Result<(), ReplicaError> {
-        let merged = self.undoable(id, |replica| replica.merge_heads(id, now));
-        if let Err(crate::write::PutError::Replica(error)) = merged {
-            return Err(error);
+        match self.undoable(id, |replica| replica.merge_heads(id, now)) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.issue_verdicts(id, Vec::new())?;
+            }
+            Err(crate::write::PutError::Replica(error)) => return Err(error),
+            Err(error) => tracing::error!(segment = %id, %error, "heads were not merged"),
         }
         self.compact(id, false).map(|_| ())
     }

@@ -190,6 +190,7 @@ impl<S: Records + Verdicts + Segments> Views<'_, S> {
             let forecast = row.forecast.as_deref();
             reasons = forecast.and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default();
             view.culprits.clear();
+            view.last_valid = view.last_valid.or_else(|| row.valid.as_deref().map(fields_of));
         }
         for reason in &mut reasons {
             unseal(reason, &openings);

@@ -222,20 +222,20 @@ impl Replica {
     }
 
     /// Merges a relay's heads by a change of its own when there are more than a few: each change
-    /// names all heads, so many of them make every later change larger.
-    pub(crate) fn merge_heads(&mut self, id: &SegmentId, now: i64) -> Result<(), PutError> {
+    /// names all heads, so many of them make every later change larger. Returns whether it did.
+    pub(crate) fn merge_heads(&mut self, id: &SegmentId, now: i64) -> Result<bool, PutError> {
         const HEADS: usize = 16;
         if self.load(id)?.history.heads().len() <= HEADS {
-            return Ok(());
+            return Ok(false);
         }
         let author = self.writer(now);
         let made = self.document(id)?.merge_heads(&author).map_err(PutError::Write)?;
-        let Some(made) = made else { return Ok(()) };
+        let Some(made) = made else { return Ok(false) };
         self.keep_own(id, &made.chunk)?;
         let head = Head { actor: made.actor, seq: made.seq, hash: made.hash };
         let head = SignedHead::new(&self.org(), id, head, &self.me.keys);
         self.keep_heads(id, &[head])?;
-        Ok(())
+        Ok(true)
     }
 
     /// The changes of a segment after a position that await a receipt, of about so many bytes, with

@@ -117,6 +117,9 @@ impl Store {
         unique: &[(String, String)],
     ) -> Result<()> {
         let connection = self.write()?;
+        if known && indexed(connection, rid)? == (sorted(references), sorted(unique)) {
+            return Ok(());
+        }
         if known {
             connection.prepare_cached("DELETE FROM reference WHERE rid = ?")?.execute([rid])?;
             connection.prepare_cached("DELETE FROM uniqueness WHERE rid = ?")?.execute([rid])?;
@@ -238,14 +241,33 @@ pub trait Records: Queries {
     /// # Errors
     /// When the disk fails or a row is damaged.
     fn find(&self, ty: &TypeName, id: &RecordId) -> Result<Vec<RecordRow>> {
-        let columns = COLUMNS.split(", ").map(|c| format!("r.{c}")).collect::<Vec<_>>().join(", ");
-        let sql = format!(
-            "SELECT {columns} FROM record r JOIN segment s ON s.sid = r.sid
-             WHERE r.id = ? AND s.ty = ? ORDER BY r.deleted, r.rid"
-        );
-        let mut query = self.connection().prepare_cached(&sql)?;
+        // CROSS keeps the order of the join: the id is what is rare.
+        let mut query = self.connection().prepare_cached(
+            "SELECT r.rid, r.sid, r.id, r.json, r.hash, r.deleted, r.pos, r.state, r.unsaved,
+                 r.conflicts, r.valid, r.valid_pos, r.forecast
+             FROM record r CROSS JOIN segment s ON s.sid = r.sid
+             WHERE r.id = ? AND s.ty = ? ORDER BY r.deleted, r.rid",
+        )?;
         let rows = query.query_map(params![id.as_str(), ty.as_str()], |row| Ok(read(row)))?;
         rows.map(|row| row?).collect()
+    }
+
+    /// The first of what [`Records::find`] returns, without its content: the segment's number,
+    /// whether the record is deleted, and what is known of its validity.
+    ///
+    /// # Errors
+    /// When the disk fails or the row is damaged.
+    fn presence(&self, ty: &TypeName, id: &RecordId) -> Result<Option<(i64, bool, State)>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT r.sid, r.deleted, r.state FROM record r CROSS JOIN segment s ON s.sid = r.sid
+             WHERE r.id = ? AND s.ty = ? ORDER BY r.deleted, r.rid LIMIT 1",
+        )?;
+        let row = query.query_row(params![id.as_str(), ty.as_str()], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        });
+        let Some((sid, deleted, state)) = row.optional()? else { return Ok(None) };
+        let state = State::from_code(state).ok_or_else(|| damaged("a record's state"))?;
+        Ok(Some((sid, deleted, state)))
     }
 
     /// A page of a segment's records, in order of id.
@@ -386,6 +408,10 @@ pub trait Records: Queries {
 impl Records for Store {}
 impl Records for Reader {}
 
+/// What a record is known to refer to and to claim, ascending and each once.
+type Indexed = (BTreeSet<(String, String, String)>, BTreeSet<(String, String)>);
+
+XX
 fn dependants(
     query: &mut rusqlite::CachedStatement<'_>,
     params: impl rusqlite::Params,

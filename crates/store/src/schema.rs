@@ -1,6 +1,7 @@
 //! The tables, and how a file comes to have them.
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use crate::{Result, StoreError};
 
@@ -101,6 +102,9 @@ pub(crate) fn prepare(connection: &Connection) -> Result<()> {
 pub(crate) fn tune(connection: &Connection) -> Result<()> {
     connection.set_prepared_statement_cache_capacity(128);
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    // Else a statement whose parameters could meet a partial index is planned anew each time that
+    // they change, which costs more than running it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch("PRAGMA cache_size = -16000; PRAGMA temp_store = MEMORY")?;
     Ok(())
 }

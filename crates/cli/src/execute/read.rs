@@ -152,12 +152,13 @@ pub(super) fn list(
 }
 
 fn passes(view: &RecordView, (field, wanted): &(String, String)) -> bool {
-    match view.fields.get(field) {
-        Some(Value::String(text)) => text == wanted,
-        Some(value) => value.to_string() == *wanted,
-        None if field == "id" => view.key.id.as_str() == wanted,
-        None => wanted.is_empty(),
-    }
+    let value = match view.fields.get(field) {
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+        None if field == "id" => view.key.id.as_str().to_owned(),
+        None => String::new(),
+    };
+    value == *wanted
 }
 
 /// Reads a type's records page by page, until `act` has enough.

@@ -36,7 +36,8 @@ pub(super) fn quarantine(owner: &Owner, sink: Sink<'_>) -> Result<Response, Trou
 
 fn asides(reading: &Reading) -> Result<Vec<Aside>, Failure> {
     let segments = reading.store.segments()?;
-    let ty_of = |sid| segments.iter().find(|row| row.sid == sid).map(|row| row.address.ty.to_string());
+    let ty_of =
+        |sid| segments.iter().find(|row| row.sid == sid).map(|row| row.address.ty.to_string());
     let asides = reading.store.asides()?.into_iter().map(|aside| Aside {
         ty: ty_of(aside.sid).unwrap_or_default(),
         records: aside.records,

@@ -9,7 +9,7 @@ use fieldkeep_store::Settings as _;
 
 use super::read::Reading;
 use crate::access::{DeviceOwner, Owner, RelayOwner};
-use crate::failure::{Code, Failure};
+use crate::failure::Failure;
 use crate::request::Response;
 use crate::shape::{Status, TypeRow, status_word};
 use crate::time::{now_ms, rfc3339};
@@ -21,18 +21,36 @@ const PROVEN: &str = "sync_proven";
 /// Why the last sync did not end well, empty if it did.
 const ERROR: &str = "sync_error";
 
-/// What a contact with the relay came to, kept for the status of later processes.
+/// What a contact with the relay came to.
+pub(crate) enum Contact<'f> {
+    /// Something may be learnt from now on that is not applied and proven.
+    Begun,
+    /// Everything was exchanged and proven equal.
+    Proven,
+    /// It did not end well.
+    Failed {
+        /// Whether what was proven before still is: the relay was not reached.
+        proven: bool,
+        /// Why.
+        why: &'f Failure,
+    },
+}
+
+/// Keeps what a contact came to, for the status that later processes show.
 ///
 /// # Errors
 /// When the disk refuses.
-pub(crate) fn note_sync(device: &Device, proven: Option<bool>, error: Option<&Failure>) -> Result<(), Failure> {
+pub(crate) fn note_sync(device: &Device, contact: &Contact<'_>) -> Result<(), Failure> {
+    let (proven, error) = match contact {
+        Contact::Begun => (false, None),
+        Contact::Proven => (true, None),
+        Contact::Failed { proven, why } => (*proven, Some(why)),
+    };
     device.with_replica(|replica: &mut Replica| {
         let store = replica.store_mut();
-        if let Some(proven) = proven {
-            store.set(PROVEN, if proven { b"1" } else { b"0" })?;
-            if proven {
-                store.set(LAST, now_ms().to_string().as_bytes())?;
-            }
+        store.set(PROVEN, if proven { b"1" } else { b"0" })?;
+        if matches!(contact, Contact::Proven) {
+            store.set(LAST, now_ms().to_string().as_bytes())?;
         }
         store.set(ERROR, error.map(|error| error.message.as_bytes()).unwrap_or_default())?;
         Ok::<_, ReplicaError>(())
@@ -93,18 +111,22 @@ fn relay_status(owner: &RelayOwner, reading: &Reading, status: &mut Status) -> R
     Ok(())
 }
 
-fn device_status(owner: &DeviceOwner, reading: &Reading, status: &mut Status) -> Result<(), Failure> {
+fn device_status(
+    owner: &DeviceOwner,
+    reading: &Reading,
+    status: &mut Status,
+) -> Result<(), Failure> {
     let setting = |key| -> Result<Option<String>, Failure> {
         let value = reading.store.setting(key)?.filter(|value| !value.is_empty());
         Ok(value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     };
     let device = &owner.device;
-    let contact = Contact::of(owner, setting(PROVEN)?.as_deref() == Some("1"))?;
+    let line = Line::of(owner, setting(PROVEN)?.as_deref() == Some("1"))?;
     status.role = "device".into();
     status.name = device.name();
     status.last_sync = setting(LAST)?.and_then(|ms| ms.parse().ok()).map(rfc3339);
-    status.error = if contact.online { None } else { setting(ERROR)? };
-    status.connection = match (contact.online, &status.error) {
+    status.error = if line.online { None } else { setting(ERROR)? };
+    status.connection = match (line.online, &status.error) {
         (true, _) => "online",
         (false, None) => "offline",
         (false, Some(_)) => "error",
@@ -112,7 +134,7 @@ fn device_status(owner: &DeviceOwner, reading: &Reading, status: &mut Status) ->
     .into();
     for ty in types(reading) {
         let counts = reading.views().counts(&ty)?;
-        let row = contact.of_type(device, &ty, counts.unsaved)?;
+        let row = line.of_type(device, &ty, counts.unsaved)?;
         status.types.push(TypeRow {
             status: Some(status_word(row).to_owned()),
             ty,
@@ -132,13 +154,13 @@ fn types(reading: &Reading) -> Vec<TypeName> {
 }
 
 /// What is known of the connection.
-struct Contact {
+struct Line {
     online: bool,
     proven: bool,
     downloading: bool,
 }
 
-impl Contact {
+impl Line {
     fn of(owner: &DeviceOwner, last_proven: bool) -> Result<Self, Failure> {
         let online = owner.watching.is_some() && owner.device.is_online();
         if !online {
@@ -156,13 +178,8 @@ impl Contact {
         if !self.proven || unsaved > 0 {
             return Ok(TypeStatus::Incomplete);
         }
-        let part = device.with_replica(|replica| Ok::<_, ReplicaError>(replica.holds_in_part(ty)))?;
+        let part =
+            device.with_replica(|replica| Ok::<_, ReplicaError>(replica.holds_in_part(ty)))?;
         Ok(if part { TypeStatus::SubsetSynced } else { TypeStatus::FullySynced })
     }
-}
-
-/// Why a command was ended from outside.
-pub(crate) fn interrupted() -> Failure {
-    let remedy = "what was captured is safe on this device: run it again";
-    Failure::new(Code::Interrupted, "interrupted", remedy)
 }

@@ -85,15 +85,18 @@ fn difference(edit: Edit, present: &Map<String, Value>) -> Option<Edit> {
         Edit::Child(set, id, inner) => {
             let children = present.get(&set).and_then(Value::as_array).into_iter().flatten();
             let mut children = children.filter_map(Value::as_object);
-            let child = children.find(|child| child.get("id").and_then(Value::as_str) == Some(&*id));
+            let child =
+                children.find(|child| child.get("id").and_then(Value::as_str) == Some(&*id));
             let empty = Map::new();
             let child = child.unwrap_or(&empty);
             let inner = inner.into_iter().filter_map(|edit| difference(edit, child)).collect();
             Some(Edit::Child(set, id, inner))
         }
-        Edit::Put(..) | Edit::Json(..) | Edit::Text(..) | Edit::Clear(_) | Edit::RemoveChild(..) => {
-            Some(edit)
-        }
+        Edit::Put(..)
+        | Edit::Json(..)
+        | Edit::Text(..)
+        | Edit::Clear(_)
+        | Edit::RemoveChild(..) => Some(edit),
     }
 }
 

@@ -44,7 +44,11 @@ pub(crate) fn why(out: &mut impl Write, record: &Record) -> io::Result<()> {
 fn author(culprit: &Culprit) -> String {
     let (person, device) = (safe(&culprit.person), safe(&culprit.device));
     let fields = safe(&culprit.fields.join(", "));
-    format!("{person} on {device}, {}: {fields} (change {})", culprit.time, &culprit.change[..8.min(culprit.change.len())])
+    format!(
+        "{person} on {device}, {}: {fields} (change {})",
+        culprit.time,
+        &culprit.change[..8.min(culprit.change.len())]
+    )
 }
 
 /// Fields, one a line, aligned; the children of a set below it.
@@ -52,7 +56,9 @@ pub(crate) fn fields_of(out: &mut impl Write, fields: &Map<String, Value>) -> io
     let width = fields.keys().map(|name| name.chars().count()).max().unwrap_or(0);
     for (name, value) in fields {
         match value {
-            Value::Array(children) if !children.is_empty() && children.iter().all(Value::is_object) => {
+            Value::Array(children)
+                if !children.is_empty() && children.iter().all(Value::is_object) =>
+            {
                 writeln!(out, "  {name}")?;
                 for child in children.iter().filter_map(Value::as_object) {
                     writeln!(out, "    {}", one_line(child))?;
@@ -114,7 +120,8 @@ pub(crate) fn conflict(out: &mut impl Write, conflict: &Conflict) -> io::Result<
 
 /// A change that was kept aside.
 pub(crate) fn aside(out: &mut impl Write, aside: &Aside) -> io::Result<()> {
-    let records: Vec<_> = aside.records.iter().map(|id| format!("{}/{}", aside.ty, safe(id))).collect();
+    let records: Vec<_> =
+        aside.records.iter().map(|id| format!("{}/{}", aside.ty, safe(id))).collect();
     let records = if records.is_empty() { aside.ty.clone() } else { records.join(", ") };
     let (reason, device) = (aside.reason.replace('_', " "), safe(&aside.device));
     writeln!(out, "{records}  {reason}")?;

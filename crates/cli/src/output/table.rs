@@ -104,7 +104,8 @@ impl Records {
         let rows = std::mem::take(&mut self.lead);
         let mut fields: Vec<String> = Vec::new();
         for record in &rows {
-            let fresh: Vec<_> = record.fields.keys().filter(|key| !fields.contains(key)).cloned().collect();
+            let fresh: Vec<_> =
+                record.fields.keys().filter(|key| !fields.contains(key)).cloned().collect();
             fields.extend(fresh);
         }
         let mut head = vec!["ID".to_owned(), "STATE".to_owned()];
@@ -143,7 +144,8 @@ fn fitting(widths: &[usize]) -> usize {
 fn cells(record: &Record, fields: &[String]) -> Vec<String> {
     let mark = if record.unsaved { "*" } else { "" };
     let mut cells = vec![shown(record.id.as_str()), format!("{}{mark}", record.state)];
-    cells.extend(fields.iter().map(|field| record.fields.get(field).map_or_else(String::new, cell)));
+    cells
+        .extend(fields.iter().map(|field| record.fields.get(field).map_or_else(String::new, cell)));
     cells
 }
 

@@ -23,7 +23,7 @@ impl Engine {
             self.answer(answer)?;
         }
         self.progress.offered = true;
-        self.tell_wishes()?;
+        self.forget_told_wishes()?;
         self.progress.proven +=
             self.replica.segments().values().filter(|row| row.cursor.pos > 0).count() as u64
                 - self.open.keys().filter(|id| self.holds_log(id)).count() as u64;
@@ -110,7 +110,7 @@ impl Engine {
             self.close(Code::Malformed, "a stretch of the log that does not add up");
             return Ok(());
         };
-        let entries = items.len() as u64;
+        let changes = chunks.len() as u64;
         let follow = Follow {
             segment,
             epoch: delta.epoch,
@@ -123,7 +123,7 @@ impl Engine {
         let id = delta.segment.id;
         match self.follow(&id, &follow)? {
             Ok(()) => {
-                self.progress.received += entries;
+                self.progress.received += changes;
                 let pos = self.replica.segments()[&id].cursor.pos;
                 let open = self.open.entry(id).or_default();
                 *open = pos.max(*open);

@@ -44,7 +44,6 @@ impl Engine {
             let address = (row.cursor.pos == 0).then(|| row.address.clone());
             let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
             self.in_flight += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-            self.open.entry(*id).or_default();
             self.pushed.insert(*id, reached);
             let batch = batch::encode(&chunks, 3);
             let push = Push { segment: SegmentRef { id: *id, address }, batch, heads };

@@ -39,28 +39,44 @@ impl Engine {
 
     fn queue(&mut self, wish: Wish) -> Result<(), ReplicaError> {
         let mut wishes = self.wishes()?;
-        wishes.retain(|other| *other != wish);
+        if let Some(at) = wishes.iter().position(|other| *other == wish) {
+            wishes.remove(at);
+            self.told -= usize::from(at < self.told);
+        }
+        if self.is_online() {
+            self.tell(&wish);
+        }
         wishes.push(wish);
-        self.keep(&wishes)?;
-        if self.is_online() { self.tell_wishes() } else { Ok(()) }
+        self.keep(&wishes)
     }
 
-    /// Tells the relay everything that waits to be told.
+    /// Tells the relay everything that it may not have heard. It stays kept until the relay answers
+    /// the offer that follows: a wish that is heard twice does no harm, one that is lost does.
     pub(super) fn tell_wishes(&mut self) -> Result<(), ReplicaError> {
         let wishes = self.wishes()?;
-        if wishes.is_empty() {
+        self.told = wishes.len();
+        wishes.iter().for_each(|wish| self.tell(wish));
+        Ok(())
+    }
+
+    /// Forgets what the relay has heard and made durable.
+    pub(super) fn forget_told_wishes(&mut self) -> Result<(), ReplicaError> {
+        if self.told == 0 {
             return Ok(());
         }
-        for wish in wishes {
-            let frame = match wish {
-                Wish::Rejudge(key) => Frame::Rejudge(key),
-                Wish::Dismiss(record, dismissed, note) => {
-                    Frame::Dismiss(Dismiss { record, dismissed, note })
-                }
-            };
-            self.control(&frame);
-        }
-        self.keep(&[])
+        let wishes = self.wishes()?;
+        let told = std::mem::take(&mut self.told).min(wishes.len());
+        self.keep(&wishes[told..])
+    }
+
+    fn tell(&mut self, wish: &Wish) {
+        let frame = match wish.clone() {
+            Wish::Rejudge(key) => Frame::Rejudge(key),
+            Wish::Dismiss(record, dismissed, note) => {
+                Frame::Dismiss(Dismiss { record, dismissed, note })
+            }
+        };
+        self.control(&frame);
     }
 
     fn wishes(&self) -> Result<Vec<Wish>, ReplicaError> {

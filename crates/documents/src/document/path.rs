@@ -58,7 +58,7 @@ impl FieldPath {
     /// of every child.
     pub(super) fn lies_in(&self, asked: &Self) -> bool {
         let open = |asked: &Option<String>, own: &Option<String>| asked.is_none() || asked == own;
-        self.field == asked.field
+        (asked.field.is_empty() || self.field == asked.field)
             && open(&asked.child, &self.child)
             && open(&asked.inner, &self.inner)
     }

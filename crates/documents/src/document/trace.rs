@@ -41,8 +41,8 @@ impl Document {
     /// Who wrote the values that stand in these fields, the concurrent ones included: the field,
     /// the actor, and the counter of the operation.
     ///
-    /// `lines` means every field of every child, `lines.quantity` that field of every child. Of a
-    /// removed child only its removal counts. A text has an entry for each run of characters that
+    /// `lines` means every field of every child, `lines.quantity` that field of every child, and an
+    /// empty name all of the record. Of a removed child only its removal counts. A text has an entry for each run of characters that
     /// one actor wrote in one go. Of a counter only who created it is known here, not who added.
     #[must_use]
     pub fn writers(&self, id: &RecordId, fields: &[String]) -> Vec<(String, ActorId, u64)> {

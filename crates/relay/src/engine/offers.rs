@@ -11,12 +11,20 @@ use fieldkeep_replica::ReplicaError;
 use super::peer::Following;
 use super::{ConnectionId, Engine};
 
+/// A device may know of so many restores that this relay does not, and no more: what it says is not
+/// signed, and each of them costs a number.
+const RESTORES: u64 = 1 << 20;
+
 impl Engine {
     pub(super) fn offer(&mut self, id: ConnectionId, offer: &Offer) -> Result<(), ReplicaError> {
         let Some(entries) = offer.entries() else {
             self.close(id, Code::Malformed, "an offer that does not decode");
             return Ok(());
         };
+        if offer.epoch.counter > self.replica.epoch().counter.saturating_add(RESTORES) {
+            self.close(id, Code::Malformed, "an epoch that no relay can have come to");
+            return Ok(());
+        }
         let member = self.member(id);
         self.notice_restore(offer.epoch, &entries)?;
         let mut offered: BTreeMap<[u8; 8], OfferEntry> =

@@ -15,6 +15,8 @@ pub(crate) struct Peer {
     pub(crate) actor: Option<ActorId>,
     /// The number of the catalog that it holds.
     pub(crate) catalog: u64,
+    /// How many entries of the membership log it holds.
+    pub(crate) members: u64,
     pub(crate) following: BTreeMap<SegmentId, Following>,
     /// Bytes of log that were sent and not confirmed, over all segments.
     pub(crate) outstanding: u64,
@@ -56,6 +58,7 @@ impl Peer {
             member: None,
             actor: None,
             catalog: 0,
+            members: 0,
             following: BTreeMap::new(),
             outstanding: 0,
             next_stream: 2,

@@ -1,0 +1,120 @@
+//! Writing in batches, each durable at once, with progress for whoever waits.
+
+use std::io::{IsTerminal as _, Write as _, stderr};
+use std::time::{Duration, Instant};
+
+use crate::access::Access;
+use crate::failure::{Failure, Trouble};
+use crate::request::{Content, Request, Response, Write};
+
+/// Records in a batch.
+const BATCH: usize = 500;
+/// Text in a batch, in bytes, but for its last record.
+const TEXT: usize = 4 * 1024 * 1024;
+/// How long an import goes on before it shows how far it has come.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// What an import came to.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) records: u64,
+    pub(super) written: u64,
+    pub(super) unchanged: u64,
+    pub(super) likely_held: u64,
+}
+
+/// Writes everything. `again` says whether a second run finds what the first one wrote.
+///
+/// # Errors
+/// When a batch is not saved; those before it are.
+pub(super) fn write(
+    access: &mut Access,
+    writes: Vec<Write>,
+    again: bool,
+) -> Result<Tally, Trouble> {
+    let mut progress = Progress::new(writes.len());
+    let mut tally = Tally::default();
+    let mut batch = Vec::new();
+    let mut text = 0;
+    let mut writes = writes.into_iter().peekable();
+    while let Some(write) = writes.next() {
+        text += size(&write);
+        batch.push(write);
+        if batch.len() < BATCH && text < TEXT && writes.peek().is_some() {
+            continue;
+        }
+        text = 0;
+        let result = access.ask(Request::Write(std::mem::take(&mut batch)));
+        let response = result.map_err(|trouble| interrupted(trouble, tally.records, again))?;
+        let Response::Written(written) = response else {
+            return Err(Failure::unexpected().into());
+        };
+        for one in written {
+            tally.records += 1;
+            tally.written += u64::from(one.changed);
+            tally.unchanged += u64::from(!one.changed);
+            tally.likely_held += u64::from(one.state == "likely_held");
+        }
+        progress.show(tally.records);
+    }
+    progress.end();
+    Ok(tally)
+}
+
+fn interrupted(trouble: Trouble, saved: u64, again: bool) -> Trouble {
+    match trouble {
+        Trouble::Failed(mut failure) => {
+            let rest = match (saved, again) {
+                (0, _) => "nothing was written".to_owned(),
+                (saved, true) => {
+                    format!(
+                        "the first {saved} records are saved; run it again, it passes over them"
+                    )
+                }
+                (saved, false) => {
+                    format!("the first {saved} records are saved: leave them out of a second run")
+                }
+            };
+            failure.remedy = rest;
+            failure.into()
+        }
+        Trouble::Output(error) => error.into(),
+    }
+}
+
+fn size(write: &Write) -> usize {
+    let cells = |cells: &[(String, String)]| cells.iter().map(|(f, c)| f.len() + c.len()).sum();
+    let contents = write.contents.iter().map(|content| match content {
+        Content::Words(words) => words.iter().map(String::len).sum(),
+        Content::Object(text) => text.len(),
+        Content::Cells(row) => cells(row),
+        Content::Child { cells: row, .. } => cells(row),
+    });
+    contents.sum::<usize>() + 64
+}
+
+/// A line that shows how far an import has come, on a terminal, once it takes long.
+struct Progress {
+    started: Instant,
+    total: usize,
+    shown: bool,
+}
+
+impl Progress {
+    fn new(total: usize) -> Self {
+        Self { started: Instant::now(), total, shown: false }
+    }
+
+    fn show(&mut self, done: u64) {
+        if self.started.elapsed() > QUIET && stderr().is_terminal() {
+            self.shown = true;
+            let _ = write!(stderr().lock(), "\r{done} of {} records", self.total);
+        }
+    }
+
+    fn end(&self) {
+        if self.shown {
+            let _ = writeln!(stderr().lock());
+        }
+    }
+}

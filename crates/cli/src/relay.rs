@@ -1,0 +1,200 @@
+//! `relay`: found an organisation, serve it, invite to it, and look after what is held.
+
+mod invite;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fieldkeep_relay::{Directory as Opened, Relay as Server, admin_key};
+use serde::Serialize;
+
+use crate::access::{Access, Owner, RelayOwner, own};
+use crate::args::{Directory, Quarantine, Relay};
+use crate::attention::{self, records};
+use crate::failure::{Code, Failure, Trouble};
+use crate::output::{self, Output, Stream, safe};
+use crate::request::{Request, Response};
+use crate::socket;
+use crate::sync::{Stop, runtime};
+
+/// Where a relay listens unless it is told.
+pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7440";
+/// How often the serving process looks whether its engine still runs.
+const PULSE: Duration = Duration::from_secs(2);
+
+#[derive(Serialize)]
+struct Founded<'f> {
+    dir: &'f str,
+    organisation: &'f str,
+    id: &'f str,
+    admin_key: &'f str,
+    types: Vec<&'f str>,
+}
+
+#[derive(Serialize)]
+struct Listening {
+    address: String,
+}
+
+#[derive(Serialize)]
+struct Rejudged {
+    records: u64,
+    not_valid: u64,
+}
+
+pub(crate) fn run(
+    command: Relay,
+    dir: &Directory,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
+    let directory = dir.path()?;
+    match command {
+        Relay::Init { catalog, name } => init(&directory, catalog.as_deref(), name, output)?,
+        Relay::Serve { listen } => serve(&directory, listen, output)?,
+        Relay::Invite { name, scope, ttl, address } => {
+            let wish = invite::Wish { name, scopes: scope, ttl, addresses: address };
+            invite::run(&directory, wish, output)?;
+        }
+        Relay::Quarantine { command } => quarantine(&directory, command, output)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn init(
+    directory: &Path,
+    catalog: Option<&Path>,
+    name: Option<String>,
+    output: &mut Output,
+) -> Result<(), Trouble> {
+    let source = catalog
+        .map(|path| std::fs::read_to_string(path).map_err(|error| Failure::file(path, &error)));
+    let source = source.transpose()?;
+    let named = directory.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.or(named).unwrap_or_else(|| "fieldkeep".into());
+    let opened = Opened::init(directory, &name, source.as_deref());
+    drop(opened.map_err(Failure::from)?);
+    let catalog = source.map(|source| fieldkeep_catalog::Catalog::parse(&source));
+    let catalog = catalog.and_then(Result::ok);
+    let types = catalog.iter().flat_map(|catalog| catalog.types().keys());
+    let types: Vec<_> = types.map(fieldkeep_model::TypeName::as_str).collect();
+    let (shown, key) =
+        (directory.display().to_string(), admin_key(directory).display().to_string());
+    if output.is_json() {
+        let id = organisation(directory)?;
+        let (dir, organisation, id, admin_key) = (&*shown, &*name, &*id, &*key);
+        output.object("relay-init", &Founded { dir, organisation, id, admin_key, types })?;
+        return Ok(());
+    }
+    output.line(&format!("founded {} in {shown}", safe(&name)))?;
+    if types.is_empty() {
+        output.line("without a catalog: no object type is known yet, so nothing can be put")?;
+    } else {
+        output.line(&format!("the catalog has {}", types.join(", ")))?;
+    }
+    output.line(&format!(
+        "the admin key is {key}: it signs invitations, and the serving process never opens it"
+    ))?;
+    output.line("move it elsewhere, and a captured relay cannot enrol anyone")?;
+    output.line(&format!("serve it: fieldkeep relay serve --dir {shown}"))?;
+    Ok(())
+}
+
+/// The organisation's id.
+fn organisation(directory: &Path) -> Result<String, Trouble> {
+    let (members, _) = invite::members(&mut Access::new(directory)?)?;
+    Ok(members.org().to_string())
+}
+
+fn serve(directory: &Path, listen: SocketAddr, output: &mut Output) -> Result<(), Trouble> {
+    let opened = own(directory, Opened::open)?;
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let mut stop = Stop::new()?;
+        let relay = Server::serve(opened, listen).map_err(Failure::from)?;
+        let owner = RelayOwner::serving(directory, relay.handle());
+        // Without the socket devices are served all the same; only other commands have to wait.
+        let socket = socket::serve(Arc::new(Owner::Relay(owner)));
+        if let Err(error) = &socket {
+            tracing::warn!(%error, "other commands cannot reach this process");
+        }
+        let address = relay.address().to_string();
+        if output.is_json() {
+            output.object("relay-serve", &Listening { address })?;
+        } else {
+            output.line(&format!("listening {address}"))?;
+        }
+        output.flush()?;
+        let alive = tokio::select! {
+            () = stop.asked() => true,
+            () = pulse(&relay) => false,
+        };
+        drop(socket);
+        relay.stop().await;
+        let failed = || {
+            let message = "the relay stopped by itself; what has a receipt is safe";
+            Failure::new(Code::Failure, message, "its log on stderr says why; serve again")
+        };
+        if alive { Ok(()) } else { Err(failed().into()) }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+/// Ends when the engine does not run any more.
+async fn pulse(relay: &Server) {
+    let handle = relay.handle();
+    while handle.call(|_| ()).await.is_some() {
+        tokio::time::sleep(PULSE).await;
+    }
+}
+
+fn quarantine(directory: &Path, command: Quarantine, output: &mut Output) -> Result<(), Trouble> {
+    let mut access = Access::new(directory)?;
+    match command {
+        Quarantine::List => list(&mut access, output),
+        Quarantine::Show { record } => {
+            attention::show_with_last_valid(&mut access, record, "quarantine", output)
+        }
+        Quarantine::Rejudge { record } => {
+            let request = Request::Rejudge(record.map(|key| (key.ty, key.id)));
+            let Response::Rejudged { records: count, still } = access.ask(request)? else {
+                return Err(Failure::unexpected().into());
+            };
+            if output.is_json() {
+                output.object("quarantine", &Rejudged { records: count, not_valid: still })?;
+            } else {
+                output
+                    .line(&format!("judged {} again: {still} held or waiting", records(count)))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn list(access: &mut Access, output: &mut Output) -> Result<(), Trouble> {
+    if output.is_json() {
+        let mut stream = Stream::new(output, "quarantine", &[]);
+        let sink = &mut |record| Ok(stream.push(&record)?);
+        let answer = access.ask_for_records(Request::Quarantine, sink)?;
+        let Response::Listed(asides) = answer else { return Err(Failure::unexpected().into()) };
+        let asides = serde_json::to_value(asides).map_err(std::io::Error::from)?;
+        stream.end(&[("aside", asides)])?;
+        return Ok(());
+    }
+    let mut count = 0;
+    let answer = access.ask_for_records(Request::Quarantine, &mut |record| {
+        count += 1;
+        Ok(attention::print(output, &record)?)
+    })?;
+    let Response::Listed(asides) = answer else { return Err(Failure::unexpected().into()) };
+    if count == 0 && asides.is_empty() {
+        output.line("nothing is held")?;
+    }
+    for aside in &asides {
+        output::aside(output.writer(), aside)?;
+    }
+    Ok(())
+}

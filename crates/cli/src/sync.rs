@@ -1,0 +1,159 @@
+//! `sync`: once, until everything is exchanged and proven; or for as long as the process lives.
+
+mod watch;
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use fieldkeep_device::{Device, SyncError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::access::Access;
+use crate::args::{Directory, Sync};
+use crate::attention::records;
+use crate::execute::{Contact, note_sync, was_proven};
+use crate::failure::{Code, Failure, Trouble};
+use crate::output::Output;
+use crate::request::{Request, Response};
+use crate::shape::Synced;
+
+pub(crate) fn run(args: &Sync, dir: &Directory, output: &mut Output) -> Result<ExitCode, Trouble> {
+    let directory = dir.path()?;
+    if args.watch {
+        return watch::run(&directory, output);
+    }
+    let mut access = Access::new(&directory)?;
+    let Response::Synced(synced) = access.ask(Request::Sync(args.timeout.as_secs()))? else {
+        return Err(Failure::unexpected().into());
+    };
+    if output.is_json() {
+        output.object("sync", &synced)?;
+    } else {
+        print(output, &synced)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(output: &mut Output, synced: &Synced) -> Result<(), Trouble> {
+    let Synced { sent, received, refused, held, proven } = synced;
+    let segments = if *proven == 1 { "segment" } else { "segments" };
+    output.line(&format!(
+        "sent {sent}, received {received}, held {held}, proven {proven} {segments}"
+    ))?;
+    if *refused > 0 {
+        let text = if *refused == 1 { "1 change was" } else { &format!("{refused} changes were") };
+        output.line(&format!(
+            "{text} not taken by the relay; the data stays on this device, unsaved"
+        ))?;
+    }
+    if *held > 0 {
+        let need = if *held == 1 { "needs" } else { "need" };
+        output.line(&format!("{} {need} attention: fieldkeep attention list", records(*held)))?;
+    }
+    Ok(())
+}
+
+/// Syncs once, here.
+///
+/// # Errors
+/// When not everything was exchanged and proven; nothing is lost.
+pub(crate) fn once(device: &Device, timeout: Duration) -> Result<Synced, Failure> {
+    let before = was_proven(device)?;
+    note_sync(device, &Contact::Begun)?;
+    let report = match until_interrupted(device.sync(timeout)) {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => {
+            let reached = was_reached(&error);
+            let failure = Failure::from(error);
+            note_sync(device, &Contact::Failed { proven: !reached && before, why: &failure })?;
+            return Err(failure);
+        }
+        Err(failure) => return Err(failure),
+    };
+    note_sync(device, &Contact::Proven)?;
+    Ok(Synced {
+        sent: report.sent,
+        received: report.received,
+        refused: report.refused,
+        held: report.held,
+        proven: report.proven,
+    })
+}
+
+/// Whether anything can have been learnt from the relay before the error.
+fn was_reached(error: &SyncError) -> bool {
+    match error {
+        SyncError::Offline(_) | SyncError::NoAddress | SyncError::Bind(_) => false,
+        SyncError::Denied(_)
+        | SyncError::Cut(_)
+        | SyncError::Timeout(..)
+        | SyncError::Integrity(_)
+        | SyncError::Replica(_) => true,
+    }
+}
+
+/// Runs a future to its end, or until the process is told to stop.
+///
+/// # Errors
+/// When it was told, or the runtime cannot be made.
+pub(crate) fn until_interrupted<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let mut stop = Stop::new()?;
+        tokio::select! {
+            result = future => Ok(result),
+            () = stop.asked() => Err(interrupted()),
+        }
+    });
+    // A write that is under way ends by itself; the disk is not waited for long.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+/// The runtime of commands that use the network.
+///
+/// # Errors
+/// When the system gives no threads.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build();
+    runtime
+        .map_err(|error| Failure::new(Code::Failure, format!("no threads: {error}"), "try again"))
+}
+
+/// SIGINT and SIGTERM.
+pub(crate) struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            let refused = |error| Failure::new(Code::Failure, format!("no signals: {error}"), "");
+            signal(kind).map_err(refused)
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// Ends when the process is told to stop.
+    pub(crate) async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn interrupted() -> Failure {
+    let remedy = "what was saved before is safe: run it again";
+    Failure::new(Code::Interrupted, "interrupted", remedy)
+}

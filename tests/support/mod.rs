@@ -1,0 +1,245 @@
+//! An organisation in a temporary directory, over real sockets and real files: a relay, devices,
+//! and members whose every byte the test writes itself.
+//!
+//! Every wait is for something that happens, under a guard that ends a test which would hang.
+//! Each test file uses a part of this.
+#![allow(dead_code)]
+
+pub(crate) mod wire;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fieldkeep_device::{Device, SyncReport, join};
+use fieldkeep_model::{Chain, Grant, KeyPair, MembershipLog, Pos, RecordKey, Ticket};
+use fieldkeep_relay::{Directory, Engine, Relay, admin_key, invite};
+use fieldkeep_replica::{RecordView, Replica, ReplicaError};
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// Longer than anything here takes; what waits longer hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a test waits for.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: waited in vain"),
+    }
+}
+
+/// An organisation with one relay.
+pub(crate) struct Site {
+    root: TempDir,
+    address: SocketAddr,
+    relay: Option<Relay>,
+}
+
+impl Site {
+    /// Founds it, with a catalog, and starts its relay.
+    pub(crate) fn founded(catalog: &str) -> Self {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join("relay");
+        drop(Directory::init(&path, "acme", Some(catalog)).expect("founded"));
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let mut site = Self { root, address, relay: None };
+        site.start();
+        site
+    }
+
+    /// A path within the directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    pub(crate) fn relay(&self) -> &Relay {
+        self.relay.as_ref().expect("the relay runs")
+    }
+
+    /// Where the relay listens, and will again.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts the relay at the address that it had.
+    pub(crate) fn start(&mut self) {
+        let directory = Directory::open(&self.path("relay")).expect("the relay's directory opens");
+        let relay = Relay::serve(directory, self.address).expect("the relay serves");
+        self.address = relay.address();
+        self.relay = Some(relay);
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        if let Some(relay) = self.relay.take() {
+            soon("the relay stops", relay.stop()).await;
+        }
+    }
+
+    /// Asks the relay's engine something.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> T {
+        let handle = self.relay().handle();
+        soon("the relay answers", handle.call(question)).await.expect("the relay lives")
+    }
+
+    /// The relay's log of every segment that has one.
+    pub(crate) async fn log(&self) -> Logs {
+        self.ask(|engine| logs_of(engine.replica())).await
+    }
+
+    /// The relay's view of a record.
+    pub(crate) async fn record(&self, key: &str) -> Option<RecordView> {
+        let key: RecordKey = key.parse().expect("a record's name");
+        self.ask(move |engine| engine.replica().views().record(&key)).await.expect("it reads")
+    }
+
+    pub(crate) async fn members(&self) -> MembershipLog {
+        self.ask(|engine| engine.replica().members().clone()).await
+    }
+
+    /// An invitation as the admin would make it.
+    pub(crate) async fn invited(&self, name: &str, grants: Vec<Grant>, expires_ms: i64) -> Ticket {
+        let admin = fieldkeep_link::KeyFile::open(admin_key(&self.path("relay")));
+        let admin = admin.expect("the admin key").signing();
+        let address = self.address;
+        let name = name.to_owned();
+        self.ask(move |engine| {
+            let secret =
+                blake3::hash(format!("{name} {}", engine.replica().members().len()).as_bytes());
+            let one_time = KeyPair::from_secret(*secret.as_bytes());
+            let members = engine.replica().members();
+            let (entry, mut ticket) = invite(members, &admin, one_time, &name, grants, expires_ms);
+            let base = members.len();
+            engine.replica_mut().append_members(base, &[entry]).expect("the admin signed it");
+            ticket.addresses = vec![address];
+            ticket
+        })
+        .await
+    }
+
+    pub(crate) async fn ticket(&self, name: &str) -> Ticket {
+        self.invited(name, vec![Grant::ALL], i64::MAX).await
+    }
+
+    /// A device that may everything.
+    pub(crate) async fn device(&self, name: &str) -> Device {
+        let ticket = self.ticket(name).await;
+        self.join(&ticket, name).await
+    }
+
+    pub(crate) async fn join(&self, ticket: &Ticket, name: &str) -> Device {
+        let path = self.path(name);
+        soon("joining", join(ticket, &path)).await.expect("the ticket is good");
+        Device::open(&path).expect("it was just made")
+    }
+
+    /// Copies a directory that nobody uses, as a backup would.
+    pub(crate) fn copy(&self, from: &str, to: &str) {
+        let (from, to) = (self.path(from), self.path(to));
+        if to.exists() {
+            std::fs::remove_dir_all(&to).expect("the old one goes");
+        }
+        copy_all(&from, &to);
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("it reads") {
+        let entry = entry.expect("it reads");
+        let kind = entry.file_type().expect("it has a type");
+        if kind.is_dir() {
+            copy_all(&entry.path(), &to.join(entry.file_name()));
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).expect("it copies");
+        }
+    }
+}
+
+/// The length and the chain of each log, by segment.
+pub(crate) type Logs = BTreeMap<String, (Pos, Chain)>;
+
+fn logs_of(replica: &Replica) -> Logs {
+    let rows = replica.segments().values().filter(|row| row.tip > 0);
+    rows.map(|row| (row.address.to_string(), (row.tip, row.chain))).collect()
+}
+
+/// A device's own log of each segment.
+pub(crate) fn logs(device: &Device) -> Logs {
+    let logs = device.with_replica(|replica| Ok::<_, ReplicaError>(logs_of(replica)));
+    logs.expect("it reads")
+}
+
+/// How many changes a log has.
+pub(crate) fn length(logs: &Logs, segment: &str) -> Pos {
+    logs.get(segment).map_or(0, |(length, _)| *length)
+}
+
+pub(crate) fn put(device: &Device, key: &str, fields: Value) {
+    try_put(device, key, &fields).expect("it is saved");
+}
+
+pub(crate) fn try_put(
+    device: &Device,
+    key: &str,
+    fields: &Value,
+) -> Result<fieldkeep_replica::Wrote, fieldkeep_replica::PutError> {
+    let key: RecordKey = key.parse().expect("a record's name");
+    let catalog = device.catalog().expect("the relay sent one");
+    let object = catalog.ty(&key.ty).expect("a type");
+    let edit = object.edit_from_json(fields.as_object().expect("an object")).expect("fields");
+    device.put(&key, &edit)
+}
+
+pub(crate) fn get(device: &Device, key: &str) -> Option<RecordView> {
+    device.get(&key.parse().expect("a record's name")).expect("it reads")
+}
+
+pub(crate) fn fields(device: &Device, key: &str) -> Map<String, Value> {
+    get(device, key).map(|record| record.fields).unwrap_or_default()
+}
+
+/// The word for a record's state.
+pub(crate) fn state(device: &Device, key: &str) -> String {
+    get(device, key).map_or("absent".into(), |record| record.state.word().to_owned())
+}
+
+pub(crate) async fn sync(device: &Device) -> SyncReport {
+    device.sync(PATIENCE).await.expect("the relay is there")
+}
+
+/// A device that stays connected until the returned handle is dropped or stopped.
+pub(crate) struct Connected(JoinHandle<()>);
+
+impl Connected {
+    pub(crate) fn new(device: &Device) -> Self {
+        let device = device.clone();
+        Self(tokio::spawn(async move {
+            let _ = device.stay_connected().await;
+        }))
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Waits until a record has that state on a connected device.
+pub(crate) async fn reaches(device: &Device, key: &str, wanted: &str) {
+    let mut watch = device.watch();
+    let reached = async {
+        while state(device, key) != wanted {
+            watch.recv().await.expect("the device lives");
+        }
+    };
+    let guarded = tokio::time::timeout(PATIENCE, reached).await;
+    assert!(guarded.is_ok(), "{key} is {}, not {wanted}", state(device, key));
+}
