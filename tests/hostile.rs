@@ -3,25 +3,22 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use automerge::transaction::{CommitOptions, Transactable};
 use automerge::{AutoCommit, ObjId, ObjType, ROOT, ReadDoc};
 use fieldkeep_lab::Dice;
-use fieldkeep_lab::anatomy::Anatomy;
-use fieldkeep_lab::generate;
 use fieldkeep_lab::hostile::Stage;
 use fieldkeep_model::header::write_uleb;
 use fieldkeep_model::membership::{Act, CONTEXT, Entry, MemberKeys};
 use fieldkeep_model::{
-    ActorId, ChangeHeader, Epoch, Grant, KeyPair, Seed, SegmentAddress, Signed, SignedHead,
-    TypeName,
+    ActorId, Epoch, Grant, KeyPair, Seed, SegmentAddress, Signed, SignedHead, TypeName,
 };
 use fieldkeep_protocol::frame::{Credit, Frame, Members, Nack, Push};
 use fieldkeep_protocol::{BATCH, Code, Offer, OfferEntry, WINDOW};
 use fieldkeep_store::Log as _;
 use serde_json::json;
+use support::lab::{Renamed, header, vouched};
 use support::wire::{Answer, Raw, application, hello};
 use support::{Connected, Site, fields, get, length, logs, put, reaches, state, sync};
 
@@ -48,10 +45,6 @@ reason = "no outlet has room for 100"
 fn address(ty: &str, scope: &str) -> SegmentAddress {
     let ty = TypeName::new(ty).expect("a name");
     SegmentAddress { ty, scope: scope.into(), buckets: 1, bucket: 0, generation: 0 }
-}
-
-fn header(chunk: &[u8]) -> ChangeHeader {
-    ChangeHeader::parse(chunk).expect("a well-formed change")
 }
 
 /// A site with an honest device that stays connected, and two members that will misbehave.
@@ -85,44 +78,6 @@ impl Town {
         reaches(&self.ben, &key, "valid").await;
         assert_eq!(logs(&self.ben), self.site.log().await, "the logs are the same");
     }
-}
-
-/// The lab's changes as changes of members: actors renamed, hashes computed anew.
-struct Renamed {
-    actors: BTreeMap<Vec<u8>, ActorId>,
-    hashes: BTreeMap<[u8; 32], [u8; 32]>,
-}
-
-impl Renamed {
-    fn new(members: &[&Raw]) -> Self {
-        let actors = (1..).zip(members).map(|(n, raw)| (generate::actor(n).to_vec(), raw.actor()));
-        Self { actors: actors.collect(), hashes: BTreeMap::new() }
-    }
-
-    fn chunk(&mut self, chunk: &[u8]) -> Vec<u8> {
-        let mut body = Anatomy::of(chunk).expect("well-formed but for its meaning");
-        let rename = |actor: &mut Vec<u8>| {
-            if let Some(member) = self.actors.get(actor) {
-                *actor = member.0.to_vec();
-            }
-        };
-        rename(&mut body.actor);
-        body.others.iter_mut().for_each(rename);
-        for dep in &mut body.deps {
-            *dep = self.hashes.get(dep).copied().unwrap_or(*dep);
-        }
-        body.deps.sort_unstable();
-        let renamed = body.chunk();
-        self.hashes.insert(header(chunk).hash.0, header(&renamed).hash.0);
-        renamed
-    }
-}
-
-/// A change and what vouches for it: its author's own signature.
-fn vouched(authors: &[&Raw], segment: &SegmentAddress, chunk: &[u8]) -> Vec<SignedHead> {
-    let Ok(header) = ChangeHeader::parse(chunk) else { return Vec::new() };
-    let author = authors.iter().find(|raw| raw.actor() == header.actor);
-    author.map(|raw| raw.vouch(&segment.id(&raw.org), &header)).into_iter().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +150,7 @@ async fn a_change_needs_a_member_and_a_signature_of_its_author() {
         doc.put(&record, "note", note).expect("it writes");
         committed(&mut doc)
     };
-    let nobody = Raw { seed: Seed([9; 32]), number: 77, ..clone(&town.mallory) };
+    let nobody = Raw { seed: Seed([9; 32]), number: 77, ..town.mallory.clone() };
     let (mallory, mia) = (&town.mallory, &town.mia);
     let own = make(mallory.actor(), "mine");
     let other = make(mia.actor(), "hers, says mallory");
@@ -207,7 +162,7 @@ async fn a_change_needs_a_member_and_a_signature_of_its_author() {
     let elsewhere = mallory.vouch(&address("customer", "").id(&mallory.org), &header(&own));
     let mut later = vouch(mallory, &own);
     later.head.seq = 2;
-    let foreign = Raw { org: fieldkeep_model::OrgId([7; 16]), ..clone(mallory) };
+    let foreign = Raw { org: fieldkeep_model::OrgId([7; 16]), ..mallory.clone() };
     let mut wire = mallory.following().await;
     for (name, chunk, heads, code) in [
         ("an actor that no member has", &unknown, vec![vouch(&nobody, &unknown)], "unknown-author"),
@@ -241,11 +196,6 @@ async fn a_change_needs_a_member_and_a_signature_of_its_author() {
     let answer = wire.answer(mallory.push(&segment, &[&other], vec![vouch(mia, &other)])).await;
     assert_eq!(answer, Answer::Taken);
     town.goes_on("ann").await;
-}
-
-fn clone(raw: &Raw) -> Raw {
-    let Raw { seed, org, relay, address, number } = raw;
-    Raw { seed: Seed(seed.0), org: *org, relay: *relay, address: *address, number: *number }
 }
 
 /// What was written since the last time, as a change.
@@ -389,7 +339,7 @@ async fn a_deflate_bomb_is_refused_and_the_session_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_no_member_may_join_and_nothing_else() {
     let town = Town::peopled().await;
-    let stranger = Raw { seed: Seed([55; 32]), ..clone(&town.mallory) };
+    let stranger = Raw { seed: Seed([55; 32]), ..town.mallory.clone() };
     let offer = Frame::Offer(Offer::new(Epoch::default(), 1, [0; 16], &[]));
     let push = Frame::Push(stranger.push(&address("order", ""), &[], Vec::new()));
     let members = Frame::Members(Members { base: 0, entries: Vec::new() });

@@ -37,7 +37,7 @@ fn expected(cell: &str, kind: As) -> Value {
         As::Text => json!(cell),
         As::Int => json!(cell.parse::<i64>().expect("a whole number")),
         As::Double => json!(cell.parse::<f64>().expect("a number")),
-        As::Boolean => json!(cell.to_ascii_lowercase() == "true"),
+        As::Boolean => json!(cell.eq_ignore_ascii_case("true")),
     }
 }
 

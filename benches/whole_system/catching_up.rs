@@ -11,7 +11,7 @@ use fieldkeep_lab::proxy::Proxy;
 use fieldkeep_link::{Endpoint, Limits};
 use fieldkeep_model::{Grant, SegmentAddress};
 use fieldkeep_protocol::BATCH;
-use fieldkeep_protocol::frame::{Delta, Frame, SegmentRef};
+use fieldkeep_protocol::frame::{Delta, Frame, SegmentRef, Verdicts};
 use fieldkeep_protocol::FrameBuffer;
 use fieldkeep_replica::{Follow, Item, Replica, ReplicaError};
 
@@ -69,16 +69,18 @@ fn sync(camp: &Camp, device: &Device) -> SyncReport {
     camp.runtime.block_on(device.sync(PATIENCE)).expect("it is proven equal")
 }
 
-/// Writes what a relay would send of its log to a file, as frames.
+/// Writes what a relay would send of each segment to a file, as frames: its log, then how it was
+/// judged.
 fn save_packs(writers: &mut Writers, path: &Path) {
     let mut file = BufWriter::new(File::create(path).expect("a file"));
     let replica = &mut writers.replica;
+    let mut save = |frame: Frame| file.write_all(&frame.encode()).expect("the disk takes it");
     for (id, row) in replica.segments() {
         let mut first = 1;
         while let Some(stretch) = replica.stretch(id, first, BATCH, |_, _| false).expect("it reads") {
             let chunks: Vec<&[u8]> = stretch.chunks.iter().map(Vec::as_slice).collect();
             let batch = stretch.pack.clone().unwrap_or_else(|| batch::encode(&chunks, 3));
-            let delta = Delta {
+            save(Frame::Delta(Delta {
                 segment: SegmentRef { id: *id, address: Some(row.address.clone()) },
                 first,
                 runs: Vec::new(),
@@ -86,18 +88,23 @@ fn save_packs(writers: &mut Writers, path: &Path) {
                 heads: stretch.heads,
                 chain: stretch.chain,
                 epoch: replica.epoch(),
-            };
+            }));
             first = stretch.last + 1;
-            file.write_all(&Frame::Delta(delta).encode()).expect("the disk takes it");
         }
+        let judged = replica.judged_block(id).expect("it reads").into_iter().collect();
+        let relay = replica.me().number;
+        save(Frame::Verdicts(Verdicts { segment: *id, relay, blocks: judged, openings: Vec::new() }));
     }
+    drop(save);
     file.flush().expect("the disk takes it");
 }
 
-/// The floor: takes packs over from a file, merges and projects them, and checks every row.
+/// The floor: takes segments over from a file, merges and projects them, and checks every row. Each
+/// is durable before the next.
 fn read_packs(device: &Device, path: &Path) {
     let mut file = BufReader::new(File::open(path).expect("a file"));
     let (mut frames, mut bytes) = (FrameBuffer::default(), vec![0; 64 * 1024]);
+    let mut stretches = Vec::new();
     loop {
         let length = file.read(&mut bytes).expect("it reads");
         if length == 0 {
@@ -105,20 +112,36 @@ fn read_packs(device: &Device, path: &Path) {
         }
         frames.push(&bytes[..length]);
         while let Some(frame) = frames.next(fieldkeep_protocol::FRAME_MAX).expect("frames") {
-            let Frame::Delta(delta) = frame else { panic!("only stretches were written") };
-            device.with_replica(|replica| take_over(replica, delta)).expect("it is sound");
+            match frame {
+                Frame::Delta(delta) => stretches.push(delta),
+                Frame::Verdicts(verdicts) => {
+                    let stretches = std::mem::take(&mut stretches);
+                    device
+                        .with_replica(|replica| take_segment(replica, stretches, &verdicts))
+                        .expect("it is sound");
+                }
+                other => panic!("nobody wrote a {} here", other.name()),
+            }
         }
     }
-    let behind = device.with_replica(|replica| Ok::<_, ReplicaError>(replica.behind()));
-    for id in behind.expect("it answers") {
-        device
-            .with_replica(|replica| {
-                replica.materialise(&id, usize::MAX)?;
-                assert_eq!(replica.verify(&id)?, None, "what was written can be read");
-                Ok::<_, ReplicaError>(())
-            })
-            .expect("what passed the gate merges");
+}
+
+fn take_segment(
+    replica: &mut Replica,
+    stretches: Vec<Delta>,
+    verdicts: &Verdicts,
+) -> Result<(), ReplicaError> {
+    let id = verdicts.segment;
+    for stretch in stretches {
+        take_over(replica, stretch)?;
     }
+    for block in &verdicts.blocks {
+        let taken = replica.take_verdicts(&id, verdicts.relay, block, &verdicts.openings);
+        taken.expect("the relay signed them");
+    }
+    replica.materialise(&id, usize::MAX)?;
+    assert_eq!(replica.verify(&id)?, None, "what was written can be read");
+    Ok(())
 }
 
 fn take_over(replica: &mut Replica, delta: Delta) -> Result<(), ReplicaError> {

@@ -5,6 +5,7 @@
 //! Each test file uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod lab;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
@@ -14,9 +15,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fieldkeep_device::{Device, SyncReport, join};
-use fieldkeep_model::{Chain, Grant, KeyPair, MembershipLog, Pos, RecordKey, Ticket};
-use fieldkeep_relay::{Directory, Engine, Relay, admin_key, invite};
+use fieldkeep_model::{Chain, Grant, KeyPair, MembershipLog, Pos, RecordKey, Ticket, TypeName};
+use fieldkeep_relay::{Directory, Engine, Relay, ServeError, admin_key, invite};
 use fieldkeep_replica::{RecordView, Replica, ReplicaError};
+use fieldkeep_store::Page;
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -65,12 +67,30 @@ impl Site {
         self.address
     }
 
-    /// Starts the relay at the address that it had.
-    pub(crate) fn start(&mut self) {
+    fn start(&mut self) {
+        self.try_start().expect("the relay serves");
+    }
+
+    fn try_start(&mut self) -> Result<(), ServeError> {
         let directory = Directory::open(&self.path("relay")).expect("the relay's directory opens");
-        let relay = Relay::serve(directory, self.address).expect("the relay serves");
+        let relay = Relay::serve(directory, self.address)?;
         self.address = relay.address();
         self.relay = Some(relay);
+        Ok(())
+    }
+
+    /// Starts the relay at the address that it had, once the system has given it back.
+    pub(crate) async fn start_again(&mut self) {
+        let started = async {
+            loop {
+                match self.try_start() {
+                    Ok(()) => return,
+                    Err(ServeError::Bind(_)) => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        soon("the relay serves again", started).await;
     }
 
     pub(crate) async fn stop(&mut self) {
@@ -242,4 +262,51 @@ pub(crate) async fn reaches(device: &Device, key: &str, wanted: &str) {
     };
     let guarded = tokio::time::timeout(PATIENCE, reached).await;
     assert!(guarded.is_ok(), "{key} is {}, not {wanted}", state(device, key));
+}
+
+/// Every record of a type, by id: its fields and the word for its state.
+pub(crate) type Content = BTreeMap<String, (Map<String, Value>, String)>;
+
+fn content_of(records: Vec<RecordView>) -> Content {
+    let content = records
+        .into_iter()
+        .map(|record| (record.key.id.to_string(), (record.fields, record.state.word().to_owned())));
+    content.collect()
+}
+
+fn everything() -> Page {
+    Page { after: None, limit: 10_000, deleted: true }
+}
+
+pub(crate) fn content(device: &Device, ty: &str) -> Content {
+    let ty = TypeName::new(ty).expect("a name");
+    content_of(device.list(&ty, &everything()).expect("it reads"))
+}
+
+impl Site {
+    /// What the relay has of a type.
+    pub(crate) async fn content(&self, ty: &str) -> Content {
+        let ty = TypeName::new(ty).expect("a name");
+        let listed = self.ask(move |engine| engine.replica().views().list(&ty, &everything()));
+        content_of(listed.await.expect("it reads"))
+    }
+
+    /// Syncs every device until all have had what the others sent, and checks that all replicas
+    /// read the same and that nothing is unsaved.
+    pub(crate) async fn converges(&self, devices: &[&Device], types: &[&str]) {
+        for _ in 0..2 {
+            for device in devices {
+                sync(device).await;
+            }
+        }
+        for ty in types {
+            let at_relay = self.content(ty).await;
+            for device in devices {
+                assert_eq!(content(device, ty), at_relay, "{}'s {ty}", device.name());
+                let ty = TypeName::new(*ty).expect("a name");
+                let unsaved = device.counts(&ty).expect("it reads").unsaved;
+                assert_eq!(unsaved, 0, "{}'s unsaved {ty}", device.name());
+            }
+        }
+    }
 }

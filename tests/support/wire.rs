@@ -127,6 +127,13 @@ pub(crate) struct Raw {
     pub(crate) number: u64,
 }
 
+impl Clone for Raw {
+    fn clone(&self) -> Self {
+        let Self { ref seed, org, relay, address, number } = *self;
+        Self { seed: Seed(seed.0), org, relay, address, number }
+    }
+}
+
 /// The first message of a device that knows nothing.
 pub(crate) fn hello(org: OrgId) -> Hello {
     Hello {

@@ -37,6 +37,10 @@ pub struct Subject<'a> {
 pub trait Surroundings {
     /// The record that a reference leads to.
     fn referent(&self, ty: &TypeName, id: &RecordId) -> Referent;
+    /// The same without its fields, which no rule looks into: often cheaper to tell.
+    fn presence(&self, ty: &TypeName, id: &RecordId) -> Referent {
+        self.referent(ty, id)
+    }
     /// Every record of the type whose unique field has this value, deleted ones left out. The
     /// subject itself may be among them.
     fn holders(&self, ty: &TypeName, field: &str, value: &str) -> Vec<Holder>;
@@ -207,7 +211,12 @@ impl Sitting<'_> {
     fn references(&mut self) -> Seen {
         let mut seen = Seen::default();
         for reference in self.ty.references(self.subject.fields) {
-            let referent = self.world.referent(&reference.ty, &reference.id);
+            let looked_into = self.ty.rules.iter().any(|rule| rule.refs.contains(&reference.field));
+            let referent = if looked_into {
+                self.world.referent(&reference.ty, &reference.id)
+            } else {
+                self.world.presence(&reference.ty, &reference.id)
+            };
             self.reference(reference, referent, &mut seen);
         }
         seen

@@ -170,7 +170,8 @@ mod tests {
 
     fn played(catalog: &str) -> Story {
         let root = tempfile::tempdir().expect("a directory");
-        let play = story::play(root.path(), catalog, &mut |_| Ok(()));
+        let mut quiet = |_: &Chapter| Ok(());
+        let play = story::play(root.path(), catalog, &mut quiet);
         until_interrupted(play).expect("nobody interrupts").expect("the day ends well")
     }
 
@@ -230,7 +231,8 @@ mod tests {
     #[test]
     fn a_catalog_that_does_not_parse_tells_no_story() {
         let root = tempfile::tempdir().expect("a directory");
-        let play = story::play(root.path(), "catalog = 1\nrules = []", &mut |_| Ok(()));
+        let mut quiet = |_: &Chapter| Ok(());
+        let play = story::play(root.path(), "catalog = 1\nrules = []", &mut quiet);
         let trouble =
             until_interrupted(play).expect("nobody interrupts").expect_err("no rules key");
         assert!(trouble.to_string().contains("rules"), "{trouble}");

@@ -13,7 +13,7 @@ use fieldkeep_model::{Pos, RecordKey, SegmentId};
 use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Stats};
 use fieldkeep_protocol::{Code, Offer, OfferEntry, Phase, Role, Session};
 use fieldkeep_replica::{Integrity, Replica, ReplicaError};
-use fieldkeep_store::Log as _;
+use fieldkeep_store::{Log as _, SegmentRow};
 
 /// What happens to the engine.
 #[derive(Clone, Debug)]
@@ -142,6 +142,12 @@ impl Engine {
     pub fn progress(&self) -> Result<Progress, ReplicaError> {
         let mut progress = self.progress.clone();
         progress.open = self.open.len() as u64;
+        if progress.offered {
+            let proven = |(id, row): &(&SegmentId, &SegmentRow)| {
+                row.cursor.pos > 0 && !self.open.contains_key(*id)
+            };
+            progress.proven = self.replica.segments().iter().filter(proven).count() as u64;
+        }
         for row in self.replica.segments().values() {
             for change in self.replica.store().outgoing(row.sid)? {
                 match change.refused {

@@ -244,6 +244,11 @@ impl Device {
                     return Ok(Ended::Complete);
                 }
                 Standing::Failed => {
+                    // The relay is told why.
+                    while let Ok(output) = outgoing.try_recv() {
+                        send(&mut backlog, output);
+                    }
+                    finish(backlog, receiver).await;
                     return Ok(Ended::Closed("this device ended the session".into()));
                 }
             }

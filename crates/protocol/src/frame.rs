@@ -1,6 +1,7 @@
 //! Frames: `type, length, body`, where type and length are LEB128 numbers and the body is a CBOR
-//! map with integer keys, so that fields can be added. Unknown even types are skipped, unknown odd
-//! ones end the session.
+//! array in the order of the field numbers. Fields are added at its end and must be optional: a
+//! reader passes over those that it does not know, and takes absent ones for none. That is a byte a
+//! field less than a map. Unknown even types are skipped, unknown odd ones end the session.
 
 use fieldkeep_model::{
     ActorId, ChangeHash, Epoch, OrgId, Pos, RecordKey, SegmentAddress, SegmentId, Seq, Signed,

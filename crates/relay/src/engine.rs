@@ -180,6 +180,22 @@ impl Engine {
         Ok(true)
     }
 
+    /// Compresses one pack harder, for when nothing else is to be done. Returns whether there was
+    /// one.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn polish(&mut self) -> Result<bool, ReplicaError> {
+        let ids: Vec<SegmentId> = self.replica.segments().keys().copied().collect();
+        for id in ids {
+            if self.replica.recompress(&id)? {
+                self.replica.commit()?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Judges records again as they stand; a commit must follow.
     ///
     /// # Errors

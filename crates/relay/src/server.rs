@@ -21,6 +21,8 @@ const WAITING: usize = 1_024;
 const GROUP: usize = 4_096;
 /// What may wait to be sent to one peer before it counts as lost.
 const BACKLOG: usize = 8 * 1024 * 1024;
+/// After so long without an input packs are compressed harder, one at a time.
+const QUIET: Duration = Duration::from_secs(5);
 /// How long a peer may take to introduce itself.
 const HELLO: Duration = Duration::from_secs(3);
 
@@ -101,8 +103,9 @@ impl Relay {
         engine.replica_mut().store_mut().set("address", address.to_string().as_bytes())?;
         engine.commit()?;
         let (messages, inbox) = mpsc::channel(WAITING);
+        let runtime = tokio::runtime::Handle::current();
         let thread = std::thread::Builder::new().name("relay-engine".into()).spawn(move || {
-            run(engine, inbox, &home);
+            run(engine, inbox, &home, &runtime);
         });
         let thread = thread.map_err(|error| StoreError::Disk(error.to_string()))?;
         let accepting = tokio::spawn(accept(Arc::clone(&endpoint), messages.clone()));
@@ -142,14 +145,32 @@ fn now() -> i64 {
 
 /// The engine's thread: everything that waits goes into one commit, then what it let out leaves,
 /// then a slice of judging if nothing else waits.
-fn run(mut engine: Engine, mut inbox: mpsc::Receiver<Message>, _home: &Home) {
+fn run(
+    mut engine: Engine,
+    mut inbox: mpsc::Receiver<Message>,
+    _home: &Home,
+    runtime: &tokio::runtime::Handle,
+) {
     let mut peers: HashMap<ConnectionId, mpsc::UnboundedSender<Output>> = HashMap::new();
-    let mut idle = false;
+    let (mut idle, mut polished) = (false, false);
     loop {
-        let first = if idle { inbox.blocking_recv() } else { inbox.try_recv().ok() };
+        let first = if idle && polished {
+            inbox.blocking_recv()
+        } else if idle {
+            match runtime.block_on(async { tokio::time::timeout(QUIET, inbox.recv()).await }) {
+                Ok(message) => message,
+                Err(_) => {
+                    polished = !engine.polish().unwrap_or_else(|error| stop(&error));
+                    continue;
+                }
+            }
+        } else {
+            inbox.try_recv().ok()
+        };
         if idle && first.is_none() {
             break;
         }
+        polished = false;
         let mut next = first;
         let mut taken = 0;
         while let Some(message) = next.take() {

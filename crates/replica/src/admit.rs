@@ -125,13 +125,17 @@ impl Replica {
         if result.is_err() {
             // The index has noted changes that were not kept: it is read again when it is needed.
             self.cache.evict(id);
+            self.behind.remove(id);
             match before {
-                Some(row) => self.segments.insert(*id, row),
+                Some(row) => {
+                    self.behind.extend((row.done < row.tip && !row.damaged).then_some(*id));
+                    self.segments.insert(*id, row);
+                }
                 None => {
                     self.dirty.remove(id);
-                    self.segments.remove(id)
+                    self.segments.remove(id);
                 }
-            };
+            }
         }
         result
     }

@@ -12,7 +12,7 @@ use fieldkeep_model::{
     ChangeHash, Culprit, Pos, Outcome, Reason, RecordId, RecordKey, SegmentId, Signed, TypeName, Verdict,
     VerdictBlock,
 };
-use fieldkeep_store::{BlockRow, RecordRow, Records as _, SegmentRow, Store, Verdicts as _};
+use fieldkeep_store::{BlockRow, RecordRow, Records as _, Store, Verdicts as _};
 use serde_json::{Map, Value};
 
 use crate::identity::Role;
@@ -30,16 +30,10 @@ pub(crate) struct Subject {
 /// The other records, as a judge sees them.
 struct World<'a> {
     store: &'a Store,
-    segments: &'a BTreeMap<SegmentId, SegmentRow>,
+    /// The id of a segment by its number.
+    segment: &'a dyn Fn(i64) -> SegmentId,
     /// Types of which this replica holds only some scopes.
     partial: &'a dyn Fn(&TypeName) -> bool,
-}
-
-impl World<'_> {
-    fn segment(&self, sid: i64) -> SegmentId {
-        let row = self.segments.values().find(|row| row.sid == sid);
-        row.map_or(SegmentId([0; 16]), |row| row.id)
-    }
 }
 
 impl Surroundings for World<'_> {
@@ -51,8 +45,21 @@ impl Surroundings for World<'_> {
             Some(row) if row.deleted => Referent::Deleted,
             Some(row) => Referent::Present {
                 held: row.state == State::Judged(Outcome::Held),
-                segment: self.segment(row.sid),
+                segment: (self.segment)(row.sid),
                 fields: fields_of(&row.json),
+            },
+        }
+    }
+
+    fn presence(&self, ty: &TypeName, id: &RecordId) -> Referent {
+        match self.store.presence(ty, id).unwrap_or_default() {
+            None if (self.partial)(ty) => Referent::Elsewhere,
+            None => Referent::Absent,
+            Some((_, true, _)) => Referent::Deleted,
+            Some((sid, false, state)) => Referent::Present {
+                held: state == State::Judged(Outcome::Held),
+                segment: (self.segment)(sid),
+                fields: Map::new(),
             },
         }
     }
@@ -60,7 +67,7 @@ impl Surroundings for World<'_> {
     fn holders(&self, ty: &TypeName, field: &str, value: &str) -> Vec<Holder> {
         let claimants = self.store.claimants(ty, field, value).unwrap_or_default();
         let holders = claimants.into_iter();
-        holders.map(|(sid, id)| Holder { id, segment: self.segment(sid) }).collect()
+        holders.map(|(sid, id)| Holder { id, segment: (self.segment)(sid) }).collect()
     }
 }
 
@@ -75,7 +82,8 @@ impl Replica {
     fn judge(&self, catalog: &Catalog, subject: &Subject) -> Judgement {
         let address = &self.row(&subject.segment).address;
         let partial = |ty: &TypeName| self.holds_in_part(ty);
-        let world = World { store: &self.store, segments: &self.segments, partial: &partial };
+        let segment = |sid| self.segment_of(sid).map_or(SegmentId([0; 16]), |row| row.id);
+        let world = World { store: &self.store, segment: &segment, partial: &partial };
         let previous = last_valid_fields(subject);
         catalog.judge(
             &fieldkeep_catalog::Subject {
@@ -394,17 +402,19 @@ impl Replica {
     }
 
     /// Sets the state of projected records on a device: the relay's verdict where it judged this
-    /// content, a forecast elsewhere.
+    /// content, a forecast elsewhere. Returns their rows.
     pub(crate) fn forecast_all(
         &mut self,
         subjects: Vec<Subject>,
-    ) -> Result<Vec<SegmentId>, ReplicaError> {
+    ) -> Result<Vec<RecordRow>, ReplicaError> {
         let dependants = self.dependants(&subjects)?;
         let dependants = dependants.into_iter().filter(|s| matches!(s.row.state, State::Forecast(_)));
-        for subject in subjects.into_iter().chain(dependants) {
-            self.forecast(subject)?;
+        let rows = subjects.into_iter().map(|subject| self.forecast(subject));
+        let rows = rows.collect::<Result<_, _>>()?;
+        for dependant in dependants {
+            self.forecast(dependant)?;
         }
-        Ok(Vec::new())
+        Ok(rows)
     }
 
     /// Sets one record's state on a device, and returns its row.

@@ -95,7 +95,10 @@ impl Replica {
         }
         let judged = match self.me.role {
             Role::Relay => self.issue_verdicts(id, subjects)?,
-            Role::Device => self.forecast_all(subjects)?,
+            Role::Device => {
+                self.forecast_all(subjects)?;
+                Vec::new()
+            }
         };
         self.save_snapshot_if_due(id)?;
         let records = touched.into_keys().collect();

@@ -7,7 +7,7 @@ use fieldkeep_model::{
     ActorId, Chain, ChangeHash, Epoch, Outcome, Pos, RecordId, SegmentAddress, SegmentId, Seq,
     Signed, SignedHead, Verdict, VerdictBlock, VersionVector,
 };
-use fieldkeep_store::{BlockRow, Log as _, Outgoing, Records as _, StoreError};
+use fieldkeep_store::{BlockRow, Cursor, Log as _, Outgoing, Records as _, StoreError};
 
 use crate::admit::{AdmitError, Batch, Origin, Refused, refused};
 use crate::judging::unchanged;
@@ -127,14 +127,16 @@ impl Replica {
                 }
                 Item::Sent => {
                     let (chunk, header) = sent.next().ok_or(FollowError::Unchained)?;
-                    self.take_over(id, chunk, header, cursor.pos)?;
+                    self.take_over(id, chunk, header, &cursor)?;
                     (header.hash, header.deps.clone())
                 }
             };
             chain = chain.extend(&hash);
             advance(&mut cursor.heads, hash, &deps);
         }
-        if chain != follow.chain || sent.next().is_some() {
+        // No change is in a log twice, and this replica holds them all.
+        let repeats = cursor.pos > self.row(id).tip;
+        if chain != follow.chain || sent.next().is_some() || repeats {
             return Err(FollowError::Unchained);
         }
         cursor.epoch = follow.epoch;
@@ -148,14 +150,17 @@ impl Replica {
         id: &SegmentId,
         chunk: &[u8],
         header: &fieldkeep_model::ChangeHeader,
-        pos: Pos,
+        cursor: &Cursor,
     ) -> Result<(), FollowError> {
         let history = &self.load(id)?.history;
         if history.contains(&header.hash) {
             return Ok(());
         }
-        if history.hash_of(&header.actor, header.seq).is_some() {
-            return Err(FollowError::Fork(header.actor, header.seq));
+        if let Some(held) = history.hash_of(&header.actor, header.seq) {
+            // One log has one branch: both would be a lie, not a fork.
+            let lie = history.covers(&cursor.heads, &held);
+            let fork = FollowError::Fork(header.actor, header.seq);
+            return Err(if lie { FollowError::Unchained } else { fork });
         }
         let admitted = match history.check(chunk) {
             Ok(admitted) => admitted,
@@ -164,7 +169,7 @@ impl Replica {
             }
             Err(refusal) => return Err(refused(header, &refusal).into()),
         };
-        self.append(id, chunk, &admitted, Origin::Log(pos))?;
+        self.append(id, chunk, &admitted, Origin::Log(cursor.pos))?;
         Ok(())
     }
 

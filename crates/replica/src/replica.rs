@@ -73,6 +73,9 @@ pub struct Replica {
     pub(crate) members: MembershipLog,
     pub(crate) published: Option<Published>,
     pub(crate) segments: BTreeMap<SegmentId, SegmentRow>,
+    /// The ids of segments by their numbers in the store. May hold more than there are: one that
+    /// was undone is passed over.
+    numbers: BTreeMap<i64, SegmentId>,
     pub(crate) dirty: BTreeSet<SegmentId>,
     /// Segments with log entries that are not materialised.
     pub(crate) behind: BTreeSet<SegmentId>,
@@ -106,6 +109,7 @@ impl Replica {
             me,
             members,
             published,
+            numbers: rows.iter().map(|row| (row.sid, row.id)).collect(),
             segments: rows.into_iter().map(|row| (row.id, row)).collect(),
             dirty: BTreeSet::new(),
             behind,
@@ -333,6 +337,7 @@ impl Replica {
         let id = address.id(&self.org());
         if !self.segments.contains_key(&id) {
             let row = self.store.create_segment(id, address.clone())?;
+            self.numbers.insert(row.sid, id);
             self.segments.insert(id, row);
         }
         Ok(id)
@@ -348,7 +353,7 @@ impl Replica {
     }
 
     pub(crate) fn segment_of(&self, sid: i64) -> Option<&SegmentRow> {
-        self.segments.values().find(|row| row.sid == sid)
+        self.segments.get(self.numbers.get(&sid)?).filter(|row| row.sid == sid)
     }
 
     /// A block of the verdict log, for the shells that send it on.

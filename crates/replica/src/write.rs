@@ -181,8 +181,8 @@ impl Replica {
         let log_pos = if device { 0 } else { pos };
         let subject = self.project_as(id, &key.id, record, log_pos, u64::from(device))?;
         if device {
-            let row = self.forecast_all(vec![subject]).map(|_| self.store.record(sid, &key.id));
-            return Ok(row??.expect("just saved"));
+            let mut rows = self.forecast_all(vec![subject])?;
+            return Ok(rows.pop().expect("one subject, one row"));
         }
         self.issue_verdicts(id, vec![subject])?;
         Ok(self.store.record(sid, &key.id)?.expect("just saved"))

@@ -1,8 +1,10 @@
 //! The projection: what applications read, and the indexes that judging needs.
 
+use std::collections::BTreeSet;
+
 use fieldkeep_model::status::State;
 use fieldkeep_model::{Pos, RecordHash, RecordId, TypeName};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::error::damaged;
 use crate::{Queries, Reader, Result, Store, StoreError};
@@ -117,7 +119,7 @@ impl Store {
         unique: &[(String, String)],
     ) -> Result<()> {
         let connection = self.write()?;
-        if known && indexed(connection, rid)? == (sorted(references), sorted(unique)) {
+        if known && is_indexed(connection, rid, references, unique)? {
             return Ok(());
         }
         if known {
@@ -329,7 +331,7 @@ pub trait Records: Queries {
         let mut query = self.connection().prepare_cached(
             "SELECT o.key >> 40, o.records FROM outbox o JOIN segment s ON s.sid = o.key >> 40 WHERE s.ty = ?",
         )?;
-        let mut records = std::collections::BTreeSet::new();
+        let mut records = BTreeSet::new();
         let mut rows = query.query([ty.as_str()])?;
         while let Some(row) = rows.next()? {
             let (sid, ids): (i64, String) = (row.get(0)?, row.get(1)?);
@@ -408,10 +410,29 @@ pub trait Records: Queries {
 impl Records for Store {}
 impl Records for Reader {}
 
-/// What a record is known to refer to and to claim, ascending and each once.
-type Indexed = (BTreeSet<(String, String, String)>, BTreeSet<(String, String)>);
+/// Whether the indexes say already what a record refers to and claims. To look is much cheaper than
+/// to write the same again.
+fn is_indexed(
+    connection: &Connection,
+    rid: i64,
+    references: &[(String, TypeName, RecordId)],
+    unique: &[(String, String)],
+) -> Result<bool> {
+    let mut query =
+        connection.prepare_cached("SELECT field, ty, id FROM reference WHERE rid = ?")?;
+    let rows = query.query_map([rid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let held: BTreeSet<(String, String, String)> = rows.collect::<rusqlite::Result<_>>()?;
+    let wanted = references.iter();
+    let wanted = wanted.map(|(field, ty, id)| (field.clone(), ty.to_string(), id.to_string()));
+    if held != wanted.collect() {
+        return Ok(false);
+    }
+    let mut query = connection.prepare_cached("SELECT field, value FROM uniqueness WHERE rid = ?")?;
+    let rows = query.query_map([rid], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let held: BTreeSet<(String, String)> = rows.collect::<rusqlite::Result<_>>()?;
+    Ok(held == unique.iter().cloned().collect())
+}
 
-XX
 fn dependants(
     query: &mut rusqlite::CachedStatement<'_>,
     params: impl rusqlite::Params,

@@ -24,14 +24,7 @@ impl Engine {
         }
         self.progress.offered = true;
         self.forget_told_wishes()?;
-        self.progress.proven +=
-            self.replica.segments().values().filter(|row| row.cursor.pos > 0).count() as u64
-                - self.open.keys().filter(|id| self.holds_log(id)).count() as u64;
         Ok(())
-    }
-
-    fn holds_log(&self, id: &SegmentId) -> bool {
-        self.replica.segment(id).is_some_and(|row| row.cursor.pos > 0)
     }
 
     fn answer(&mut self, answer: OfferAnswer) -> Result<(), ReplicaError> {
@@ -204,7 +197,7 @@ impl Engine {
         };
         match wrong {
             None => {
-                self.progress.proven += u64::from(self.open.remove(&id).is_some());
+                self.open.remove(&id);
             }
             Some(wrong) => {
                 tracing::error!(%wrong, "the proof is not equal");

@@ -1,0 +1,229 @@
+//! Golden bytes of the formats in `docs/format.md`: what is on disks and wires cannot be changed.
+//!
+//! A difference here is a format that changed. `FIELDKEEP_WRITE_GOLDEN=1` writes the file anew, for
+//! a format that was added.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use fieldkeep_documents::batch;
+use fieldkeep_documents::{Document, document::Author};
+use fieldkeep_model::membership::{Act, MemberKeys};
+use fieldkeep_model::verdict::{self, Arg, ArgValue, LastValid, Opening};
+use fieldkeep_model::{
+    ActorId, CatalogHash, Chain, ChangeHash, Culprit, Edit, Epoch, Grant, Head, KeyPair,
+    MembershipLog, OrgId, Outcome, Reason, RecordEdit, RecordHash, RecordId, Scalar, Seed,
+    SegmentAddress, SegmentId, Signed, SignedHead, Ticket, TypeName, Verdict, VerdictBlock,
+};
+use fieldkeep_protocol::{Offer, OfferEntry, root};
+
+/// The formats by name, in hexadecimal.
+struct Golden(String);
+
+impl Golden {
+    fn add(&mut self, name: &str, bytes: &[u8]) {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(self.0, "{name} {hex}").expect("writing into memory cannot fail");
+    }
+}
+
+fn keys() -> KeyPair {
+    Seed([1; 32]).signing()
+}
+
+fn actor() -> ActorId {
+    ActorId::new(3, 0x0001_0002, &keys().public())
+}
+
+fn address() -> SegmentAddress {
+    let ty = TypeName::new("order").expect("a name");
+    SegmentAddress { ty, scope: "north".into(), buckets: 4, bucket: 2, generation: 0 }
+}
+
+fn epoch() -> Epoch {
+    Epoch { counter: 2, salt: [9; 8] }
+}
+
+/// The bytes of a statement, as it is signed.
+macro_rules! cbor {
+    ($statement:expr) => {
+        Signed::new("golden", &$statement, &keys()).bytes
+    };
+}
+
+/// Ids and digests.
+fn ids(golden: &mut Golden) {
+    let org = OrgId([7; 16]);
+    golden.add("actor", actor().as_bytes());
+    golden.add("segment", address().id(&org).as_bytes());
+    golden.add("chain", Chain::START.extend(&ChangeHash([5; 32])).as_bytes());
+    golden.add("catalog", CatalogHash::of("catalog = 1\n").as_bytes());
+    golden.add("record", RecordHash::of(r#"{"name":"Kiosk"}"#).as_bytes());
+    let bucket = RecordId::new("o1").expect("an id").bucket(256);
+    golden.add("bucket", &bucket.to_be_bytes());
+    golden.add("epoch", &cbor!(epoch()));
+    golden.add("tls-key", Seed([1; 32]).tls().public().as_bytes());
+    golden.add("signing-key", keys().public().as_bytes());
+}
+
+/// Statements and their signatures.
+fn statements(golden: &mut Golden) {
+    let org = OrgId([7; 16]);
+    let segment = address().id(&org);
+    let head = Head { actor: actor(), seq: 4, hash: ChangeHash([5; 32]) };
+    let signed = SignedHead::new(&org, &segment, head, &keys());
+    golden.add("signed-head", &cbor!(signed));
+    let log = membership();
+    for (number, entry) in log.since(0).iter().enumerate() {
+        golden.add(&format!("membership-{number}"), &cbor!(entry));
+    }
+    golden.add("organisation", log.org().as_bytes());
+    let block = block(org, segment);
+    golden.add("verdicts", &cbor!(Signed::new(verdict::CONTEXT, &block, &keys())));
+    golden.add("opening", &cbor!(opening(segment)));
+    golden.add("seal", &opening(segment).seal());
+    let ticket = Ticket {
+        org,
+        relay: Seed([2; 32]).tls().public(),
+        addresses: vec!["127.0.0.1:7440".parse().expect("an address")],
+        invite: 2,
+        key: keys(),
+    };
+    golden.add("ticket", ticket.to_string().as_bytes());
+}
+
+fn membership() -> MembershipLog {
+    let admin = keys();
+    let mut log = MembershipLog::found("acme", &admin, [3; 16]);
+    let relay = Act::Relay { keys: MemberKeys::of(&Seed([2; 32])), name: "relay".into() };
+    log.append(log.sign(relay, &admin)).expect("the admin signed it");
+    let one_time = Seed([4; 32]).signing();
+    let scoped = Grant { ty: TypeName::new("order").ok(), scope: Some("north".into()) };
+    let act = Act::Invite {
+        key: one_time.public(),
+        name: "ann".into(),
+        grants: vec![Grant::ALL, scoped],
+        expires_ms: 1_700_000_000_000,
+    };
+    log.append(log.sign(act, &admin)).expect("the admin signed it");
+    let join = Act::Join { invite: 2, keys: MemberKeys::of(&Seed([5; 32])) };
+    log.append(log.sign(join, &one_time)).expect("the invitation is open");
+    log
+}
+
+fn opening(segment: SegmentId) -> Opening {
+    Opening { salt: [8; 16], value: "order/o2".into(), segment }
+}
+
+fn block(org: OrgId, segment: SegmentId) -> VerdictBlock {
+    let open = Arg { name: "field".into(), value: ArgValue::Open("number".into()) };
+    let sealed = Arg { name: "record".into(), value: ArgValue::Sealed(opening(segment).seal()) };
+    let reason = Reason {
+        id: "unique".into(),
+        rule: None,
+        fields: vec!["number".into()],
+        args: vec![open, sealed],
+    };
+    let culprit = Culprit {
+        hash: ChangeHash([5; 32]),
+        actor: actor(),
+        seq: 4,
+        person: "ann".into(),
+        time: 1_700_000_000_000,
+        fields: vec!["number".into()],
+    };
+    let verdict = Verdict {
+        id: RecordId::new("o1").expect("an id"),
+        outcome: Outcome::Held,
+        record: RecordHash([6; 32]),
+        reasons: vec![reason],
+        culprits: vec![culprit],
+        last_valid: Some(LastValid { heads: vec![ChangeHash([4; 32])], json: "{}".into() }),
+    };
+    let (epoch, heads) = (epoch(), vec![ChangeHash([5; 32])]);
+    let (number, catalog, pos) = (9, 3, 12);
+    VerdictBlock { org, segment, epoch, number, catalog, pos, heads, verdicts: vec![verdict] }
+}
+
+/// Changes, the record that they make, and a batch of them.
+fn documents(golden: &mut Golden) {
+    let mut document = Document::default();
+    let id = RecordId::new("o1").expect("an id");
+    let edits = [
+        vec![
+            Edit::Put("customer".into(), Scalar::Str("c1".into())),
+            Edit::Put("price".into(), Scalar::Int(100)),
+            Edit::Put("share".into(), Scalar::Float(0.25)),
+            Edit::Put("paid".into(), Scalar::Bool(true)),
+            Edit::Add("stock".into(), 3),
+            Edit::Text("note".into(), "as agreed".into()),
+            Edit::Json("shape".into(), r#"{"b":[1,2]}"#.into()),
+            Edit::Child(
+                "lines".into(),
+                "p1".into(),
+                vec![Edit::Put("quantity".into(), Scalar::Int(2))],
+            ),
+        ],
+        vec![Edit::Put("price".into(), Scalar::Int(90)), Edit::Add("stock".into(), -1)],
+    ];
+    let mut chunks = Vec::new();
+    for (time, edits) in (1_700_000_000_000..).zip(edits) {
+        let author = Author { actor: actor(), person: "ann".into(), time };
+        let written = document.write(&author, &id, &RecordEdit::from(edits));
+        chunks.push(written.expect("it can be written").expect("it changes something"));
+    }
+    for (number, written) in chunks.iter().enumerate() {
+        golden.add(&format!("change-{number}"), &written.chunk);
+        golden.add(&format!("canonical-{number}"), written.record.canonical().as_bytes());
+    }
+    let bytes: Vec<&[u8]> = chunks.iter().map(|written| written.chunk.as_slice()).collect();
+    let batch = batch::encode(&bytes, 3);
+    assert_eq!(batch::decode(&batch, 1 << 20).expect("it decodes"), bytes);
+    golden.add("batch", &batch);
+}
+
+/// What offers are made of; the frames have golden files of their own.
+fn offers(golden: &mut Golden) {
+    let entry = OfferEntry {
+        segment: [1; 8],
+        chain: [2; 8],
+        pos: 300,
+        own_seq: 5,
+        verdict: 7,
+        judged: 298,
+    };
+    golden.add("offer-entry", &Offer::new(epoch(), 1, [0; 16], &[entry]).entries);
+    let cursor = (SegmentId([1; 16]), 300, Chain([2; 16]), 7, 298);
+    golden.add("root", &root(epoch(), 3, [cursor]));
+}
+
+fn batch_of(hex: &str) -> Vec<Vec<u8>> {
+    let digits = hex.as_bytes().chunks_exact(2);
+    let byte = |pair| u8::from_str_radix(str::from_utf8(pair).expect("digits"), 16);
+    let bytes: Vec<u8> = digits.map(|pair| byte(pair).expect("hexadecimal")).collect();
+    batch::decode(&bytes, 1 << 20).expect("it decodes")
+}
+
+#[test]
+fn what_is_on_disks_and_wires_does_not_change() {
+    let mut golden = Golden(String::new());
+    ids(&mut golden);
+    statements(&mut golden);
+    documents(&mut golden);
+    offers(&mut golden);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/formats.txt");
+    if std::env::var_os("FIELDKEEP_WRITE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(&path, &golden.0).expect("the file is written");
+    }
+    let kept = std::fs::read_to_string(&path).expect("the golden bytes");
+    for (now, kept) in golden.0.lines().zip(kept.lines()) {
+        if let (Some(now), Some(kept)) = (now.strip_prefix("batch "), kept.strip_prefix("batch ")) {
+            // Another zstd may write other bytes; what was written must be read.
+            assert_eq!(batch_of(kept), batch_of(now), "a batch is not read as it was written");
+            continue;
+        }
+        assert_eq!(now, kept, "a format changed: what others have written cannot be read any more");
+    }
+    assert_eq!(golden.0.lines().count(), kept.lines().count(), "a format was added or taken away");
+}
