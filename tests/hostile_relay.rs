@@ -10,17 +10,18 @@ use fieldkeep_link::{Endpoint, KeyFile, Limits, Role};
 use fieldkeep_model::membership::{Act, CONTEXT, Entry, MemberKeys};
 use fieldkeep_model::{
     Chain, ChangeHeader, Epoch, KeyPair, MembershipLog, RecordId, Seed, SegmentAddress, Signed,
-    SignedHead, TypeName, Verdict, VerdictBlock, verdict,
+    SignedHead, TypeName, Verdict, VerdictBlock, VersionVector, verdict,
 };
 use fieldkeep_protocol::frame::{
-    CatalogFile, Delta, Frame, Hello, Members, OfferReply, Proof, Run, SegmentRef, Verdicts,
+    CatalogFile, Delta, Frame, Hello, Members, OfferAnswer, OfferReply, Proof, Run, SegmentRef,
+    Standing, Verdicts,
 };
 use fieldkeep_protocol::{Code, VERSION};
 use fieldkeep_replica::{Integrity, ReplicaError};
 use serde_json::json;
 use support::lab::{Renamed, header, vouched};
 use support::wire::{Raw, Wire, hello};
-use support::{Logs, PATIENCE, Site, logs, put, soon, state, sync};
+use support::{Logs, PATIENCE, Site, get, logs, put, soon, state, sync};
 
 const CATALOG: &str = r#"
 catalog = 1
@@ -409,6 +410,34 @@ async fn another_key_at_the_relays_address_is_not_spoken_to() {
     soon("the endpoint drains", impostor.drained()).await;
     drop(impostor);
     captured.given_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_relay_says_it_lost_is_unsaved_until_it_has_a_receipt_again() {
+    let captured = Captured::relay().await;
+    let customers = SegmentAddress { ty: TypeName::new("customer").expect("a name"), ..orders() };
+    let id = customers.id(&captured.members.org());
+    let unsaved = || get(&captured.ann, "customer/c1").expect("it is there").unsaved;
+    assert!(!unsaved(), "it had a receipt");
+    let (mut wire, syncing) = captured.called().await;
+    let lost = OfferAnswer {
+        segment: SegmentRef { id, address: None },
+        standing: Standing::Reset,
+        tip: 0,
+        own_seq: 0,
+        vector: Some(VersionVector::default()),
+    };
+    let epoch = Epoch { counter: captured.epoch.counter + 1, ..captured.epoch };
+    let reply = OfferReply { epoch, root: [0; 16], segments: vec![lost], round: 1 };
+    wire.say(&Frame::OfferReply(reply)).await;
+    wire.until(|frame| matches!(frame, Frame::Vector(_)).then_some(())).await;
+    assert!(unsaved(), "the relay does not have it");
+    drop(wire);
+    let _ = syncing.await.expect("the device does not panic");
+    assert!(unsaved(), "nor has it now");
+    let ann = captured.ann.clone();
+    captured.given_back().await;
+    assert!(!get(&ann, "customer/c1").expect("it is there").unsaved);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -313,8 +313,31 @@ async fn a_relay_that_was_put_back_takes_over_the_members_that_it_forgot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_and_the_relay_put_back_together_lose_nothing_that_another_device_has() {
+async fn a_device_and_the_relay_put_back_together_get_everything_from_another_device() {
     let (mut site, ann, ben) = with_backup().await;
+    close(ann);
+    site.copy("ann", "old ann");
+    let ann = open(&site, "ann");
+    put(&ann, "customer/c3", json!({"name": "ann's"}));
+    put(&ann, "customer/c4", json!({"name": "ann's"}));
+    site.converges(&[&ann, &ben], &["customer"]).await;
+    close(ann);
+    site.copy("old ann", "ann");
+    disguise(&site.path("ann"), &site.path("ann"));
+    put_back(&mut site).await;
+    let ann = open(&site, "ann");
+    sync(&ben).await;
+    put(&ann, "customer/c5", json!({"name": "another second change of ann's"}));
+    sync(&ann).await;
+    site.converges(&[&ben, &ann], &["customer"]).await;
+    let names: Vec<_> = content(&ben, "customer").into_keys().collect();
+    assert_eq!(names, ["c1", "c2", "c3", "c4", "c5"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_whose_author_and_relay_forgot_it_is_kept_aside_by_whoever_has_it() {
+    let (mut site, ann, ben) = with_backup().await;
+    let forgotten = actor(&ann);
     close(ann);
     site.copy("ann", "old ann");
     let ann = open(&site, "ann");
@@ -328,9 +351,14 @@ async fn a_device_and_the_relay_put_back_together_lose_nothing_that_another_devi
     let ann = open(&site, "ann");
     put(&ann, "customer/c5", json!({"name": "another second change of ann's"}));
     sync(&ann).await;
+    put(&ben, "customer/c6", json!({"name": "ben's, who knows of the other branch"}));
     site.converges(&[&ben, &ann], &["customer"]).await;
     let names: Vec<_> = content(&ben, "customer").into_keys().collect();
-    assert_eq!(names, ["c1", "c2", "c3", "c4", "c5"]);
+    assert_eq!(names, ["c1", "c2", "c5", "c6"]);
+    let database = rusqlite::Connection::open(home::database(&site.path("ben"))).expect("it opens");
+    let count = "SELECT count(*) FROM aside WHERE reason = 'fork' AND actor = ?";
+    let aside: i64 = database.query_row(count, [forgotten.0], |row| row.get(0)).expect("it reads");
+    assert_eq!(aside, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

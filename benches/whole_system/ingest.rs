@@ -118,6 +118,8 @@ pub(crate) fn devices(arguments: &[String]) {
 /// A device with new orders, each edited once; the changes lie beside it in a file.
 fn captured(path: &Path, nth: usize, count: usize) -> Device {
     let device = Device::open(path).expect("it has joined");
+    // It knows what orders refer to, as a device does that was online before.
+    runtime().block_on(device.sync(PATIENCE)).expect("the relay is there");
     let orders = some_orders(nth as u64, count, Some(&format!("outlet {nth}")));
     let records = as_records(&orders);
     fill(&device, &records);
@@ -126,10 +128,11 @@ fn captured(path: &Path, nth: usize, count: usize) -> Device {
         device.put_all(&edits.collect::<Vec<_>>()).expect("they are saved");
     }
     let chunks = device.with_replica(|replica| {
-        let mut ids = replica.segments().keys().copied();
-        let id = ids.next().expect("all orders of an outlet lie in one segment");
+        let mut rows = replica.segments().values();
+        let orders = rows.find(|row| row.address.ty == type_named("order"));
+        let id = orders.expect("all orders of an outlet lie in one segment").id;
         let all = replica.outgoing_batch(&id, 0, usize::MAX)?;
-        Ok::<_, ReplicaError>(all.expect("nothing was pushed").0)
+        Ok::<_, ReplicaError>(all.expect("nothing was pushed").chunks)
     });
     let chunks = chunks.expect("it reads");
     let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();

@@ -143,6 +143,6 @@ fn newest_change(device: &Device, segment: &SegmentId) -> Vec<u8> {
         let tip = replica.segments()[segment].tip;
         replica.outgoing_batch(segment, tip - 1, 1)
     });
-    let (mut chunks, ..) = newest.expect("it reads").expect("it was just written");
-    chunks.pop().expect("one change")
+    let mut newest = newest.expect("it reads").expect("it was just written");
+    newest.chunks.pop().expect("one change")
 }

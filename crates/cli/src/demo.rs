@@ -191,6 +191,8 @@ mod tests {
         let together = &story.chapters[4].facts;
         assert_eq!(together["fine_alone"], json!([true, true]));
         assert_eq!(together["state"], "held");
+        // The order, and the slip of the finger.
+        assert_eq!(together["held_here"], json!([2, 2]), "{text}");
         for device in ["ann", "ben"] {
             let shown = &together["shown"][device];
             assert_eq!(shown["state"], "held", "{text}");

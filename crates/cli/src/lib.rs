@@ -1,6 +1,6 @@
 //! The command line: device, relay and demo commands.
 //!
-//! A command becomes a [`request::Request`]; whoever owns the directory executes it (this process,
+//! A command becomes a request; whoever owns the directory executes it (this process,
 //! if the directory is free, else the long-running owner behind its socket), and the answer is
 //! printed here. Output goes to stdout, logs and warnings to stderr; the exit code tells the kind of
 //! a failure. Contains no decision about records: what is saved, judged or sent is the libraries'.

@@ -263,7 +263,11 @@ impl Device {
         act: impl FnOnce(&mut Replica) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut engine = self.engine();
-        let result = act(engine.replica_mut())?;
+        let result = act(engine.replica_mut());
+        if result.is_err() {
+            engine.replica_mut().forget().map_err(ReplicaError::from)?;
+        }
+        let result = result?;
         let outputs = engine.commit()?;
         self.0.deliver(&engine, outputs);
         Ok(result)

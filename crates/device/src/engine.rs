@@ -223,6 +223,17 @@ impl Engine {
         Ok(std::mem::take(&mut self.outputs))
     }
 
+    /// After a failure: nothing since the last commit is kept, and the session is over.
+    ///
+    /// # Errors
+    /// When the store cannot be read either.
+    pub fn give_up(&mut self) -> Result<(), ReplicaError> {
+        self.outputs.clear();
+        self.changed.clear();
+        self.disconnected();
+        Ok(self.replica.forget()?)
+    }
+
     /// Merges a slice of what was received and is not merged. Returns whether there was any; a
     /// commit must follow.
     ///

@@ -142,7 +142,23 @@ async fn converse(
                     }
                 }
                 Frame::Error(error) => return Err(JoinError::Denied(error.text)),
-                _ => {}
+                Frame::Members(_)
+                | Frame::OfferReply(_)
+                | Frame::Delta(_)
+                | Frame::Ack(_)
+                | Frame::Nack(_)
+                | Frame::Verdicts(_)
+                | Frame::Proof(_)
+                | Frame::Stats(_)
+                | Frame::GoAway(_) => {}
+                Frame::Hello(_)
+                | Frame::Join(_)
+                | Frame::Offer(_)
+                | Frame::Vector(_)
+                | Frame::Push(_)
+                | Frame::Credit(_)
+                | Frame::Rejudge(_)
+                | Frame::Dismiss(_) => unreachable!("the session lets no such frame in"),
             }
             if let Some(log) = members.take_if(|_| !expects_catalog) {
                 sender.close(Code::Done.number(), "joined");

@@ -272,8 +272,10 @@ impl Device {
         off(move || {
             let mut engine = device.engine();
             let now = now();
-            for input in inputs {
-                engine.handle(now, input)?;
+            let taken = inputs.into_iter().try_for_each(|input| engine.handle(now, input));
+            if let Err(error) = taken {
+                engine.give_up()?;
+                return Err(error);
             }
             let outputs = engine.commit()?;
             device.0.deliver(&engine, outputs);
@@ -286,7 +288,10 @@ impl Device {
         let device = self.clone();
         off(move || {
             let mut engine = device.engine();
-            engine.work(now())?;
+            if let Err(error) = engine.work(now()) {
+                engine.give_up()?;
+                return Err(error);
+            }
             let outputs = engine.commit()?;
             device.0.deliver(&engine, outputs);
             Ok(())

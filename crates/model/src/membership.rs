@@ -1,7 +1,7 @@
 //! The membership log: who belongs to an organisation, and what each may do.
 //!
 //! Append-only, hash-chained; every entry is signed by the admin key, but for a join, which the
-//! invitation's one-time key signs. Every replica holds it and folds it to the same [`Members`].
+//! invitation's one-time key signs. Every replica holds it and folds it to the same members.
 
 use std::collections::BTreeMap;
 

@@ -119,6 +119,17 @@ impl Engine {
     /// When the store fails; the shell stops then.
     pub fn handle(&mut self, now: i64, input: Input) -> Result<(), ReplicaError> {
         self.now = now;
+        match self.take(input) {
+            Err(ReplicaError::Store(error @ StoreError::Full)) => {
+                self.replica.forget()?;
+                self.give_up(&error);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn take(&mut self, input: Input) -> Result<(), ReplicaError> {
         match input {
             Input::Connected(id, key) => {
                 self.peers.insert(id, Peer::new(key));
@@ -143,16 +154,25 @@ impl Engine {
     /// the peers send it again.
     pub fn commit(&mut self) -> Result<Vec<Output>, ReplicaError> {
         if let Err(error) = self.replica.commit() {
-            self.outputs.clear();
-            let text = error.to_string();
-            for id in self.peers.keys().copied().collect::<Vec<_>>() {
-                self.close(id, Code::Storage, &text);
-            }
-            tracing::error!(%error, "nothing was saved");
+            self.give_up(&error);
             return Ok(std::mem::take(&mut self.outputs));
         }
         self.fan_out()?;
         Ok(std::mem::take(&mut self.outputs))
+    }
+
+    /// Nothing since the last commit was saved: nothing of it leaves, and every peer is told to come
+    /// again.
+    fn give_up(&mut self, error: &StoreError) {
+        self.outputs.clear();
+        let text = error.to_string();
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.close(id, Code::Storage, &text);
+        }
+        self.moved.clear();
+        // What waits to be judged is taken up when somebody comes again: there may be room then.
+        self.queue.clear();
+        tracing::error!(%error, "nothing was saved");
     }
 
     /// Merges and judges one slice of what waits. Returns whether there was any; a commit must
@@ -163,21 +183,26 @@ impl Engine {
     pub fn work(&mut self, now: i64) -> Result<bool, ReplicaError> {
         self.now = now;
         let Some(id) = self.queue.pop_front() else { return Ok(false) };
-        match self.replica.materialise(&id, SLICE) {
-            Ok(done) => {
-                self.moved.extend(done.judged);
-                self.moved.insert(id);
-                let more = self.replica.segment(&id).is_some_and(|row| row.done < row.tip);
-                if more {
-                    self.queue.push_back(id);
-                } else {
-                    self.replica.tidy(&id, now)?;
-                }
+        match self.slice(id) {
+            Ok(()) | Err(ReplicaError::Damaged(..)) => Ok(true),
+            Err(ReplicaError::Store(error @ StoreError::Full)) => {
+                self.replica.forget()?;
+                self.give_up(&error);
+                Ok(true)
             }
-            Err(ReplicaError::Damaged(..)) => {}
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         }
-        Ok(true)
+    }
+
+    fn slice(&mut self, id: SegmentId) -> Result<(), ReplicaError> {
+        let done = self.replica.materialise(&id, SLICE)?;
+        self.moved.extend(done.judged);
+        self.moved.insert(id);
+        if self.replica.segment(&id).is_some_and(|row| row.done < row.tip) {
+            self.queue.push_back(id);
+            return Ok(());
+        }
+        self.replica.tidy(&id, self.now)
     }
 
     /// Compresses one pack harder, for when nothing else is to be done. Returns whether there was
@@ -272,6 +297,9 @@ impl Engine {
             && self.peers.values().filter(|peer| peer.member == Some(number)).count() >= CONNECTIONS
         {
             return self.close(id, Code::Busy, "this device has too many connections");
+        }
+        if self.queue.is_empty() {
+            self.queue = self.replica.behind().into();
         }
         let peer = self.peers.get_mut(&id).expect("the frame came from it");
         peer.actor = hello.actor;
@@ -538,7 +566,11 @@ impl Engine {
         let stranger = self.peers.get(&id).is_some_and(|p| p.session.phase() == Phase::Stranger);
         let code = match violation {
             Violation::OutOfOrder(_) if stranger => Code::NotAMember,
-            _ => violation.code(),
+            Violation::Frame(_)
+            | Violation::OutOfOrder(_)
+            | Violation::CutShort
+            | Violation::Streams
+            | Violation::Unintroduced => violation.code(),
         };
         tracing::warn!(connection = id, %violation, "closed");
         self.close(id, code, &violation.to_string());

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use fieldkeep_documents::gate::Touch;
 use fieldkeep_documents::{Document, History};
 use fieldkeep_model::{ActorId, Pos, SegmentId, Seq};
-use fieldkeep_store::{Log as _, Snapshot, StoreError};
+use fieldkeep_store::{Log as _, Snapshot};
 
 use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
@@ -243,6 +243,6 @@ impl Replica {
             self.save_if_due(&id, SNAPSHOT_EVERY / 10)?;
             self.compact(&id, false)?;
         }
-        Ok(self.commit().map_err(StoreError::from)?)
+        Ok(self.commit()?)
     }
 }

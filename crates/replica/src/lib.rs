@@ -24,6 +24,6 @@ pub use log::{Item, Stretch};
 pub use materialise::Materialised;
 pub use proof::{Integrity, SegmentProof};
 pub use read::{AttentionView, CulpritView, HistoryEntry, RecordView, TypeCounts, Views};
-pub use received::{Follow, FollowError, VerdictError};
+pub use received::{Follow, FollowError, Receipt, VerdictError};
 pub use replica::{Published, Replica, ReplicaError};
-pub use write::{PutError, Wrote};
+pub use write::{OutgoingBatch, PutError, Wrote};

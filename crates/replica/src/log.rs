@@ -2,12 +2,15 @@
 
 use fieldkeep_documents::batch;
 use fieldkeep_model::{ActorId, Chain, ChangeHash, ChangeHeader, Pos, SegmentId, Seq, SignedHead};
-use fieldkeep_store::{Log as _, PackRow, StoreError};
+use fieldkeep_store::{ChangeRow, Log as _, PackRow, StoreError};
 
 use crate::replica::{Replica, ReplicaError};
 
 /// The largest batch that a pack inflates to, in bytes.
 pub(crate) const PACK_RAW_MAX: usize = 8 * 1024 * 1024;
+
+/// How many bytes of rows are read in one go.
+const READ: usize = 256 * 1024;
 
 /// An entry of a segment's log.
 #[derive(Debug)]
@@ -66,14 +69,10 @@ impl Replica {
             pos = pack.last + 1;
         }
         loop {
-            let rows = self.store.changes(sid, pos, 1 << 20).map_err(fail)?;
+            let rows = self.store.changes(sid, pos, READ).map_err(fail)?;
             let Some(last) = rows.last().map(|row| row.pos) else { return Ok(()) };
             for row in rows {
-                let header = ChangeHeader::parse(&row.bytes).ok();
-                let header = header.filter(|header| header.hash == row.hash);
-                let Some(header) = header else { return Err(E::from(damaged_entry(sid, row.pos))) };
-                let (pos, tainted, bytes) = (row.pos, row.flags.tainted, row.bytes);
-                visit(Entry { pos, header, tainted, bytes })?;
+                visit(row_entry(sid, row).map_err(E::from)?)?;
             }
             pos = last + 1;
         }
@@ -88,9 +87,7 @@ impl Replica {
         let Some(row) = rows.into_iter().next().filter(|row| row.pos == pos) else {
             return Ok(None);
         };
-        let header = ChangeHeader::parse(&row.bytes).ok().filter(|header| header.hash == row.hash);
-        let header = header.ok_or_else(|| damaged_entry(sid, pos))?;
-        Ok(Some(Entry { pos, header, tainted: row.flags.tainted, bytes: row.bytes }))
+        row_entry(sid, row).map(Some)
     }
 
     /// The positions of tainted entries up to one.
@@ -172,20 +169,29 @@ impl Replica {
         let mut taken = 0;
         let ends = self.store.heads(row.sid, first, row.tip)?;
         let mut ends = ends.iter().map(|(pos, _)| *pos).peekable();
-        let walk = self.each_entry(row.sid, first, |entry| {
-            if taken >= bytes && gathering.last_end == gathering.last {
-                return Err(Walk::Done);
+        let sid = row.sid;
+        'log: loop {
+            let rows = self.store.changes(sid, gathering.last + 1, READ)?;
+            if rows.is_empty() {
+                break;
             }
-            while ends.next_if(|end| *end <= entry.pos).is_some() {
-                gathering.last_end = entry.pos;
+            for row in rows {
+                if taken >= bytes && gathering.last_end == gathering.last {
+                    break 'log;
+                }
+                while ends.next_if(|end| *end <= row.pos).is_some() {
+                    gathering.last_end = row.pos;
+                }
+                if known(&row.actor, row.seq) {
+                    gathering.pass_over(row.pos, row.actor, row.seq, &row.hash);
+                    taken += 1;
+                } else {
+                    taken += row.bytes.len();
+                    gathering.add(row_entry(sid, row)?);
+                }
             }
-            taken += gathering.add(entry, &known);
-            Ok(())
-        });
-        if let Err(Walk::Failed(error)) = walk {
-            return Err(error);
         }
-        gathering.finish(self, row.sid).map(Some)
+        gathering.finish(self, sid).map(Some)
     }
 
     fn packed_stretch(
@@ -202,7 +208,12 @@ impl Replica {
         };
         let mut gathering = Gathering::new(first, chain);
         for entry in unpack(pack)?.into_iter().filter(|entry| entry.pos >= first) {
-            gathering.add(entry, &known);
+            let ChangeHeader { actor, seq, hash, .. } = entry.header;
+            if known(&actor, seq) {
+                gathering.pass_over(entry.pos, actor, seq, &hash);
+            } else {
+                gathering.add(entry);
+            }
         }
         gathering.last_end = pack.last;
         let mut stretch = gathering.finish(self, self.row(id).sid)?;
@@ -244,20 +255,22 @@ impl Gathering {
         Self { stretch, last: first - 1, last_end: first - 1 }
     }
 
-    /// Adds an entry and returns how many bytes it costs.
-    fn add(&mut self, entry: Entry, known: &impl Fn(&ActorId, Seq) -> bool) -> usize {
-        let ChangeHeader { actor, seq, hash, .. } = entry.header;
-        self.last = entry.pos;
-        self.stretch.last = entry.pos;
-        self.stretch.chain = self.stretch.chain.extend(&hash);
-        if known(&actor, seq) {
-            self.stretch.items.push(Item::Known(actor, seq));
-            return 1;
-        }
-        let cost = entry.bytes.len();
+    /// Adds an entry that the peer lacks.
+    fn add(&mut self, entry: Entry) {
+        self.advance(entry.pos, &entry.header.hash);
         self.stretch.items.push(Item::Sent);
         self.stretch.chunks.push(entry.bytes);
-        cost
+    }
+
+    /// Adds an entry that the peer holds: it checks the hash by the chain.
+    fn pass_over(&mut self, pos: Pos, actor: ActorId, seq: Seq, hash: &ChangeHash) {
+        self.advance(pos, hash);
+        self.stretch.items.push(Item::Known(actor, seq));
+    }
+
+    fn advance(&mut self, pos: Pos, hash: &ChangeHash) {
+        (self.last, self.stretch.last) = (pos, pos);
+        self.stretch.chain = self.stretch.chain.extend(hash);
     }
 
     /// Adds the newest head of each actor whose changes are sent.
@@ -282,6 +295,13 @@ pub(crate) fn unpack(pack: &PackRow) -> Result<Vec<Entry>, ReplicaError> {
         Ok(Entry { pos, header, tainted: pack.tainted.contains(&pos), bytes })
     });
     entries.collect()
+}
+
+/// The entry of a row, if its bytes are what was written.
+fn row_entry(sid: i64, row: ChangeRow) -> Result<Entry, ReplicaError> {
+    let header = ChangeHeader::parse(&row.bytes).ok().filter(|header| header.hash == row.hash);
+    let header = header.ok_or_else(|| damaged_entry(sid, row.pos))?;
+    Ok(Entry { pos: row.pos, header, tainted: row.flags.tainted, bytes: row.bytes })
 }
 
 fn damaged_entry(sid: i64, pos: Pos) -> ReplicaError {

@@ -143,13 +143,13 @@ impl<S: Records + Verdicts + Segments> Views<'_, S> {
     /// When the disk fails.
     pub fn counts(&self, ty: &TypeName) -> Result<TypeCounts, StoreError> {
         let mut counts = TypeCounts {
+            held: self.store.held_records(ty)?,
             unsaved: self.store.unsaved_records(ty)?,
             server: self.store.server_count(ty)?,
             ..TypeCounts::default()
         };
         for row in self.store.segments()?.into_iter().filter(|row| row.address.ty == *ty) {
             counts.local += row.live;
-            counts.held += row.held;
             counts.segments += 1;
         }
         Ok(counts)

@@ -5,7 +5,7 @@ use fieldkeep_model::status::State;
 use fieldkeep_model::verdict::{self, Opening};
 use fieldkeep_model::{
     ActorId, Chain, ChangeHash, Epoch, Outcome, Pos, RecordId, SegmentAddress, SegmentId, Seq,
-    Signed, SignedHead, Verdict, VerdictBlock, VersionVector,
+    Signed, SignedHead, Stamp, Verdict, VerdictBlock, VersionVector,
 };
 use fieldkeep_store::{BlockRow, Cursor, Log as _, Outgoing, Records as _, StoreError};
 
@@ -71,6 +71,15 @@ impl From<AdmitError> for FollowError {
             AdmitError::Replica(error) => Self::Replica(error),
         }
     }
+}
+
+/// What a receipt settled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// How many changes.
+    pub changes: u64,
+    /// The records that they touch.
+    pub records: Vec<RecordId>,
 }
 
 /// Why verdicts were not taken over.
@@ -194,16 +203,61 @@ impl Replica {
         actor: &ActorId,
         seq: Seq,
         pos: Pos,
-    ) -> Result<Vec<RecordId>, ReplicaError> {
-        let sid = self.row(id).sid;
+    ) -> Result<Receipt, ReplicaError> {
+        let (sid, judged) = (self.row(id).sid, self.row(id).judged);
         let covered = self.store.acknowledge(sid, actor, seq)?;
-        let mut settled = Vec::new();
+        let mut receipt = Receipt { changes: covered.len() as u64, records: Vec::new() };
         for change in covered {
             self.store.settle(sid, &change.records, pos)?;
-            settled.extend(change.records);
+            receipt.records.extend(change.records);
         }
-        self.store.pass_judged(sid, self.row(id).judged)?;
-        Ok(settled)
+        // What lies behind the judged position is not judged yet.
+        if pos <= judged {
+            self.store.pass_judged(sid, judged)?;
+        }
+        Ok(receipt)
+    }
+
+    /// Notes that the relay's log through a position is proven to be what is held here. Returns the
+    /// records whose state that settles.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn note_proven(&mut self, id: &SegmentId, pos: Pos) -> Result<Vec<RecordId>, ReplicaError> {
+        let (sid, judged) = (self.row(id).sid, self.row(id).judged);
+        self.store.place(sid, pos)?;
+        Ok(self.store.pass_judged(sid, judged)?)
+    }
+
+    /// Whether a change is in a segment's log.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn holds_change(
+        &mut self,
+        id: &SegmentId,
+        hash: &ChangeHash,
+    ) -> Result<bool, ReplicaError> {
+        Ok(self.load(id)?.history.contains(hash))
+    }
+
+    /// The part of a version vector that is true here: without the actors of whom this replica
+    /// holds another branch, or cannot tell because it holds less.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn agrees(
+        &mut self,
+        id: &SegmentId,
+        vector: &VersionVector,
+    ) -> Result<VersionVector, ReplicaError> {
+        let history = &self.load(id)?.history;
+        let mut agreed = vector.clone();
+        agreed.stamps.retain(|actor, stamp| {
+            let held = history.hash_of(actor, stamp.seq);
+            held.is_some_and(|hash| Stamp::new(stamp.seq, &hash) == *stamp)
+        });
+        Ok(agreed)
     }
 
     /// Notes why the relay did not take a change: it stays here, and is not sent again.

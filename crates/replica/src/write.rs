@@ -8,7 +8,7 @@ use fieldkeep_model::{
 };
 use fieldkeep_store::{Log as _, Outgoing, RecordRow, Records as _, StoreError};
 
-use crate::admit::{AdmitError, Origin, Refused};
+use crate::admit::{Origin, Refused};
 use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
 
@@ -23,6 +23,17 @@ pub struct Wrote {
     pub change: Option<(Seq, ChangeHash)>,
     /// The record's row afterwards.
     pub row: RecordRow,
+}
+
+/// Changes on their way to the relay.
+#[derive(Clone, Debug)]
+pub struct OutgoingBatch {
+    /// The chunks in causal order.
+    pub chunks: Vec<Vec<u8>>,
+    /// The signed heads that vouch for them.
+    pub heads: Vec<SignedHead>,
+    /// The position in this store's log through which they reach.
+    pub reached: Pos,
 }
 
 /// Why nothing was written.
@@ -238,8 +249,7 @@ impl Replica {
         Ok(true)
     }
 
-    /// The changes of a segment after a position that await a receipt, of about so many bytes, with
-    /// the heads that vouch for them, and the position through which they reach.
+    /// The changes of a segment after a position that await a receipt, of about so many bytes.
     ///
     /// # Errors
     /// When the disk fails.
@@ -248,14 +258,9 @@ impl Replica {
         id: &SegmentId,
         after: Pos,
         bytes: usize,
-    ) -> Result<Option<(Vec<Vec<u8>>, Vec<SignedHead>, Pos)>, ReplicaError> {
+    ) -> Result<Option<OutgoingBatch>, ReplicaError> {
         let row = self.row(id);
-        let waiting = self.store.outgoing(row.sid)?;
-        let waiting: std::collections::BTreeSet<Pos> = waiting
-            .iter()
-            .filter(|change| change.pos > after && change.refused.is_none())
-            .map(|change| change.pos)
-            .collect();
+        let waiting = self.store.unsent(row.sid, after)?;
         let (Some(first), Some(last)) = (waiting.first(), waiting.last()) else { return Ok(None) };
         let stored = self.store.heads(row.sid, *first, row.tip)?;
         let mut newest = std::collections::BTreeMap::new();
@@ -287,7 +292,7 @@ impl Replica {
             }
             stored.iter().find(|(_, stored)| stored.head == head).map(|(_, stored)| *stored)
         });
-        Ok(Some((chunks, heads.collect(), reached)))
+        Ok(Some(OutgoingBatch { chunks, heads: heads.collect(), reached }))
     }
 }
 
@@ -299,16 +304,6 @@ enum Full {
 impl From<ReplicaError> for Full {
     fn from(error: ReplicaError) -> Self {
         Self::Failed(error)
-    }
-}
-
-impl From<PutError> for AdmitError {
-    fn from(error: PutError) -> Self {
-        match error {
-            PutError::Replica(error) => Self::Replica(error),
-            PutError::Refused(refused) => Self::Refused(refused),
-            other => Self::Replica(StoreError::Damaged(other.to_string()).into()),
-        }
     }
 }
 

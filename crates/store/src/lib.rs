@@ -95,8 +95,13 @@ impl Store {
     /// Ends the innermost step and keeps or undoes what was written in it.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk refuses. [`StoreError::Full`] when SQLite has given the whole transaction up
+    /// for want of room: nothing since the last commit is kept then.
     pub fn end_step(&mut self, keep: bool) -> Result<()> {
+        if self.writing && self.connection.is_autocommit() {
+            self.writing = false;
+            return Err(StoreError::Full);
+        }
         if !keep {
             self.savepoint("ROLLBACK TO step")?;
         }
@@ -105,6 +110,18 @@ impl Store {
 
     fn savepoint(&mut self, statement: &str) -> Result<()> {
         self.write()?.prepare_cached(statement)?.execute([])?;
+        Ok(())
+    }
+
+    /// Bounds the file to so many pages beyond those that it has; beyond that the disk counts as
+    /// full. `None` lifts the bound.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn bound_growth(&mut self, pages: Option<u32>) -> Result<()> {
+        let used: u32 = self.connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        let most = pages.map_or(u32::MAX - 1, |pages| used.saturating_add(pages));
+        self.connection.query_row(&format!("PRAGMA max_page_count = {most}"), [], |_| Ok(()))?;
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! The log: changes as rows or in packs, signed heads, what awaits a receipt, what was kept aside,
 //! and the caches that speed loading.
 
+use std::collections::BTreeSet;
+
 use fieldkeep_model::head::Head;
 use fieldkeep_model::{ActorId, Chain, ChangeHash, Pos, RecordId, Seq, Signature, SignedHead};
 use rusqlite::{OptionalExtension, Row, params};
@@ -210,11 +212,14 @@ impl Store {
     /// # Errors
     /// When the disk refuses.
     pub fn acknowledge(&mut self, sid: i64, actor: &ActorId, seq: Seq) -> Result<Vec<Outgoing>> {
-        let covered: Vec<_> = self
-            .outgoing(sid)?
-            .into_iter()
-            .filter(|change| change.actor == *actor && change.seq <= seq)
-            .collect();
+        let mut covered = Vec::new();
+        self.each_outgoing(sid, |change| {
+            // An actor's counters ascend along the log: behind the first later one is none.
+            let theirs = change.actor == *actor;
+            let go_on = !theirs || change.seq <= seq;
+            covered.extend((theirs && go_on).then_some(change));
+            go_on
+        })?;
         let connection = self.write()?;
         for change in &covered {
             connection
@@ -411,20 +416,60 @@ pub trait Log: Queries {
     /// # Errors
     /// When the disk fails or a row is damaged.
     fn outgoing(&self, sid: i64) -> Result<Vec<Outgoing>> {
+        let mut outgoing = Vec::new();
+        self.each_outgoing(sid, |change| {
+            outgoing.push(change);
+            true
+        })?;
+        Ok(outgoing)
+    }
+
+    /// Visits what of a segment has no receipt, in log order, for as long as `visit` says so.
+    ///
+    /// # Errors
+    /// When the disk fails or a row is damaged.
+    fn each_outgoing(&self, sid: i64, mut visit: impl FnMut(Outgoing) -> bool) -> Result<()> {
         let mut query = self.connection().prepare_cached(
             "SELECT key, actor, seq, refused, records FROM outbox WHERE key BETWEEN ? AND ? ORDER BY key",
         )?;
         let bounds = [SegmentRow::key(sid, 0), SegmentRow::key(sid + 1, 0) - 1];
-        let rows = query.query_map(bounds, |row| {
-            Ok(Outgoing {
+        let mut rows = query.query(bounds)?;
+        while let Some(row) = rows.next()? {
+            let change = Outgoing {
                 pos: pos_of(row.get(0)?),
                 actor: ActorId(row.get(1)?),
                 seq: row.get::<_, i64>(2)? as u64,
                 refused: row.get(3)?,
                 records: split(&row.get::<_, String>(4)?),
-            })
-        })?;
+            };
+            if !visit(change) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The positions after one of what of a segment is to be sent: it has no receipt, and was not
+    /// refused.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn unsent(&self, sid: i64, after: Pos) -> Result<BTreeSet<Pos>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT key FROM outbox WHERE key BETWEEN ? AND ? AND refused IS NULL",
+        )?;
+        let bounds = [SegmentRow::key(sid, after) + 1, SegmentRow::key(sid + 1, 0) - 1];
+        let rows = query.query_map(bounds, |row| Ok(pos_of(row.get(0)?)))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Whether any change has no receipt.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn has_outgoing(&self) -> Result<bool> {
+        let mut query = self.connection().prepare_cached("SELECT EXISTS (SELECT 1 FROM outbox)")?;
+        Ok(query.query_row([], |row| row.get(0))?)
     }
 
     /// How many changes have no receipt.

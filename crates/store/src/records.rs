@@ -186,6 +186,21 @@ impl Store {
         Ok(())
     }
 
+    /// Notes that everything saved of a segment lies at or before a position of the relay's log,
+    /// where that was not known: after the segment was derived again.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn place(&mut self, sid: i64, pos: Pos) -> Result<()> {
+        self.write()?
+            .prepare_cached(
+                "UPDATE record SET pos = ?2
+                 WHERE sid = ?1 AND state >= 3 AND unsaved = 0 AND pos = 0",
+            )?
+            .execute(params![sid, pos as i64])?;
+        Ok(())
+    }
+
     /// Marks records valid that the relay has judged and stated nothing of: those of a segment whose
     /// newest change lies at or before a position of its log. Returns them.
     ///
@@ -321,6 +336,19 @@ pub trait Records: Queries {
         )?;
         let count = |n: Option<i64>| n.unwrap_or(0) as u64;
         Ok(query.query_row([], |row| Ok((count(row.get(0)?), count(row.get(1)?))))?)
+    }
+
+    /// How many records of a type are held, deleted ones left out.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn held_records(&self, ty: &TypeName) -> Result<u64> {
+        // The list of states is that of the index.
+        let mut query = self.connection().prepare_cached(
+            "SELECT count(*) FROM record r JOIN segment s ON s.sid = r.sid
+             WHERE r.state IN (1, 2, 4) AND r.state = 1 AND r.deleted = 0 AND s.ty = ?",
+        )?;
+        Ok(query.query_row([ty.as_str()], |row| row.get::<_, i64>(0))? as u64)
     }
 
     /// How many records of a type have changes without a receipt.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fieldkeep_device::Device;
 use fieldkeep_model::Outcome;
 use fieldkeep_model::status::{Forecast, State};
-use fieldkeep_replica::{RecordView, ReplicaError};
+use fieldkeep_replica::{RecordView, TypeCounts};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -254,6 +254,8 @@ async fn wrong_together(field: &Field) -> Result<(Chapter, bool), Failure> {
          Ann's device, {} on Ben's.",
         after[0], after[1],
     ));
+    let counts = [held_here(&field.ann)?, held_here(&field.ben)?];
+    chapter.fact("held_here", json!(counts));
     chapter.fact("order", ORDER);
     chapter.fact("fine_alone", alone);
     chapter.fact("state", on_relay.state.word());
@@ -359,7 +361,7 @@ async fn evening(field: &Field) -> Result<(Chapter, Vec<String>, bool), Failure>
     ));
     let (mut equal, mut compared) = (true, Map::new());
     for device in field.devices() {
-        let own = device.with_replica(|replica| Ok::<_, ReplicaError>(proof::holding(replica)?))?;
+        let own = device.with_replica(proof::holding)?;
         let differences = relay.differences(&own);
         let unsaved = unsaved(device)?;
         equal &= differences.is_empty() && unsaved == 0;
@@ -460,17 +462,24 @@ fn units(view: &RecordView) -> i64 {
 }
 
 fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(fields) => fields,
-        _ => Map::new(),
-    }
+    let Value::Object(fields) = value else { return Map::new() };
+    fields
 }
 
 /// How many records of a device have no receipt.
 fn unsaved(device: &Device) -> Result<u64, Failure> {
+    counted(device, |counts| counts.unsaved)
+}
+
+/// How many records a device counts as held.
+fn held_here(device: &Device) -> Result<u64, Failure> {
+    counted(device, |counts| counts.held)
+}
+
+fn counted(device: &Device, which: impl Fn(TypeCounts) -> u64) -> Result<u64, Failure> {
     let catalog = device.catalog();
     let types = catalog.iter().flat_map(|catalog| catalog.types().keys());
-    types.map(|ty| Ok(device.counts(ty)?.unsaved)).sum()
+    types.map(|ty| Ok(which(device.counts(ty)?))).sum()
 }
 
 /// `12 visits, 13 orders and 24 stock counts`.

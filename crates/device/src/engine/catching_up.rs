@@ -1,7 +1,7 @@
 //! What the device takes over: the relay's answer to its offer, log, verdicts and proofs.
 
 use fieldkeep_documents::batch;
-use fieldkeep_model::{SegmentId, Seq};
+use fieldkeep_model::{SegmentId, Seq, VersionVector};
 use fieldkeep_protocol::Code;
 use fieldkeep_protocol::frame::{
     Delta, Frame, OfferAnswer, OfferReply, Proof, Run, Standing, Vector, Verdicts,
@@ -48,7 +48,7 @@ impl Engine {
                 self.replica.reset_cursor(&id);
                 self.replica.require_upload(&id, &held)?;
                 self.pushed.remove(&id);
-                let vector = self.replica.vector(&id)?;
+                let vector = self.shared(&id, &held)?;
                 self.control(&Frame::Vector(Vector { segment: id, vector }));
             }
             Standing::Same | Standing::Behind => {
@@ -58,6 +58,21 @@ impl Engine {
         }
         self.open.insert(id, answer.tip);
         Ok(())
+    }
+
+    /// What this device holds, without the actors of whom the relay has another branch: their
+    /// changes are to be sent.
+    fn shared(
+        &mut self,
+        id: &SegmentId,
+        held: &VersionVector,
+    ) -> Result<VersionVector, ReplicaError> {
+        let mut vector = self.replica.vector(id)?;
+        let agreed = self.replica.agrees(id, held)?;
+        vector.stamps.retain(|actor, stamp| {
+            held.seq(actor) == 0 || held.seq(actor) > stamp.seq || agreed.stamps.contains_key(actor)
+        });
+        Ok(vector)
     }
 
     /// The relay says through which seq it holds this device's changes: fewer than it once
@@ -84,9 +99,9 @@ impl Engine {
             self.pushed.remove(id);
         } else if held > acknowledged {
             // The receipt was lost on the way, not the change.
-            let records = self.replica.acknowledge(id, &actor, held, tip)?;
+            let receipt = self.replica.acknowledge(id, &actor, held, tip)?;
             self.progress.sent += held - acknowledged;
-            self.note_changed(id, records);
+            self.note_changed(id, receipt.records);
         }
         Ok(())
     }
@@ -197,6 +212,8 @@ impl Engine {
         };
         match wrong {
             None => {
+                let settled = self.replica.note_proven(&id, proof.pos)?;
+                self.note_changed(&id, settled);
                 self.open.remove(&id);
             }
             Some(wrong) => {

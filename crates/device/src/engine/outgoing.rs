@@ -6,7 +6,7 @@ use fieldkeep_documents::batch;
 use fieldkeep_model::SegmentId;
 use fieldkeep_protocol::frame::{Ack, Frame, Nack, Push, SegmentRef};
 use fieldkeep_protocol::{BATCH, priority};
-use fieldkeep_replica::{PutError, ReplicaError};
+use fieldkeep_replica::{OutgoingBatch, PutError, ReplicaError};
 use fieldkeep_store::Log as _;
 
 use super::Engine;
@@ -19,7 +19,7 @@ const IN_FLIGHT: u64 = 1024 * 1024;
 impl Engine {
     /// Sends what has no receipt and was not sent on this connection, as far as the window allows.
     pub(super) fn push_outgoing(&mut self) -> Result<(), ReplicaError> {
-        if self.session.is_none() || self.replica.store().outgoing_count()? == 0 {
+        if self.session.is_none() || !self.replica.store().has_outgoing()? {
             self.in_flight = 0;
             return Ok(());
         }
@@ -37,11 +37,13 @@ impl Engine {
     fn push_segment(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
         while self.in_flight < IN_FLIGHT {
             let after = self.pushed.get(id).copied().unwrap_or(0);
-            let Some((chunks, heads, reached)) = self.replica.outgoing_batch(id, after, BATCH)? else {
+            let Some(batch) = self.replica.outgoing_batch(id, after, BATCH)? else {
+                self.pushed.insert(*id, self.replica.segments()[id].tip);
                 return Ok(());
             };
             let row = &self.replica.segments()[id];
             let address = (row.cursor.pos == 0).then(|| row.address.clone());
+            let OutgoingBatch { chunks, heads, reached } = batch;
             let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
             self.in_flight += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
             self.pushed.insert(*id, reached);
@@ -56,19 +58,17 @@ impl Engine {
         if self.replica.segment(&ack.segment).is_none() {
             return Ok(());
         }
-        let before = self.replica.store().outgoing_count()?;
-        let records = self.replica.acknowledge(&ack.segment, &ack.actor, ack.seq, ack.pos)?;
-        let after = self.replica.store().outgoing_count()?;
-        self.progress.sent += before - after;
+        let receipt = self.replica.acknowledge(&ack.segment, &ack.actor, ack.seq, ack.pos)?;
+        self.progress.sent += receipt.changes;
         // A receipt covers a push: the window opens when nothing of the segment is under way.
-        if after == 0 {
+        if !self.replica.store().has_outgoing()? {
             self.in_flight = 0;
         } else {
             self.in_flight = self.in_flight.saturating_sub(BATCH as u64);
         }
         let open = self.open.entry(ack.segment).or_default();
         *open = ack.pos.max(*open);
-        self.note_changed(&ack.segment, records.into_iter().collect::<BTreeSet<_>>());
+        self.note_changed(&ack.segment, receipt.records.into_iter().collect::<BTreeSet<_>>());
         Ok(())
     }
 
@@ -87,6 +87,10 @@ impl Engine {
                 self.pushed.remove(&nack.segment);
             }
             "fork" | "seq" | "predecessor" | "start-op" => {
+                if !self.replica.holds_change(&nack.segment, &nack.hash)? {
+                    // Its branch was settled when the relay's log came, before this.
+                    return Ok(());
+                }
                 let held = nack.vector.unwrap_or_default();
                 let outgoing = self.replica.store().outgoing(sid)?;
                 let actor = self.replica.me().number;

@@ -184,14 +184,17 @@ impl Engine {
     pub(super) fn vector(&mut self, id: ConnectionId, vector: Vector) -> Result<(), ReplicaError> {
         let peer = self.peers.get_mut(&id).expect("the frame came from it");
         let Some(following) = peer.following.get_mut(&vector.segment) else { return Ok(()) };
-        let stamps = vector.vector.stamps.into_iter();
-        following.known = stamps.map(|(actor, stamp)| (actor, stamp.seq)).collect();
         following.paused = false;
         let held = self.replica.vector(&vector.segment)?;
+        let agreed = self.replica.agrees(&vector.segment, &vector.vector)?;
         let peer = self.peers.get_mut(&id).expect("the frame came from it");
         if let Some(following) = peer.following.get_mut(&vector.segment) {
-            // A seq that the relay does not hold, or holds with another hash, is no knowledge.
-            following.known.retain(|actor, _| held.stamps.contains_key(actor));
+            // A peer that holds less than the relay must hold the same; one that holds more has
+            // compared what the relay told it.
+            let known = vector.vector.stamps.iter().filter(|(actor, stamp)| {
+                stamp.seq > held.seq(actor) || agreed.stamps.contains_key(*actor)
+            });
+            following.known = known.map(|(actor, stamp)| (*actor, stamp.seq)).collect();
         }
         self.pump(id, &vector.segment)
     }

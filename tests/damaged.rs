@@ -1,0 +1,155 @@
+//! Disks that fail: rows that are not what was written are found and told, and a full disk loses
+//! nothing.
+
+mod support;
+
+use fieldkeep_device::{Device, SyncError};
+use fieldkeep_replica::{Integrity, PutError, ReplicaError};
+use fieldkeep_store::{StoreError, home};
+use serde_json::json;
+use support::{PATIENCE, Site, content, fields, put, state, sync, try_put};
+
+const CATALOG: &str = r#"
+catalog = 1
+[type.customer]
+[type.customer.field.name]
+[type.customer.field.note]
+"#;
+
+/// Does something to a directory's database behind its owner's back.
+fn tamper(site: &Site, name: &str, statement: &str) {
+    let database = home::database(&site.path(name));
+    let connection = rusqlite::Connection::open(database).expect("it opens");
+    assert_eq!(connection.execute(statement, []).expect("it writes"), 1);
+}
+
+async fn synced() -> (Site, Device) {
+    let site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    for n in 1..=3 {
+        put(&ann, &format!("customer/c{n}"), json!({"name": format!("Kiosk {n}")}));
+    }
+    sync(&ann).await;
+    (site, ann)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tampered_record_makes_the_next_sync_fail_and_is_derived_again() {
+    for statement in [
+        r#"UPDATE record SET json = '{"name":"forged"}' WHERE id = 'c2'"#,
+        "DELETE FROM record WHERE id = 'c2'",
+    ] {
+        let (site, ann) = synced().await;
+        tamper(&site, "ann", statement);
+        let synced = ann.sync(PATIENCE).await;
+        let told = matches!(synced, Err(SyncError::Integrity(Integrity::Records(_))));
+        assert!(told, "{statement}: {synced:?}");
+        assert_eq!(fields(&ann, "customer/c2")["name"], "Kiosk 2", "{statement}");
+        sync(&ann).await;
+        assert_eq!(content(&ann, "customer"), site.content("customer").await, "{statement}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tampered_change_makes_every_sync_fail() {
+    let last = "(SELECT max(key) FROM change)";
+    for statement in [
+        format!("UPDATE change SET bytes = CAST(bytes || x'00' AS BLOB) WHERE key = {last}"),
+        format!("UPDATE change SET bytes = (SELECT bytes FROM change LIMIT 1) WHERE key = {last}"),
+        format!("DELETE FROM change WHERE key = {last}"),
+    ] {
+        let (site, ann) = synced().await;
+        tamper(&site, "ann", &statement);
+        for _ in 0..2 {
+            let synced = ann.sync(PATIENCE).await;
+            let told = matches!(synced, Err(SyncError::Integrity(Integrity::Changes(_))));
+            assert!(told, "{statement}: {synced:?}");
+        }
+        assert_eq!(state(&ann, "customer/c3"), "valid", "reads go on");
+    }
+}
+
+fn bound(device: &Device, pages: Option<u32>) {
+    let bounded = device.with_replica(|replica| {
+        replica.store_mut().bound_growth(pages).map_err(ReplicaError::from)
+    });
+    bounded.expect("it reads");
+}
+
+fn note(n: usize) -> serde_json::Value {
+    json!({"name": format!("Kiosk {n}"), "note": "x".repeat(2_000)})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_whose_disk_is_full_says_so_loses_nothing_and_goes_on_when_there_is_room() {
+    let (site, ann) = synced().await;
+    let ben = site.device("ben").await;
+    bound(&ann, Some(16));
+    let mut written = 0;
+    let error = loop {
+        match try_put(&ann, &format!("customer/n{written}"), &note(written)) {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+        assert!(written < 1_000, "the bound holds");
+    };
+    assert!(matches!(error, PutError::Replica(ReplicaError::Store(StoreError::Full))), "{error:?}");
+    assert!(error.to_string().contains("the disk is full"), "{error}");
+    assert!(written > 0);
+    assert_eq!(content(&ann, "customer").len(), 3 + written, "what was saved, and nothing else");
+    assert_eq!(state(&ann, &format!("customer/n{written}")), "absent");
+    assert_eq!(fields(&ann, "customer/n0")["name"], "Kiosk 0");
+
+    bound(&ann, None);
+    put(&ann, &format!("customer/n{written}"), note(written));
+    site.converges(&[&ann, &ben], &["customer"]).await;
+    assert_eq!(content(&ben, "customer").len(), 4 + written);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_whose_disk_is_full_takes_over_nothing_in_part() {
+    let (site, ann) = synced().await;
+    let ben = site.device("ben").await;
+    for n in 0..60 {
+        put(&ben, &format!("customer/n{n}"), note(n));
+    }
+    sync(&ben).await;
+    bound(&ann, Some(8));
+    let synced = ann.sync(PATIENCE).await;
+    let told = matches!(synced, Err(SyncError::Replica(ReplicaError::Store(StoreError::Full))));
+    assert!(told, "{synced:?}");
+    assert_eq!(state(&ann, "customer/c1"), "valid", "reads go on");
+    bound(&ann, None);
+    site.converges(&[&ann, &ben], &["customer"]).await;
+    assert_eq!(content(&ann, "customer").len(), 63);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_whose_disk_is_full_gives_no_receipt_lives_and_goes_on_when_there_is_room() {
+    let (site, ann) = synced().await;
+    let ben = site.device("ben").await;
+    for pages in [2, 12, 40, 60] {
+        let limit = move |engine: &mut fieldkeep_relay::Engine| {
+            engine.replica_mut().store_mut().bound_growth(Some(pages)).expect("it reads");
+        };
+        site.ask(limit).await;
+        for n in 0..60 {
+            put(&ann, &format!("customer/{pages}-{n}"), note(n));
+        }
+        let synced = ann.sync(PATIENCE).await;
+        let SyncError::Cut(text) = synced.expect_err("there is no room") else { panic!("a cut") };
+        assert!(text.contains("the disk is full"), "{text}");
+        // What has a receipt is there, the rest is unsaved.
+        let waiting = ann.progress().expect("it reads").waiting;
+        let length = support::length(&site.log().await, "customer");
+        let own = support::length(&support::logs(&ann), "customer");
+        assert!(length + waiting >= own, "{length} there, {waiting} waiting, {own} in all");
+
+        let lift = |engine: &mut fieldkeep_relay::Engine| {
+            engine.replica_mut().store_mut().bound_growth(None).expect("it reads");
+        };
+        site.ask(lift).await;
+        site.converges(&[&ann, &ben], &["customer"]).await;
+    }
+    assert_eq!(content(&ben, "customer").len(), 3 + 4 * 60);
+}
