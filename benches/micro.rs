@@ -76,7 +76,11 @@ fn gate(criterion: &mut Criterion) {
         history
     };
     group.bench_function("new records", |bench| {
-        bench.iter_batched(History::new, |history| replay(history, &created), BatchSize::LargeInput);
+        bench.iter_batched(
+            History::new,
+            |history| replay(history, &created),
+            BatchSize::LargeInput,
+        );
     });
     let saved = replay(History::new(), &created).encode();
     group.bench_function("edits", |bench| {
@@ -138,8 +142,7 @@ fn judging(criterion: &mut Criterion) {
     let (id, order) = orders(1, 1).pop().expect("one order");
     let id = RecordId::new(id).expect("an id");
     let fields = order.as_object().expect("it is");
-    let subject =
-        Subject { ty: &ty, id: &id, fields, deleted: false, previous: None, scope: "" };
+    let subject = Subject { ty: &ty, id: &id, fields, deleted: false, previous: None, scope: "" };
     assert!(catalog.judge(&subject, &Plenty).reasons.is_empty(), "the order is valid");
     criterion.bench_function("judge an order", |bench| {
         bench.iter(|| catalog.judge(black_box(&subject), &Plenty));

@@ -38,14 +38,8 @@ async fn ticket(relay: &Relay, path: &Path, name: &'static str) -> Ticket {
     let handle = relay.handle();
     let invited = handle.call(move |engine| {
         let one_time = KeyPair::from_secret(*blake3_of(name).as_bytes());
-        let (entry, mut ticket) = invite(
-            engine.replica().members(),
-            &admin,
-            one_time,
-            name,
-            vec![Grant::ALL],
-            i64::MAX,
-        );
+        let (entry, mut ticket) =
+            invite(engine.replica().members(), &admin, one_time, name, vec![Grant::ALL], i64::MAX);
         let base = engine.replica().members().len();
         engine.replica_mut().append_members(base, &[entry]).expect("it is signed");
         ticket.addresses = vec![address];

@@ -3,6 +3,8 @@
 //!
 //! `FIELDKEEP_WRITE_CORPUS=1` writes the files of the corpora that are absent.
 
+#![allow(clippy::print_stdout)]
+
 use std::fs;
 use std::path::PathBuf;
 

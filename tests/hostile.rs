@@ -11,9 +11,7 @@ use fieldkeep_lab::Dice;
 use fieldkeep_lab::hostile::Stage;
 use fieldkeep_model::header::write_uleb;
 use fieldkeep_model::membership::{Act, CONTEXT, Entry, MemberKeys};
-use fieldkeep_model::{
-    ActorId, Epoch, Grant, KeyPair, Seed, SegmentAddress, Signed, SignedHead, TypeName,
-};
+use fieldkeep_model::{ActorId, Epoch, Grant, KeyPair, Seed, SegmentAddress, Signed, TypeName};
 use fieldkeep_protocol::frame::{Credit, Frame, Members, Nack, Push};
 use fieldkeep_protocol::{BATCH, Code, Offer, OfferEntry, WINDOW};
 use fieldkeep_store::Log as _;
@@ -554,7 +552,7 @@ async fn a_change_without_permission_is_kept_aside_then_merged_tainted_and_relea
     reaches(&town.ben, "visit/v1", "valid").await;
 
     // Eve was not granted the scope.
-    let mut doc = document(&eve, &[first.clone()]);
+    let mut doc = document(&eve, std::slice::from_ref(&first));
     let made = record(&doc, "v1");
     doc.put(&made, "remark", "eve was here").expect("it writes");
     let trespass = committed(&mut doc);
@@ -621,10 +619,15 @@ async fn a_hold_arrives_where_nothing_is_judged() {
     // They come on different streams, in either order.
     let (mut delta, mut verdicts) = (None, None);
     let both = wire.until(|frame| {
-        match frame {
-            Frame::Delta(came) if came.segment.id == visits => delta = Some(came.clone()),
-            Frame::Verdicts(came) if !came.blocks.is_empty() => verdicts = Some(came.clone()),
-            _ => {}
+        if let Frame::Delta(came) = frame
+            && came.segment.id == visits
+        {
+            delta = Some(came.clone());
+        }
+        if let Frame::Verdicts(came) = frame
+            && !came.blocks.is_empty()
+        {
+            verdicts = Some(came.clone());
         }
         (delta.is_some() && verdicts.is_some()).then_some(())
     });
@@ -676,9 +679,9 @@ async fn a_refusal_names_what_is_missing() {
     let second = committed(&mut doc);
     let mut wire = town.mallory.following().await;
     wire.say_on(1, &Frame::Push(town.mallory.own_push(&segment, &[&second]))).await;
-    let nack = wire.until(|frame| match frame {
-        Frame::Nack(nack) => Some(nack.clone()),
-        _ => None,
+    let nack = wire.until(|frame| {
+        let Frame::Nack(nack) = frame else { return None };
+        Some(nack.clone())
     });
     let Nack { code, hash, vector, .. } = nack.await;
     assert_eq!((code.as_str(), hash), ("missing-deps", header(&second).hash));

@@ -227,13 +227,12 @@ async fn a_relay_that_contradicts_its_own_log_is_left() {
     let heads = vouched(&authors, &orders(), chunks[1]);
     let first = captured.stretch(1, Chain::START, &chunks, heads.clone());
     let chain = first.chain;
-    let (wire, syncing) = captured.called().await;
+    let (mut wire, syncing) = captured.called().await;
     let id = first.segment.id;
     wire.say(&Frame::Delta(first)).await;
-    let mut wire = wire;
-    wire.until(|frame| match frame {
-        Frame::Credit(credit) => (credit.segment == id && credit.pos == 2).then_some(()),
-        _ => None,
+    wire.until(|frame| {
+        let Frame::Credit(credit) = frame else { return None };
+        (credit.segment == id && credit.pos == 2).then_some(())
     })
     .await;
     wire.sender.close(Code::GoingAway.number(), "for now");

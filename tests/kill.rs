@@ -66,7 +66,9 @@ async fn capture(directory: &Path, name: &str) {
         }
     });
     let mut life = 0u64;
-    for record in device.list(&"visit".parse().expect("a type"), &Default::default()).expect("reads") {
+    for record in
+        device.list(&"visit".parse().expect("a type"), &Default::default()).expect("reads")
+    {
         life = life.max(record.fields.get("n").and_then(|n| n.as_u64()).unwrap_or(0));
     }
     say("ready");
@@ -220,7 +222,8 @@ fn relay_holds_its_receipts(root: &Path, ledger: &Ledger) {
 
 #[test]
 fn nothing_that_was_acknowledged_is_lost_when_processes_are_killed() {
-    let kills: u32 = std::env::var("FIELDKEEP_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let kills: u32 =
+        std::env::var("FIELDKEEP_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
     let seed = std::env::var("FIELDKEEP_SEED").ok().and_then(|n| n.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
     println!("seed {seed}: repeat with FIELDKEEP_SEED={seed} cargo test --test kill");
@@ -270,7 +273,10 @@ fn nothing_that_was_acknowledged_is_lost_when_processes_are_killed() {
     ledger.kill("relay", &mut relay);
     relay_holds_its_receipts(root, &ledger);
     let writes = ledger.writes;
-    println!("{kills} kills, {writes} writes, {} of them in flight when a kill came", ledger.in_flight);
+    println!(
+        "{kills} kills, {writes} writes, {} of them in flight when a kill came",
+        ledger.in_flight
+    );
     runtime.block_on(all_agree(root, port, &ledger));
 }
 

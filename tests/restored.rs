@@ -313,6 +313,19 @@ async fn a_relay_that_was_put_back_takes_over_the_members_that_it_forgot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_the_relay_forgot_brings_its_own_enrolment() {
+    let (mut site, ann, ben) = with_backup().await;
+    let cat = site.device("cat").await;
+    put(&cat, "customer/c6", json!({"name": "cat's"}));
+    sync(&cat).await;
+    put_back(&mut site).await;
+    put(&cat, "customer/c7", json!({"name": "cat's, offline"}));
+    sync(&cat).await;
+    site.converges(&[&cat, &ann, &ben], &["customer"]).await;
+    assert_eq!(content(&ben, "customer").len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_and_the_relay_put_back_together_get_everything_from_another_device() {
     let (mut site, ann, ben) = with_backup().await;
     close(ann);

@@ -40,7 +40,8 @@ pub(crate) fn enrol(replica: &mut Replica, directory: &Path, count: usize) -> Ve
     let mut log: MembershipLog = replica.members().clone();
     let base = log.len();
     let numbers = (0..count).map(|nth| {
-        let one_time = KeyPair::from_secret(*blake3::hash(&[nth.to_be_bytes(), [9; 8]].concat()).as_bytes());
+        let one_time =
+            KeyPair::from_secret(*blake3::hash(&[nth.to_be_bytes(), [9; 8]].concat()).as_bytes());
         let invite = log.len();
         let act = Act::Invite {
             key: one_time.public(),
@@ -80,7 +81,8 @@ impl Writers {
             documents: BTreeMap::new(),
             time: 1_700_000_000_000,
         };
-        let records = referents().into_iter().map(|(key, fields)| writers.creation(0, key, &fields));
+        let records =
+            referents().into_iter().map(|(key, fields)| writers.creation(0, key, &fields));
         let records: Vec<_> = records.collect();
         writers.hand_over(records);
         writers.materialise(usize::MAX);
@@ -190,7 +192,8 @@ pub(crate) fn settled_orders(directory: &Path, count: usize, scopes: usize) -> (
     }
     let mut bytes = 0;
     let creations = orders.iter().enumerate();
-    let creations = creations.map(|(nth, (id, fields))| writers.creation(nth, order_key(id), fields));
+    let creations =
+        creations.map(|(nth, (id, fields))| writers.creation(nth, order_key(id), fields));
     let creations = creations.collect();
     bytes += writers.hand_over(creations);
     let edits = orders.iter().enumerate().map(|(nth, (id, fields))| {

@@ -126,7 +126,11 @@ pub(crate) fn order_key(id: &str) -> RecordKey {
 }
 
 /// So many orders with unlike ids; the outlet is set if one is given.
-pub(crate) fn some_orders(seed: u64, count: usize, outlet: Option<&str>) -> Vec<(String, Map<String, Value>)> {
+pub(crate) fn some_orders(
+    seed: u64,
+    count: usize,
+    outlet: Option<&str>,
+) -> Vec<(String, Map<String, Value>)> {
     let orders = orders(seed, count).into_iter();
     let numbered = orders.enumerate().map(|(nth, (id, order))| {
         let mut fields = order.as_object().expect("an order is an object").clone();
@@ -231,8 +235,15 @@ pub(crate) fn edit(device: &Device, ty: &TypeName, fields: &Map<String, Value>) 
     catalog.ty(ty).expect("a type").edit_from_json(fields).expect("fields of the type")
 }
 
-/// Writes records in batches, without waiting for the disk after each.
+/// Writes records in batches, without waiting for the disk after each. Those of one segment go
+/// together, so that no more documents are loaded than need be.
 pub(crate) fn fill(device: &Device, records: &[(RecordKey, Map<String, Value>)]) {
+    let catalog = device.catalog().expect("it came when the device joined");
+    let mut records: Vec<_> = records.iter().collect();
+    records.sort_by_cached_key(|(key, fields)| {
+        let object = catalog.ty(&key.ty).expect("a type");
+        (key.ty.clone(), object.scope_of(fields), object.address(&key.id, "", 0).bucket)
+    });
     for batch in records.chunks(1_000) {
         let edits = batch.iter().map(|(key, fields)| (key.clone(), edit(device, &key.ty, fields)));
         device.put_all(&edits.collect::<Vec<_>>()).expect("they are saved");
@@ -240,7 +251,9 @@ pub(crate) fn fill(device: &Device, records: &[(RecordKey, Map<String, Value>)])
 }
 
 /// Orders as records to be written.
-pub(crate) fn as_records(orders: &[(String, Map<String, Value>)]) -> Vec<(RecordKey, Map<String, Value>)> {
+pub(crate) fn as_records(
+    orders: &[(String, Map<String, Value>)],
+) -> Vec<(RecordKey, Map<String, Value>)> {
     orders.iter().map(|(id, fields)| (order_key(id), fields.clone())).collect()
 }
 

@@ -11,8 +11,8 @@ use fieldkeep_lab::proxy::Proxy;
 use fieldkeep_link::{Endpoint, Limits};
 use fieldkeep_model::{Grant, SegmentAddress};
 use fieldkeep_protocol::BATCH;
-use fieldkeep_protocol::frame::{Delta, Frame, SegmentRef, Verdicts};
 use fieldkeep_protocol::FrameBuffer;
+use fieldkeep_protocol::frame::{Delta, Frame, SegmentRef, Verdicts};
 use fieldkeep_replica::{Follow, Item, Replica, ReplicaError};
 
 use crate::authors::{Writers, seed, settled_orders};
@@ -77,7 +77,8 @@ fn save_packs(writers: &mut Writers, path: &Path) {
     let mut save = |frame: Frame| file.write_all(&frame.encode()).expect("the disk takes it");
     for (id, row) in replica.segments() {
         let mut first = 1;
-        while let Some(stretch) = replica.stretch(id, first, BATCH, |_, _| false).expect("it reads") {
+        while let Some(stretch) = replica.stretch(id, first, BATCH, |_, _| false).expect("it reads")
+        {
             let chunks: Vec<&[u8]> = stretch.chunks.iter().map(Vec::as_slice).collect();
             let batch = stretch.pack.clone().unwrap_or_else(|| batch::encode(&chunks, 3));
             save(Frame::Delta(Delta {
@@ -93,9 +94,13 @@ fn save_packs(writers: &mut Writers, path: &Path) {
         }
         let judged = replica.judged_block(id).expect("it reads").into_iter().collect();
         let relay = replica.me().number;
-        save(Frame::Verdicts(Verdicts { segment: *id, relay, blocks: judged, openings: Vec::new() }));
+        save(Frame::Verdicts(Verdicts {
+            segment: *id,
+            relay,
+            blocks: judged,
+            openings: Vec::new(),
+        }));
     }
-    drop(save);
     file.flush().expect("the disk takes it");
 }
 
@@ -112,15 +117,13 @@ fn read_packs(device: &Device, path: &Path) {
         }
         frames.push(&bytes[..length]);
         while let Some(frame) = frames.next(fieldkeep_protocol::FRAME_MAX).expect("frames") {
-            match frame {
-                Frame::Delta(delta) => stretches.push(delta),
-                Frame::Verdicts(verdicts) => {
-                    let stretches = std::mem::take(&mut stretches);
-                    device
-                        .with_replica(|replica| take_segment(replica, stretches, &verdicts))
-                        .expect("it is sound");
-                }
-                other => panic!("nobody wrote a {} here", other.name()),
+            if let Frame::Delta(delta) = frame {
+                stretches.push(delta);
+            } else if let Frame::Verdicts(verdicts) = frame {
+                let stretches = std::mem::take(&mut stretches);
+                device
+                    .with_replica(|replica| take_segment(replica, stretches, &verdicts))
+                    .expect("it is sound");
             }
         }
     }
@@ -210,7 +213,8 @@ pub(crate) fn reconnect(sizes: &Sizes, table: &mut Table) {
             syncs[0].1
         );
         table.row(&format!("{what}, round trips"), trips, Target::AtMost(1.1, "round trips"), how);
-        let how = format!("with the segments of customers and products: {} in all", sizes.segments + 2);
+        let how =
+            format!("with the segments of customers and products: {} in all", sizes.segments + 2);
         table.row(&format!("{what}, bytes"), median(bytes) / 1e3, Target::AtMost(5.0, "KB"), how);
         camp.stop();
     }

@@ -30,7 +30,8 @@ pub(crate) fn run(sizes: &Sizes, table: &mut Table) {
     drop((replica, home));
     let relay = Part::start("relay", &[&path.display().to_string()]);
     let (relay, address) = relay.line();
-    let warm = Part::start("idlers", &[&path.display().to_string(), &address, "0", &WARM.to_string()]);
+    let warm =
+        Part::start("idlers", &[&path.display().to_string(), &address, "0", &WARM.to_string()]);
     let (warm, _) = warm.line();
     let before = resident_kib(relay.child.id());
     let (from, to) = (WARM.to_string(), (WARM + count).to_string());

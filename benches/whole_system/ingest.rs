@@ -107,7 +107,8 @@ pub(crate) fn devices(arguments: &[String]) {
     std::io::stdin().read_line(&mut String::new()).expect("a pipe");
     let runtime = runtime();
     let begin = Instant::now();
-    let receipts: Vec<_> = devices.iter().map(|device| runtime.spawn(push(device.clone()))).collect();
+    let receipts: Vec<_> =
+        devices.iter().map(|device| runtime.spawn(push(device.clone()))).collect();
     for receipt in receipts {
         runtime.block_on(receipt).expect("every change gets its receipt");
     }
@@ -152,9 +153,8 @@ async fn push(device: Device) {
         let device = device.clone();
         async move { device.sync(PATIENCE).await }
     });
-    let waiting = || {
-        device.with_replica(|replica| Ok::<_, ReplicaError>(replica.store().outgoing_count()?))
-    };
+    let waiting =
+        || device.with_replica(|replica| Ok::<_, ReplicaError>(replica.store().outgoing_count()?));
     while waiting().expect("it reads") > 0 {
         watch.recv().await.ok();
     }

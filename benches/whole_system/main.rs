@@ -25,6 +25,9 @@ use camp::Sizes;
 use measure::Disk;
 use table::Table;
 
+/// Measures one row of the table, or several.
+type Row = fn(&Sizes, &mut Table);
+
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let first = arguments.next();
@@ -38,7 +41,7 @@ fn main() {
     let disk = Disk::examine(&camp::base());
     println!("{disk}, synchronous = FULL, write-ahead log\n");
     let mut table = Table::default();
-    let rows: [(&str, fn(&Sizes, &mut Table)); 9] = [
+    let rows: [(&str, Row); 9] = [
         ("put", writes::run),
         ("read", reads::run),
         ("ingest", ingest::run),

@@ -3,7 +3,9 @@
 use fieldkeep_lab::Dice;
 use fieldkeep_model::Grant;
 
-use crate::camp::{Camp, Sizes, as_records, buckets, catalog, fill, order_key, referents, some_orders};
+use crate::camp::{
+    Camp, Sizes, as_records, buckets, catalog, fill, order_key, referents, some_orders,
+};
 use crate::measure::{median, micros};
 use crate::table::{Table, Target};
 

@@ -123,14 +123,14 @@ fn report(table: &mut Table, what: &str, count: usize, most: f64, runs: &[(f64, 
 /// The first edit in a segment after the device was opened.
 fn cold_edits(sizes: &Sizes, table: &mut Table, path: &Path, orders: &Orders) {
     let mut times = Vec::new();
-    for run in 0..sizes.runs {
+    for (run, (id, _)) in orders.iter().enumerate().take(sizes.runs) {
         let device = Device::open(path).expect("it was closed");
         // The first write of a process renews the file's identity: not what is measured.
         let customer = &referents()[0];
         let mut fields = customer.1.clone();
         fields.insert("name".into(), format!("renamed {run}").into());
         device.put(&customer.0, &edit(&device, &customer.0.ty, &fields)).expect("it is saved");
-        let key = order_key(&orders[run].0);
+        let key = order_key(id);
         times.push(micros(|| device.put(&key, &state_edit(run)).expect("it is saved")).0 / 1e3);
     }
     let what = format!("durable put, segment not loaded, {} records", orders.len());

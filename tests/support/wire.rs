@@ -170,9 +170,9 @@ impl Raw {
         let mut raw = Self::stranger(ticket, seed);
         let (mut wire, welcome) = raw.introduced().await;
         wire.say(&Frame::Join(application(ticket, &raw.seed, &welcome))).await;
-        let entries = wire.until(|frame| match frame {
-            Frame::Members(members) if members.base == 0 => Some(members.entries.clone()),
-            _ => None,
+        let entries = wire.until(|frame| {
+            let Frame::Members(members) = frame else { return None };
+            (members.base == 0).then(|| members.entries.clone())
         });
         let log = MembershipLog::open(entries.await).expect("the relay's log is sound");
         raw.number = log.by_tls(&raw.seed.tls().public()).expect("it has just joined").number;
@@ -187,9 +187,9 @@ impl Raw {
     pub(crate) async fn introduced(&self) -> (Wire, Hello) {
         let mut wire = self.dial().await;
         wire.say(&Frame::Hello(Box::new(hello(self.org)))).await;
-        let welcome = wire.until(|frame| match frame {
-            Frame::Welcome(welcome) => Some(Hello::clone(welcome)),
-            _ => None,
+        let welcome = wire.until(|frame| {
+            let Frame::Welcome(welcome) = frame else { return None };
+            Some(Hello::clone(welcome))
         });
         let welcome = welcome.await;
         (wire, welcome)
@@ -251,12 +251,11 @@ impl Wire {
     /// Pushes, and waits for the receipt or the refusal.
     pub(crate) async fn answer(&mut self, push: Push) -> Answer {
         self.say_on(1, &Frame::Push(push)).await;
-        self.until(|frame| match frame {
-            Frame::Ack(_) => Some(Answer::Taken),
-            Frame::Nack(Nack { stage, code, .. }) => {
-                Some(Answer::Refused { stage: *stage, code: code.clone() })
+        self.until(|frame| {
+            if let Frame::Nack(Nack { stage, code, .. }) = frame {
+                return Some(Answer::Refused { stage: *stage, code: code.clone() });
             }
-            _ => None,
+            matches!(frame, Frame::Ack(_)).then_some(Answer::Taken)
         })
         .await
     }

@@ -56,12 +56,7 @@ impl Catalog {
         }
         engine.seal();
         let hash = CatalogHash::of(source);
-        Ok(Self(Arc::new(Inner {
-            source: source.to_owned(),
-            hash,
-            types,
-            engine,
-        })))
+        Ok(Self(Arc::new(Inner { source: source.to_owned(), hash, types, engine })))
     }
 
     /// The text that it was read from.
@@ -140,10 +135,7 @@ fn succeed_type(old: &ObjectType, new: &ObjectType, errors: &mut Vec<CatalogErro
         errors.push(new.place.error(format!("{key}.scope"), problem, &way));
     }
     if old.buckets != new.buckets {
-        let problem = format!(
-            "published with {} buckets, not {}",
-            old.buckets, new.buckets
-        );
+        let problem = format!("published with {} buckets, not {}", old.buckets, new.buckets);
         errors.push(new.place.error(format!("{key}.buckets"), problem, &way));
     }
     succeed_fields(&old.fields, &new.fields, &key, new, &way, errors);

@@ -51,13 +51,7 @@ impl Place {
         remedy: impl Into<String>,
     ) -> CatalogError {
         let (key, problem, remedy) = (key.into(), problem.into(), remedy.into());
-        CatalogError {
-            line: self.line,
-            column: self.column,
-            key,
-            problem,
-            remedy,
-        }
+        CatalogError { line: self.line, column: self.column, key, problem, remedy }
     }
 }
 
@@ -70,31 +64,15 @@ pub(crate) struct Problems<'s> {
 
 impl<'s> Problems<'s> {
     pub(crate) fn new(source: &'s str) -> Self {
-        let ends = source
-            .bytes()
-            .enumerate()
-            .filter(|(_, byte)| *byte == b'\n');
-        let line_starts = std::iter::once(0)
-            .chain(ends.map(|(at, _)| at + 1))
-            .collect();
-        Self {
-            source,
-            line_starts,
-            found: Vec::new(),
-        }
+        let ends = source.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let line_starts = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
+        Self { source, line_starts, found: Vec::new() }
     }
 
     pub(crate) fn place(&self, span: &Range<usize>) -> Place {
-        let line = self
-            .line_starts
-            .partition_point(|start| *start <= span.start)
-            .max(1);
+        let line = self.line_starts.partition_point(|start| *start <= span.start).max(1);
         let start = self.line_starts[line - 1];
-        let before = self
-            .source
-            .as_bytes()
-            .get(start..span.start)
-            .unwrap_or_default();
+        let before = self.source.as_bytes().get(start..span.start).unwrap_or_default();
         // A continuation byte of UTF-8 begins with 10: counting the others counts characters.
         let column = before.iter().filter(|byte| **byte & 0xc0 != 0x80).count() + 1;
         Place { line, column }
@@ -124,11 +102,8 @@ pub(crate) fn suggestion<'a>(word: &str, known: impl Iterator<Item = &'a str>) -
     let known: Vec<&str> = known.collect();
     // A third of the letters may differ: of one letter none, of `dat` and `date` one.
     let near = |(distance, name): &(usize, &&str)| 3 * distance <= name.len().max(word.len()) + 1;
-    let nearest = known
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(word, name), name))
-        .filter(near)
-        .min();
+    let nearest =
+        known.iter().map(|name| (strsim::damerau_levenshtein(word, name), name)).filter(near).min();
     match nearest {
         Some((_, name)) => format!("did you mean `{name}`?"),
         None if known.is_empty() => "there are none".to_owned(),

@@ -25,19 +25,14 @@ impl Catalog {
                 arg("is"),
             ),
             "reference_absent" => {
-                format!(
-                    "{field} refers to {}, which is not there yet",
-                    arg("record")
-                )
+                format!("{field} refers to {}, which is not there yet", arg("record"))
             }
             "reference_deleted" => {
                 format!("{field} refers to {}, which is deleted", arg("record"))
             }
-            "unique" => format!(
-                "{field} is `{}`, and so is that of {}",
-                arg("value"),
-                arg("record")
-            ),
+            "unique" => {
+                format!("{field} is `{}`, and so is that of {}", arg("value"), arg("record"))
+            }
             "rule" => self.rule_reason(ty, reason),
             "rule_failed" => {
                 let rule = reason.rule.as_deref().unwrap_or_default();
@@ -50,10 +45,7 @@ impl Catalog {
 
     fn rule_reason(&self, ty: &TypeName, reason: &Reason) -> String {
         let name = reason.rule.as_deref().unwrap_or_default();
-        let rules = self
-            .ty(ty)
-            .map(|ty| ty.rules.as_slice())
-            .unwrap_or_default();
+        let rules = self.ty(ty).map(|ty| ty.rules.as_slice()).unwrap_or_default();
         match rules.iter().find(|rule| rule.name == name) {
             Some(rule) => rule.reason.clone(),
             None => format!("the rule `{name}` is broken"),
@@ -62,12 +54,7 @@ impl Catalog {
 }
 
 fn argument<'r>(reason: &'r Reason, name: &str) -> &'r str {
-    match reason
-        .args
-        .iter()
-        .find(|arg| arg.name == name)
-        .map(|arg| &arg.value)
-    {
+    match reason.args.iter().find(|arg| arg.name == name).map(|arg| &arg.value) {
         Some(ArgValue::Open(value)) => value,
         Some(ArgValue::Sealed(_)) => "another record",
         None => "",

@@ -126,19 +126,9 @@ impl Catalog {
         let Some(ty) = self.ty(subject.ty) else {
             let args = vec![open("type", subject.ty.as_str())];
             let reason = reason("unknown_schema", Vec::new(), args);
-            return Judgement {
-                outcome: Outcome::Held,
-                reasons: vec![reason],
-                ..judgement
-            };
+            return Judgement { outcome: Outcome::Held, reasons: vec![reason], ..judgement };
         };
-        let mut sitting = Sitting {
-            catalog: self,
-            ty,
-            subject,
-            world,
-            judgement,
-        };
+        let mut sitting = Sitting { catalog: self, ty, subject, world, judgement };
         sitting.fields();
         let well_formed = sitting.judgement.reasons.is_empty();
         sitting.scope();
@@ -199,11 +189,7 @@ impl Sitting<'_> {
         let Some(field) = &self.ty.scope else { return };
         let is = self.ty.scope_of(self.subject.fields);
         if is != self.subject.scope {
-            let args = vec![
-                open("field", field),
-                open("was", self.subject.scope),
-                open("is", &is),
-            ];
+            let args = vec![open("field", field), open("was", self.subject.scope), open("is", &is)];
             self.hold("scope_changed", vec![field.clone()], args);
         }
     }
@@ -242,33 +228,19 @@ impl Sitting<'_> {
     fn unique(&mut self) {
         for (field, value) in self.ty.unique_values(self.subject.fields) {
             let holders = self.world.holders(&self.ty.name, &field, &value);
-            let others = holders
-                .into_iter()
-                .filter(|holder| holder.id != *self.subject.id);
+            let others = holders.into_iter().filter(|holder| holder.id != *self.subject.id);
             let Some(other) = others.min() else { continue };
             let key = RecordKey::new(self.ty.name.clone(), other.id).to_string();
-            let args = vec![
-                open("field", &field),
-                open("value", &value),
-                open("record", &key),
-            ];
+            let args = vec![open("field", &field), open("value", &value), open("record", &key)];
             let reason = self.judgement.reasons.len();
-            self.judgement.private.push(PrivateArg {
-                reason,
-                arg: 2,
-                segment: other.segment,
-            });
+            self.judgement.private.push(PrivateArg { reason, arg: 2, segment: other.segment });
             self.hold("unique", vec![field], args);
         }
     }
 
     fn rules(&mut self, seen: &Seen) {
-        let rules: Vec<_> = self
-            .ty
-            .rules
-            .iter()
-            .filter(|rule| rule.refs.is_disjoint(&seen.hidden))
-            .collect();
+        let rules: Vec<_> =
+            self.ty.rules.iter().filter(|rule| rule.refs.is_disjoint(&seen.hidden)).collect();
         if rules.is_empty() {
             return;
         }
@@ -276,10 +248,8 @@ impl Sitting<'_> {
         let view = |fields| values::record(fields, &self.ty.fields, needed.iter().copied());
         let mut scope = self.catalog.engine().scope().new_inner_scope();
         scope.add_variable_as_val("record", view(self.subject.fields));
-        scope.add_variable_as_val(
-            "previous",
-            self.subject.previous.map_or_else(values::null, view),
-        );
+        scope
+            .add_variable_as_val("previous", self.subject.previous.map_or_else(values::null, view));
         scope.add_variable_as_val("refs", refs(&rules, self.catalog, self.ty, seen));
         for rule in rules {
             let (id, error) = match rule.holds(&scope) {
@@ -288,10 +258,8 @@ impl Sitting<'_> {
                 Err(error) => ("rule_failed", Some(error)),
             };
             let args = error.iter().map(|error| open("error", error)).collect();
-            let broken = Reason {
-                rule: Some(rule.name.clone()),
-                ..reason(id, rule.reads.clone(), args)
-            };
+            let broken =
+                Reason { rule: Some(rule.name.clone()), ..reason(id, rule.reads.clone(), args) };
             self.judgement.reasons.push(broken);
         }
     }
@@ -316,20 +284,13 @@ fn refs<'v>(
     ty: &'v ObjectType,
     seen: &'v Seen,
 ) -> values::Borrowed<'v> {
-    let fields: BTreeSet<&str> = rules
-        .iter()
-        .flat_map(|rule| &rule.refs)
-        .map(String::as_str)
-        .collect();
+    let fields: BTreeSet<&str> =
+        rules.iter().flat_map(|rule| &rule.refs).map(String::as_str).collect();
     let entry = |field: &'v str| {
-        let referent = seen
-            .referents
-            .get(field)
-            .filter(|fields| shape::too_large(fields).is_none());
-        let declared = ty
-            .fields
-            .get(field)
-            .and_then(|field| catalog.ty(field.reference.as_ref()?));
+        let referent =
+            seen.referents.get(field).filter(|fields| shape::too_large(fields).is_none());
+        let declared =
+            ty.fields.get(field).and_then(|field| catalog.ty(field.reference.as_ref()?));
         let record = referent.zip(declared).map(|(fields, ty)| {
             values::record(fields, &ty.fields, ty.fields.keys().map(String::as_str))
         });
@@ -339,17 +300,9 @@ fn refs<'v>(
 }
 
 fn reason(id: &str, fields: Vec<String>, args: Vec<Arg>) -> Reason {
-    Reason {
-        id: id.to_owned(),
-        rule: None,
-        fields,
-        args,
-    }
+    Reason { id: id.to_owned(), rule: None, fields, args }
 }
 
 fn open(name: &str, value: &str) -> Arg {
-    Arg {
-        name: name.to_owned(),
-        value: ArgValue::Open(value.to_owned()),
-    }
+    Arg { name: name.to_owned(), value: ArgValue::Open(value.to_owned()) }
 }

@@ -26,13 +26,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
-        Self::Register,
-        Self::Counter,
-        Self::Text,
-        Self::Set,
-        Self::Json,
-    ];
+    pub const ALL: [Self; 5] = [Self::Register, Self::Counter, Self::Text, Self::Set, Self::Json];
 
     /// The word for it in a catalog.
     #[must_use]
@@ -137,19 +131,12 @@ impl ObjectType {
     pub fn unique_values(&self, fields: &Map<String, Value>) -> Vec<(String, String)> {
         let unique = self.fields.iter().filter(|(_, field)| field.unique);
         let values = unique.filter_map(|(name, _)| Some((name, fields.get(name)?)));
-        values
-            .filter_map(|(name, value)| Some((name.clone(), scalar_text(value)?)))
-            .collect()
+        values.filter_map(|(name, value)| Some((name.clone(), scalar_text(value)?))).collect()
     }
 }
 
 fn child_references(name: &str, field: &Field, value: &Value, found: &mut Vec<Reference>) {
-    for child in value
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_object)
-    {
+    for child in value.as_array().into_iter().flatten().filter_map(Value::as_object) {
         if let (Some(ty), Some(id)) = (&field.reference, child.get("id")) {
             found.extend(reference(name.to_owned(), ty, id));
         }
@@ -163,11 +150,7 @@ fn child_references(name: &str, field: &Field, value: &Value, found: &mut Vec<Re
 
 fn reference(field: String, ty: &TypeName, value: &Value) -> Option<Reference> {
     let id = RecordId::new(scalar_text(value)?).ok()?;
-    Some(Reference {
-        field,
-        ty: ty.clone(),
-        id,
-    })
+    Some(Reference { field, ty: ty.clone(), id })
 }
 
 /// A scalar as text; nothing for null, lists and objects.

@@ -48,17 +48,10 @@ pub(crate) fn read(source: &str, problems: &mut Problems<'_>) -> Raw {
         let message = error.message().lines().collect::<Vec<_>>().join(", ");
         problems.add(&error.span().unwrap_or_default(), "", message, "");
     }
-    let mut reader = Reader {
-        problems,
-        rules: Vec::new(),
-        references: Vec::new(),
-    };
+    let mut reader = Reader { problems, rules: Vec::new(), references: Vec::new() };
     let types = reader.catalog(root.get_ref(), root.span());
     reader.check_references(&types);
-    Raw {
-        types,
-        rules: reader.rules,
-    }
+    Raw { types, rules: reader.rules }
 }
 
 struct Reader<'p, 's> {
@@ -75,15 +68,11 @@ impl Reader<'_, '_> {
         span: Range<usize>,
     ) -> BTreeMap<TypeName, ObjectType> {
         self.known_keys(root, "", &["catalog", "type"]);
-        match (
-            root.contains_key("catalog"),
-            self.integer(root, "", "catalog"),
-        ) {
+        match (root.contains_key("catalog"), self.integer(root, "", "catalog")) {
             (true, None | Some((1, _))) => {}
             (true, Some((version, span))) => {
                 let problem = format!("unknown catalog format {version}");
-                self.problems
-                    .add(&span, "catalog", problem, "this program reads format 1");
+                self.problems.add(&span, "catalog", problem, "this program reads format 1");
             }
             (false, _) => {
                 let remedy = "begin the file with `catalog = 1`";
@@ -126,14 +115,7 @@ impl Reader<'_, '_> {
         let buckets = self.buckets(table, path);
         self.raw_rules(name, table, path);
         let place = self.problems.place(span);
-        ObjectType {
-            name: name.clone(),
-            scope,
-            buckets,
-            fields,
-            rules: Vec::new(),
-            place,
-        }
+        ObjectType { name: name.clone(), scope, buckets, fields, rules: Vec::new(), place }
     }
 
     fn buckets(&mut self, table: &DeTable<'_>, path: &str) -> u32 {
@@ -145,8 +127,7 @@ impl Reader<'_, '_> {
             _ => {
                 let problem = format!("{buckets} is no number of buckets");
                 let remedy = "write a power of two from 1 to 65536";
-                self.problems
-                    .add(&span, format!("{path}.buckets"), problem, remedy);
+                self.problems.add(&span, format!("{path}.buckets"), problem, remedy);
                 1
             }
         }
@@ -163,14 +144,11 @@ impl Reader<'_, '_> {
             Some(field) if field.kind == Kind::Register => {}
             Some(field) => {
                 let problem = format!("the scope field `{scope}` is a {}", field.kind.word());
-                self.problems
-                    .add(span, path, problem, "a scope field is a register");
+                self.problems.add(span, path, problem, "a scope field is a register");
             }
             None => {
                 let problem = format!("the scope field `{scope}` is not declared");
-                let registers = fields
-                    .iter()
-                    .filter(|(_, field)| field.kind == Kind::Register);
+                let registers = fields.iter().filter(|(_, field)| field.kind == Kind::Register);
                 let remedy = suggestion(scope, registers.map(|(name, _)| name.as_str()));
                 self.problems.add(span, path, problem, remedy);
             }
@@ -185,8 +163,7 @@ impl Reader<'_, '_> {
                 self.not_a_name(name, &path, "field");
             } else if RESERVED.contains(&name.get_ref().as_ref()) {
                 let problem = format!("`{name}` is reserved: every record and child has it");
-                self.problems
-                    .add(&name.span(), &path, problem, "choose another name");
+                self.problems.add(&name.span(), &path, problem, "choose another name");
             } else if let Some(table) = self.table(value, &path) {
                 let field = self.field(table, &path, &name.span(), top);
                 fields.insert(name.get_ref().to_string(), field);
@@ -196,11 +173,7 @@ impl Reader<'_, '_> {
     }
 
     fn field(&mut self, table: &DeTable<'_>, path: &str, span: &Range<usize>, top: bool) -> Field {
-        self.known_keys(
-            table,
-            path,
-            &["kind", "ref", "required", "unique", "schema", "field"],
-        );
+        self.known_keys(table, path, &["kind", "ref", "required", "unique", "schema", "field"]);
         let kind = self.kind(table, path, top);
         let (schema, validator) = self.schema(table, path, kind).unzip();
         let field = Field {
@@ -215,12 +188,7 @@ impl Reader<'_, '_> {
         };
         if kind != Kind::Set && table.contains_key("field") {
             let remedy = "write kind = \"set\", or remove them";
-            self.problems.add(
-                span,
-                path,
-                format!("a {} has no fields", kind.word()),
-                remedy,
-            );
+            self.problems.add(span, path, format!("a {} has no fields", kind.word()), remedy);
         }
         field
     }
@@ -239,14 +207,12 @@ impl Reader<'_, '_> {
             Some(kind) => kind,
             None if word == "attachment" => {
                 let remedy = "keep the file's name in a register until they are";
-                self.problems
-                    .add(&span, path, "attachments are not supported yet", remedy);
+                self.problems.add(&span, path, "attachments are not supported yet", remedy);
                 Kind::Register
             }
             None => {
                 let remedy = suggestion(&word, Kind::ALL.iter().map(|kind| kind.word()));
-                self.problems
-                    .add(&span, path, format!("unknown kind `{word}`"), remedy);
+                self.problems.add(&span, path, format!("unknown kind `{word}`"), remedy);
                 Kind::Register
             }
         }
@@ -257,8 +223,7 @@ impl Reader<'_, '_> {
         let path = format!("{path}.ref");
         if !matches!(kind, Kind::Register | Kind::Set) {
             let problem = format!("a {} refers to nothing", kind.word());
-            self.problems
-                .add(&span, path, problem, "a register or a set may");
+            self.problems.add(&span, path, problem, "a register or a set may");
             return None;
         }
         let ty = TypeName::new(name.clone()).ok();
@@ -293,19 +258,13 @@ impl Reader<'_, '_> {
         let schema = self.json(value, &path)?;
         if kind == Kind::Register && !Scalars::of(Some(&schema)).any() {
             let remedy = "write string, integer, number or boolean, or use kind = \"json\"";
-            self.problems.add(
-                &value.span(),
-                path,
-                "a register holds a single value",
-                remedy,
-            );
+            self.problems.add(&value.span(), path, "a register holds a single value", remedy);
             return None;
         }
         match schema::compile(&schema) {
             Ok(validator) => Some((schema, validator)),
             Err(error) => {
-                self.problems
-                    .add(&value.span(), path, error.to_string(), error.remedy());
+                self.problems.add(&value.span(), path, error.to_string(), error.remedy());
                 None
             }
         }
@@ -318,8 +277,7 @@ impl Reader<'_, '_> {
         let path = format!("{path}.rule");
         let DeValue::Array(rules) = value.get_ref() else {
             let remedy = format!("write each rule under `[[{path}]]`");
-            self.problems
-                .add(&value.span(), path, "rules are a list", remedy);
+            self.problems.add(&value.span(), path, "rules are a list", remedy);
             return;
         };
         let mut names: Vec<String> = Vec::new();
@@ -337,20 +295,12 @@ impl Reader<'_, '_> {
             if !is_name(&name.0) || names.contains(&name.0) {
                 let problem = format!("`{}` does not name a rule, or names a second one", name.0);
                 let remedy = "use lower-case letters, digits and `_`, once in the type";
-                self.problems
-                    .add(&name.1, format!("{path}.name"), problem, remedy);
+                self.problems.add(&name.1, format!("{path}.name"), problem, remedy);
             }
             let (path, span) = (format!("{path}.{}.cel", name.0), cel.1);
             names.push(name.0.clone());
             let (name, cel, reason) = (name.0, cel.0, reason.0);
-            self.rules.push(RawRule {
-                ty: ty.clone(),
-                name,
-                cel,
-                reason,
-                path,
-                span,
-            });
+            self.rules.push(RawRule { ty: ty.clone(), name, cel, reason, path, span });
         }
     }
 

@@ -114,17 +114,11 @@ pub(crate) struct Vocabulary<'a> {
 
 impl<'a> Vocabulary<'a> {
     pub(crate) fn new(ty: &'a ObjectType, types: &'a BTreeMap<TypeName, ObjectType>) -> Self {
-        let registers = ty
-            .fields
-            .iter()
-            .filter(|(_, field)| field.children.is_empty());
+        let registers = ty.fields.iter().filter(|(_, field)| field.children.is_empty());
         let refs = registers.filter_map(|(name, field)| {
             Some((name.as_str(), &types.get(field.reference.as_ref()?)?.fields))
         });
-        Self {
-            fields: &ty.fields,
-            refs: refs.collect(),
-        }
+        Self { fields: &ty.fields, refs: refs.collect() }
     }
 }
 
@@ -136,19 +130,14 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new() -> Self {
-        Self {
-            context: Context::default(),
-            patterns: BTreeMap::new(),
-        }
+        Self { context: Context::default(), patterns: BTreeMap::new() }
     }
 
     /// Makes the collected patterns available to `matches`.
     pub(crate) fn seal(&mut self) {
         let patterns = std::mem::take(&mut self.patterns);
         let matches = move |This(text): This<Arc<String>>, pattern: Arc<String>| {
-            patterns
-                .get(pattern.as_str())
-                .is_some_and(|regex| regex.is_match(&text))
+            patterns.get(pattern.as_str()).is_some_and(|regex| regex.is_match(&text))
         };
         // Fails only where cel's own `matches` is compiled in: the same linear engine, without the
         // patterns prepared.
@@ -174,16 +163,7 @@ impl Rule {
         engine.patterns.extend(bound.patterns);
         let (refs, needs, steps) = (bound.refs, bound.needs, bound.steps);
         let reads = bound.reads.into_iter().collect();
-        Ok(Self {
-            name,
-            cel,
-            reason,
-            reads,
-            steps,
-            refs,
-            needs,
-            expr,
-        })
+        Ok(Self { name, cel, reason, reads, steps, refs, needs, expr })
     }
 
     /// Whether the record satisfies the rule, or why that cannot be said.
@@ -211,9 +191,7 @@ fn parse(source: &str) -> Result<IdedExpr, RuleError> {
         Ok(Ok(expr)) => Ok(expr),
         Ok(Err(errors)) => {
             let first = errors.errors.first().map(|error| error.msg.as_str());
-            Err(RuleError::Syntax(
-                first.unwrap_or("it does not parse").to_owned(),
-            ))
+            Err(RuleError::Syntax(first.unwrap_or("it does not parse").to_owned()))
         }
         Err(_) => Err(RuleError::Syntax("it does not parse".to_owned())),
     }

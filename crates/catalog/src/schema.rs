@@ -34,33 +34,15 @@ const PLAIN: &[&str] = &[
     "examples",
 ];
 /// Keywords whose value is a schema.
-const ONE: &[&str] = &[
-    "items",
-    "contains",
-    "additionalProperties",
-    "propertyNames",
-    "not",
-    "if",
-    "then",
-    "else",
-];
+const ONE: &[&str] =
+    &["items", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else"];
 /// Keywords whose value is a list of schemas.
 const MANY: &[&str] = &["allOf", "anyOf", "oneOf", "prefixItems"];
 /// Keywords whose value is an object of schemas.
 const NAMED: &[&str] = &["properties", "patternProperties"];
 /// Formats that are checked the same everywhere.
-const FORMATS: &[&str] = &[
-    "date",
-    "time",
-    "date-time",
-    "duration",
-    "uuid",
-    "email",
-    "ipv4",
-    "ipv6",
-    "hostname",
-    "uri",
-];
+const FORMATS: &[&str] =
+    &["date", "time", "date-time", "duration", "uuid", "email", "ipv4", "ipv6", "hostname", "uri"];
 
 /// Why a schema is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,12 +78,8 @@ pub(crate) fn compile(schema: &Value) -> Result<Validator, SchemaError> {
     vocabulary(schema)?;
     let patterns = PatternOptions::regex().size_limit(limit::PATTERN);
     let options = jsonschema::options().with_draft(jsonschema::Draft::Draft202012);
-    let options = options
-        .with_pattern_options(patterns)
-        .should_validate_formats(true);
-    options
-        .build(schema)
-        .map_err(|error| SchemaError::Invalid(shorten(&error.to_string())))
+    let options = options.with_pattern_options(patterns).should_validate_formats(true);
+    options.build(schema).map_err(|error| SchemaError::Invalid(shorten(&error.to_string())))
 }
 
 fn vocabulary(schema: &Value) -> Result<(), SchemaError> {
@@ -113,11 +91,7 @@ fn vocabulary(schema: &Value) -> Result<(), SchemaError> {
         if ONE.contains(&keyword) {
             vocabulary(value)?;
         } else if MANY.contains(&keyword) {
-            value
-                .as_array()
-                .into_iter()
-                .flatten()
-                .try_for_each(vocabulary)?;
+            value.as_array().into_iter().flatten().try_for_each(vocabulary)?;
         } else if NAMED.contains(&keyword) {
             value
                 .as_object()
@@ -167,19 +141,11 @@ impl Scalars {
     /// What a schema admits; without a type everything, texts included.
     pub(crate) fn of(schema: Option<&Value>) -> Self {
         let Some(ty) = schema.and_then(|schema| schema.get("type")) else {
-            return Self {
-                text: true,
-                int: true,
-                float: true,
-                boolean: true,
-            };
+            return Self { text: true, int: true, float: true, boolean: true };
         };
         let several = ty.as_array().map(Vec::as_slice);
         let admits = |word: &str| {
-            several
-                .unwrap_or(std::slice::from_ref(ty))
-                .iter()
-                .any(|each| each == word)
+            several.unwrap_or(std::slice::from_ref(ty)).iter().any(|each| each == word)
         };
         Self {
             text: admits("string"),
@@ -197,17 +163,8 @@ impl Scalars {
     /// The words for it.
     pub(crate) fn words(self) -> &'static str {
         match self {
-            Self {
-                boolean: true,
-                int: false,
-                float: false,
-                ..
-            } => "`true` or `false`",
-            Self {
-                int: true,
-                float: false,
-                ..
-            } => "a whole number of 64 bits",
+            Self { boolean: true, int: false, float: false, .. } => "`true` or `false`",
+            Self { int: true, float: false, .. } => "a whole number of 64 bits",
             Self { .. } => "a finite number",
         }
     }

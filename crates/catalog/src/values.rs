@@ -56,25 +56,15 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn of(ty: &'a ObjectType) -> Self {
-        Self {
-            fields: &ty.fields,
-            set: "",
-        }
+        Self { fields: &ty.fields, set: "" }
     }
 
     fn within(set: &'a str, field: &'a Field) -> Self {
-        Self {
-            fields: &field.children,
-            set,
-        }
+        Self { fields: &field.children, set }
     }
 
     fn path(&self, name: &str) -> String {
-        if self.set.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.set)
-        }
+        if self.set.is_empty() { name.to_owned() } else { format!("{}.{name}", self.set) }
     }
 
     fn field(&self, name: &str) -> Result<(&'a str, &'a Field), ValueError> {
@@ -82,10 +72,7 @@ impl<'a> Place<'a> {
             Some((name, field)) => Ok((name, field)),
             None => {
                 let remedy = suggestion(name, self.fields.keys().map(String::as_str));
-                Err(ValueError::UnknownField {
-                    field: self.path(name),
-                    remedy,
-                })
+                Err(ValueError::UnknownField { field: self.path(name), remedy })
             }
         }
     }
@@ -95,17 +82,11 @@ impl<'a> Place<'a> {
         if field.kind == Kind::Set {
             return Ok((name, field));
         }
-        Err(self.refused(
-            name,
-            format!("it is a {} and has no children", field.kind.word()),
-        ))
+        Err(self.refused(name, format!("it is a {} and has no children", field.kind.word())))
     }
 
     fn refused(&self, name: &str, problem: impl Into<String>) -> ValueError {
-        ValueError::Value {
-            field: self.path(name),
-            problem: problem.into(),
-        }
+        ValueError::Value { field: self.path(name), problem: problem.into() }
     }
 
     /// The edit that sets a field to what a word says.
@@ -119,10 +100,9 @@ impl<'a> Place<'a> {
                 Ok(Edit::Put(name_owned, scalar.ok_or_else(expected)?))
             }
             Kind::Text => Ok(Edit::Text(name_owned, word.to_owned())),
-            Kind::Counter => Err(self.refused(
-                name,
-                format!("it is a counter: write {name}+=1 or {name}-=1"),
-            )),
+            Kind::Counter => {
+                Err(self.refused(name, format!("it is a counter: write {name}+=1 or {name}-=1")))
+            }
             Kind::Json | Kind::Set => {
                 let value = serde_json::from_str(word)
                     .map_err(|error| self.refused(name, format!("expected JSON: {error}")))?;
@@ -133,10 +113,7 @@ impl<'a> Place<'a> {
 
     fn count(&self, name: &str, field: &Field, by: Option<i64>) -> Result<Edit, ValueError> {
         if field.kind != Kind::Counter {
-            let problem = format!(
-                "it is a {}, and only a counter is added to",
-                field.kind.word()
-            );
+            let problem = format!("it is a {}, and only a counter is added to", field.kind.word());
             return Err(self.refused(name, problem));
         }
         let by = by.ok_or_else(|| self.refused(name, "expected a whole number of 64 bits"))?;
@@ -144,9 +121,7 @@ impl<'a> Place<'a> {
     }
 
     fn child_id(&self, name: &str, id: &str) -> Result<String, ValueError> {
-        let malformed = |_| ValueError::ChildId {
-            field: name.to_owned(),
-        };
+        let malformed = |_| ValueError::ChildId { field: name.to_owned() };
         RecordId::new(id).map(String::from).map_err(malformed)
     }
 }
@@ -157,17 +132,11 @@ fn scalar(admitted: Scalars, word: &str) -> Option<Scalar> {
         return Some(Scalar::Str(word.to_owned()));
     }
     let int = || word.parse().ok().filter(|_| admitted.int).map(Scalar::Int);
-    let float = || {
-        word.parse()
-            .ok()
-            .filter(|float: &f64| admitted.float && float.is_finite())
-    };
+    let float = || word.parse().ok().filter(|float: &f64| admitted.float && float.is_finite());
     let boolean = || match word.to_ascii_lowercase().as_str() {
         "true" if admitted.boolean => Some(Scalar::Bool(true)),
         "false" if admitted.boolean => Some(Scalar::Bool(false)),
         _ => None,
     };
-    int()
-        .or_else(|| float().map(Scalar::Float))
-        .or_else(boolean)
+    int().or_else(|| float().map(Scalar::Float)).or_else(boolean)
 }

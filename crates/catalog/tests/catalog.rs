@@ -81,10 +81,7 @@ schema = { minimun = 1 }
 fn what_toml_refuses_is_told_with_its_line() {
     let told = errors("catalog = 1\n[type.order\nbuckets = = 1\n");
     assert!(told[0].starts_with("line 2: "), "{told:?}");
-    assert!(
-        told.iter().any(|error| error.starts_with("line 3: ")),
-        "{told:?}"
-    );
+    assert!(told.iter().any(|error| error.starts_with("line 3: ")), "{told:?}");
 }
 
 #[test]
@@ -131,54 +128,24 @@ schema = { type = "string", format = "dat" }
 #[test]
 fn rules_may_name_only_what_there_is() {
     let unknown = [
-        (
-            "recrd.total > 1",
-            "unknown variable `recrd`: did you mean `record`?",
-        ),
-        (
-            "record.totl > 1",
-            "unknown field `totl`: did you mean `total`?",
-        ),
-        (
-            "previous.totl > 1",
-            "unknown field `totl`: did you mean `total`?",
-        ),
-        (
-            "record['totl'] > 1",
-            "unknown field `totl`: did you mean `total`?",
-        ),
-        (
-            "record.lines.all(l, l.quantty > 0)",
-            "unknown field `quantty`: did you mean `quantity`?",
-        ),
-        (
-            "refs.total.x == 1",
-            "unknown reference `total`: known are `customer`",
-        ),
-        (
-            "refs.customer.nam == 'x'",
-            "unknown field `nam`: did you mean `name`?",
-        ),
-        (
-            "sizes(record.lines) > 1",
-            "unknown function `sizes`: did you mean `size`?",
-        ),
+        ("recrd.total > 1", "unknown variable `recrd`: did you mean `record`?"),
+        ("record.totl > 1", "unknown field `totl`: did you mean `total`?"),
+        ("previous.totl > 1", "unknown field `totl`: did you mean `total`?"),
+        ("record['totl'] > 1", "unknown field `totl`: did you mean `total`?"),
+        ("record.lines.all(l, l.quantty > 0)", "unknown field `quantty`: did you mean `quantity`?"),
+        ("refs.total.x == 1", "unknown reference `total`: known are `customer`"),
+        ("refs.customer.nam == 'x'", "unknown field `nam`: did you mean `name`?"),
+        ("sizes(record.lines) > 1", "unknown function `sizes`: did you mean `size`?"),
         (
             "record.status.startWith('a')",
             "unknown function `startWith`: did you mean `startsWith`?",
         ),
-        (
-            "record.lines.all(l, x > 0)",
-            "unknown variable `x`: known are",
-        ),
+        ("record.lines.all(l, x > 0)", "unknown variable `x`: known are"),
     ];
     for (cel, expected) in unknown {
         let told = rule_error(cel);
         let prefix = "line 14, type.order.rule.r.cel: ";
-        assert!(
-            told.starts_with(&format!("{prefix}{expected}")),
-            "{cel}: {told}"
-        );
+        assert!(told.starts_with(&format!("{prefix}{expected}")), "{cel}: {told}");
     }
 }
 
@@ -189,10 +156,7 @@ fn rules_that_cannot_be_bounded_are_refused() {
             "record.lines.all(a, record.lines.all(b, a.quantity != b.quantity || a.id == b.id))",
             "steps",
         ),
-        (
-            "size(record.lines.map(l, record.note + record.note)) > 1",
-            "steps",
-        ),
+        ("size(record.lines.map(l, record.note + record.note)) > 1", "steps"),
         (
             "record.note.matches('(a|b)*c') && record.lines.all(l, record.note.matches('[a-z]+'))",
             "steps",
@@ -201,10 +165,7 @@ fn rules_that_cannot_be_bounded_are_refused() {
             "record.lines.all(l, l.name == record.status && l.name != record.note && l.name in [record.status, record.note, record.note, record.note])",
             "steps",
         ),
-        (
-            "record.status.matches(record.note)",
-            "needs a literal pattern",
-        ),
+        ("record.status.matches(record.note)", "needs a literal pattern"),
         ("record.status.matches('(?=a)b')", "needs a literal pattern"),
         ("record.extra.map(k, k) == []", "run over lists"),
         ("record.all(k, true)", "run over lists"),
@@ -231,25 +192,15 @@ fn rules_that_cannot_be_bounded_are_refused() {
 #[test]
 fn a_rules_source_is_small_and_shallow() {
     assert!(
-        rule_error(&format!(
-            "record.total == {}1{}",
-            "(".repeat(40),
-            ")".repeat(40)
-        ))
-        .contains("too deep")
+        rule_error(&format!("record.total == {}1{}", "(".repeat(40), ")".repeat(40)))
+            .contains("too deep")
     );
     assert!(rule_error(&format!("{}true", "!".repeat(3000))).contains("too deep"));
     assert!(rule_error(&format!("1{} > 0", " + 1".repeat(500))).contains("too deep"));
     assert!(rule_error(&format!("record{} == 1", "['a']".repeat(500))).contains("too deep"));
     assert!(rule_error(&format!("true{}", " && true".repeat(600))).contains("longer than 4 KiB"));
     assert!(rule_error(&"a?b:".repeat(300)).contains("too deep"));
-    assert_eq!(
-        rule_error(&format!(
-            "record.total > 0{}",
-            " && record.total > 0".repeat(100)
-        )),
-        ""
-    );
+    assert_eq!(rule_error(&format!("record.total > 0{}", " && record.total > 0".repeat(100))), "");
 }
 
 #[test]
@@ -299,11 +250,7 @@ cel = "size(record.lines.filter(l, l.quantity > 3).map(l, l.name)) < 10 && recor
             "lines.name lines.quantity status"
         ]
     );
-    assert!(
-        rules
-            .iter()
-            .all(|rule| rule.steps > 0 && rule.steps < 1_000_000)
-    );
+    assert!(rules.iter().all(|rule| rule.steps > 0 && rule.steps < 1_000_000));
 }
 
 #[test]
@@ -318,11 +265,7 @@ fn what_is_published_stays_as_it_is() {
          stock = { kind = \"register\" }\nlines = { kind = \"set\", field = { q = { kind = \"json\" } } }\nmore = {}\n",
     )
     .expect("it is right");
-    let told: Vec<_> = old
-        .check_successor(&new)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let told: Vec<_> = old.check_successor(&new).iter().map(ToString::to_string).collect();
     let way = "put it back, or run `relay reshape order`";
     assert_eq!(
         told,

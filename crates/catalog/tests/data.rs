@@ -19,21 +19,13 @@ fn data() -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path);
     }
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "no data sets: set FIELDKEEP_DATA"
-    );
-    eprintln!(
-        "SKIPPED: no data sets at {}: set FIELDKEEP_DATA",
-        path.display()
-    );
+    assert!(std::env::var_os("CI").is_none(), "no data sets: set FIELDKEEP_DATA");
+    eprintln!("SKIPPED: no data sets at {}: set FIELDKEEP_DATA", path.display());
     None
 }
 
 fn catalog(name: &str) -> Catalog {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../examples")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
     let source = std::fs::read_to_string(path).expect("the example");
     Catalog::parse(&source).unwrap_or_else(|errors| panic!("{errors:#?}"))
 }
@@ -54,21 +46,9 @@ fn snake(header: &str) -> String {
 
 fn rows(path: &Path) -> Vec<Row> {
     let mut reader = csv::Reader::from_path(path).expect("the data");
-    let headers: Vec<_> = reader
-        .headers()
-        .expect("headers")
-        .iter()
-        .map(snake)
-        .collect();
+    let headers: Vec<_> = reader.headers().expect("headers").iter().map(snake).collect();
     let rows = reader.records().map(|row| row.expect("a row"));
-    rows.map(|row| {
-        headers
-            .iter()
-            .cloned()
-            .zip(row.iter().map(str::to_owned))
-            .collect()
-    })
-    .collect()
+    rows.map(|row| headers.iter().cloned().zip(row.iter().map(str::to_owned)).collect()).collect()
 }
 
 fn scalar(scalar: Scalar) -> Value {
@@ -97,17 +77,9 @@ fn apply(edits: Vec<Edit>) -> Map<String, Value> {
 }
 
 fn record(ty: &ObjectType, row: &Row, skipped: &[&str]) -> Map<String, Value> {
-    let cells = row
-        .iter()
-        .filter(|(name, _)| !skipped.contains(&name.as_str()));
-    let cells: Vec<_> = cells
-        .map(|(name, cell)| (name.as_str(), cell.as_str()))
-        .collect();
-    apply(
-        ty.edit_from_cells(&cells)
-            .expect("the catalog has its fields")
-            .edits,
-    )
+    let cells = row.iter().filter(|(name, _)| !skipped.contains(&name.as_str()));
+    let cells: Vec<_> = cells.map(|(name, cell)| (name.as_str(), cell.as_str())).collect();
+    apply(ty.edit_from_cells(&cells).expect("the catalog has its fields").edits)
 }
 
 struct World {
@@ -134,14 +106,8 @@ impl World {
         for (ty, records) in &self.types {
             for (id, fields) in records {
                 let id = RecordId::new(id.clone()).expect("an id");
-                let subject = Subject {
-                    ty,
-                    id: &id,
-                    fields,
-                    deleted: false,
-                    previous: None,
-                    scope: "",
-                };
+                let subject =
+                    Subject { ty, id: &id, fields, deleted: false, previous: None, scope: "" };
                 let judgement = catalog.judge(&subject, self);
                 if judgement.outcome != Outcome::Valid {
                     let reason = &judgement.reasons[0];
@@ -169,11 +135,7 @@ impl Surroundings for World {
     }
 
     fn holders(&self, _: &TypeName, field: &str, value: &str) -> Vec<Holder> {
-        let ids = self
-            .unique
-            .get(&(field.to_owned(), value.to_owned()))
-            .into_iter()
-            .flatten();
+        let ids = self.unique.get(&(field.to_owned(), value.to_owned())).into_iter().flatten();
         ids.map(|id| Holder {
             id: RecordId::new(id.clone()).expect("an id"),
             segment: SegmentId([0; 16]),
@@ -196,54 +158,32 @@ fn all_of_northwind_is_valid() {
         let name = TypeName::new(name).expect("a name");
         let ty = &catalog.types()[&name];
         let rows = rows(&data.join("northwind").join(file));
-        let records: Records = rows
-            .iter()
-            .map(|row| (row[id].clone(), record(ty, row, &[id])))
-            .collect();
+        let records: Records =
+            rows.iter().map(|row| (row[id].clone(), record(ty, row, &[id]))).collect();
         types.insert(name, records);
     }
     let order = TypeName::new("order").expect("a name");
-    let lines = lines(
-        &catalog.types()[&order],
-        &data.join("northwind/order_details.csv"),
-    );
+    let lines = lines(&catalog.types()[&order], &data.join("northwind/order_details.csv"));
     assert_eq!(lines.values().map(Vec::len).sum::<usize>(), 2155);
     for (id, lines) in lines {
-        let order = types
-            .get_mut(&order)
-            .expect("orders")
-            .get_mut(&id)
-            .expect("the order");
+        let order = types.get_mut(&order).expect("orders").get_mut(&id).expect("the order");
         order.insert("lines".to_owned(), lines.into());
     }
-    assert_eq!(
-        types.values().map(BTreeMap::len).sum::<usize>(),
-        93 + 9 + 77 + 830
-    );
+    assert_eq!(types.values().map(BTreeMap::len).sum::<usize>(), 93 + 9 + 77 + 830);
     assert_eq!(World::new(&catalog, types).held(&catalog), []);
 }
 
 fn lines(order: &ObjectType, path: &Path) -> BTreeMap<String, Vec<Value>> {
     let mut lines: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for row in rows(path) {
-        let cells = row
-            .iter()
-            .filter(|(name, _)| !["order_id", "product_id"].contains(&name.as_str()));
-        let cells: Vec<_> = cells
-            .map(|(name, cell)| (name.as_str(), cell.as_str()))
-            .collect();
-        let edit = order
-            .child_from_cells("lines", &row["product_id"], &cells)
-            .expect("a line");
-        let Edit::Child(_, id, edits) = edit else {
-            panic!("a line is a child")
-        };
+        let cells =
+            row.iter().filter(|(name, _)| !["order_id", "product_id"].contains(&name.as_str()));
+        let cells: Vec<_> = cells.map(|(name, cell)| (name.as_str(), cell.as_str())).collect();
+        let edit = order.child_from_cells("lines", &row["product_id"], &cells).expect("a line");
+        let Edit::Child(_, id, edits) = edit else { panic!("a line is a child") };
         let mut child = apply(edits);
         child.insert("id".to_owned(), json!(id));
-        lines
-            .entry(row["order_id"].clone())
-            .or_default()
-            .push(child.into());
+        lines.entry(row["order_id"].clone()).or_default().push(child.into());
     }
     lines
 }
@@ -255,10 +195,7 @@ fn of_all_squirrels_only_those_with_doubled_ids_are_held() {
     let sighting = TypeName::new("sighting").expect("a name");
     let ty = &catalog.types()[&sighting];
     let rows = rows(&data.join("squirrels/squirrel-census-2018.csv"));
-    let records = rows
-        .iter()
-        .enumerate()
-        .map(|(n, row)| (n.to_string(), record(ty, row, &[])));
+    let records = rows.iter().enumerate().map(|(n, row)| (n.to_string(), record(ty, row, &[])));
     let world = World::new(&catalog, [(sighting, records.collect())].into());
     assert_eq!(world.types.values().map(BTreeMap::len).sum::<usize>(), 3023);
     let held = world.held(&catalog);

@@ -50,15 +50,8 @@ struct World;
 
 impl Surroundings for World {
     fn referent(&self, _: &TypeName, _: &RecordId) -> Referent {
-        let fields = json!({"outlet": "aab", "lines": []})
-            .as_object()
-            .expect("an object")
-            .clone();
-        Referent::Present {
-            fields,
-            held: false,
-            segment: SegmentId([0; 16]),
-        }
+        let fields = json!({"outlet": "aab", "lines": []}).as_object().expect("an object").clone();
+        Referent::Present { fields, held: false, segment: SegmentId([0; 16]) }
     }
 
     fn holders(&self, _: &TypeName, _: &str, _: &str) -> Vec<Holder> {
@@ -76,33 +69,16 @@ fn use_up(source: &str) {
     for ty in catalog.types().keys() {
         let fields = fields.as_object().expect("an object");
         let previous = Some(fields);
-        let subject = Subject {
-            ty,
-            id: &id,
-            fields,
-            deleted: false,
-            previous,
-            scope: "a",
-        };
+        let subject = Subject { ty, id: &id, fields, deleted: false, previous, scope: "a" };
         let judgement = catalog.judge(&subject, &World);
-        let failed = judgement
-            .reasons
-            .iter()
-            .map(|reason| catalog.explain(ty, reason));
-        assert!(
-            !failed
-                .into_iter()
-                .any(|told| told.contains("the evaluator failed"))
-        );
+        let failed = judgement.reasons.iter().map(|reason| catalog.explain(ty, reason));
+        assert!(!failed.into_iter().any(|told| told.contains("the evaluator failed")));
     }
 }
 
 fn rule(cel: &str) -> String {
     let head = SEED.split("cel = ").next().expect("the head");
-    format!(
-        "{head}reason = \"r\"\ncel = '''{}'''\n",
-        cel.replace("'''", "")
-    )
+    format!("{head}reason = \"r\"\ncel = '''{}'''\n", cel.replace("'''", ""))
 }
 
 proptest! {
@@ -132,18 +108,14 @@ proptest! {
 
 #[test]
 fn what_costs_other_parsers_gigabytes_is_refused_at_once() {
-    for unit in [
-        "(", "[", "{", "!", "-", "a?", "a.b(", "[[", "a[", "{a:", "((a)+", "a.all(x,", "-(", "!(",
-    ] {
+    for unit in
+        ["(", "[", "{", "!", "-", "a?", "a.b(", "[[", "a[", "{a:", "((a)+", "a.all(x,", "-(", "!("]
+    {
         for times in [30, 125, 1000] {
             assert!(Catalog::parse(&rule(&unit.repeat(times))).is_err());
         }
     }
-    let nested = format!(
-        "{}true{}",
-        "record.lines.all(l, ".repeat(15),
-        ")".repeat(15)
-    );
+    let nested = format!("{}true{}", "record.lines.all(l, ".repeat(15), ")".repeat(15));
     assert!(Catalog::parse(&rule(&nested)).is_err());
 }
 

@@ -65,10 +65,7 @@ struct World {
 
 impl Surroundings for World {
     fn referent(&self, ty: &TypeName, id: &RecordId) -> Referent {
-        self.referents
-            .get(&format!("{ty}/{id}"))
-            .cloned()
-            .unwrap_or(Referent::Absent)
+        self.referents.get(&format!("{ty}/{id}")).cloned().unwrap_or(Referent::Absent)
     }
 
     fn holders(&self, _: &TypeName, _: &str, _: &str) -> Vec<Holder> {
@@ -85,22 +82,12 @@ fn object(value: Value) -> Map<String, Value> {
 }
 
 fn present(fields: Value, held: bool) -> Referent {
-    Referent::Present {
-        fields: object(fields),
-        held,
-        segment: SegmentId([7; 16]),
-    }
+    Referent::Present { fields: object(fields), held, segment: SegmentId([7; 16]) }
 }
 
 fn world() -> World {
-    let referents = [(
-        "customer/ann".to_owned(),
-        present(json!({"name": "Ann"}), false),
-    )];
-    World {
-        referents: referents.into(),
-        holders: Vec::new(),
-    }
+    let referents = [("customer/ann".to_owned(), present(json!({"name": "Ann"}), false))];
+    World { referents: referents.into(), holders: Vec::new() }
 }
 
 struct Case {
@@ -127,15 +114,8 @@ fn judge_in(
         scope,
     };
     let judgement = catalog.judge(&subject, world);
-    let sentences = judgement
-        .reasons
-        .iter()
-        .map(|reason| catalog.explain(&ty, reason))
-        .collect();
-    Case {
-        judgement,
-        sentences,
-    }
+    let sentences = judgement.reasons.iter().map(|reason| catalog.explain(&ty, reason)).collect();
+    Case { judgement, sentences }
 }
 
 fn judge(fields: Value) -> Case {
@@ -147,18 +127,10 @@ fn told(case: &Case, outcome: Outcome, reasons: &[(&str, &str, &str)]) {
     let judgement = &case.judgement;
     let found = judgement.reasons.iter().zip(&case.sentences);
     let found: Vec<_> = found
-        .map(|(reason, sentence)| {
-            (
-                reason.id.as_str(),
-                reason.fields.join(" "),
-                sentence.as_str(),
-            )
-        })
+        .map(|(reason, sentence)| (reason.id.as_str(), reason.fields.join(" "), sentence.as_str()))
         .collect();
-    let found: Vec<_> = found
-        .iter()
-        .map(|(id, fields, text)| (*id, fields.as_str(), *text))
-        .collect();
+    let found: Vec<_> =
+        found.iter().map(|(id, fields, text)| (*id, fields.as_str(), *text)).collect();
     assert_eq!(found, reasons);
     assert_eq!(judgement.outcome, outcome);
 }
@@ -185,16 +157,8 @@ fn what_the_catalog_does_not_declare_is_held() {
         json!({"customer": "ann", "colour": "red", "lines": [{"id": "1", "quantity": 0, "x": 1}]}),
     );
     let told_fields = [
-        (
-            "unknown_schema",
-            "colour",
-            "the catalog does not declare `colour`",
-        ),
-        (
-            "unknown_schema",
-            "lines.x",
-            "the catalog does not declare `lines.x` of `1`",
-        ),
+        ("unknown_schema", "colour", "the catalog does not declare `colour`"),
+        ("unknown_schema", "lines.x", "the catalog does not declare `lines.x` of `1`"),
     ];
     told(&case, Outcome::Held, &told_fields);
     let catalog = Catalog::parse(CATALOG).expect("it is right");
@@ -221,11 +185,7 @@ fn required_fields_are_missed_in_records_and_children() {
     let case = judge(json!({"customer": null, "lines": [{"id": "1"}]}));
     let reasons = [
         ("required", "customer", "`customer` is missing"),
-        (
-            "required",
-            "lines.quantity",
-            "`lines.quantity` of `1` is missing",
-        ),
+        ("required", "lines.quantity", "`lines.quantity` of `1` is missing"),
     ];
     told(&case, Outcome::Held, &reasons);
 }
@@ -236,16 +196,8 @@ fn values_that_do_not_fit_their_schema_are_held_with_what_it_says() {
         "customer": "ann", "total": 1001, "code": "ab", "lines": [{"id": "1", "quantity": "2"}],
     }));
     let reasons = [
-        (
-            "schema",
-            "code",
-            "`code` does not fit: \"ab\" does not match \"^[A-Z]+$\"",
-        ),
-        (
-            "schema",
-            "total",
-            "`total` does not fit: 1001 is greater than the maximum of 1000",
-        ),
+        ("schema", "code", "`code` does not fit: \"ab\" does not match \"^[A-Z]+$\""),
+        ("schema", "total", "`total` does not fit: 1001 is greater than the maximum of 1000"),
         (
             "schema",
             "lines.quantity",
@@ -258,75 +210,42 @@ fn values_that_do_not_fit_their_schema_are_held_with_what_it_says() {
 #[test]
 fn values_of_another_kind_than_their_field_are_held() {
     let case = judge(json!({"customer": ["ann"], "note": 1, "stock": 1.5, "lines": {}}));
-    let fields: Vec<_> = case
-        .judgement
-        .reasons
-        .iter()
-        .map(|reason| reason.fields.join(" "))
-        .collect();
+    let fields: Vec<_> =
+        case.judgement.reasons.iter().map(|reason| reason.fields.join(" ")).collect();
     assert_eq!(fields, ["customer", "lines", "note", "stock"]);
-    assert!(
-        case.judgement
-            .reasons
-            .iter()
-            .all(|reason| reason.id == "schema")
-    );
+    assert!(case.judgement.reasons.iter().all(|reason| reason.id == "schema"));
 }
 
 #[test]
 fn what_exceeds_the_limits_of_rules_is_held() {
-    let lines: Vec<_> = (0..1001)
-        .map(|n| json!({"id": n.to_string(), "quantity": 1}))
-        .collect();
+    let lines: Vec<_> = (0..1001).map(|n| json!({"id": n.to_string(), "quantity": 1})).collect();
     let case = judge(json!({
         "customer": "ann", "number": "x".repeat(20_000), "lines": lines, "extra": vec![0; 10_001],
     }));
-    let fields: Vec<_> = case
-        .judgement
-        .reasons
-        .iter()
-        .map(|reason| reason.fields.join(" "))
-        .collect();
+    let fields: Vec<_> =
+        case.judgement.reasons.iter().map(|reason| reason.fields.join(" ")).collect();
     assert_eq!(fields, ["extra", "lines", "number"]);
     let case = judge(json!({"customer": "ann", "extra": ["x".repeat(1_100_000)]}));
     told(
         &case,
         Outcome::Held,
-        &[(
-            "schema",
-            "",
-            "the record does not fit: the record has more than 1048576 bytes",
-        )],
+        &[("schema", "", "the record does not fit: the record has more than 1048576 bytes")],
     );
 }
 
 #[test]
 fn a_changed_scope_is_held() {
-    let case = judge_in(
-        &world(),
-        json!({"customer": "ann", "outlet": "b"}),
-        None,
-        "a",
-        false,
-    );
+    let case = judge_in(&world(), json!({"customer": "ann", "outlet": "b"}), None, "a", false);
     let sentence =
         "`outlet` was changed from `a` to `b`: to move a record, delete it and create it there";
-    told(
-        &case,
-        Outcome::Held,
-        &[("scope_changed", "outlet", sentence)],
-    );
+    told(&case, Outcome::Held, &[("scope_changed", "outlet", sentence)]);
 }
 
 #[test]
 fn a_reference_to_an_absent_record_waits() {
     let case = judge(json!({"customer": "ben", "lines": []}));
     let sentence = "`customer` refers to customer/ben, which is not there yet";
-    told(
-        &case,
-        Outcome::Waiting,
-        &[("reference_absent", "customer", sentence)],
-    );
+    told(&case, Outcome::Waiting, &[("reference_absent", "customer", sentence)]);
 }
 
 #[test]
@@ -339,26 +258,18 @@ fn what_is_held_wins_over_what_waits() {
 #[test]
 fn a_reference_to_a_deleted_record_is_held() {
     let mut world = world();
-    world
-        .referents
-        .insert("customer/ben".to_owned(), Referent::Deleted);
+    world.referents.insert("customer/ben".to_owned(), Referent::Deleted);
     let fields =
         json!({"customer": "ann", "lines": [{"id": "1", "quantity": 1, "product": "ben"}]});
     let case = judge_in(&world, fields, None, "", false);
     let sentence = "`lines.product` refers to customer/ben, which is deleted";
-    told(
-        &case,
-        Outcome::Held,
-        &[("reference_deleted", "lines.product", sentence)],
-    );
+    told(&case, Outcome::Held, &[("reference_deleted", "lines.product", sentence)]);
 }
 
 #[test]
 fn a_held_referent_counts_as_present_and_is_told() {
     let mut world = world();
-    world
-        .referents
-        .insert("customer/ann".to_owned(), present(json!({}), true));
+    world.referents.insert("customer/ann".to_owned(), present(json!({}), true));
     let case = judge_in(&world, json!({"customer": "ann"}), None, "", false);
     told(&case, Outcome::Valid, &[]);
     assert!(case.judgement.depends_on_held);
@@ -367,9 +278,7 @@ fn a_held_referent_counts_as_present_and_is_told() {
 #[test]
 fn what_lies_elsewhere_leaves_the_judgement_incomplete() {
     let mut world = world();
-    world
-        .referents
-        .insert("customer/ann".to_owned(), Referent::Elsewhere);
+    world.referents.insert("customer/ann".to_owned(), Referent::Elsewhere);
     let case = judge_in(&world, json!({"customer": "ann"}), None, "", false);
     told(&case, Outcome::Valid, &[]);
     assert!(!case.judgement.complete);
@@ -378,64 +287,29 @@ fn what_lies_elsewhere_leaves_the_judgement_incomplete() {
 #[test]
 fn rules_see_the_referent() {
     let mut world = world();
-    world.referents.insert(
-        "customer/ann".to_owned(),
-        present(json!({"blocked": true}), false),
-    );
+    world.referents.insert("customer/ann".to_owned(), present(json!({"blocked": true}), false));
     let case = judge_in(&world, json!({"customer": "ann"}), None, "", false);
-    told(
-        &case,
-        Outcome::Held,
-        &[("rule", "customer", "the customer is blocked")],
-    );
+    told(&case, Outcome::Held, &[("rule", "customer", "the customer is blocked")]);
 }
 
 #[test]
 fn a_unique_value_that_another_record_has_is_held_and_the_other_is_private() {
     let segment = SegmentId([9; 16]);
-    let holders = ["9", "8", "7"].map(|other| Holder {
-        id: id(other),
-        segment,
-    });
-    let world = World {
-        holders: holders.into(),
-        ..world()
-    };
-    let case = judge_in(
-        &world,
-        json!({"customer": "ann", "number": "A1"}),
-        None,
-        "",
-        false,
-    );
+    let holders = ["9", "8", "7"].map(|other| Holder { id: id(other), segment });
+    let world = World { holders: holders.into(), ..world() };
+    let case = judge_in(&world, json!({"customer": "ann", "number": "A1"}), None, "", false);
     told(
         &case,
         Outcome::Held,
-        &[(
-            "unique",
-            "number",
-            "`number` is `A1`, and so is that of order/8",
-        )],
+        &[("unique", "number", "`number` is `A1`, and so is that of order/8")],
     );
     let private = case.judgement.private[0];
     assert_eq!(private.segment, segment);
     let arg = &case.judgement.reasons[private.reason].args[private.arg];
     assert_eq!(arg.value, ArgValue::Open("order/8".to_owned()));
-    let alone = World {
-        holders: vec![Holder {
-            id: id("7"),
-            segment,
-        }],
-        ..self::world()
-    };
+    let alone = World { holders: vec![Holder { id: id("7"), segment }], ..self::world() };
     told(
-        &judge_in(
-            &alone,
-            json!({"customer": "ann", "number": "A1"}),
-            None,
-            "",
-            false,
-        ),
+        &judge_in(&alone, json!({"customer": "ann", "number": "A1"}), None, "", false),
         Outcome::Valid,
         &[],
     );
@@ -443,26 +317,14 @@ fn a_unique_value_that_another_record_has_is_held_and_the_other_is_private() {
 
 #[test]
 fn a_sealed_argument_reads_as_another_record() {
-    let holders = vec![Holder {
-        id: id("8"),
-        segment: SegmentId([9; 16]),
-    }];
+    let holders = vec![Holder { id: id("8"), segment: SegmentId([9; 16]) }];
     let world = World { holders, ..world() };
-    let case = judge_in(
-        &world,
-        json!({"customer": "ann", "number": "A1"}),
-        None,
-        "",
-        false,
-    );
+    let case = judge_in(&world, json!({"customer": "ann", "number": "A1"}), None, "", false);
     let mut reason = case.judgement.reasons[0].clone();
     reason.args[2].value = ArgValue::Sealed([0; 16]);
     let catalog = Catalog::parse(CATALOG).expect("it is right");
     let sentence = catalog.explain(&TypeName::new("order").expect("a name"), &reason);
-    assert_eq!(
-        sentence,
-        "`number` is `A1`, and so is that of another record"
-    );
+    assert_eq!(sentence, "`number` is `A1`, and so is that of another record");
 }
 
 #[test]
@@ -470,11 +332,7 @@ fn a_broken_rule_is_told_in_the_catalogs_words() {
     let case =
         judge(json!({"customer": "ann", "weight": 0.25, "lines": [{"id": "1", "quantity": -1}]}));
     let reasons = [
-        (
-            "rule",
-            "lines.quantity",
-            "every line needs a quantity above 0",
-        ),
+        ("rule", "lines.quantity", "every line needs a quantity above 0"),
         ("rule", "weight", "weighs between 0.5 and 5"),
     ];
     told(&case, Outcome::Held, &reasons);
@@ -490,21 +348,13 @@ fn rules_compare_with_the_last_valid_state() {
         "",
         false,
     );
-    told(
-        &case,
-        Outcome::Held,
-        &[("rule", "total", "a total never shrinks")],
-    );
+    told(&case, Outcome::Held, &[("rule", "total", "a total never shrinks")]);
 }
 
 #[test]
 fn patterns_in_rules_are_matched() {
     let case = judge(json!({"customer": "ann", "code": "BA"}));
-    told(
-        &case,
-        Outcome::Held,
-        &[("rule", "code", "codes begin with an A")],
-    );
+    told(&case, Outcome::Held, &[("rule", "code", "codes begin with an A")]);
 }
 
 #[test]

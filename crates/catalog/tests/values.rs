@@ -32,9 +32,7 @@ product = { ref = "order" }
 
 fn with<T>(act: impl FnOnce(&ObjectType) -> T) -> T {
     let catalog = Catalog::parse(CATALOG).expect("it is right");
-    act(catalog
-        .ty(&TypeName::new("order").expect("a name"))
-        .expect("declared"))
+    act(catalog.ty(&TypeName::new("order").expect("a name")).expect("declared"))
 }
 
 fn words(words: &[&str]) -> Result<RecordEdit, String> {
@@ -57,14 +55,8 @@ fn text(text: &str) -> Scalar {
 
 #[test]
 fn words_take_the_type_of_their_field() {
-    let edit = words(&[
-        "name=007",
-        "count=007",
-        "price=7",
-        "open=TRUE",
-        "note=a=b",
-        "extra={\"a\":[1]}",
-    ]);
+    let edit =
+        words(&["name=007", "count=007", "price=7", "open=TRUE", "note=a=b", "extra={\"a\":[1]}"]);
     assert_eq!(
         edit.expect("it is right").edits,
         [
@@ -109,76 +101,36 @@ fn words_count_clear_and_edit_children() {
 #[test]
 fn words_that_say_nothing_representable_are_refused_with_a_way_out() {
     let refused = [
-        (
-            "name",
-            "`name` is no edit: write field=value, counter+=1 or set[ID].field=value",
-        ),
-        (
-            "=x",
-            "`=x` is no edit: write field=value, counter+=1 or set[ID].field=value",
-        ),
+        ("name", "`name` is no edit: write field=value, counter+=1 or set[ID].field=value"),
+        ("=x", "`=x` is no edit: write field=value, counter+=1 or set[ID].field=value"),
         ("nmae=x", "unknown field `nmae`: did you mean `name`?"),
         (
             "count=9223372036854775808",
             "`count` cannot hold this: expected a whole number of 64 bits",
         ),
-        (
-            "price=NaN",
-            "`price` cannot hold this: expected a finite number",
-        ),
-        (
-            "price=inf",
-            "`price` cannot hold this: expected a finite number",
-        ),
-        (
-            "open=1",
-            "`open` cannot hold this: expected `true` or `false`",
-        ),
-        (
-            "stock=3",
-            "`stock` cannot hold this: it is a counter: write stock+=1 or stock-=1",
-        ),
-        (
-            "stock+=x",
-            "`stock` cannot hold this: expected a whole number of 64 bits",
-        ),
-        (
-            "name+=1",
-            "`name` cannot hold this: it is a register, and only a counter is added to",
-        ),
-        (
-            "lines=1",
-            "`lines` cannot hold this: write lines[ID].field=value",
-        ),
+        ("price=NaN", "`price` cannot hold this: expected a finite number"),
+        ("price=inf", "`price` cannot hold this: expected a finite number"),
+        ("open=1", "`open` cannot hold this: expected `true` or `false`"),
+        ("stock=3", "`stock` cannot hold this: it is a counter: write stock+=1 or stock-=1"),
+        ("stock+=x", "`stock` cannot hold this: expected a whole number of 64 bits"),
+        ("name+=1", "`name` cannot hold this: it is a register, and only a counter is added to"),
+        ("lines=1", "`lines` cannot hold this: write lines[ID].field=value"),
         (
             "lines[a/b].quantity=1",
             "a child of `lines` needs an id of 1 to 128 bytes without `/` and control characters",
         ),
-        (
-            "lines[a].quantty=1",
-            "unknown field `lines.quantty`: did you mean `quantity`?",
-        ),
+        ("lines[a].quantty=1", "unknown field `lines.quantty`: did you mean `quantity`?"),
         (
             "lines[a].quantity=x",
             "`lines.quantity` cannot hold this: expected a whole number of 64 bits",
         ),
-        (
-            "lines[a]=1",
-            "`lines` cannot hold this: write lines[a].field=value",
-        ),
-        (
-            "name[a].b=1",
-            "`name` cannot hold this: it is a register and has no children",
-        ),
+        ("lines[a]=1", "`lines` cannot hold this: write lines[a].field=value"),
+        ("name[a].b=1", "`name` cannot hold this: it is a register and has no children"),
     ];
     for (word, expected) in refused {
         assert_eq!(words(&[word]), Err(expected.to_owned()), "{word}");
     }
-    assert!(
-        words(&["extra={"])
-            .expect_err("no JSON")
-            .contains("expected JSON")
-    );
+    assert!(words(&["extra={"]).expect_err("no JSON").contains("expected JSON"));
 }
 
 #[test]
@@ -212,10 +164,7 @@ fn json_says_the_same_as_words() {
 #[test]
 fn json_that_a_field_cannot_hold_is_refused() {
     let refused = [
-        (
-            r#"{"name": {}}"#,
-            "`name` cannot hold this: expected a single value",
-        ),
+        (r#"{"name": {}}"#, "`name` cannot hold this: expected a single value"),
         (
             r#"{"name": 9223372036854775808}"#,
             "`name` cannot hold this: expected a whole number of 64 bits",
@@ -224,18 +173,9 @@ fn json_that_a_field_cannot_hold_is_refused() {
             r#"{"price": 1e999}"#,
             "`price` cannot hold this: expected a whole number of 64 bits or a finite one",
         ),
-        (
-            r#"{"stock": "1"}"#,
-            "`stock` cannot hold this: expected a whole number",
-        ),
-        (
-            r#"{"note": 1}"#,
-            "`note` cannot hold this: expected a text in quotes",
-        ),
-        (
-            r#"{"lines": {}}"#,
-            "`lines` cannot hold this: expected a list of children",
-        ),
+        (r#"{"stock": "1"}"#, "`stock` cannot hold this: expected a whole number"),
+        (r#"{"note": 1}"#, "`note` cannot hold this: expected a text in quotes"),
+        (r#"{"lines": {}}"#, "`lines` cannot hold this: expected a list of children"),
         (r#"{"lines": [{}]}"#, "a child of `lines` needs an id"),
         (r#"{"colour": 1}"#, "unknown field `colour`"),
     ];
@@ -249,28 +189,15 @@ fn json_that_a_field_cannot_hold_is_refused() {
 #[test]
 fn cells_are_typed_and_empty_ones_are_absent() {
     with(|ty| {
-        let edit = ty.edit_from_cells(&[
-            ("name", "007"),
-            ("count", "7"),
-            ("stock", "39"),
-            ("note", ""),
-        ]);
-        let expected = [
-            put("name", text("007")),
-            put("count", Scalar::Int(7)),
-            Edit::Add("stock".into(), 39),
-        ];
+        let edit =
+            ty.edit_from_cells(&[("name", "007"), ("count", "7"), ("stock", "39"), ("note", "")]);
+        let expected =
+            [put("name", text("007")), put("count", Scalar::Int(7)), Edit::Add("stock".into(), 39)];
         assert_eq!(edit.expect("it is right").edits, expected);
-        let child = ty
-            .child_from_cells("lines", "11", &[("quantity", "12")])
-            .expect("it is right");
+        let child = ty.child_from_cells("lines", "11", &[("quantity", "12")]).expect("it is right");
         assert_eq!(
             child,
-            Edit::Child(
-                "lines".into(),
-                "11".into(),
-                vec![put("quantity", Scalar::Int(12))]
-            )
+            Edit::Child("lines".into(), "11".into(), vec![put("quantity", Scalar::Int(12))])
         );
         assert!(ty.child_from_cells("name", "11", &[]).is_err());
     });
@@ -287,10 +214,7 @@ fn a_type_tells_segment_scope_references_and_unique_values() {
         assert_eq!(ty.scope_of(fields), "42");
         let id = RecordId::new("7").expect("an id");
         let address = ty.address(&id, "42", 3);
-        assert_eq!(
-            (address.buckets, address.bucket, address.generation),
-            (16, id.bucket(16), 3)
-        );
+        assert_eq!((address.buckets, address.bucket, address.generation), (16, id.bucket(16), 3));
         let references: Vec<_> = ty
             .references(fields)
             .iter()
@@ -298,17 +222,9 @@ fn a_type_tells_segment_scope_references_and_unique_values() {
             .collect();
         assert_eq!(
             references,
-            [
-                "customer=order/ann",
-                "lines=order/1",
-                "lines.product=order/x",
-                "lines=order/2"
-            ]
+            ["customer=order/ann", "lines=order/1", "lines.product=order/x", "lines=order/2"]
         );
-        assert_eq!(
-            ty.unique_values(fields),
-            [("email".to_owned(), "a@b".to_owned())]
-        );
+        assert_eq!(ty.unique_values(fields), [("email".to_owned(), "a@b".to_owned())]);
     });
 }
 

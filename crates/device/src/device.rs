@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use fieldkeep_catalog::Catalog;
 use fieldkeep_link::{KeyFile, OpenKeyError};
-use fieldkeep_model::{
-    MembershipLog, PublicKey, RecordEdit, RecordId, RecordKey, Seed, TypeName,
-};
+use fieldkeep_model::{MembershipLog, PublicKey, RecordEdit, RecordId, RecordKey, Seed, TypeName};
 use fieldkeep_replica::{
     Me, PutError, RecordView, Replica, ReplicaError, Role, TypeCounts, Views, Wrote,
 };
-use fieldkeep_store::{Dismissal, Home, HomeError, Page, Reader, Records as _, Settings as _, Store, StoreError, home};
+use fieldkeep_store::{
+    Dismissal, Home, HomeError, Page, Reader, Records as _, Settings as _, Store, StoreError, home,
+};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::engine::{Engine, Output};
@@ -228,12 +228,8 @@ impl Device {
         let rows = engine.replica().store().find(&key.ty, &key.id)?;
         let Some(row) = rows.into_iter().next() else { return Ok(false) };
         let who = engine.replica().me().name.clone();
-        let dismissal = note.map(|note| Dismissal {
-            hash: row.hash,
-            who,
-            note: note.to_owned(),
-            time: now(),
-        });
+        let dismissal =
+            note.map(|note| Dismissal { hash: row.hash, who, note: note.to_owned(), time: now() });
         engine.replica_mut().store_mut().put_dismissal(key, dismissal.as_ref())?;
         engine.queue_dismissal(key, note)?;
         let outputs = engine.commit()?;
@@ -288,7 +284,8 @@ impl Device {
         let members = engine.replica().members();
         let relay = members.members().values().find(|member| member.relay);
         let key = relay.map(|member| member.keys.tls);
-        let key = key.ok_or_else(|| StoreError::Damaged("no relay in the membership log".into()))?;
+        let key =
+            key.ok_or_else(|| StoreError::Damaged("no relay in the membership log".into()))?;
         let addresses = engine.replica().store().setting("relays")?.unwrap_or_default();
         let addresses = String::from_utf8_lossy(&addresses);
         let addresses = addresses.lines().filter_map(|address| address.parse().ok()).collect();

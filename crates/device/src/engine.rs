@@ -9,7 +9,7 @@ mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fieldkeep_model::{Pos, RecordKey, SegmentId};
+use fieldkeep_model::{ActorId, Pos, RecordKey, SegmentId, Seq};
 use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Stats};
 use fieldkeep_protocol::{Code, Offer, OfferEntry, Phase, Role, Session};
 use fieldkeep_replica::{Integrity, Replica, ReplicaError};
@@ -95,8 +95,14 @@ pub struct Engine {
     open: BTreeMap<SegmentId, Pos>,
     /// Through which position of its own log each segment was pushed on this connection.
     pushed: BTreeMap<SegmentId, Pos>,
+    /// Pushes without a receipt: segment, one of the authors with its newest seq, bytes.
+    under_way: VecDeque<(SegmentId, ActorId, Seq, u64)>,
     in_flight: u64,
+    /// Segments whose rows were read and checked on this connection.
+    verified: BTreeSet<SegmentId>,
     parked: VecDeque<Delta>,
+    /// Whether the relay did not know this device's key the last time.
+    forgotten: bool,
     credits: BTreeMap<SegmentId, Pos>,
     /// How many of the kept wishes were told before this connection's offer.
     told: usize,
@@ -115,8 +121,11 @@ impl Engine {
             changed: BTreeSet::new(),
             open: BTreeMap::new(),
             pushed: BTreeMap::new(),
+            under_way: VecDeque::new(),
             in_flight: 0,
+            verified: BTreeSet::new(),
             parked: VecDeque::new(),
+            forgotten: false,
             credits: BTreeMap::new(),
             told: 0,
             progress: Progress::default(),
@@ -244,9 +253,7 @@ impl Engine {
         let Some(id) = self.replica.behind().first().copied() else { return Ok(false) };
         match self.replica.materialise(&id, 4_096) {
             Ok(done) => self.note_changed(&id, done.records),
-            Err(ReplicaError::Damaged(segment, why)) => {
-                tracing::error!(%segment, why, "a segment cannot be merged");
-            }
+            Err(error) if error.is_damage() => tracing::error!(%error, "everything else goes on"),
             Err(error) => return Err(error),
         }
         Ok(true)
@@ -258,17 +265,41 @@ impl Engine {
         self.session = Some(session);
         self.open.clear();
         self.pushed.clear();
-        self.in_flight = 0;
+        self.nothing_under_way();
+        self.verified.clear();
         self.parked.clear();
         self.progress = Progress::default();
         let hello = self.introduction();
-        let offer = self.offer()?;
         self.control(&Frame::Hello(Box::new(hello)));
+        if self.forgotten {
+            return Ok(());
+        }
+        self.make_offer()?;
+        // A device's own unsaved changes ride with its offer.
+        self.push_outgoing()
+    }
+
+    fn make_offer(&mut self) -> Result<(), ReplicaError> {
+        let offer = self.offer()?;
         // Before the offer, so that the answer to that says that they have arrived.
         self.tell_wishes()?;
         self.control(&Frame::Offer(offer));
-        // A device's own unsaved changes ride with its offer.
-        self.push_outgoing()
+        Ok(())
+    }
+
+    /// Whether the relay does not know this device: it was restored from a copy that is older than
+    /// the enrolment. With the next connection the device brings its entries of the membership log,
+    /// and offers after that.
+    #[must_use]
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten
+    }
+
+    /// Notes with which code the relay closed the connection, where its last frame was lost.
+    pub fn ended(&mut self, code: Option<Code>, text: &str) {
+        let Some(code) = code.filter(|code| *code != Code::Done) else { return };
+        self.forgotten |= code == Code::NotAMember;
+        self.progress.ended.get_or_insert_with(|| (code, text.to_owned()));
     }
 
     fn introduction(&self) -> Hello {
@@ -289,9 +320,8 @@ impl Engine {
 
     fn root(&self) -> [u8; 16] {
         let rows = self.replica.segments().values();
-        let cursors = rows.map(|row| {
-            (row.id, row.cursor.pos, row.cursor.chain(), row.verdict, row.judged)
-        });
+        let cursors =
+            rows.map(|row| (row.id, row.cursor.pos, row.cursor.chain(), row.verdict, row.judged));
         let catalog = self.replica.published().map_or(0, |published| published.number);
         fieldkeep_protocol::root(self.replica.epoch(), catalog, cursors)
     }
@@ -328,7 +358,9 @@ impl Engine {
                     Ok(Some(frame)) => {
                         self.frame(frame)?;
                         if opening {
-                            streams.extend(self.session.as_ref().map(Session::waiting).unwrap_or_default());
+                            streams.extend(
+                                self.session.as_ref().map(Session::waiting).unwrap_or_default(),
+                            );
                         }
                     }
                     Ok(None) => break,
@@ -342,7 +374,7 @@ impl Engine {
     fn frame(&mut self, frame: Frame) -> Result<(), ReplicaError> {
         tracing::trace!(frame = frame.name(), "received");
         match frame {
-            Frame::Welcome(welcome) => self.welcome(&welcome),
+            Frame::Welcome(welcome) => self.welcome(&welcome)?,
             Frame::Members(members) => self.members(&members)?,
             Frame::Catalog(catalog) => self.catalog(catalog)?,
             Frame::OfferReply(reply) => self.offer_reply(reply)?,
@@ -354,6 +386,7 @@ impl Engine {
             Frame::Stats(stats) => self.stats(&stats)?,
             Frame::GoAway(_) => {}
             Frame::Error(error) => {
+                self.forgotten |= error.code == Code::NotAMember;
                 self.progress.ended = Some((error.code, error.text));
             }
             Frame::Hello(_)
@@ -368,20 +401,25 @@ impl Engine {
         Ok(())
     }
 
-    fn welcome(&mut self, welcome: &Hello) {
+    fn welcome(&mut self, welcome: &Hello) -> Result<(), ReplicaError> {
         if !welcome.versions.contains(&fieldkeep_protocol::VERSION) {
-            return self.close(Code::Version, "no common protocol version: update the software");
+            self.close(Code::Version, "no common protocol version: update the software");
+            return Ok(());
         }
         if welcome.org != self.replica.org() {
-            return self.close(Code::ForeignOrganisation, "the relay serves another organisation");
+            self.close(Code::ForeignOrganisation, "the relay serves another organisation");
+            return Ok(());
         }
         if let Some(session) = &mut self.session {
             session.enter(Phase::Open);
         }
         if welcome.members < self.replica.members().len() {
             let entries = self.replica.members().since(welcome.members).to_vec();
-            self.control(&Frame::Members(frame::Members { base: welcome.members, entries }));
+            let entries = frame::Members { base: welcome.members, entries };
+            let frame = if self.forgotten { Frame::Join } else { Frame::Members };
+            self.control(&frame(entries));
         }
+        if self.forgotten { self.make_offer() } else { Ok(()) }
     }
 
     fn members(&mut self, members: &frame::Members) -> Result<(), ReplicaError> {
@@ -458,6 +496,6 @@ impl Engine {
         self.session = None;
         self.credits.clear();
         self.parked.clear();
-        self.in_flight = 0;
+        self.nothing_under_way();
     }
 }

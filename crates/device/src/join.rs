@@ -99,7 +99,8 @@ async fn converse(
 ) -> Result<Joined, JoinError> {
     let (sender, mut receiver) = connection.carry(fieldkeep_link::Role::Dialer);
     let say = |frame: &Frame| {
-        let _ = sender.try_send(0, fieldkeep_protocol::priority::CONTROL, Bytes::from(frame.encode()));
+        let _ =
+            sender.try_send(0, fieldkeep_protocol::priority::CONTROL, Bytes::from(frame.encode()));
     };
     let mut session = Session::new(Role::Device);
     say(&Frame::Hello(Box::new(introduction(ticket))));
@@ -117,7 +118,8 @@ async fn converse(
                 });
             }
         };
-        let broken = |violation: fieldkeep_protocol::Violation| JoinError::Denied(violation.to_string());
+        let broken =
+            |violation: fieldkeep_protocol::Violation| JoinError::Denied(violation.to_string());
         session.receive(stream, &bytes).map_err(broken)?;
         while let Some(frame) = session.next(stream).map_err(broken)? {
             match frame {

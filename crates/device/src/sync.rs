@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fieldkeep_link::{Backlog, BindError, Connection, DialError, Endpoint, Event, Limits, Receiver};
+use fieldkeep_link::{
+    Backlog, BindError, ClosedReason, Connection, DialError, Endpoint, Event, Limits, Receiver,
+};
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::{Integrity, ReplicaError};
 use fieldkeep_store::StoreError;
@@ -37,7 +39,9 @@ pub struct SyncReport {
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// The relay was not reached.
-    #[error("the relay was not reached ({0}); everything is safe on this device: try again when there is a signal")]
+    #[error(
+        "the relay was not reached ({0}); everything is safe on this device: try again when there is a signal"
+    )]
     Offline(String),
     /// The relay's address is not known.
     #[error("no address of the relay is known here: join again with a ticket that has one")]
@@ -46,7 +50,9 @@ pub enum SyncError {
     #[error("the relay refused this device ({0}); everything is safe on this device")]
     Denied(String),
     /// The connection ended before everything was exchanged.
-    #[error("the connection ended ({0}); what has a receipt is safe on the relay, the rest on this device: sync again")]
+    #[error(
+        "the connection ended ({0}); what has a receipt is safe on the relay, the rest on this device: sync again"
+    )]
     Cut(String),
     /// It took too long.
     #[error("not everything was exchanged within {0} s ({1}); nothing is lost: sync again")]
@@ -87,6 +93,16 @@ impl Device {
     /// # Errors
     /// See [`SyncError`]; nothing is lost in any case.
     pub async fn sync(&self, timeout: Duration) -> Result<SyncReport, SyncError> {
+        match self.sync_once(timeout).await {
+            // The relay may have forgotten this device: the second time it brings its enrolment.
+            Err(SyncError::Denied(_)) if self.engine().is_forgotten() => {
+                self.sync_once(timeout).await
+            }
+            other => other,
+        }
+    }
+
+    async fn sync_once(&self, timeout: Duration) -> Result<SyncReport, SyncError> {
         let (_endpoint, connection) = self.dial().await?;
         let session = self.session(connection, |progress| progress.complete());
         let ended = match tokio::time::timeout(timeout, session).await {
@@ -155,7 +171,8 @@ impl Device {
     fn report(&self, progress: &Progress) -> Result<SyncReport, SyncError> {
         use fieldkeep_store::Records as _;
         let (held, _) = self.engine().replica().store().attention_counts()?;
-        let Progress { sent, received, refused, proven, bytes_sent, bytes_received, .. } = *progress;
+        let Progress { sent, received, refused, proven, bytes_sent, bytes_received, .. } =
+            *progress;
         Ok(SyncReport { sent, received, refused, proven, held, bytes_sent, bytes_received })
     }
 
@@ -234,7 +251,9 @@ impl Device {
             if idle && working && closed.is_none() {
                 self.work().await?;
             }
-            if let Some(text) = closed {
+            if let Some(ClosedReason { code, text, .. }) = closed {
+                let code = code.and_then(Code::from_number);
+                self.engine().ended(code, &text);
                 return Ok(Ended::Closed(text));
             }
             match self.standing(&done)? {
@@ -328,12 +347,12 @@ fn send(backlog: &mut Backlog, output: Output) {
 }
 
 /// Turns an event into an input, or into the reason why the connection is over.
-fn take(event: Event, backlog: &mut Backlog, inputs: &mut Vec<Input>) -> Option<String> {
+fn take(event: Event, backlog: &mut Backlog, inputs: &mut Vec<Input>) -> Option<ClosedReason> {
     match event {
         Event::Bytes { stream, bytes } => inputs.push(Input::Bytes(stream, bytes.to_vec())),
         Event::Finished { stream } => inputs.push(Input::Finished(stream)),
         Event::Writable { stream } => backlog.writable(stream),
-        Event::Closed { reason } => return Some(reason.text),
+        Event::Closed { reason } => return Some(reason),
     }
     None
 }

@@ -111,11 +111,7 @@ pub fn encode(chunks: &[&[u8]], level: i32) -> Vec<u8> {
     let payload = encoder.finish();
     let packed = zstd::bulk::compress(&payload, level).unwrap_or_default();
     let smaller = !packed.is_empty() && packed.len() < payload.len();
-    let (packing, rest) = if smaller {
-        (ZSTD, packed)
-    } else {
-        (PLAIN, payload)
-    };
+    let (packing, rest) = if smaller { (ZSTD, packed) } else { (PLAIN, payload) };
     let mut out = Vec::with_capacity(2 + rest.len());
     out.extend_from_slice(&[VERSION, packing]);
     out.extend_from_slice(&rest);
@@ -146,19 +142,12 @@ fn inflate(packed: &[u8], max_raw: usize) -> Result<Vec<u8>, BatchError> {
     let reader = zstd::Decoder::with_buffer(packed).map_err(|_| BatchError::Malformed)?;
     let mut reader = reader.single_frame();
     let mut payload = Vec::new();
-    let read = reader
-        .by_ref()
-        .take(most.saturating_add(1))
-        .read_to_end(&mut payload);
+    let read = reader.by_ref().take(most.saturating_add(1)).read_to_end(&mut payload);
     read.map_err(|_| BatchError::Malformed)?;
     if payload.len() as u64 > most {
         return Err(BatchError::TooLarge);
     }
-    if reader.finish().is_empty() {
-        Ok(payload)
-    } else {
-        Err(BatchError::Malformed)
-    }
+    if reader.finish().is_empty() { Ok(payload) } else { Err(BatchError::Malformed) }
 }
 
 /// Values that are named by the order in which they appeared.
@@ -210,9 +199,7 @@ impl Known {
     }
 
     fn seq(&self, actor: &ActorId) -> Seq {
-        self.last
-            .get(actor)
-            .map_or(1, |(seq, _)| seq.saturating_add(1))
+        self.last.get(actor).map_or(1, |(seq, _)| seq.saturating_add(1))
     }
 }
 
@@ -289,25 +276,18 @@ impl Encoder {
         }
         if self.known.message != header.message {
             flags |= flag::MESSAGE;
-            self.out.uleb(
-                stream_of::MESSAGE,
-                self.messages.index(header.message.clone()),
-            );
+            self.out.uleb(stream_of::MESSAGE, self.messages.index(header.message.clone()));
         }
         if self.known.seq(&header.actor) != header.seq {
             flags |= flag::SEQ;
             self.out.uleb(stream_of::SEQ, header.seq);
         }
-        self.out
-            .sleb(stream_of::TIME, header.time.wrapping_sub(self.known.time));
+        self.out.sleb(stream_of::TIME, header.time.wrapping_sub(self.known.time));
         let (more, predicted) = self.deps(nth, header);
         flags |= more;
         if predicted != header.start_op {
             flags |= flag::START;
-            self.out.sleb(
-                stream_of::START,
-                header.start_op.wrapping_sub(predicted) as i64,
-            );
+            self.out.sleb(stream_of::START, header.start_op.wrapping_sub(predicted) as i64);
         }
         let tail = &chunk[header.layout.tail.clone()];
         let ops = tail::strip(tail, &mut self.actors, &mut self.out);
@@ -415,17 +395,10 @@ impl<'a> Decoder<'a> {
                 flags if flags & flag::STRIPPED != 0 => self.stripped(nth, flags)?,
                 _ => return Err(BatchError::Malformed),
             };
-            self.left = self
-                .left
-                .checked_sub(chunk.len())
-                .ok_or(BatchError::TooLarge)?;
+            self.left = self.left.checked_sub(chunk.len()).ok_or(BatchError::TooLarge)?;
             chunks.push(chunk);
         }
-        if self.from.is_finished() {
-            Ok(chunks)
-        } else {
-            Err(BatchError::Malformed)
-        }
+        if self.from.is_finished() { Ok(chunks) } else { Err(BatchError::Malformed) }
     }
 
     fn whole(&mut self) -> Result<Vec<u8>, BatchError> {
@@ -453,23 +426,13 @@ impl<'a> Decoder<'a> {
             true => self.from.of(stream_of::SEQ).uleb()?,
             false => self.known.seq(&actor),
         };
-        let time = self
-            .known
-            .time
-            .wrapping_add(self.from.of(stream_of::TIME).sleb()?);
+        let time = self.known.time.wrapping_add(self.from.of(stream_of::TIME).sleb()?);
         let (deps, predicted) = self.deps(nth, flags, &actor)?;
         let start_op = match has(flag::START) {
             true => predicted.wrapping_add(self.from.of(stream_of::START).sleb()? as u64),
             false => predicted,
         };
-        let header = Header {
-            deps: &deps,
-            actor,
-            seq,
-            start_op,
-            time,
-            message: &message,
-        };
+        let header = Header { deps: &deps, actor, seq, start_op, time, message: &message };
         self.body.clear();
         header.write(&mut self.body);
         let ops = tail::join(&mut self.body, &self.actors, &mut self.from)?;
@@ -479,8 +442,7 @@ impl<'a> Decoder<'a> {
         self.known.note(nth, &header, ops);
         self.ends.push(start_op.saturating_add(ops));
         let chunk = frame(&self.body);
-        self.hashes
-            .push(ChangeHash(Sha256::digest(&chunk[HASHED..]).into()));
+        self.hashes.push(ChangeHash(Sha256::digest(&chunk[HASHED..]).into()));
         Ok(chunk)
     }
 
@@ -499,11 +461,8 @@ impl<'a> Decoder<'a> {
             places.push(nth.checked_sub(1).ok_or(BatchError::Malformed)?);
         }
         let mut deps = Vec::with_capacity(2);
-        let more = if flags & flag::DEPS != 0 {
-            self.from.of(stream_of::DEPS).length()?
-        } else {
-            0
-        };
+        let more =
+            if flags & flag::DEPS != 0 { self.from.of(stream_of::DEPS).length()? } else { 0 };
         if more > limit::DEPS {
             return Err(BatchError::Malformed);
         }

@@ -40,9 +40,8 @@ const NAMES: [&str; 12] = [
     "La maison d'Asie",
     "Magazzini Alimentari",
 ];
-const PRODUCTS: [&str; 8] = [
-    "chai", "chang", "ikura", "tofu", "konbu", "pavlova", "geitost", "filo",
-];
+const PRODUCTS: [&str; 8] =
+    ["chai", "chang", "ikura", "tofu", "konbu", "pavlova", "geitost", "filo"];
 
 fn put(field: &str, value: impl Into<String>) -> Edit {
     Edit::Put(field.into(), Scalar::Str(value.into()))
@@ -54,12 +53,7 @@ fn int(field: &str, value: u64) -> Edit {
 
 fn uuid(time: u64, dice: &mut Dice) -> String {
     let (a, b, c) = (dice.roll(1 << 12), dice.roll(1 << 14), dice.roll(1 << 48));
-    format!(
-        "{:08x}-{:04x}-7{a:03x}-{:04x}-{c:012x}",
-        time >> 16,
-        time & 0xffff,
-        0x8000 | b
-    )
+    format!("{:08x}-{:04x}-7{a:03x}-{:04x}-{c:012x}", time >> 16, time & 0xffff, 0x8000 | b)
 }
 
 fn order(time: u64, dice: &mut Dice) -> RecordEdit {
@@ -73,23 +67,14 @@ fn order(time: u64, dice: &mut Dice) -> RecordEdit {
     };
     let mut edits = vec![
         put("customer", dice.pick(&NAMES)),
-        put(
-            "city",
-            dice.pick(&["Berlin", "Luleå", "Madrid", "Graz", "Nantes"]),
-        ),
+        put("city", dice.pick(&["Berlin", "Luleå", "Madrid", "Graz", "Nantes"])),
         put("outlet_id", format!("outlet-{}", dice.roll(20))),
         put("state", dice.pick(&["draft", "placed", "packed"])),
-        put(
-            "freight",
-            format!("{}.{:02}", dice.roll(300), dice.roll(100)),
-        ),
+        put("freight", format!("{}.{:02}", dice.roll(300), dice.roll(100))),
         int("ordered_at", time),
         int("required_at", time + 86_400_000 * dice.roll(30)),
         Edit::Put("paid".into(), Scalar::Bool(dice.roll(2) == 0)),
-        put(
-            "remark",
-            dice.pick(&["", "call before", "back door", "fragile"]),
-        ),
+        put("remark", dice.pick(&["", "call before", "back door", "fragile"])),
     ];
     edits.extend((1..=3).map(|n| line(n, dice)));
     edits.into()
@@ -98,14 +83,8 @@ fn order(time: u64, dice: &mut Dice) -> RecordEdit {
 fn edit(dice: &mut Dice) -> RecordEdit {
     let edit = match dice.roll(4) {
         0 => put("state", dice.pick(&["placed", "packed", "shipped", "done"])),
-        1 => put(
-            "freight",
-            format!("{}.{:02}", dice.roll(300), dice.roll(100)),
-        ),
-        2 => put(
-            "remark",
-            dice.pick(&["ring twice", "at the gate", "cold", "late"]),
-        ),
+        1 => put("freight", format!("{}.{:02}", dice.roll(300), dice.roll(100))),
+        2 => put("remark", dice.pick(&["ring twice", "at the gate", "cold", "late"])),
         _ => {
             let line = vec![int("quantity", 1 + dice.roll(40))];
             Edit::Child("lines".into(), (1 + dice.roll(3)).to_string(), line)
@@ -135,28 +114,15 @@ fn orders(changes: usize) -> Vec<Vec<u8>> {
                 };
                 let new = ids.is_empty() || dice.roll(2) == 0;
                 let (id, edit) = if new {
-                    (
-                        RecordId::new(uuid(time, &mut dice)).unwrap(),
-                        order(time, &mut dice),
-                    )
+                    (RecordId::new(uuid(time, &mut dice)).unwrap(), order(time, &mut dice))
                 } else {
-                    (
-                        ids[dice.roll(ids.len() as u64) as usize].clone(),
-                        edit(&mut dice),
-                    )
+                    (ids[dice.roll(ids.len() as u64) as usize].clone(), edit(&mut dice))
                 };
-                made.extend(
-                    document
-                        .write(&author, &id, &edit)
-                        .unwrap()
-                        .map(|w| w.chunk),
-                );
+                made.extend(document.write(&author, &id, &edit).unwrap().map(|w| w.chunk));
             }
         }
         for document in &mut devices {
-            document
-                .apply(made[known..].iter().map(Vec::as_slice))
-                .unwrap();
+            document.apply(made[known..].iter().map(Vec::as_slice)).unwrap();
         }
         ids = devices[0].ids();
     }
@@ -174,11 +140,7 @@ fn changes_come_back_byte_for_byte_and_small() {
     let raw: usize = changes.iter().map(Vec::len).sum();
     let batch = encode(&slices(&changes), 3);
     assert_eq!(decode(&batch, raw).unwrap(), changes);
-    assert!(
-        batch.len() * 100 < raw * 21,
-        "{} of {raw} bytes",
-        batch.len()
-    );
+    assert!(batch.len() * 100 < raw * 21, "{} of {raw} bytes", batch.len());
 }
 
 #[test]
@@ -189,13 +151,8 @@ fn a_pack_is_smaller_still_and_parts_of_a_history_come_back_too() {
     assert_eq!(decode(&pack, raw).unwrap(), changes);
     assert!(pack.len() * 100 < raw * 17, "{} of {raw} bytes", pack.len());
     // Out of order, twice, and with gaps: what it cannot refer to it carries.
-    let odd: Vec<&[u8]> = changes
-        .iter()
-        .rev()
-        .step_by(3)
-        .chain(&changes[5..9])
-        .map(|c| &c[..])
-        .collect();
+    let odd: Vec<&[u8]> =
+        changes.iter().rev().step_by(3).chain(&changes[5..9]).map(|c| &c[..]).collect();
     assert_eq!(decode(&encode(&odd, 3), ANY_SIZE).unwrap(), odd);
 }
 
@@ -203,35 +160,19 @@ fn a_pack_is_smaller_still_and_parts_of_a_history_come_back_too() {
 fn a_single_change_costs_next_to_nothing_more() {
     for change in orders(100) {
         let batch = encode(&[&change], 3);
-        assert!(
-            batch.len() <= change.len() + 24,
-            "{} for {}",
-            batch.len(),
-            change.len()
-        );
+        assert!(batch.len() <= change.len() + 24, "{} for {}", batch.len(), change.len());
     }
 }
 
 #[test]
 fn a_deflated_change_is_carried_whole() {
     let mut doc = Document::new();
-    let author = Author {
-        actor: ActorId([1; 20]),
-        person: "ann".into(),
-        time: 5,
-    };
+    let author = Author { actor: ActorId([1; 20]), person: "ann".into(), time: 5 };
     let id = RecordId::new("7").unwrap();
-    let long = doc
-        .write(&author, &id, &vec![put("a", "long ".repeat(40_000))].into())
-        .unwrap();
-    let short = doc
-        .write(&author, &id, &vec![put("a", "short")].into())
-        .unwrap();
+    let long = doc.write(&author, &id, &vec![put("a", "long ".repeat(40_000))].into()).unwrap();
+    let short = doc.write(&author, &id, &vec![put("a", "short")].into()).unwrap();
     let chunks = [long.unwrap().chunk, short.unwrap().chunk];
-    assert_eq!(
-        decode(&encode(&slices(&chunks), 3), ANY_SIZE).unwrap(),
-        chunks
-    );
+    assert_eq!(decode(&encode(&slices(&chunks), 3), ANY_SIZE).unwrap(), chunks);
 }
 
 #[test]
@@ -249,12 +190,7 @@ fn a_batch_does_not_come_to_more_than_its_limit() {
 
 #[test]
 fn a_batch_ends_where_it_ends() {
-    for chunks in [
-        slices(&orders(20)),
-        vec![],
-        vec![b"".as_slice()],
-        vec![b"x".as_slice()],
-    ] {
+    for chunks in [slices(&orders(20)), vec![], vec![b"".as_slice()], vec![b"x".as_slice()]] {
         let mut batch = encode(&chunks, 3);
         assert_eq!(decode(&batch, ANY_SIZE).unwrap(), chunks);
         batch.push(0);

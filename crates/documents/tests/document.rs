@@ -20,31 +20,18 @@ impl Device {
     fn new(number: u8) -> Self {
         let mut actor = [0; 20];
         actor[7] = number;
-        let author = Author {
-            actor: ActorId(actor),
-            person: format!("person-{number}"),
-            time: 1,
-        };
-        Self {
-            doc: Document::new(),
-            author,
-            made: Vec::new(),
-        }
+        let author = Author { actor: ActorId(actor), person: format!("person-{number}"), time: 1 };
+        Self { doc: Document::new(), author, made: Vec::new() }
     }
 
     fn edit(&mut self, id: &str, edit: impl Into<RecordEdit>) -> Option<Written> {
-        let written = self
-            .doc
-            .write(&self.author, &rid(id), &edit.into())
-            .unwrap();
+        let written = self.doc.write(&self.author, &rid(id), &edit.into()).unwrap();
         self.made.extend(written.as_ref().map(|w| w.chunk.clone()));
         written
     }
 
     fn receive(&mut self, other: &Self) {
-        self.doc
-            .apply(other.made.iter().map(Vec::as_slice))
-            .unwrap();
+        self.doc.apply(other.made.iter().map(Vec::as_slice)).unwrap();
     }
 
     fn record(&self, id: &str) -> Record {
@@ -93,10 +80,7 @@ fn remove(id: &str) -> Edit {
 }
 
 fn undelete() -> RecordEdit {
-    RecordEdit {
-        edits: Vec::new(),
-        deleted: Some(false),
-    }
+    RecordEdit { edits: Vec::new(), deleted: Some(false) }
 }
 
 #[test]
@@ -132,18 +116,10 @@ fn every_kind_of_field_reads_back_when_made_at_once_and_one_by_one() {
 fn a_write_is_exactly_one_change_that_says_who_and_when() {
     let mut ann = Device::new(1);
     ann.edit("7", vec![put("a", "1"), child("x", vec![int("n", 1)])]);
-    let edits = vec![
-        put("a", "2"),
-        add("n", 1),
-        child("x", vec![int("n", 2)]),
-        remove("x"),
-    ];
+    let edits = vec![put("a", "2"), add("n", 1), child("x", vec![int("n", 2)]), remove("x")];
     let written = ann.edit("7", edits).unwrap();
     let header = ChangeHeader::parse(&written.chunk).unwrap();
-    assert_eq!(
-        (header.hash, header.seq, header.actor),
-        (written.hash, 2, ann.author.actor)
-    );
+    assert_eq!((header.hash, header.seq, header.actor), (written.hash, 2, ann.author.actor));
     assert_eq!((header.message.as_str(), header.time), ("person-1", 1));
     assert_eq!(ann.doc.heads(), [written.hash]);
     assert_eq!(written.record, ann.record("7"));
@@ -154,15 +130,7 @@ fn what_changes_nothing_makes_no_change() {
     let mut ann = Device::new(1);
     assert_eq!(ann.edit("7", RecordEdit::delete()), None);
     assert_eq!(ann.doc.heads(), []);
-    ann.edit(
-        "7",
-        vec![
-            put("a", "1"),
-            text("note", "x"),
-            child("x", vec![]),
-            add("n", 1),
-        ],
-    );
+    ann.edit("7", vec![put("a", "1"), text("note", "x"), child("x", vec![]), add("n", 1)]);
     let same = vec![
         put("a", "1"),
         text("note", "x"),
@@ -187,22 +155,11 @@ fn an_empty_edit_creates_a_record() {
 #[test]
 fn two_devices_that_import_the_same_customer_have_one_record() {
     let (mut ann, mut ben) = (Device::new(1), Device::new(2));
-    let common = || {
-        vec![
-            put("name", "Alfreds"),
-            child("1", vec![put("city", "Berlin")]),
-        ]
-    };
+    let common = || vec![put("name", "Alfreds"), child("1", vec![put("city", "Berlin")])];
     ann.edit("c", common());
-    ann.edit(
-        "c",
-        vec![put("phone", "030"), child("2", vec![put("city", "Bonn")])],
-    );
+    ann.edit("c", vec![put("phone", "030"), child("2", vec![put("city", "Bonn")])]);
     ben.edit("c", common());
-    ben.edit(
-        "c",
-        vec![put("fax", "031"), child("1", vec![put("zip", "10115")])],
-    );
+    ben.edit("c", vec![put("fax", "031"), child("1", vec![put("zip", "10115")])]);
     exchange(&mut ann, &mut ben, "c");
     let lines = json!([
         {"id": "1", "city": "Berlin", "zip": "10115"},
@@ -241,10 +198,7 @@ fn sets_and_children_that_two_devices_begin_are_united() {
     exchange(&mut ann, &mut ben, "7");
     let lines = json!([{"id": "x", "m": 2, "n": 1}, {"id": "y"}, {"id": "z"}]);
     assert_eq!(ann.fields("7"), json!({ "lines": lines }));
-    ann.edit(
-        "7",
-        vec![child("x", vec![int("n", 3), int("m", 4)]), remove("z")],
-    );
+    ann.edit("7", vec![child("x", vec![int("n", 3), int("m", 4)]), remove("z")]);
     exchange(&mut ann, &mut ben, "7");
     let lines = json!([{"id": "x", "m": 4, "n": 3}, {"id": "y"}]);
     assert_eq!(ben.fields("7"), json!({ "lines": lines }));
@@ -291,11 +245,7 @@ fn concurrent_values_are_a_conflict_until_one_is_written() {
     exchange(&mut ann, &mut ben, "7");
     assert_eq!(ann.record("7").conflicts, ["a", "lines[x].n"]);
     let conflicts = ann.doc.conflicts(&rid("7"));
-    let values: Vec<_> = conflicts[0]
-        .values
-        .iter()
-        .map(|(v, actor, _)| (v, *actor))
-        .collect();
+    let values: Vec<_> = conflicts[0].values.iter().map(|(v, actor, _)| (v, *actor)).collect();
     let (by_ann, by_ben) = (ann.author.actor, ben.author.actor);
     assert_eq!(values, [(&json!("ben"), by_ben), (&json!("ann"), by_ann)]);
     assert_eq!(conflicts[1].field, "lines[x].n");
@@ -303,10 +253,7 @@ fn concurrent_values_are_a_conflict_until_one_is_written() {
     let resolved = ann.edit("7", vec![put("a", "ben"), child("x", vec![int("n", 2)])]);
     assert_eq!(resolved.unwrap().record.conflicts, Vec::<String>::new());
     exchange(&mut ann, &mut ben, "7");
-    assert_eq!(
-        ben.fields("7"),
-        json!({"a": "ben", "lines": [{"id": "x", "n": 2}]})
-    );
+    assert_eq!(ben.fields("7"), json!({"a": "ben", "lines": [{"id": "x", "n": 2}]}));
     assert_eq!(ben.doc.conflicts(&rid("7")), []);
 }
 
@@ -345,16 +292,11 @@ fn texts_merge_and_a_small_edit_is_a_small_change() {
     let long = "the quick brown fox jumps over the lazy dog ".repeat(20);
     ann.edit("7", vec![text("note", &long)]);
     ben.receive(&ann);
-    let written = ann
-        .edit("7", vec![text("note", &format!("{long}the end"))])
-        .unwrap();
+    let written = ann.edit("7", vec![text("note", &format!("{long}the end"))]).unwrap();
     assert!(written.chunk.len() < 250, "{} bytes", written.chunk.len());
     ben.edit("7", vec![text("note", &format!("🦊 {long}"))]);
     exchange(&mut ann, &mut ben, "7");
-    assert_eq!(
-        ann.fields("7"),
-        json!({"note": format!("🦊 {long}the end")})
-    );
+    assert_eq!(ann.fields("7"), json!({"note": format!("🦊 {long}the end")}));
 }
 
 #[test]
@@ -370,37 +312,19 @@ fn a_text_that_is_wholly_other_is_replaced() {
 fn a_long_value_is_deflated_and_one_too_long_is_refused_and_undone() {
     let mut ann = Device::new(1);
     ann.edit("7", vec![put("a", "1")]);
-    let written = ann
-        .edit("7", vec![put("a", &"long ".repeat(40_000))])
-        .unwrap();
+    let written = ann.edit("7", vec![put("a", &"long ".repeat(40_000))]).unwrap();
     assert!(written.chunk.len() < limit::CHUNK);
-    assert_eq!(
-        ChangeHeader::parse(&written.chunk).unwrap().hash,
-        written.hash
-    );
+    assert_eq!(ChangeHeader::parse(&written.chunk).unwrap().hash, written.hash);
     let before = (ann.doc.heads(), ann.record("7"));
 
-    let noise: String = (0..60_000u64)
-        .map(|n| format!("{:02x}", n * n * 7919 % 251))
-        .collect();
+    let noise: String = (0..60_000u64).map(|n| format!("{:02x}", n * n * 7919 % 251)).collect();
     let refused = |edit: Edit, ann: &mut Device| {
-        ann.doc
-            .write(&ann.author.clone(), &rid("7"), &vec![edit].into())
-            .unwrap_err()
+        ann.doc.write(&ann.author.clone(), &rid("7"), &vec![edit].into()).unwrap_err()
     };
-    assert_eq!(
-        refused(put("a", &"x".repeat(limit::INFLATED + 1)), &mut ann),
-        WriteError::TooLarge
-    );
-    assert_eq!(
-        refused(text("t", &"x".repeat(17_000)), &mut ann),
-        WriteError::TooLarge
-    );
+    assert_eq!(refused(put("a", &"x".repeat(limit::INFLATED + 1)), &mut ann), WriteError::TooLarge);
+    assert_eq!(refused(text("t", &"x".repeat(17_000)), &mut ann), WriteError::TooLarge);
     let incompressible = blake3_hex(&noise, 2_400);
-    assert_eq!(
-        refused(put("b", &incompressible), &mut ann),
-        WriteError::TooLarge
-    );
+    assert_eq!(refused(put("b", &incompressible), &mut ann), WriteError::TooLarge);
     assert_eq!((ann.doc.heads(), ann.record("7")), before);
     assert!(ann.edit("7", vec![put("a", "2")]).is_some());
 }
@@ -432,10 +356,7 @@ fn what_cannot_be_written_is_refused_and_nothing_of_it_is_done() {
         let refused = ann.doc.write(&ann.author, &rid("7"), &edits);
         assert!(matches!(refused, Err(WriteError::Edit(_))), "{refused:?}");
     }
-    let long = Author {
-        person: "p".repeat(201),
-        ..ann.author.clone()
-    };
+    let long = Author { person: "p".repeat(201), ..ann.author.clone() };
     let refused = ann.doc.write(&long, &rid("7"), &vec![put("a", "1")].into());
     assert_eq!(refused, Err(WriteError::Person));
     assert_eq!(ann.doc.heads(), before);
@@ -475,18 +396,13 @@ fn heads_are_merged_by_an_empty_change() {
 fn a_snapshot_loads_whole_or_not_at_all() {
     let mut ann = Device::new(1);
     for n in 0..40 {
-        ann.edit(
-            &format!("{n}"),
-            vec![int("n", n), child("x", vec![int("m", n)])],
-        );
+        ann.edit(&format!("{n}"), vec![int("n", n), child("x", vec![int("m", n)])]);
     }
     let snapshot = ann.doc.save();
     let mut loaded = Document::load(&snapshot).unwrap();
     assert_eq!(loaded.heads(), ann.doc.heads());
     assert_eq!(loaded.record(&rid("39")), ann.doc.record(&rid("39")));
-    let written = loaded
-        .write(&ann.author, &rid("3"), &vec![int("n", -1)].into())
-        .unwrap();
+    let written = loaded.write(&ann.author, &rid("3"), &vec![int("n", -1)].into()).unwrap();
     ann.doc.apply([written.unwrap().chunk.as_slice()]).unwrap();
     assert_eq!(ann.fields("3")["n"], json!(-1));
     let reloaded = Document::load(&loaded.save()).unwrap();
@@ -496,10 +412,7 @@ fn a_snapshot_loads_whole_or_not_at_all() {
         let mut damaged = snapshot.clone();
         damaged[at] ^= 1;
         assert_eq!(Document::load(&damaged).unwrap_err(), LoadError::Damaged);
-        assert_eq!(
-            Document::load(&snapshot[..at]).unwrap_err(),
-            LoadError::Damaged
-        );
+        assert_eq!(Document::load(&snapshot[..at]).unwrap_err(), LoadError::Damaged);
     }
 }
 
@@ -509,9 +422,7 @@ fn nonsense_poisons_the_document_and_it_says_so() {
     ann.edit("7", vec![put("a", "1")]);
     assert!(ann.doc.apply([b"nonsense".as_slice()]).is_err());
     assert!(ann.doc.is_poisoned());
-    let refused = ann
-        .doc
-        .write(&ann.author, &rid("7"), &vec![put("a", "2")].into());
+    let refused = ann.doc.write(&ann.author, &rid("7"), &vec![put("a", "2")].into());
     assert_eq!(refused, Err(WriteError::Poisoned));
     assert!(Document::load(&ann.doc.save()).is_err());
 }
@@ -522,11 +433,7 @@ fn a_counter_grows_beyond_what_is_added_at_once() {
     let (mut ann, mut ben) = (Device::new(1), Device::new(2));
     ann.edit(
         "7",
-        vec![
-            add("n", much),
-            add("n", much),
-            child("x", vec![add("m", much), add("m", 1)]),
-        ],
+        vec![add("n", much), add("n", much), child("x", vec![add("m", much), add("m", 1)])],
     );
     let line = json!({"id": "x", "m": much + 1});
     assert_eq!(ann.fields("7"), json!({"lines": [line], "n": 2 * much}));
@@ -534,8 +441,5 @@ fn a_counter_grows_beyond_what_is_added_at_once() {
     exchange(&mut ann, &mut ben, "7");
     let n = ann.fields("7")["n"].clone();
     ann.edit("7", vec![add("n", 0)]);
-    assert_eq!(
-        (&ann.fields("7")["n"], ann.record("7").conflicts.len()),
-        (&n, 0)
-    );
+    assert_eq!((&ann.fields("7")["n"], ann.record("7").conflicts.len()), (&n, 0));
 }

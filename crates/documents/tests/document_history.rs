@@ -9,11 +9,7 @@ use fieldkeep_model::{ActorId, Edit, RecordEdit, RecordId, Scalar};
 use serde_json::{Value, json};
 
 fn author(number: u8) -> Author {
-    Author {
-        actor: ActorId([number; 20]),
-        person: format!("person-{number}"),
-        time: 1,
-    }
+    Author { actor: ActorId([number; 20]), person: format!("person-{number}"), time: 1 }
 }
 
 fn rid(id: &str) -> RecordId {
@@ -21,9 +17,7 @@ fn rid(id: &str) -> RecordId {
 }
 
 fn write(doc: &mut Document, by: u8, edit: impl Into<RecordEdit>) -> Written {
-    doc.write(&author(by), &rid("7"), &edit.into())
-        .unwrap()
-        .unwrap()
+    doc.write(&author(by), &rid("7"), &edit.into()).unwrap().unwrap()
 }
 
 fn int(field: &str, value: i64) -> Edit {
@@ -47,39 +41,20 @@ fn fields(doc: &Document) -> Value {
 }
 
 fn named(writes: &[FieldWrite]) -> Vec<(&str, Option<&Value>, bool)> {
-    writes
-        .iter()
-        .map(|w| (w.field.as_str(), w.value.as_ref(), w.added))
-        .collect()
+    writes.iter().map(|w| (w.field.as_str(), w.value.as_ref(), w.added)).collect()
 }
 
 #[test]
 fn the_writers_of_standing_values_are_known() {
     let mut doc = Document::new();
-    write(
-        &mut doc,
-        1,
-        vec![
-            int("a", 1),
-            text("note", "abc"),
-            line("x", vec![int("n", 1)]),
-        ],
-    );
+    write(&mut doc, 1, vec![int("a", 1), text("note", "abc"), line("x", vec![int("n", 1)])]);
     let second = write(&mut doc, 2, vec![int("a", 2), text("note", "abcd")]);
     let third = write(&mut doc, 3, vec![line("x", vec![int("n", 2), int("m", 1)])]);
     let who = |asked: &str| {
         let writers = doc.writers(&rid("7"), &[asked.to_owned()]);
-        writers
-            .into_iter()
-            .map(|(f, actor, c)| (f, actor.0[0], c))
-            .collect::<Vec<_>>()
+        writers.into_iter().map(|(f, actor, c)| (f, actor.0[0], c)).collect::<Vec<_>>()
     };
-    let actors = |asked| {
-        who(asked)
-            .into_iter()
-            .map(|(_, by, _)| by)
-            .collect::<Vec<_>>()
-    };
+    let actors = |asked| who(asked).into_iter().map(|(_, by, _)| by).collect::<Vec<_>>();
     assert_eq!(actors("a"), [2]);
     assert_eq!(actors("note"), [1, 1, 2]);
     assert_eq!(actors("lines.n"), [3]);
@@ -90,17 +65,10 @@ fn the_writers_of_standing_values_are_known() {
     assert_eq!(field, "a");
     assert_eq!(doc.change_of(author(2).actor, counter), Some(second.hash));
 
-    write(
-        &mut doc,
-        4,
-        vec![Edit::RemoveChild("lines".into(), "x".into())],
-    );
+    write(&mut doc, 4, vec![Edit::RemoveChild("lines".into(), "x".into())]);
     let writers = doc.writers(&rid("7"), &["lines".to_owned()]);
     assert_eq!(writers.len(), 1);
-    assert_eq!(
-        (writers[0].0.as_str(), writers[0].1),
-        ("lines[x].~deleted", author(4).actor)
-    );
+    assert_eq!((writers[0].0.as_str(), writers[0].1), ("lines[x].~deleted", author(4).actor));
     assert_ne!(doc.change_of(writers[0].1, writers[0].2), Some(third.hash));
 }
 
@@ -110,12 +78,7 @@ fn a_change_tells_which_fields_it_wrote() {
     let created = write(
         &mut doc,
         1,
-        vec![
-            int("a", 1),
-            add("n", 2),
-            text("note", "ab"),
-            line("x", vec![int("q", 5)]),
-        ],
+        vec![int("a", 1), add("n", 2), text("note", "ab"), line("x", vec![int("q", 5)])],
     );
     let nowhere = |_, _| None;
     let writes = Document::field_writes(&created.chunk, &nowhere);
@@ -168,20 +131,11 @@ fn content_is_written_again_where_its_changes_are_lacking() {
     let mut new = Document::new();
     new.apply([first.chunk.as_slice()]).unwrap();
     let lost = [
+        write(&mut old, 1, vec![int("a", 2), add("n", 3), add("m", 1), text("note", "abc")]),
         write(
             &mut old,
             1,
-            vec![int("a", 2), add("n", 3), add("m", 1), text("note", "abc")],
-        ),
-        write(
-            &mut old,
-            1,
-            vec![
-                int("a", 3),
-                add("n", 4),
-                add("m", 1),
-                line("z", vec![int("q", 9)]),
-            ],
+            vec![int("a", 3), add("n", 4), add("m", 1), line("z", vec![int("q", 9)])],
         ),
         write(
             &mut old,
@@ -205,11 +159,7 @@ fn content_is_written_again_where_its_changes_are_lacking() {
 #[test]
 fn a_record_that_only_lost_changes_hold_is_made_again() {
     let mut old = Document::new();
-    let lost = write(
-        &mut old,
-        1,
-        vec![int("a", 1), line("x", vec![text("t", "u")])],
-    );
+    let lost = write(&mut old, 1, vec![int("a", 1), line("x", vec![text("t", "u")])]);
     let edits = old.rewritten(&[lost.chunk.as_slice()], &|_, _| None);
     let mut new = Document::new();
     new.write_many(&author(2), &edits).unwrap().unwrap();

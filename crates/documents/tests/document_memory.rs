@@ -33,7 +33,7 @@ fn field(name: &str, value: &Value) -> Option<Edit> {
     match value {
         Value::String(text) => Some(Edit::Put(name, Scalar::Str(text.clone()))),
         Value::Number(number) => Some(Edit::Put(name, Scalar::Int(number.as_i64()?))),
-        _ => None,
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
 

@@ -37,17 +37,8 @@ impl Device {
     fn new(number: u8) -> Self {
         let mut actor = [7; 20];
         actor[..8].copy_from_slice(&u64::from(number).to_be_bytes());
-        let author = Author {
-            actor: ActorId(actor),
-            person: format!("p{number}"),
-            time: 0,
-        };
-        Self {
-            author,
-            document: Document::new(),
-            history: History::new(),
-            log: Vec::new(),
-        }
+        let author = Author { actor: ActorId(actor), person: format!("p{number}"), time: 0 };
+        Self { author, document: Document::new(), history: History::new(), log: Vec::new() }
     }
 
     /// Writes something; what cannot be written must leave no trace.
@@ -81,9 +72,7 @@ impl Device {
             }
         }
         let chunks = decode(&encode(&lacking, 3), 1 << 24).unwrap();
-        self.document
-            .apply(chunks.iter().map(Vec::as_slice))
-            .unwrap();
+        self.document.apply(chunks.iter().map(Vec::as_slice)).unwrap();
         assert_eq!(self.document.heads(), self.history.heads());
         self.log.extend(chunks);
     }
@@ -94,20 +83,13 @@ impl Device {
 }
 
 fn ids() -> Vec<RecordId> {
-    ["a", "b", "c"]
-        .map(|id| RecordId::new(id).unwrap())
-        .to_vec()
+    ["a", "b", "c"].map(|id| RecordId::new(id).unwrap()).to_vec()
 }
 
 fn random_edit(dice: &mut Dice) -> RecordEdit {
-    let edits = (0..dice.roll(4))
-        .map(|_| random_field(dice, false))
-        .collect();
+    let edits = (0..dice.roll(4)).map(|_| random_field(dice, false)).collect();
     let deleted = [None, None, None, None, Some(true), Some(false)];
-    RecordEdit {
-        edits,
-        deleted: dice.pick(&deleted),
-    }
+    RecordEdit { edits, deleted: dice.pick(&deleted) }
 }
 
 fn random_field(dice: &mut Dice, inside: bool) -> Edit {
@@ -125,9 +107,7 @@ fn random_field(dice: &mut Dice, inside: bool) -> Edit {
         5 => Edit::Clear(dice.pick(&["r", "s", "j", "n", "t", "lines"]).into()),
         6 => Edit::RemoveChild("lines".into(), child(dice)),
         _ => {
-            let edits = (0..dice.roll(3))
-                .map(|_| random_field(dice, true))
-                .collect();
+            let edits = (0..dice.roll(3)).map(|_| random_field(dice, true)).collect();
             Edit::Child("lines".into(), child(dice), edits)
         }
     }
@@ -173,11 +153,7 @@ fn settle(device: &mut Device) {
         let edits = ["r", "s", "j", "n", "t"].map(|field| match field {
             "n" => Edit::Add("n".into(), 0),
             "t" => {
-                let text = record
-                    .fields
-                    .get("t")
-                    .and_then(|t| t.as_str())
-                    .unwrap_or_default();
+                let text = record.fields.get("t").and_then(|t| t.as_str()).unwrap_or_default();
                 Edit::Text("t".into(), text.to_owned())
             }
             field => Edit::Put(field.into(), Scalar::Int(5)),
@@ -188,25 +164,13 @@ fn settle(device: &mut Device) {
         let record = device.document.record(&id).unwrap_or_default();
         let mut edits = fields(&record);
         for child in ["x", "y"] {
-            let lines = record
-                .fields
-                .get("lines")
-                .and_then(|lines| lines.as_array());
+            let lines = record.fields.get("lines").and_then(|lines| lines.as_array());
             let line = lines.and_then(|lines| lines.iter().find(|line| line["id"] == child));
-            let line = line
-                .and_then(|line| line.as_object())
-                .cloned()
-                .unwrap_or_default();
-            let line = Record {
-                fields: line,
-                ..Record::default()
-            };
+            let line = line.and_then(|line| line.as_object()).cloned().unwrap_or_default();
+            let line = Record { fields: line, ..Record::default() };
             edits.push(Edit::Child("lines".into(), child.into(), fields(&line)));
         }
-        let written = device
-            .document
-            .write(&device.author, &id, &edits.into())
-            .unwrap();
+        let written = device.document.write(&device.author, &id, &edits.into()).unwrap();
         assert_eq!(written.unwrap().record.conflicts, Vec::<String>::new());
         assert_eq!(device.document.conflicts(&id), []);
     }

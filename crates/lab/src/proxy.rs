@@ -36,7 +36,8 @@ impl Proxy {
     pub fn start(relay: SocketAddr) -> io::Result<Self> {
         let front = Arc::new(socket()?);
         let address = front.local_addr()?;
-        let shared = Shared { relay, delay_micros: AtomicU64::new(0), over: AtomicBool::new(false) };
+        let shared =
+            Shared { relay, delay_micros: AtomicU64::new(0), over: AtomicBool::new(false) };
         let shared = Arc::new(shared);
         thread::spawn({
             let shared = Arc::clone(&shared);

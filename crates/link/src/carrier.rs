@@ -121,17 +121,9 @@ impl Connection {
     /// Outside of a tokio runtime.
     #[must_use]
     pub fn carry(self, role: Role) -> (Sender, Receiver) {
-        let Self {
-            quic,
-            peer,
-            send_window,
-        } = self;
-        let shared = Arc::new(Shared {
-            quic,
-            peer,
-            drained: Notify::new(),
-            state: Mutex::default(),
-        });
+        let Self { quic, peer, send_window } = self;
+        let shared =
+            Arc::new(Shared { quic, peer, drained: Notify::new(), state: Mutex::default() });
         tokio::spawn(Driver::new(shared.clone(), role, send_window));
         (Sender(shared.clone()), Receiver(shared))
     }
@@ -249,11 +241,7 @@ impl Shared {
         if self.quic.close_reason().is_some() {
             return;
         }
-        let said = ClosedReason {
-            code: Some(code),
-            text: reason.into(),
-            by_peer: false,
-        };
+        let said = ClosedReason { code: Some(code), text: reason.into(), by_peer: false };
         let mut state = self.lock();
         state.said.get_or_insert(said);
         state.outbox.close();

@@ -31,11 +31,7 @@ pub struct ClosedReason {
 
 impl Connection {
     pub(crate) fn new(quic: quinn::Connection, peer: PublicKey, send_window: u32) -> Self {
-        Self {
-            quic,
-            peer,
-            send_window,
-        }
+        Self { quic, peer, send_window }
     }
 
     /// The key that the peer proved.
@@ -64,12 +60,7 @@ impl Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Connection({:?} at {})",
-            self.peer,
-            self.remote_address()
-        )
+        write!(f, "Connection({:?} at {})", self.peer, self.remote_address())
     }
 }
 
@@ -78,11 +69,7 @@ impl ClosedReason {
         let (code, text, by_peer) = match error {
             ConnectionError::ApplicationClosed(close) => {
                 let code = u32::try_from(close.error_code.into_inner()).ok();
-                (
-                    code,
-                    String::from_utf8_lossy(&close.reason).into_owned(),
-                    true,
-                )
+                (code, String::from_utf8_lossy(&close.reason).into_owned(), true)
             }
             ConnectionError::ConnectionClosed(close) => (None, close.to_string(), true),
             ConnectionError::Reset => (None, "the peer was restarted".into(), true),
@@ -94,26 +81,14 @@ impl ClosedReason {
             | ConnectionError::VersionMismatch
             | ConnectionError::CidsExhausted => (None, error.to_string(), false),
         };
-        let text = text
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(TEXT_CHARS_MAX)
-            .collect();
-        Self {
-            code,
-            text,
-            by_peer,
-        }
+        let text = text.chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect();
+        Self { code, text, by_peer }
     }
 }
 
 impl fmt::Display for ClosedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.by_peer {
-            "closed by the peer: "
-        } else {
-            ""
-        })?;
+        f.write_str(if self.by_peer { "closed by the peer: " } else { "" })?;
         f.write_str(&self.text)?;
         self.code.map_or(Ok(()), |code| write!(f, " (code {code})"))
     }

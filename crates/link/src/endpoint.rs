@@ -157,13 +157,7 @@ impl Endpoint {
             })
             .map_err(|error| bind_error(listen, error))?;
         let dialling = limits.dialling();
-        Ok(Self {
-            quic,
-            identity,
-            dialling,
-            limits,
-            handshakes: Arc::default(),
-        })
+        Ok(Self { quic, identity, dialling, limits, handshakes: Arc::default() })
     }
 
     /// Where the endpoint listens.
@@ -190,17 +184,8 @@ impl Endpoint {
                 let _ = quic.retry();
             } else {
                 let slot = Slot::take(&self.handshakes);
-                let Limits {
-                    handshake: limit,
-                    send_window,
-                    ..
-                } = self.limits;
-                return Some(Incoming {
-                    quic,
-                    slot,
-                    limit,
-                    send_window,
-                });
+                let Limits { handshake: limit, send_window, .. } = self.limits;
+                return Some(Incoming { quic, slot, limit, send_window });
             }
         }
     }
@@ -218,10 +203,8 @@ impl Endpoint {
         let (tls, refused) = self.identity.dialling(expected);
         let mut config = ClientConfig::new(tls);
         config.transport_config(self.dialling.clone());
-        let connecting = self
-            .quic
-            .connect_with(config, address, SERVER_NAME)
-            .map_err(|error| match error {
+        let connecting =
+            self.quic.connect_with(config, address, SERVER_NAME).map_err(|error| match error {
                 ConnectError::InvalidRemoteAddress(_) => DialError::Address(address),
                 ConnectError::EndpointStopping
                 | ConnectError::CidsExhausted
@@ -234,11 +217,7 @@ impl Endpoint {
             Err(_) => return Err(DialError::Unreachable { address, limit }),
             Ok(Err(error)) => match refused.get() {
                 Some(&presented) => {
-                    return Err(DialError::WrongKey {
-                        address,
-                        expected: *expected,
-                        presented,
-                    });
+                    return Err(DialError::WrongKey { address, expected: *expected, presented });
                 }
                 None => return Err(dial_error(address, limit, &error)),
             },
@@ -271,12 +250,7 @@ impl Incoming {
     /// When it takes too long, shows no key, or speaks another protocol.
     pub async fn handshake(self) -> Result<Connection, HandshakeError> {
         let address = self.remote_address();
-        let Self {
-            quic,
-            slot,
-            limit,
-            send_window,
-        } = self;
+        let Self { quic, slot, limit, send_window } = self;
         let failed = |error: &ConnectionError| HandshakeError::Failed {
             address,
             detail: ClosedReason::of(error).text,

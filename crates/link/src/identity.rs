@@ -80,17 +80,10 @@ impl KeyFile {
     /// When the file exists, or cannot be written and synced.
     pub fn write(path: impl AsRef<Path>, seed: &Seed) -> Result<(), CreateKeyError> {
         let path = path.as_ref();
-        let io_error = |error| CreateKeyError::Io {
-            path: path.into(),
-            error,
-        };
+        let io_error = |error| CreateKeyError::Io { path: path.into(), error };
         let mut file = exclusive(path).map_err(|error| {
             let exists = error.kind() == io::ErrorKind::AlreadyExists;
-            if exists {
-                CreateKeyError::Exists(path.into())
-            } else {
-                io_error(error)
-            }
+            if exists { CreateKeyError::Exists(path.into()) } else { io_error(error) }
         })?;
         let line = format!("{MAGIC}{}\n", BASE32_NOPAD.encode(&seed.0).to_lowercase());
         let written = file
@@ -112,34 +105,22 @@ impl KeyFile {
     /// When the file is absent, open to others than its owner, or not a whole key file.
     pub fn open(path: impl AsRef<Path>) -> Result<Seed, OpenKeyError> {
         let path = path.as_ref();
-        let io_error = |error| OpenKeyError::Io {
-            path: path.into(),
-            error,
-        };
+        let io_error = |error| OpenKeyError::Io { path: path.into(), error };
         let file = File::open(path).map_err(|error| {
             let absent = error.kind() == io::ErrorKind::NotFound;
-            if absent {
-                OpenKeyError::Absent(path.into())
-            } else {
-                io_error(error)
-            }
+            if absent { OpenKeyError::Absent(path.into()) } else { io_error(error) }
         })?;
         if exposed(&file).map_err(io_error)? {
             return Err(OpenKeyError::Exposed(path.into()));
         }
         let mut text = Vec::new();
-        file.take(LEN_MAX)
-            .read_to_end(&mut text)
-            .map_err(io_error)?;
+        file.take(LEN_MAX).read_to_end(&mut text).map_err(io_error)?;
         parse(&text).ok_or_else(|| OpenKeyError::Garbled(path.into()))
     }
 }
 
 fn parse(text: &[u8]) -> Option<Seed> {
-    let text = std::str::from_utf8(text)
-        .ok()?
-        .trim_end()
-        .strip_prefix(MAGIC)?;
+    let text = std::str::from_utf8(text).ok()?.trim_end().strip_prefix(MAGIC)?;
     let bytes = BASE32_NOPAD.decode(text.to_uppercase().as_bytes()).ok()?;
     bytes.try_into().ok().map(Seed)
 }
@@ -155,9 +136,7 @@ fn exclusive(path: &Path) -> io::Result<File> {
 /// Without this a power cut may take the file's name away, and with it the member.
 #[cfg(unix)]
 fn sync_directory(path: &Path) -> io::Result<()> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
@@ -193,10 +172,7 @@ mod tests {
         let seed = KeyFile::create(&path).expect("it is made");
         assert_eq!(KeyFile::open(&path).expect("it is whole").0, seed.0);
         let text = fs::read_to_string(&path).expect("it is text");
-        assert!(
-            text.starts_with("fieldkeep-key-1 ") && text.ends_with('\n'),
-            "{text}"
-        );
+        assert!(text.starts_with("fieldkeep-key-1 ") && text.ends_with('\n'), "{text}");
         assert_eq!(text.len(), "fieldkeep-key-1 ".len() + 52 + 1);
     }
 
@@ -204,10 +180,7 @@ mod tests {
     fn a_key_file_is_never_overwritten() {
         let (_folder, path) = place();
         let seed = KeyFile::create(&path).expect("it is made");
-        assert!(matches!(
-            KeyFile::create(&path),
-            Err(CreateKeyError::Exists(_))
-        ));
+        assert!(matches!(KeyFile::create(&path), Err(CreateKeyError::Exists(_))));
         assert_eq!(KeyFile::open(&path).expect("it is untouched").0, seed.0);
     }
 
@@ -234,10 +207,7 @@ mod tests {
         let whole = fs::read_to_string(&path).expect("it is text");
         for text in ["", "hello", &whole[..40], &whole.replace("key-1", "key-2")] {
             fs::write(&path, text).expect("it is writable");
-            assert!(
-                matches!(KeyFile::open(&path), Err(OpenKeyError::Garbled(_))),
-                "{text}"
-            );
+            assert!(matches!(KeyFile::open(&path), Err(OpenKeyError::Garbled(_))), "{text}");
         }
     }
 }

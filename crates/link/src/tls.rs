@@ -50,10 +50,7 @@ impl Identity {
             .load_private_key(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(secret)))
             .expect("any 32 bytes are an ed25519 secret");
         let public = [&SPKI_PREFIX[..], keys.public().as_bytes()].concat();
-        let key = Arc::new(CertifiedKey::new(
-            vec![CertificateDer::from(public)],
-            signer,
-        ));
+        let key = Arc::new(CertifiedKey::new(vec![CertificateDer::from(public)], signer));
         Self { provider, key }
     }
 
@@ -63,9 +60,7 @@ impl Identity {
             .with_protocol_versions(&[&TLS13])
             .expect(PROVES_TLS13)
             .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
-                self.key.clone(),
-            )));
+            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(self.key.clone())));
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -103,11 +98,7 @@ pub(crate) fn proven(connection: &quinn::Connection) -> Option<PublicKey> {
 
 /// The ed25519 key of a SubjectPublicKeyInfo, if it is one in its only encoding.
 fn read(presented: &[u8]) -> Option<PublicKey> {
-    presented
-        .strip_prefix(&SPKI_PREFIX)?
-        .try_into()
-        .ok()
-        .map(PublicKey)
+    presented.strip_prefix(&SPKI_PREFIX)?.try_into().ok().map(PublicKey)
 }
 
 fn present(presented: &CertificateDer<'_>) -> Result<PublicKey, Error> {
@@ -126,9 +117,7 @@ impl Signatures {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         if signature.scheme != SignatureScheme::ED25519 {
-            return Err(Error::PeerIncompatible(
-                PeerIncompatible::NoSignatureSchemesInCommon,
-            ));
+            return Err(Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon));
         }
         let key = SubjectPublicKeyInfoDer::from(presented.as_ref());
         let algorithms = &self.0.signature_verification_algorithms;
@@ -163,9 +152,7 @@ impl ServerCertVerifier for PinnedKey {
         }
         // A handshake presents one key, so the cell is empty.
         let _ = self.refused.set(key);
-        Err(Error::InvalidCertificate(
-            CertificateError::ApplicationVerificationFailure,
-        ))
+        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
     }
 
     fn verify_tls12_signature(

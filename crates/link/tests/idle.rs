@@ -26,9 +26,7 @@ fn endpoint(n: u8, limits: Limits) -> Endpoint {
 /// The resident memory of this process in KiB, where it can be read.
 fn resident_kib() -> Option<u32> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
@@ -37,16 +35,8 @@ async fn hold(relay: &Endpoint, count: usize, held: &mut Vec<(Sender, Receiver)>
         let incoming = relay.accept().await.expect("the endpoint is open");
         let connection = incoming.handshake().await.expect("a device");
         let (sender, mut receiver) = connection.carry(Role::Acceptor);
-        assert!(matches!(
-            receiver.recv().await,
-            Event::Bytes {
-                stream: CONTROL,
-                ..
-            }
-        ));
-        sender
-            .try_send(CONTROL, 0, "welcome".into())
-            .expect("there is room");
+        assert!(matches!(receiver.recv().await, Event::Bytes { stream: CONTROL, .. }));
+        sender.try_send(CONTROL, 0, "welcome".into()).expect("there is room");
         held.push((sender, receiver));
     }
 }
@@ -54,11 +44,8 @@ async fn hold(relay: &Endpoint, count: usize, held: &mut Vec<(Sender, Receiver)>
 #[tokio::test]
 async fn an_idle_connection_costs_little() {
     if resident_kib().is_none() {
-        writeln!(
-            std::io::stderr(),
-            "SKIPPED: resident memory cannot be read here"
-        )
-        .expect("stderr");
+        writeln!(std::io::stderr(), "SKIPPED: resident memory cannot be read here")
+            .expect("stderr");
         return;
     }
     let relay = endpoint(2, Limits::RELAY);
@@ -71,18 +58,13 @@ async fn an_idle_connection_costs_little() {
         .expect("this test runs");
     let out = BufReader::new(devices.stdout.take().expect("it is piped"));
     let welcomed = tokio::task::spawn_blocking(move || {
-        out.lines()
-            .map_while(Result::ok)
-            .any(|line| line.contains(WELCOMED))
+        out.lines().map_while(Result::ok).any(|line| line.contains(WELCOMED))
     });
     let mut held = Vec::with_capacity(CONNECTIONS + WARM);
     hold(&relay, WARM, &mut held).await;
     let before = resident_kib().expect("it was read above");
     hold(&relay, CONNECTIONS, &mut held).await;
-    assert!(
-        welcomed.await.expect("no panic"),
-        "nothing is under way any more"
-    );
+    assert!(welcomed.await.expect("no panic"), "nothing is under way any more");
     let after = resident_kib().expect("it was read above");
     let each = f64::from(after - before) / CONNECTIONS as f64;
     println!("an idle connection costs {each:.1} KiB ({before} KiB before, {after} KiB after)");
@@ -100,28 +82,16 @@ async fn the_devices_of_the_measurement() {
     let device = endpoint(1, Limits::DEVICE);
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS + WARM {
-        let connection = device
-            .connect(address, &keys(2).public())
-            .await
-            .expect("the relay answers");
+        let connection =
+            device.connect(address, &keys(2).public()).await.expect("the relay answers");
         let (sender, mut receiver) = connection.carry(Role::Dialer);
-        sender
-            .try_send(CONTROL, 0, "hello".into())
-            .expect("there is room");
-        assert!(matches!(
-            receiver.recv().await,
-            Event::Bytes {
-                stream: CONTROL,
-                ..
-            }
-        ));
+        sender.try_send(CONTROL, 0, "hello".into()).expect("there is room");
+        assert!(matches!(receiver.recv().await, Event::Bytes { stream: CONTROL, .. }));
         held.push((sender, receiver));
     }
     println!("{WELCOMED}");
     // Until the relay has measured.
-    std::io::stdin()
-        .read_line(&mut String::new())
-        .expect("a pipe");
+    std::io::stdin().read_line(&mut String::new()).expect("a pipe");
     // At once: the harness would report to an output that nobody reads any more.
     std::process::exit(0);
 }

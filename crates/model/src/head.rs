@@ -66,8 +66,12 @@ mod tests {
         let keys = Seed([1; 32]).signing();
         let (org, segment) = (OrgId([1; 16]), SegmentId([2; 16]));
         let actor = ActorId::new(3, 0, &keys.public());
-        let signed =
-            SignedHead::new(&org, &segment, Head { actor, seq: 4, hash: ChangeHash([5; 32]) }, &keys);
+        let signed = SignedHead::new(
+            &org,
+            &segment,
+            Head { actor, seq: 4, hash: ChangeHash([5; 32]) },
+            &keys,
+        );
         assert!(signed.verifies(&org, &segment, &keys.public()));
         assert!(!signed.verifies(&org, &SegmentId([3; 16]), &keys.public()));
         assert!(!signed.verifies(&org, &segment, &Seed([2; 32]).signing().public()));

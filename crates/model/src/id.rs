@@ -104,7 +104,9 @@ pub enum InvalidId {
     #[error("a record id holds no `/` and no control characters")]
     RecordIdCharacter,
     /// A type or field name is a letter, then letters, digits and underscores, 64 bytes at most.
-    #[error("`{0}` is not a name: use lower-case letters, digits and `_`, beginning with a letter, at most 64")]
+    #[error(
+        "`{0}` is not a name: use lower-case letters, digits and `_`, beginning with a letter, at most 64"
+    )]
     Name(String),
     /// A record is addressed as TYPE/ID.
     #[error("`{0}` does not name a record: write TYPE/ID, as in order/7")]

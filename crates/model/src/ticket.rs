@@ -44,10 +44,14 @@ struct Wire {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
     /// Does not begin as tickets do.
-    #[error("a ticket begins with `fieldkeep1`: copy the whole line that `fieldkeep relay invite` printed")]
+    #[error(
+        "a ticket begins with `fieldkeep1`: copy the whole line that `fieldkeep relay invite` printed"
+    )]
     Prefix,
     /// Cut short or mistyped.
-    #[error("the ticket is cut short or mistyped: copy the whole line that `fieldkeep relay invite` printed")]
+    #[error(
+        "the ticket is cut short or mistyped: copy the whole line that `fieldkeep relay invite` printed"
+    )]
     Garbled,
 }
 
@@ -118,7 +122,7 @@ mod tests {
         assert_eq!(read.key.secret(), ticket.key.secret());
         assert_eq!(read.addresses, ticket.addresses);
         let swapped = text.replacen("aeb", "bea", 1);
-        assert!(swapped == text || swapped.parse::<Ticket>() .is_err());
+        assert!(swapped == text || swapped.parse::<Ticket>().is_err());
         assert_eq!(text[..40].parse::<Ticket>().err(), Some(TicketError::Garbled));
         assert_eq!("hello".parse::<Ticket>().err(), Some(TicketError::Prefix));
     }

@@ -3,11 +3,11 @@
 //! reader passes over those that it does not know, and takes absent ones for none. That is a byte a
 //! field less than a map. Unknown even types are skipped, unknown odd ones end the session.
 
+use fieldkeep_model::verdict::Opening;
 use fieldkeep_model::{
     ActorId, ChangeHash, Epoch, OrgId, Pos, RecordKey, SegmentAddress, SegmentId, Seq, Signed,
     SignedHead, TypeName, VersionVector,
 };
-use fieldkeep_model::verdict::Opening;
 use minicbor::{Decode, Encode};
 
 use crate::offer::Offer;

@@ -14,7 +14,7 @@ pub use session::{Phase, Role, Session, Violation};
 /// The protocol version that this software speaks.
 pub const VERSION: u32 = 1;
 /// The longest frame that this software accepts, in bytes; both sides state theirs.
-pub const FRAME_MAX: u32 = 1024 * 1024;
+pub const FRAME_MAX: u32 = 2 * 1024 * 1024;
 /// How many bytes of a segment's log a relay sends ahead of the device's last confirmation.
 pub const WINDOW: u64 = 1024 * 1024;
 /// How many bytes of changes a batch is filled with.

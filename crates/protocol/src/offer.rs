@@ -49,7 +49,9 @@ impl Offer {
         for entry in entries {
             bytes.extend_from_slice(&entry.segment);
             bytes.extend_from_slice(&entry.chain);
-            for number in [entry.pos, entry.own_seq, entry.verdict, entry.pos.abs_diff(entry.judged)] {
+            for number in
+                [entry.pos, entry.own_seq, entry.verdict, entry.pos.abs_diff(entry.judged)]
+            {
                 fieldkeep_model::header::write_uleb(&mut bytes, number);
             }
         }

@@ -66,7 +66,7 @@ fn hello() -> Hello {
         members_tip: [0x11; 32],
         epoch: EPOCH,
         catalog: 2,
-        frame_max: FRAME_MAX,
+        frame_max: 1024 * 1024,
         root: [0x22; 16],
         actor: Some(actor()),
     }

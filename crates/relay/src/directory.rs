@@ -152,11 +152,7 @@ impl Directory {
     }
 }
 
-fn relay_member(
-    store: &Store,
-    seed: &Seed,
-    members: &MembershipLog,
-) -> Result<Me, ReplicaError> {
+fn relay_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<Me, ReplicaError> {
     let damaged = || StoreError::Damaged("the relay's member number".into());
     let number = store.setting("number")?.and_then(|bytes| bytes.try_into().ok());
     let number = u64::from_be_bytes(number.ok_or_else(damaged)?);

@@ -9,12 +9,15 @@ mod peer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fieldkeep_model::{MembershipError, PublicKey, RecordKey, SegmentId, Seq, SignedHead};
 use fieldkeep_documents::batch;
+use fieldkeep_model::status::State;
+use fieldkeep_model::{
+    ChangeHash, MembershipError, Outcome, PublicKey, RecordKey, SegmentId, Seq, SignedHead,
+};
 use fieldkeep_protocol::frame::{self, Frame, Hello};
 use fieldkeep_protocol::{Code, Phase, Violation};
 use fieldkeep_replica::{AdmitError, Batch, Refused, Replica, ReplicaError};
-use fieldkeep_store::{Dismissal, Log as _, Records as _, StoreError};
+use fieldkeep_store::{Dismissal, Log as _, Records as _, SegmentRow, StoreError};
 
 use peer::Peer;
 
@@ -60,8 +63,10 @@ const SLICE: usize = 256;
 const FAILED_JOINS: usize = 20;
 /// Connections of one member at a time.
 const CONNECTIONS: usize = 2;
+/// Records that may wait to be judged again because a device asked.
+const WISHES: usize = 1_024;
 /// The longest chunks of one push together, inflated, in bytes.
-const PUSH_RAW: usize = 4 * 1024 * 1024;
+const PUSH_RAW: usize = 1024 * 1024;
 
 /// The relay, but for its sockets.
 #[derive(Debug)]
@@ -76,6 +81,10 @@ pub struct Engine {
     queue: VecDeque<SegmentId>,
     outputs: Vec<Output>,
     failed_joins: VecDeque<i64>,
+    /// Records that devices ask to have judged again.
+    wanted: BTreeSet<RecordKey>,
+    /// When an epoch was opened last.
+    epoch_opened: Option<i64>,
     now: i64,
 }
 
@@ -92,6 +101,8 @@ impl Engine {
             queue,
             outputs: Vec::new(),
             failed_joins: VecDeque::new(),
+            wanted: BTreeSet::new(),
+            epoch_opened: None,
             now: 0,
         }
     }
@@ -182,9 +193,14 @@ impl Engine {
     /// When the store fails.
     pub fn work(&mut self, now: i64) -> Result<bool, ReplicaError> {
         self.now = now;
+        if let Some(key) = self.wanted.pop_first() {
+            self.rejudge(&[key])?;
+            return Ok(true);
+        }
         let Some(id) = self.queue.pop_front() else { return Ok(false) };
         match self.slice(id) {
-            Ok(()) | Err(ReplicaError::Damaged(..)) => Ok(true),
+            Ok(()) => Ok(true),
+            Err(error) if error.is_damage() => Ok(true),
             Err(ReplicaError::Store(error @ StoreError::Full)) => {
                 self.replica.forget()?;
                 self.give_up(&error);
@@ -244,9 +260,15 @@ impl Engine {
                 let opening = peer.session.phase() == Phase::Opening;
                 match peer.session.next(stream) {
                     Ok(Some(frame)) => {
-                        self.frame(id, frame)?;
+                        let taken = self.frame(id, frame);
+                        self.survive(id, taken)?;
                         if opening {
-                            streams.extend(self.peers.get(&id).map(|peer| peer.session.waiting()).unwrap_or_default());
+                            streams.extend(
+                                self.peers
+                                    .get(&id)
+                                    .map(|peer| peer.session.waiting())
+                                    .unwrap_or_default(),
+                            );
                         }
                     }
                     Ok(None) => break,
@@ -255,6 +277,22 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Damage of one segment costs the connection that met it, and nothing else.
+    fn survive<T: Default>(
+        &mut self,
+        id: ConnectionId,
+        result: Result<T, ReplicaError>,
+    ) -> Result<T, ReplicaError> {
+        match result {
+            Err(error) if error.is_damage() => {
+                tracing::error!(connection = id, %error, "a segment is damaged");
+                self.close(id, Code::Storage, &error.to_string());
+                Ok(T::default())
+            }
+            other => other,
+        }
     }
 
     fn frame(&mut self, id: ConnectionId, frame: Frame) -> Result<(), ReplicaError> {
@@ -286,10 +324,18 @@ impl Engine {
 
     fn hello(&mut self, id: ConnectionId, hello: &Hello) {
         if !hello.versions.contains(&fieldkeep_protocol::VERSION) {
-            return self.close(id, Code::Version, "no common protocol version: update the software");
+            return self.close(
+                id,
+                Code::Version,
+                "no common protocol version: update the software",
+            );
         }
         if hello.org != self.replica.org() {
-            return self.close(id, Code::ForeignOrganisation, "this relay serves another organisation");
+            return self.close(
+                id,
+                Code::ForeignOrganisation,
+                "this relay serves another organisation",
+            );
         }
         let key = self.peers[&id].key;
         let member = self.replica.members().by_tls(&key).map(|member| member.number);
@@ -373,14 +419,14 @@ impl Engine {
         join: &frame::Members,
     ) -> Result<Result<(), (Code, &'static str)>, ReplicaError> {
         use fieldkeep_model::membership::{Act, Entry};
-        let unknown = (Code::InvitationUnknown, "the invitation is unknown or was used: ask for a new one");
-        let last = join.entries.last().and_then(|entry| entry.read::<Entry>());
-        let Some(Entry { act: Act::Join { invite, keys }, .. }) = last else {
-            return Ok(Err(unknown));
-        };
-        if keys.tls != self.peers[&id].key {
-            return Ok(Err(unknown));
-        }
+        let unknown =
+            (Code::InvitationUnknown, "the invitation is unknown or was used: ask for a new one");
+        let key = self.peers[&id].key;
+        let own = join.entries.iter().find_map(|entry| match entry.read::<Entry>()?.act {
+            Act::Join { invite, keys } => (keys.tls == key).then_some((invite, keys)),
+            Act::Found { .. } | Act::Relay { .. } | Act::Invite { .. } => None,
+        });
+        let Some((invite, keys)) = own else { return Ok(Err(unknown)) };
         // A restored relay may have lost the invitation: then it comes with the join.
         let known = self.replica.members().invitations().get(&invite).map(|i| i.expires_ms);
         let brought = || {
@@ -453,6 +499,20 @@ impl Engine {
             self.close(id, Code::Malformed, "a push that does not decode");
             return Ok(());
         };
+        let authors: BTreeSet<_> = push.heads.iter().map(|head| head.head.actor).collect();
+        if chunks.is_empty() || authors.len() < push.heads.len() {
+            self.close(id, Code::Malformed, "a push without changes, or with a head too many");
+            return Ok(());
+        }
+        if !self.replica.is_declared(&segment) {
+            let hash = push.heads.first().map_or(ChangeHash([0; 32]), |head| head.head.hash);
+            let text = "the relay's catalog has no such type, or divides it otherwise".to_owned();
+            let code = "undeclared".to_owned();
+            let segment = push.segment.id;
+            let nack = frame::Nack { segment, hash, stage: 1, code, text, vector: None };
+            self.control(id, &Frame::Nack(nack));
+            return Ok(());
+        }
         let changes = Batch { segment, chunks, heads: push.heads };
         match self.replica.receive(from, &changes, self.now) {
             Ok(received) => self.received(id, &push.segment.id, &received, &changes.heads),
@@ -484,7 +544,8 @@ impl Engine {
                 hash: *hash,
                 stage: 1,
                 code: "not-permitted".into(),
-                text: "the device was not granted this scope: the relay keeps the change aside".into(),
+                text: "the device was not granted this scope: the relay keeps the change aside"
+                    .into(),
                 vector: None,
             };
             self.control(id, &Frame::Nack(nack));
@@ -509,8 +570,12 @@ impl Engine {
         segment: SegmentId,
         refused: Refused,
     ) -> Result<(), ReplicaError> {
+        let member = self.member(id);
+        let may = |row: &SegmentRow| member.may(&row.address.ty, &row.address.scope);
+        // Of a segment that is not there it holds nothing, and the device has to know.
+        let readable = self.replica.segment(&segment).is_none_or(may);
         let vector = match refused.code {
-            "missing-deps" | "fork" | "seq" => Some(self.replica.vector(&segment)?),
+            "missing-deps" | "fork" | "seq" if readable => Some(self.replica.vector(&segment)?),
             _ => None,
         };
         let Refused { hash, stage, code, text, .. } = refused;
@@ -520,8 +585,10 @@ impl Engine {
     }
 
     fn asked_to_rejudge(&mut self, id: ConnectionId, key: RecordKey) -> Result<(), ReplicaError> {
-        if self.may_read(id, &key)? {
-            self.rejudge(&[key])?;
+        let rows = self.replica.store().find(&key.ty, &key.id)?;
+        let in_question = rows.iter().any(|row| row.state != State::Judged(Outcome::Valid));
+        if in_question && self.wanted.len() < WISHES && self.may_read(id, &key)? {
+            self.wanted.insert(key);
         }
         Ok(())
     }
@@ -613,5 +680,4 @@ impl Engine {
     fn newest_of(&self, sid: i64, actor: &fieldkeep_model::ActorId) -> Result<Seq, StoreError> {
         self.replica.store().acknowledged(sid, actor)
     }
-
 }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_documents::{Admitted, Code, Refusal};
 use fieldkeep_model::{
-    ActorId, ChangeHash, ChangeHeader, DeviceNumber, Member, Pos, SegmentAddress,
-    SegmentId, Seq, SignedHead, VersionVector,
+    ActorId, ChangeHash, ChangeHeader, DeviceNumber, Member, Pos, SegmentAddress, SegmentId, Seq,
+    SignedHead, VersionVector,
 };
 use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, StoreError};
 
@@ -165,7 +165,8 @@ impl Replica {
             received.admitted = Some((received.admitted.map_or(pos, |(first, _)| first), pos));
         }
         self.keep_heads(id, &batch.heads)?;
-        received.newest = newest.into_iter().map(|(actor, (seq, hash))| (actor, seq, hash)).collect();
+        received.newest =
+            newest.into_iter().map(|(actor, (seq, hash))| (actor, seq, hash)).collect();
         Ok(received)
     }
 
@@ -188,7 +189,11 @@ impl Replica {
                 let follows =
                     header.seq == previous.seq + 1 && header.deps.contains(&previous.hash);
                 if !follows {
-                    return Err(stage_one(header, "unchained", "it does not follow its author's previous change"));
+                    return Err(stage_one(
+                        header,
+                        "unchained",
+                        "it does not follow its author's previous change",
+                    ));
                 }
             }
         }
@@ -201,7 +206,11 @@ impl Replica {
                     && head.verifies(&self.org(), &segment, &member.keys.signing)
             });
             if !vouched {
-                return Err(stage_one(header, "unvouched", "no signed head of its author vouches for it"));
+                return Err(stage_one(
+                    header,
+                    "unvouched",
+                    "no signed head of its author vouches for it",
+                ));
             }
         }
         Ok(())
@@ -211,10 +220,7 @@ impl Replica {
     fn permits(&self, id: &SegmentId, header: &ChangeHeader) -> bool {
         let address = &self.row(id).address;
         self.me.role == Role::Device
-            || self
-                .members
-                .author(&header.actor)
-                .is_some_and(|member| may_write(member, address))
+            || self.members.author(&header.actor).is_some_and(|member| may_write(member, address))
     }
 
     /// Checks a change; if it builds on what was kept aside, that is admitted first, tainted.
@@ -230,19 +236,28 @@ impl Replica {
         };
         let sid = self.row(id).sid;
         let mut wanted: Vec<_> = refusal.waits().unwrap_or_default().to_vec();
-        let mut order: Vec<Aside> = Vec::new();
+        let mut found: BTreeMap<ChangeHash, (Vec<ChangeHash>, Aside)> = BTreeMap::new();
         while let Some(hash) = wanted.pop() {
+            if found.contains_key(&hash) {
+                continue;
+            }
             let Some(aside) = self.store.aside(sid, &hash)?.filter(|a| a.reason == "not_permitted")
             else {
                 return Err(refused(header, &refusal));
             };
             let deps = ChangeHeader::parse(&aside.bytes).map(|h| h.deps).unwrap_or_default();
             let history = &self.load(id)?.history;
-            wanted.extend(deps.into_iter().filter(|dep| !history.contains(dep)));
-            order.retain(|other| other.hash != aside.hash);
-            order.push(aside);
+            wanted.extend(deps.iter().filter(|dep| !history.contains(dep)));
+            found.insert(hash, (deps, aside));
         }
-        for aside in order.into_iter().rev() {
+        while !found.is_empty() {
+            let history = &self.load(id)?.history;
+            let ready =
+                found.iter().find(|(_, (deps, _))| deps.iter().all(|d| history.contains(d)));
+            let Some(hash) = ready.map(|(hash, _)| *hash) else {
+                return Err(refused(header, &refusal));
+            };
+            let (_, aside) = found.remove(&hash).expect("just found");
             let admitted = self.load(id)?.history.check(&aside.bytes);
             let admitted = admitted.map_err(|_| refused(header, &refusal))?;
             self.append(id, &aside.bytes, &admitted, Origin::Tainted)?;
@@ -297,7 +312,7 @@ impl Replica {
         Ok(pos)
     }
 
-    /// Keeps the heads whose changes are in the log, at their changes' positions.
+    /// Keeps the heads that their authors signed for changes of the log, at those positions.
     pub(crate) fn keep_heads(
         &mut self,
         id: &SegmentId,
@@ -305,7 +320,16 @@ impl Replica {
     ) -> Result<(), ReplicaError> {
         let sid = self.row(id).sid;
         for head in heads {
-            let Some(pos) = self.load(id)?.history.position(&head.head.hash) else { continue };
+            let history = &self.load(id)?.history;
+            let stated = Some((head.head.actor, head.head.seq));
+            let pos = history.position(&head.head.hash);
+            let Some(pos) = pos.filter(|_| history.locate(&head.head.hash) == stated) else {
+                continue;
+            };
+            let author = self.members.author(&head.head.actor);
+            if !author.is_some_and(|m| head.verifies(&self.org(), id, &m.keys.signing)) {
+                continue;
+            }
             if let Some(chain) = self.chain_at(id, pos)? {
                 self.store.put_head(sid, pos, &chain, head)?;
             }
@@ -326,7 +350,8 @@ impl Replica {
             return Err(stage_one(header, "quota", "too much of its author's lies aside already"));
         }
         let head = heads.iter().find(|head| head.head.actor == header.actor);
-        let head = head.map(|head| minicbor::to_vec(head).expect("encoding into memory cannot fail"));
+        let head =
+            head.map(|head| minicbor::to_vec(head).expect("encoding into memory cannot fail"));
         let records = self.aside_records(id, chunk, header)?;
         let aside = Aside {
             sid: self.row(id).sid,

@@ -53,7 +53,8 @@ impl Replica {
         let rows = self.store.changes(sid, first, PACK_BYTES * 2)?;
         for row in rows.into_iter().take_while(|row| row.pos < waiting) {
             let header = ChangeHeader::parse(&row.bytes).ok().filter(|h| h.hash == row.hash);
-            let header = header.ok_or_else(|| StoreError::Damaged(format!("change {}", row.pos)))?;
+            let header =
+                header.ok_or_else(|| StoreError::Damaged(format!("change {}", row.pos)))?;
             taken += row.bytes.len();
             if header.actor.device() != self.me.number {
                 newest.insert(header.actor, header.hash);
@@ -64,7 +65,8 @@ impl Replica {
                 tainted: row.flags.tainted,
                 bytes: row.bytes,
             });
-            let vouched = newest.values().all(|hash| heads.iter().any(|(_, h)| h.head.hash == *hash));
+            let vouched =
+                newest.values().all(|hash| heads.iter().any(|(_, h)| h.head.hash == *hash));
             if vouched {
                 end = entries.len();
                 if taken >= PACK_BYTES {
@@ -128,7 +130,10 @@ fn encode(
     };
     let again = unpack(&pack)?;
     let equal = again.len() == entries.len()
-        && again.iter().zip(entries).all(|(a, b)| a.header.hash == b.header.hash && a.bytes == b.bytes);
+        && again
+            .iter()
+            .zip(entries)
+            .all(|(a, b)| a.header.hash == b.header.hash && a.bytes == b.bytes);
     if equal {
         Ok(pack)
     } else {

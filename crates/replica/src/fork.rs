@@ -26,7 +26,8 @@ impl Replica {
         from: Seq,
         now: i64,
     ) -> Result<u64, PutError> {
-        self.undoable(id, |replica| {
+        let incarnation = self.me.incarnation;
+        let settled = self.undoable(id, |replica| {
             let (kept, lost) = replica.part(id, actor, from)?;
             let edits = replica.own_content(id, &lost)?;
             replica.keep_branch(id, &lost, now)?;
@@ -35,7 +36,11 @@ impl Replica {
             replica.write_again(id, &edits, now)?;
             tracing::warn!(segment = %id, %actor, from, changes = lost.len(), "a fork was settled");
             Ok(lost.len() as u64)
-        })
+        });
+        if settled.is_err() {
+            self.me.incarnation = incarnation;
+        }
+        settled
     }
 
     /// Parts the log into what stays and what goes.

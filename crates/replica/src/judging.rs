@@ -9,14 +9,17 @@ use fieldkeep_catalog::{Catalog, Holder, Judgement, Referent, Surroundings};
 use fieldkeep_model::status::{Forecast, State};
 use fieldkeep_model::verdict::{self, Arg, ArgValue, LastValid, Opening};
 use fieldkeep_model::{
-    ChangeHash, Culprit, Pos, Outcome, Reason, RecordId, RecordKey, SegmentId, Signed, TypeName, Verdict,
-    VerdictBlock,
+    ChangeHash, Culprit, Outcome, Pos, Reason, RecordId, RecordKey, SegmentId, Signed, TypeName,
+    Verdict, VerdictBlock,
 };
 use fieldkeep_store::{BlockRow, RecordRow, Records as _, Store, Verdicts as _};
 use serde_json::{Map, Value};
 
 use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
+
+/// Verdicts are signed in blocks of about so many bytes, so that frames can carry them.
+const BLOCK_BYTES: usize = 64 * 1024;
 
 /// A record that was projected and is to be judged.
 #[derive(Debug)]
@@ -116,7 +119,7 @@ impl Replica {
         materialised: &SegmentId,
         subjects: Vec<Subject>,
     ) -> Result<Vec<SegmentId>, ReplicaError> {
-        let dependants = self.dependants(&subjects)?;
+        let dependants = self.dependants(&subjects, |_| true)?;
         let mut verdicts: BTreeMap<SegmentId, Vec<(Verdict, Vec<Opening>)>> = BTreeMap::new();
         verdicts.insert(*materialised, Vec::new());
         for subject in subjects.into_iter().chain(dependants) {
@@ -127,7 +130,8 @@ impl Replica {
         }
         let judged = verdicts.keys().copied().collect();
         for (segment, verdicts) in verdicts {
-            self.append_block(&segment, verdicts)?;
+            let judged = self.row(&segment).judged;
+            self.append_blocks(&segment, verdicts, judged)?;
         }
         Ok(judged)
     }
@@ -144,7 +148,8 @@ impl Replica {
         let stood = before.is_some_and(|row| row.state != State::Judged(Outcome::Valid));
         self.count_held(&segment, before, &row, outcome);
         if outcome == Outcome::Valid {
-            if before.is_some_and(|before| before.rid == row.rid && before.hash == row.hash) && stood {
+            if before.is_some_and(|before| before.hash == row.hash) && stood {
+                (row.valid, row.valid_pos) = (None, self.row(&segment).done);
                 self.store.put_record(&mut row)?;
             }
             if !stood {
@@ -171,8 +176,14 @@ impl Replica {
         let last_valid = self.last_valid(&segment, &row)?;
         let fields: Vec<String> = reasons.iter().flat_map(|reason| reason.fields.clone()).collect();
         let culprits = self.culprits(&segment, &row, &fields)?;
-        let verdict =
-            Verdict { id: row.id.clone(), outcome, record: row.hash, reasons, culprits, last_valid };
+        let verdict = Verdict {
+            id: row.id.clone(),
+            outcome,
+            record: row.hash,
+            reasons,
+            culprits,
+            last_valid,
+        };
         self.store.put_record(&mut row)?;
         let encoded = minicbor::to_vec(&verdict).expect("encoding into memory cannot fail");
         let known = self.store.verdict(row.sid, &row.id)?;
@@ -286,7 +297,8 @@ impl Replica {
             let Some(pos) = history.position(&hash) else { continue };
             written.entry(pos).or_insert_with(|| (hash, BTreeSet::new())).1.insert(field);
         }
-        let recent: Vec<_> = written.range(row.valid_pos + 1..).map(|(_, (hash, _))| *hash).collect();
+        let recent: Vec<_> =
+            written.range(row.valid_pos + 1..).map(|(_, (hash, _))| *hash).collect();
         written.retain(|pos, (hash, _)| {
             *pos > row.valid_pos || recent.iter().any(|new| !history.covers(&[*new], hash))
         });
@@ -307,8 +319,13 @@ impl Replica {
 
     /// The records whose judgement depends on what changed: those that refer to a record which
     /// appeared, went or changed what their rules read, and those that claim a value which the
-    /// record claims or claimed. Subjects themselves are left out.
-    fn dependants(&self, subjects: &[Subject]) -> Result<Vec<Subject>, ReplicaError> {
+    /// record claims or claimed. Subjects themselves are left out, and what is in a state that is
+    /// not asked for.
+    fn dependants(
+        &self,
+        subjects: &[Subject],
+        wanted: impl Fn(State) -> bool,
+    ) -> Result<Vec<Subject>, ReplicaError> {
         let own: BTreeSet<_> = subjects.iter().map(|s| (s.row.sid, s.row.id.clone())).collect();
         let mut found = BTreeSet::new();
         let Some(catalog) = self.catalog() else { return Ok(Vec::new()) };
@@ -316,9 +333,13 @@ impl Replica {
             let ty = &self.row(&subject.segment).address.ty;
             let Some(object) = catalog.ty(ty) else { continue };
             let before = subject.previous.as_ref();
+            let appeared = before.is_none_or(|before| before.deleted != subject.row.deleted);
             let content = before.is_none_or(|before| before.hash != subject.row.hash);
-            if content {
+            if appeared || (content && rules_look_into(&catalog, ty)) {
                 found.extend(self.store.referrers(ty, &subject.row.id)?);
+            }
+            if !object.fields.values().any(|field| field.unique) {
+                continue;
             }
             let mut claims = object.unique_values(&subject.fields);
             if let Some(before) = before.filter(|before| before.hash != subject.row.hash) {
@@ -333,7 +354,8 @@ impl Replica {
         let mut dependants = Vec::new();
         for (sid, id) in found.into_iter().filter(|key| !own.contains(key)) {
             let segment = self.segment_of(sid).map(|row| row.id);
-            if let (Some(segment), Some(row)) = (segment, self.store.record(sid, &id)?) {
+            let row = self.store.record(sid, &id)?.filter(|row| wanted(row.state));
+            if let (Some(segment), Some(row)) = (segment, row) {
                 dependants.push(unchanged(segment, row));
             }
         }
@@ -368,9 +390,32 @@ impl Replica {
                 Some((minicbor::decode(&verdict).ok()?, minicbor::decode(&openings).ok()?))
             });
             let verdicts = verdicts.collect();
-            self.append_block(id, verdicts)?;
+            self.append_blocks(id, verdicts, 0)?;
         }
         Ok(segments.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// Signs verdicts and appends them, in blocks of a bounded size. All but the last say that the
+    /// segment is judged through `meanwhile` only.
+    fn append_blocks(
+        &mut self,
+        id: &SegmentId,
+        verdicts: Vec<(Verdict, Vec<Opening>)>,
+        meanwhile: Pos,
+    ) -> Result<(), ReplicaError> {
+        let mut part = Vec::new();
+        let mut bytes = 0;
+        for (verdict, openings) in verdicts {
+            let size = minicbor::to_vec(&verdict).expect("encoding into memory cannot fail").len();
+            if bytes + size > BLOCK_BYTES && !part.is_empty() {
+                self.append_block(id, std::mem::take(&mut part), meanwhile)?;
+                bytes = 0;
+            }
+            bytes += size;
+            part.push((verdict, openings));
+        }
+        let done = self.row(id).done;
+        self.append_block(id, part, done)
     }
 
     /// Signs a block and appends it.
@@ -378,15 +423,15 @@ impl Replica {
         &mut self,
         id: &SegmentId,
         verdicts: Vec<(Verdict, Vec<Opening>)>,
+        pos: Pos,
     ) -> Result<(), ReplicaError> {
         let catalog = self.published.as_ref().map_or(0, |published| published.number);
         let (org, epoch) = (self.org(), self.epoch);
-        let done = self.row(id).done;
-        let heads = self.load(id)?.history.heads_through(done);
+        let heads = self.load(id)?.history.heads_through(pos);
         let row = self.row_mut(id);
         row.verdict += verdicts.len() as u64;
-        (row.judged, row.judged_catalog) = (row.done, catalog);
-        let (sid, number, pos) = (row.sid, row.verdict, row.done);
+        (row.judged, row.judged_catalog) = (pos, catalog);
+        let (sid, number) = (row.sid, row.verdict);
         let (verdicts, openings): (Vec<_>, Vec<_>) = verdicts.into_iter().unzip();
         let openings: Vec<Opening> = openings.into_iter().flatten().collect();
         let stated = !verdicts.is_empty();
@@ -407,8 +452,7 @@ impl Replica {
         &mut self,
         subjects: Vec<Subject>,
     ) -> Result<Vec<RecordRow>, ReplicaError> {
-        let dependants = self.dependants(&subjects)?;
-        let dependants = dependants.into_iter().filter(|s| matches!(s.row.state, State::Forecast(_)));
+        let dependants = self.dependants(&subjects, |state| matches!(state, State::Forecast(_)))?;
         let rows = subjects.into_iter().map(|subject| self.forecast(subject));
         let rows = rows.collect::<Result<_, _>>()?;
         for dependant in dependants {
@@ -493,6 +537,15 @@ fn valid_before(previous: Option<&RecordRow>) -> Option<String> {
     let previous = previous?;
     let passed = previous.state == State::Judged(Outcome::Valid);
     if passed { Some(previous.json.clone()) } else { previous.valid.clone() }
+}
+
+/// Whether a rule reads fields of records of that type through a reference.
+fn rules_look_into(catalog: &Catalog, ty: &TypeName) -> bool {
+    catalog.types().values().any(|object| {
+        let reads = object.rules.iter().any(|rule| rule.cel.contains("refs"));
+        let refers = |field: &fieldkeep_catalog::Field| field.reference.as_ref() == Some(ty);
+        reads && object.fields.values().any(|f| refers(f) || f.children.values().any(refers))
+    })
 }
 
 fn plain(id: &str) -> Reason {

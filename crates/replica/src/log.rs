@@ -1,5 +1,7 @@
 //! The log, read through rows and packs alike.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use fieldkeep_documents::batch;
 use fieldkeep_model::{ActorId, Chain, ChangeHash, ChangeHeader, Pos, SegmentId, Seq, SignedHead};
 use fieldkeep_store::{ChangeRow, Log as _, PackRow, StoreError};
@@ -167,8 +169,10 @@ impl Replica {
         let chain = self.chain_at(id, first - 1)?.unwrap_or(Chain::START);
         let mut gathering = Gathering::new(first, chain);
         let mut taken = 0;
-        let ends = self.store.heads(row.sid, first, row.tip)?;
-        let mut ends = ends.iter().map(|(pos, _)| *pos).peekable();
+        let heads = self.store.heads(row.sid, first, row.tip)?;
+        let heads: BTreeSet<ChangeHash> = heads.iter().map(|(_, head)| head.head.hash).collect();
+        // A stretch ends only where a head vouches for the newest change of each author in it.
+        let mut unvouched: BTreeSet<ActorId> = BTreeSet::new();
         let sid = row.sid;
         'log: loop {
             let rows = self.store.changes(sid, gathering.last + 1, READ)?;
@@ -176,17 +180,19 @@ impl Replica {
                 break;
             }
             for row in rows {
-                if taken >= bytes && gathering.last_end == gathering.last {
+                if taken >= bytes && unvouched.is_empty() {
                     break 'log;
-                }
-                while ends.next_if(|end| *end <= row.pos).is_some() {
-                    gathering.last_end = row.pos;
                 }
                 if known(&row.actor, row.seq) {
                     gathering.pass_over(row.pos, row.actor, row.seq, &row.hash);
                     taken += 1;
                 } else {
                     taken += row.bytes.len();
+                    if heads.contains(&row.hash) {
+                        unvouched.remove(&row.actor);
+                    } else {
+                        unvouched.insert(row.actor);
+                    }
                     gathering.add(row_entry(sid, row)?);
                 }
             }
@@ -215,7 +221,6 @@ impl Replica {
                 gathering.add(entry);
             }
         }
-        gathering.last_end = pack.last;
         let mut stretch = gathering.finish(self, self.row(id).sid)?;
         let whole = stretch.items.len() == stretch.chunks.len() && first == pack.first;
         stretch.pack = whole.then(|| pack.bytes.clone());
@@ -238,7 +243,6 @@ impl From<ReplicaError> for Walk {
 struct Gathering {
     stretch: Stretch,
     last: Pos,
-    last_end: Pos,
 }
 
 impl Gathering {
@@ -252,7 +256,7 @@ impl Gathering {
             chain,
             pack: None,
         };
-        Self { stretch, last: first - 1, last_end: first - 1 }
+        Self { stretch, last: first - 1 }
     }
 
     /// Adds an entry that the peer lacks.
@@ -275,7 +279,7 @@ impl Gathering {
 
     /// Adds the newest head of each actor whose changes are sent.
     fn finish(mut self, replica: &Replica, sid: i64) -> Result<Stretch, ReplicaError> {
-        let mut newest = std::collections::BTreeMap::new();
+        let mut newest = BTreeMap::new();
         for (_, head) in replica.store.heads(sid, self.stretch.first, self.stretch.last)? {
             newest.insert(head.head.actor, head);
         }

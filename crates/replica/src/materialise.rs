@@ -43,12 +43,12 @@ impl Replica {
         limit: usize,
     ) -> Result<Materialised, ReplicaError> {
         match self.merge(id, limit) {
-            Err(ReplicaError::Damaged(segment, why)) => {
-                tracing::error!(%segment, why, "a segment cannot be merged");
+            Err(error) if error.is_damage() => {
+                tracing::error!(segment = %id, %error, "a segment cannot be merged");
                 self.cache.evict(id);
                 self.row_mut(id).damaged = true;
                 self.behind.remove(id);
-                Err(ReplicaError::Damaged(segment, why))
+                Err(error)
             }
             other => other,
         }

@@ -1,7 +1,7 @@
 //! Proofs: what must be equal on two replicas that hold the same, and checks of what is stored.
 
 use fieldkeep_model::{ChangeHash, Pos, SegmentId};
-use fieldkeep_store::Records as _;
+use fieldkeep_store::{Log as _, Records as _};
 
 use crate::admit::log_digest;
 use crate::replica::{Replica, ReplicaError};
@@ -88,7 +88,11 @@ impl Replica {
         let row = self.row_mut(id);
         (row.done, row.records, row.live, row.held, row.rows) = (0, 0, 0, 0, 0);
         self.behind.insert(*id);
-        self.materialise(id, usize::MAX).map(|_| ())
+        self.materialise(id, usize::MAX)?;
+        for change in self.store.outgoing(sid)? {
+            self.store.unsettle(sid, &change.records)?;
+        }
+        Ok(())
     }
 }
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use fieldkeep_catalog::Catalog;
-use fieldkeep_documents::document::{Conflict, FieldWrite};
 use fieldkeep_documents::Document;
+use fieldkeep_documents::document::{Conflict, FieldWrite};
 use fieldkeep_model::status::State;
 use fieldkeep_model::verdict::{ArgValue, Opening};
 use fieldkeep_model::{

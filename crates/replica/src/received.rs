@@ -1,13 +1,15 @@
 //! What a device takes over from the relay: its log, its receipts, its verdicts.
 
+use std::collections::BTreeSet;
+
 use fieldkeep_documents::{Code, Document};
 use fieldkeep_model::status::State;
-use fieldkeep_model::verdict::{self, Opening};
+use fieldkeep_model::verdict::{self, ArgValue, Opening};
 use fieldkeep_model::{
     ActorId, Chain, ChangeHash, Epoch, Outcome, Pos, RecordId, SegmentAddress, SegmentId, Seq,
     Signed, SignedHead, Stamp, Verdict, VerdictBlock, VersionVector,
 };
-use fieldkeep_store::{BlockRow, Cursor, Log as _, Outgoing, Records as _, StoreError};
+use fieldkeep_store::{BlockRow, Cursor, Log as _, Outgoing, RecordRow, Records as _, StoreError};
 
 use crate::admit::{AdmitError, Batch, Origin, Refused, refused};
 use crate::judging::unchanged;
@@ -291,11 +293,12 @@ impl Replica {
         held: &VersionVector,
     ) -> Result<u64, ReplicaError> {
         let sid = self.row(id).sid;
-        let waiting = self.store.outgoing(sid)?;
+        let waiting = self.store.outgoing(sid)?.into_iter();
+        let waiting: BTreeSet<Pos> = waiting.map(|change| change.pos).collect();
         let mut lost = Vec::new();
         self.each_entry(sid, 1, |entry| {
             let header = &entry.header;
-            let known = waiting.iter().any(|change| change.pos == entry.pos);
+            let known = waiting.contains(&entry.pos);
             if header.seq > held.seq(&header.actor) && !known {
                 lost.push((entry.pos, header.actor, header.seq, entry.bytes));
             }
@@ -350,7 +353,9 @@ impl Replica {
             changed.push(verdict.id.clone());
         }
         if !block.verdicts.is_empty() {
-            let openings = minicbor::to_vec(openings).expect("encoding into memory cannot fail");
+            let own = openings.iter().filter(|o| block.verdicts.iter().any(|v| opens(o, v)));
+            let own: Vec<&Opening> = own.collect();
+            let openings = minicbor::to_vec(own).expect("encoding into memory cannot fail");
             let (epoch, number) = (block.epoch, block.number);
             let row = BlockRow { epoch, number, block: signed.clone(), openings };
             self.store.append_block(sid, &row)?;
@@ -395,26 +400,26 @@ impl Replica {
             self.store.put_verdict(sid, &verdict.id, None)?;
         } else {
             let bytes = minicbor::to_vec(verdict).expect("encoding into memory cannot fail");
-            let openings = minicbor::to_vec(openings).expect("encoding into memory cannot fail");
+            let own = openings.iter().filter(|opening| opens(opening, verdict));
+            let own: Vec<&Opening> = own.collect();
+            let openings = minicbor::to_vec(own).expect("encoding into memory cannot fail");
             self.store.put_verdict(sid, &verdict.id, Some((&bytes, &openings)))?;
         }
         let Some(row) = self.store.record(sid, &verdict.id)? else { return Ok(()) };
-        let held = |state| state == State::Judged(Outcome::Held);
-        let before = held(row.state) && !row.deleted;
-        let row = if row.hash == verdict.record {
-            let mut row = row;
-            row.state = State::Judged(verdict.outcome);
-            row.forecast = None;
-            self.store.put_record(&mut row)?;
-            row
+        if row.hash == verdict.record {
+            let state = State::Judged(verdict.outcome);
+            self.store.put_record(&mut RecordRow { state, forecast: None, ..row })?;
         } else {
-            self.forecast(unchanged(*id, row))?
-        };
-        let after = held(row.state) && !row.deleted;
-        let segment = self.row_mut(id);
-        segment.held = (segment.held + u64::from(after)).saturating_sub(u64::from(before));
+            self.forecast(unchanged(*id, row))?;
+        }
         Ok(())
     }
+}
+
+/// Whether an opening belongs to an argument of a verdict.
+fn opens(opening: &Opening, verdict: &Verdict) -> bool {
+    let seal = ArgValue::Sealed(opening.seal());
+    verdict.reasons.iter().flat_map(|reason| &reason.args).any(|arg| arg.value == seal)
 }
 
 /// Takes a change into a sorted list of heads.

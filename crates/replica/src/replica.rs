@@ -37,6 +37,15 @@ pub enum ReplicaError {
     Damaged(SegmentId, String),
 }
 
+impl ReplicaError {
+    /// Whether something stored is not what was written: it concerns one segment, and everything
+    /// else goes on.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(..) | Self::Store(StoreError::Damaged(_)))
+    }
+}
+
 /// The catalog in force.
 #[derive(Clone, Debug)]
 pub struct Published {
@@ -98,11 +107,7 @@ impl Replica {
     ) -> Result<Self, ReplicaError> {
         let rows = store.segments()?;
         let published = store.newest_catalog()?.map(restore_catalog).transpose()?;
-        let epoch = match store.setting("epoch")? {
-            Some(bytes) => minicbor::decode(&bytes)
-                .map_err(|_| StoreError::Damaged("the epoch".into()))?,
-            None => Epoch::default(),
-        };
+        let epoch = stored_epoch(&store)?;
         let behind = rows.iter().filter(|row| row.done < row.tip).map(|row| row.id).collect();
         Ok(Self {
             store,
@@ -150,6 +155,15 @@ impl Replica {
         self.segments = self.store.segments()?.into_iter().map(|row| (row.id, row)).collect();
         let open = self.segments.values().filter(|row| row.done < row.tip);
         self.behind = open.map(|row| row.id).collect();
+        let damaged = |what: &str| StoreError::Damaged(what.to_owned());
+        self.members = MembershipLog::open(self.store.members()?)
+            .map_err(|error| damaged(&error.to_string()))?;
+        let catalog = self.store.newest_catalog()?.map(restore_catalog).transpose();
+        self.published = catalog.map_err(|error| damaged(&error.to_string()))?;
+        self.epoch = stored_epoch(&self.store)?;
+        let incarnation =
+            self.store.setting("incarnation")?.and_then(|bytes| bytes.try_into().ok());
+        self.me.incarnation = u32::from_be_bytes(incarnation.unwrap_or_default());
         Ok(())
     }
 
@@ -343,6 +357,15 @@ impl Replica {
         Ok(id)
     }
 
+    /// Whether a segment is there, or would be one that the catalog declares.
+    #[must_use]
+    pub fn is_declared(&self, address: &SegmentAddress) -> bool {
+        let declared = self.published.as_ref().and_then(|p| p.catalog.ty(&address.ty));
+        let fits = |buckets| buckets == address.buckets && address.generation == 0;
+        self.segments.contains_key(&address.id(&self.org()))
+            || declared.is_some_and(|object| fits(object.buckets))
+    }
+
     pub(crate) fn row(&self, id: &SegmentId) -> &SegmentRow {
         self.segments.get(id).expect("segments are never forgotten")
     }
@@ -371,12 +394,16 @@ impl Replica {
     }
 }
 
+fn stored_epoch(store: &Store) -> Result<Epoch, StoreError> {
+    match store.setting("epoch")? {
+        Some(bytes) => {
+            minicbor::decode(&bytes).map_err(|_| StoreError::Damaged("the epoch".into()))
+        }
+        None => Ok(Epoch::default()),
+    }
+}
+
 fn restore_catalog(stored: StoredCatalog) -> Result<Published, ReplicaError> {
     let catalog = Catalog::parse(&stored.source).map_err(ReplicaError::Catalog)?;
-    Ok(Published {
-        epoch: stored.epoch,
-        number: stored.number,
-        notice: stored.notice,
-        catalog,
-    })
+    Ok(Published { epoch: stored.epoch, number: stored.number, notice: stored.notice, catalog })
 }

@@ -40,7 +40,9 @@ pub struct OutgoingBatch {
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
     /// There is no catalog yet: it comes from the relay.
-    #[error("there is no catalog here yet, so no object type is known: sync with the relay once (`fieldkeep sync`)")]
+    #[error(
+        "there is no catalog here yet, so no object type is known: sync with the relay once (`fieldkeep sync`)"
+    )]
     NoCatalog,
     /// The catalog does not have the type.
     #[error("the catalog has no object type `{ty}`{}", suggestion(.known))]
@@ -57,7 +59,9 @@ pub enum PutError {
     #[error("{0} was deleted: bring it back with `fieldkeep put {0} --undelete`, then edit it")]
     Deleted(RecordKey),
     /// The scope field of a record cannot change.
-    #[error("`{field}` says where {key} is kept and cannot change: delete the record and create another one there")]
+    #[error(
+        "`{field}` says where {key} is kept and cannot change: delete the record and create another one there"
+    )]
     ScopeChange {
         /// The record.
         key: RecordKey,
@@ -92,14 +96,14 @@ impl Replica {
     /// # Errors
     /// See [`PutError`]; nothing of the write is kept then.
     pub fn put(&mut self, key: &RecordKey, edit: &RecordEdit, now: i64) -> Result<Wrote, PutError> {
-        let existing = self.store.find(&key.ty, &key.id)?.into_iter().next();
+        let existing = self.store.presence(&key.ty, &key.id)?;
         if existing.is_none() && edit.deleted.is_some() {
             return Err(PutError::Absent(key.clone()));
         }
-        if existing.as_ref().is_some_and(|row| row.deleted) && edit.deleted.is_none() {
+        if existing.is_some_and(|(_, deleted, _)| deleted) && edit.deleted.is_none() {
             return Err(PutError::Deleted(key.clone()));
         }
-        let segment = self.home(key, edit, existing.as_ref())?;
+        let segment = self.home(key, edit, existing.map(|(sid, ..)| sid))?;
         let author = self.writer(now);
         self.undoable(&segment, |replica| replica.put_in(&segment, key, edit, &author))
     }
@@ -109,7 +113,7 @@ impl Replica {
         &mut self,
         key: &RecordKey,
         edit: &RecordEdit,
-        existing: Option<&RecordRow>,
+        existing: Option<i64>,
     ) -> Result<SegmentId, PutError> {
         let catalog = self.catalog().ok_or(PutError::NoCatalog)?;
         let object = catalog.ty(&key.ty).ok_or_else(|| PutError::UnknownType {
@@ -117,8 +121,8 @@ impl Replica {
             known: catalog.types().keys().cloned().collect(),
         })?;
         let stated = object.scope.as_ref().and_then(|field| stated_scope(field, edit));
-        if let Some(row) = existing {
-            let home = self.segment_of(row.sid).expect("records lie in segments");
+        if let Some(sid) = existing {
+            let home = self.segment_of(sid).expect("records lie in segments");
             if let Some(scope) = stated.filter(|scope| *scope != home.address.scope) {
                 let _ = scope;
                 let field = object.scope.clone().unwrap_or_default();
@@ -209,9 +213,33 @@ impl Replica {
         let ty = self.row(id).address.ty.clone();
         let author = self.writer(now);
         for (record, edit) in edits {
-            self.put_in(id, &RecordKey::new(ty.clone(), record.clone()), edit, &author)?;
+            let key = RecordKey::new(ty.clone(), record.clone());
+            match self.put_in(id, &key, edit, &author) {
+                Err(PutError::Write(_)) => self.write_in_parts(id, &key, edit, &author)?,
+                other => drop(other?),
+            }
         }
         Ok(edits.len())
+    }
+
+    /// Writes an edit that is too large for one change field by field. What even so cannot be
+    /// written stays readable in the bytes that were kept aside.
+    fn write_in_parts(
+        &mut self,
+        id: &SegmentId,
+        key: &RecordKey,
+        edit: &RecordEdit,
+        author: &Author,
+    ) -> Result<(), PutError> {
+        let deletion = RecordEdit { edits: Vec::new(), deleted: edit.deleted };
+        let parts = edit.edits.iter().map(|one| RecordEdit::from(vec![one.clone()]));
+        for part in parts.chain(edit.deleted.map(|_| deletion)) {
+            match self.put_in(id, key, &part, author) {
+                Err(PutError::Write(error)) => tracing::error!(%key, %error, "kept aside"),
+                other => drop(other?),
+            }
+        }
+        Ok(())
     }
 
     /// Merges everything of a segment that is not merged, so that a write builds on all of it.

@@ -4,13 +4,17 @@
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No space is left. Nothing of the transaction was saved; what was saved before is untouched.
-    #[error("the disk is full: nothing of this was saved, nothing saved before is lost; free some space and try again")]
+    #[error(
+        "the disk is full: nothing of this was saved, nothing saved before is lost; free some space and try again"
+    )]
     Full,
     /// The file or its folder cannot be written.
     #[error("the store cannot be written: check the permissions of its folder")]
     ReadOnly,
     /// The disk failed; the file has to be opened again, and is verified then.
-    #[error("the disk failed ({0}): what was saved before is on it as far as it can be read; start again to verify it")]
+    #[error(
+        "the disk failed ({0}): what was saved before is on it as far as it can be read; start again to verify it"
+    )]
     Disk(String),
     /// The file was written by a later version.
     #[error("the store was written by a newer version of this software: update it")]

@@ -69,7 +69,8 @@ impl Home {
     fn own(directory: &Path) -> std::result::Result<Self, HomeError> {
         let io = |error| HomeError::Io { directory: directory.to_owned(), error };
         let path = directory.join("lock");
-        let options = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let options =
+            || File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let mut lock = options().map_err(io)?;
         match lock.try_lock() {
             Ok(()) => {}

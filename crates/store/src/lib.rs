@@ -35,6 +35,17 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 pub struct Store {
     connection: Connection,
     writing: bool,
+    /// The steps under way, outermost first.
+    steps: Vec<Step>,
+}
+
+/// How a step can be undone.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// It is all that the transaction holds so far: the pages need no second copy for it.
+    Whole,
+    /// There is a savepoint before it.
+    Part,
 }
 
 /// A reader beside the writer: it sees what is committed, and blocks nobody.
@@ -51,7 +62,7 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self> {
         let connection = Connection::open(path)?;
         schema::prepare(&connection)?;
-        Ok(Self { connection, writing: false })
+        Ok(Self { connection, writing: false, steps: Vec::new() })
     }
 
     /// Makes everything written since the last commit durable.
@@ -89,7 +100,15 @@ impl Store {
     /// # Errors
     /// When the disk refuses.
     pub fn begin_step(&mut self) -> Result<()> {
-        self.savepoint("SAVEPOINT step")
+        let step = if self.writing { Step::Part } else { Step::Whole };
+        match step {
+            Step::Whole => {
+                self.write()?;
+            }
+            Step::Part => self.savepoint("SAVEPOINT step")?,
+        }
+        self.steps.push(step);
+        Ok(())
     }
 
     /// Ends the innermost step and keeps or undoes what was written in it.
@@ -102,10 +121,20 @@ impl Store {
             self.writing = false;
             return Err(StoreError::Full);
         }
-        if !keep {
-            self.savepoint("ROLLBACK TO step")?;
+        match self.steps.pop() {
+            Some(Step::Part) => {
+                if !keep {
+                    self.savepoint("ROLLBACK TO step")?;
+                }
+                self.savepoint("RELEASE step")
+            }
+            Some(Step::Whole) | None => {
+                if !keep {
+                    self.rollback();
+                }
+                Ok(())
+            }
         }
-        self.savepoint("RELEASE step")
     }
 
     fn savepoint(&mut self, statement: &str) -> Result<()> {

@@ -110,16 +110,16 @@ impl Store {
     /// # Errors
     /// When the disk refuses.
     pub fn append_change(&mut self, sid: i64, change: &ChangeRow) -> Result<()> {
-        self.write()?
-            .prepare_cached("INSERT INTO change VALUES (?, ?, ?, ?, ?, ?)")?
-            .execute(params![
+        self.write()?.prepare_cached("INSERT INTO change VALUES (?, ?, ?, ?, ?, ?)")?.execute(
+            params![
                 SegmentRow::key(sid, change.pos),
                 change.actor.0,
                 change.seq as i64,
                 change.hash.0,
                 i64::from(change.flags.tainted),
                 change.bytes
-            ])?;
+            ],
+        )?;
         Ok(())
     }
 
@@ -149,18 +149,24 @@ impl Store {
         let (first, last) = (SegmentRow::key(sid, pack.first), SegmentRow::key(sid, pack.last));
         let connection = self.write()?;
         let tainted: Vec<u8> = pack.tainted.iter().flat_map(|pos| pos.to_be_bytes()).collect();
-        connection.prepare_cached("DELETE FROM pack WHERE key BETWEEN ? AND ?")?.execute([first, last])?;
-        connection.prepare_cached("INSERT INTO pack VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
-            first,
-            pack.last as i64,
-            pack.level,
-            pack.raw as i64,
-            pack.hash,
-            pack.chain.0,
-            tainted,
-            pack.bytes
-        ])?;
-        connection.prepare_cached("DELETE FROM change WHERE key BETWEEN ? AND ?")?.execute([first, last])?;
+        connection
+            .prepare_cached("DELETE FROM pack WHERE key BETWEEN ? AND ?")?
+            .execute([first, last])?;
+        connection.prepare_cached("INSERT INTO pack VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?.execute(
+            params![
+                first,
+                pack.last as i64,
+                pack.level,
+                pack.raw as i64,
+                pack.hash,
+                pack.chain.0,
+                tainted,
+                pack.bytes
+            ],
+        )?;
+        connection
+            .prepare_cached("DELETE FROM change WHERE key BETWEEN ? AND ?")?
+            .execute([first, last])?;
         let heads: Vec<i64> = connection
             .prepare_cached("SELECT DISTINCT key FROM head WHERE key BETWEEN ? AND ?")?
             .query_map([first, last], |row| row.get(0))?
@@ -182,7 +188,10 @@ impl Store {
         let (first, last) = (SegmentRow::key(sid, 0), SegmentRow::key(sid + 1, 0) - 1);
         let connection = self.write()?;
         for table in ["change", "pack", "head", "outbox"] {
-            connection.execute(&format!("DELETE FROM {table} WHERE key BETWEEN ? AND ?"), [first, last])?;
+            connection.execute(
+                &format!("DELETE FROM {table} WHERE key BETWEEN ? AND ?"),
+                [first, last],
+            )?;
         }
         for table in ["snapshot", "history"] {
             connection.execute(&format!("DELETE FROM {table} WHERE sid = ?"), [sid])?;

@@ -300,7 +300,8 @@ pub trait Records: Queries {
         let mut query = self.connection().prepare_cached(&sql)?;
         let limit = if page.limit == 0 { -1 } else { page.limit as i64 };
         let after = page.after.as_deref().unwrap_or("");
-        let rows = query.query_map(params![ty.as_str(), after, page.deleted, limit], |row| Ok(read(row)))?;
+        let rows = query
+            .query_map(params![ty.as_str(), after, page.deleted, limit], |row| Ok(read(row)))?;
         rows.map(|row| row?).collect()
     }
 
@@ -397,8 +398,9 @@ pub trait Records: Queries {
     /// # Errors
     /// When the disk fails.
     fn claims(&self, rid: i64) -> Result<Vec<(String, String)>> {
-        let mut query =
-            self.connection().prepare_cached("SELECT field, value FROM uniqueness WHERE rid = ?")?;
+        let mut query = self
+            .connection()
+            .prepare_cached("SELECT field, value FROM uniqueness WHERE rid = ?")?;
         let rows = query.query_map([rid], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
@@ -412,7 +414,11 @@ pub trait Records: Queries {
             .connection()
             .prepare_cached("SELECT in_scope, everything, held FROM server_count WHERE ty = ?")?;
         let counts = query.query_row([ty.as_str()], |row| {
-            Ok([row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64])
+            Ok([
+                row.get::<_, i64>(0)? as u64,
+                row.get::<_, i64>(1)? as u64,
+                row.get::<_, i64>(2)? as u64,
+            ])
         });
         Ok(counts.optional()?)
     }
@@ -422,7 +428,8 @@ pub trait Records: Queries {
     /// # Errors
     /// When the disk fails or a row is damaged.
     fn sum_rows(&self, sid: i64) -> Result<(u64, u128)> {
-        let mut query = self.connection().prepare_cached("SELECT id, json FROM record WHERE sid = ?")?;
+        let mut query =
+            self.connection().prepare_cached("SELECT id, json FROM record WHERE sid = ?")?;
         let mut rows = query.query([sid])?;
         let (mut count, mut sum) = (0, 0u128);
         while let Some(row) = rows.next()? {
@@ -455,7 +462,8 @@ fn is_indexed(
     if held != wanted.collect() {
         return Ok(false);
     }
-    let mut query = connection.prepare_cached("SELECT field, value FROM uniqueness WHERE rid = ?")?;
+    let mut query =
+        connection.prepare_cached("SELECT field, value FROM uniqueness WHERE rid = ?")?;
     let rows = query.query_map([rid], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let held: BTreeSet<(String, String)> = rows.collect::<rusqlite::Result<_>>()?;
     Ok(held == unique.iter().cloned().collect())

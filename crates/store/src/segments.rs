@@ -60,7 +60,7 @@ pub struct SegmentRow {
     pub records: u64,
     /// How many are not deleted.
     pub live: u64,
-    /// How many of them are held.
+    /// On a relay: how many of them are held. A device counts them when it is asked.
     pub held: u64,
     /// The sum of the records' digests, modulo 2^128.
     pub rows: u128,

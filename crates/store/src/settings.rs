@@ -36,9 +36,11 @@ impl Store {
     /// # Errors
     /// When the disk refuses.
     pub fn append_member(&mut self, number: u64, entry: &Signed) -> Result<()> {
-        self.write()?
-            .prepare_cached("INSERT INTO member VALUES (?, ?, ?)")?
-            .execute(params![number as i64, entry.bytes, entry.signature.0])?;
+        self.write()?.prepare_cached("INSERT INTO member VALUES (?, ?, ?)")?.execute(params![
+            number as i64,
+            entry.bytes,
+            entry.signature.0
+        ])?;
         Ok(())
     }
 
@@ -50,13 +52,13 @@ impl Store {
         self.write()?
             .prepare_cached("INSERT OR REPLACE INTO catalog VALUES (?, ?, ?, ?, ?, ?)")?
             .execute(params![
-                catalog.epoch.counter as i64,
-                catalog.epoch.salt,
-                catalog.number as i64,
-                catalog.notice.bytes,
-                catalog.notice.signature.0,
-                catalog.source
-            ])?;
+            catalog.epoch.counter as i64,
+            catalog.epoch.salt,
+            catalog.number as i64,
+            catalog.notice.bytes,
+            catalog.notice.signature.0,
+            catalog.source
+        ])?;
         Ok(())
     }
 }
@@ -68,7 +70,8 @@ pub trait Settings: Queries {
     /// # Errors
     /// When the disk fails.
     fn setting(&self, key: &str) -> Result<Option<Vec<u8>>> {
-        let mut query = self.connection().prepare_cached("SELECT value FROM setting WHERE key = ?")?;
+        let mut query =
+            self.connection().prepare_cached("SELECT value FROM setting WHERE key = ?")?;
         Ok(query.query_row([key], |row| row.get(0)).optional()?)
     }
 

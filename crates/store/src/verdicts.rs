@@ -55,7 +55,12 @@ impl Store {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn put_verdict(&mut self, sid: i64, id: &RecordId, verdict: Option<(&[u8], &[u8])>) -> Result<()> {
+    pub fn put_verdict(
+        &mut self,
+        sid: i64,
+        id: &RecordId,
+        verdict: Option<(&[u8], &[u8])>,
+    ) -> Result<()> {
         let connection = self.write()?;
         match verdict {
             Some((bytes, openings)) => connection
@@ -80,7 +85,8 @@ impl Store {
                 (SELECT id FROM verdict WHERE sid = ?1)",
             [sid],
         )?;
-        let mut delete = connection.prepare_cached("DELETE FROM verdict WHERE sid = ? RETURNING id")?;
+        let mut delete =
+            connection.prepare_cached("DELETE FROM verdict WHERE sid = ? RETURNING id")?;
         let ids = delete.query_map([sid], |row| row.get::<_, String>(0))?;
         let ids = ids.collect::<rusqlite::Result<Vec<_>>>()?;
         Ok(ids.into_iter().filter_map(|id| RecordId::new(id).ok()).collect())
@@ -182,9 +188,9 @@ pub trait Verdicts: Queries {
     /// # Errors
     /// When the disk fails.
     fn dismissal(&self, key: &RecordKey) -> Result<Option<Dismissal>> {
-        let mut query = self
-            .connection()
-            .prepare_cached("SELECT hash, who, note, time FROM dismissal WHERE ty = ? AND id = ?")?;
+        let mut query = self.connection().prepare_cached(
+            "SELECT hash, who, note, time FROM dismissal WHERE ty = ? AND id = ?",
+        )?;
         let row = query.query_row([key.ty.as_str(), key.id.as_str()], |row| {
             Ok(Dismissal {
                 hash: RecordHash(row.get(0)?),

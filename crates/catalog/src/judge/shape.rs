@@ -28,25 +28,14 @@ pub(super) fn check_fields(
     fields: &Map<String, Value>,
     findings: &mut Vec<Finding>,
 ) {
-    let check = Check {
-        prefix: "",
-        child: None,
-    };
+    let check = Check { prefix: "", child: None };
     check.declared(declared, fields, findings);
     for (name, field) in declared.iter().filter(|(_, field)| field.kind == Kind::Set) {
-        for child in fields
-            .get(name)
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
+        for child in fields.get(name).and_then(Value::as_array).into_iter().flatten() {
             let Some(child) = child.as_object() else {
                 continue;
             };
-            let check = Check {
-                prefix: name,
-                child: child.get("id").and_then(Value::as_str),
-            };
+            let check = Check { prefix: name, child: child.get("id").and_then(Value::as_str) };
             check.child(field, child, findings);
         }
     }
@@ -66,19 +55,11 @@ impl Check<'_> {
             (set, "") => set.to_owned(),
             (set, name) => format!("{set}.{name}"),
         };
-        Finding {
-            id,
-            field,
-            child: self.child.map(str::to_owned),
-            problem,
-        }
+        Finding { id, field, child: self.child.map(str::to_owned), problem }
     }
 
     fn child(&self, set: &Field, fields: &Map<String, Value>, findings: &mut Vec<Finding>) {
-        if self
-            .child
-            .is_none_or(|id| set.reference.is_some() && RecordId::new(id).is_err())
-        {
+        if self.child.is_none_or(|id| set.reference.is_some() && RecordId::new(id).is_err()) {
             findings.push(self.finding("schema", "", "a child has no proper id".to_owned()));
         }
         self.declared(&set.children, fields, findings);
@@ -130,10 +111,7 @@ fn kind_problem(field: &Field, value: &Value) -> Option<String> {
                 return Some("expected a single value".to_owned());
             };
             if text.len() > limit::REGISTER {
-                return Some(format!(
-                    "a text in a register has at most {} bytes",
-                    limit::REGISTER
-                ));
+                return Some(format!("a text in a register has at most {} bytes", limit::REGISTER));
             }
             let refers = field.reference.is_some() && RecordId::new(text).is_err();
             refers.then(|| "this is no record id".to_owned())
@@ -150,11 +128,9 @@ fn kind_problem(field: &Field, value: &Value) -> Option<String> {
             None => Some("expected a text".to_owned()),
         },
         Kind::Set => match value.as_array() {
-            Some(children) if children.len() > limit::CHILDREN => Some(format!(
-                "{} children are more than {}",
-                children.len(),
-                limit::CHILDREN
-            )),
+            Some(children) if children.len() > limit::CHILDREN => {
+                Some(format!("{} children are more than {}", children.len(), limit::CHILDREN))
+            }
             Some(_) => None,
             None => Some("expected children".to_owned()),
         },
@@ -180,10 +156,7 @@ fn too_wide(value: &Value, depth: usize) -> Option<String> {
 
 /// Whether a record is larger than rules are bounded for.
 pub(super) fn too_large(fields: &Map<String, Value>) -> Option<String> {
-    let bytes: usize = fields
-        .iter()
-        .map(|(key, value)| key.len() + weight(value))
-        .sum();
+    let bytes: usize = fields.iter().map(|(key, value)| key.len() + weight(value)).sum();
     (bytes > limit::RECORD).then(|| format!("the record has more than {} bytes", limit::RECORD))
 }
 
@@ -194,10 +167,7 @@ fn weight(value: &Value) -> usize {
         Value::String(text) => 16 + text.len(),
         Value::Array(items) => 16 + items.iter().map(weight).sum::<usize>(),
         Value::Object(object) => {
-            16 + object
-                .iter()
-                .map(|(key, value)| key.len() + weight(value))
-                .sum::<usize>()
+            16 + object.iter().map(|(key, value)| key.len() + weight(value)).sum::<usize>()
         }
     }
 }

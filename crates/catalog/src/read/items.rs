@@ -14,14 +14,10 @@ pub(super) type Item<'s> = Spanned<DeValue<'s>>;
 
 impl Reader<'_, '_> {
     pub(super) fn known_keys(&mut self, table: &DeTable<'_>, path: &str, known: &[&str]) {
-        for key in table
-            .keys()
-            .filter(|key| !known.contains(&key.get_ref().as_ref()))
-        {
+        for key in table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
             let remedy = suggestion(key.get_ref(), known.iter().copied());
             let path = join(path, key.get_ref());
-            self.problems
-                .add(&key.span(), path, format!("unknown key `{key}`"), remedy);
+            self.problems.add(&key.span(), path, format!("unknown key `{key}`"), remedy);
         }
     }
 
@@ -41,10 +37,7 @@ impl Reader<'_, '_> {
         let Some(value) = table.get(key) else {
             return Vec::new();
         };
-        self.table(value, &join(path, key))
-            .into_iter()
-            .flatten()
-            .collect()
+        self.table(value, &join(path, key)).into_iter().flatten().collect()
     }
 
     pub(super) fn table<'t, 'i>(
@@ -82,8 +75,7 @@ impl Reader<'_, '_> {
     ) -> Option<(String, Range<usize>)> {
         if !table.contains_key(key) {
             let remedy = format!("add `{key} = \"…\"`");
-            self.problems
-                .add(span, path, format!("a rule needs `{key}`"), remedy);
+            self.problems.add(span, path, format!("a rule needs `{key}`"), remedy);
         }
         self.text(table, path, key)
     }
@@ -125,9 +117,9 @@ impl Reader<'_, '_> {
         let json = match value.get_ref() {
             DeValue::String(text) => Some(Value::String(text.to_string())),
             DeValue::Boolean(flag) => Some(Value::Bool(*flag)),
-            DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-                .ok()
-                .map(Value::from),
+            DeValue::Integer(integer) => {
+                i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(Value::from)
+            }
             DeValue::Float(float) => number(float.as_str()).map(Value::Number),
             DeValue::Array(items) => {
                 return items.iter().map(|item| self.json(item, path)).collect();
@@ -136,29 +128,20 @@ impl Reader<'_, '_> {
                 let entry = |(key, value): (&Spanned<DeString<'_>>, &Item<'_>)| {
                     Some((key.get_ref().to_string(), self.json(value, path)?))
                 };
-                return table
-                    .iter()
-                    .map(entry)
-                    .collect::<Option<Map<_, _>>>()
-                    .map(Value::Object);
+                return table.iter().map(entry).collect::<Option<Map<_, _>>>().map(Value::Object);
             }
             DeValue::Datetime(_) => None,
         };
         if json.is_none() {
             let remedy = "write it as a text in quotes";
-            self.problems
-                .add(&value.span(), path, "JSON has no such value", remedy);
+            self.problems.add(&value.span(), path, "JSON has no such value", remedy);
         }
         json
     }
 }
 
 fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 fn described(value: &DeValue<'_>) -> &'static str {

@@ -43,11 +43,7 @@ pub(super) fn bound<'a>(
         refs: BTreeSet::new(),
         patterns: BTreeMap::new(),
     };
-    let mut walk = Walk {
-        vocabulary,
-        scopes: Vec::new(),
-        bound,
-    };
+    let mut walk = Walk { vocabulary, scopes: Vec::new(), bound };
     let cost = walk.visit(expr)?;
     if cost.steps > limit::STEPS {
         return Err(RuleError::Cost(cost.steps));
@@ -73,33 +69,14 @@ fn check_depth(root: &IdedExpr) -> Result<(), RuleError> {
 
 fn parts(expr: &Expr) -> Vec<&IdedExpr> {
     match expr {
-        Expr::Call(call) => call
-            .target
-            .iter()
-            .map(AsRef::as_ref)
-            .chain(&call.args)
-            .collect(),
+        Expr::Call(call) => call.target.iter().map(AsRef::as_ref).chain(&call.args).collect(),
         Expr::Comprehension(of) => {
-            vec![
-                &of.iter_range,
-                &of.accu_init,
-                &of.loop_cond,
-                &of.loop_step,
-                &of.result,
-            ]
+            vec![&of.iter_range, &of.accu_init, &of.loop_cond, &of.loop_step, &of.result]
         }
         Expr::List(list) => list.elements.iter().collect(),
         Expr::Select(select) => vec![&select.operand],
-        Expr::Map(map) => map
-            .entries
-            .iter()
-            .flat_map(|entry| entry_parts(&entry.expr))
-            .collect(),
-        Expr::Struct(of) => of
-            .entries
-            .iter()
-            .flat_map(|entry| entry_parts(&entry.expr))
-            .collect(),
+        Expr::Map(map) => map.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
+        Expr::Struct(of) => of.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
         Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
     }
 }
@@ -170,19 +147,10 @@ impl<'a> Walk<'a> {
             }
             Expr::List(list) => self.list(list.elements.iter()),
             Expr::Map(map) => {
-                let parts = map
-                    .entries
-                    .iter()
-                    .flat_map(|entry| entry_parts(&entry.expr));
+                let parts = map.entries.iter().flat_map(|entry| entry_parts(&entry.expr));
                 let cost = self.list(parts)?;
                 let (len, bytes) = (cost.shape.len(), cost.shape.bytes());
-                Ok(Cost::new(
-                    cost.steps,
-                    Shape::Any {
-                        len: len.max(nested_len()),
-                        bytes,
-                    },
-                ))
+                Ok(Cost::new(cost.steps, Shape::Any { len: len.max(nested_len()), bytes }))
             }
             Expr::Call(call) => self.call(call),
             Expr::Comprehension(comprehension) => self.comprehension(comprehension),
@@ -201,11 +169,8 @@ impl<'a> Walk<'a> {
             "refs" => Ok(Shape::Refs),
             _ if TYPES.contains(&name) => Ok(Shape::Scalar),
             _ => {
-                let loops = self
-                    .scopes
-                    .iter()
-                    .map(|(name, _)| *name)
-                    .filter(|name| *name != "@result");
+                let loops =
+                    self.scopes.iter().map(|(name, _)| *name).filter(|name| *name != "@result");
                 let known = ["record", "previous", "refs"].into_iter().chain(loops);
                 Err(unknown("variable", name, suggestion(name, known)))
             }
@@ -226,15 +191,10 @@ impl<'a> Walk<'a> {
                 self.bound.reads.insert((*field).to_owned());
                 Ok(Shape::Fields(Origin::Other, fields))
             }
-            Shape::Any { len, bytes } => Ok(Shape::Any {
-                len: *len,
-                bytes: *bytes,
-            }),
-            Shape::Scalar | Shape::Text(_) | Shape::List { .. } => Err(unknown(
-                "field",
-                name,
-                "only records and children have fields".to_owned(),
-            )),
+            Shape::Any { len, bytes } => Ok(Shape::Any { len: *len, bytes: *bytes }),
+            Shape::Scalar | Shape::Text(_) | Shape::List { .. } => {
+                Err(unknown("field", name, "only records and children have fields".to_owned()))
+            }
         }
     }
 
@@ -275,21 +235,12 @@ impl<'a> Walk<'a> {
         let (mut steps, mut len, mut bytes, mut item) = (1u64, 0, 16u64, Shape::Scalar);
         for element in elements {
             let cost = self.visit(element)?;
-            steps = steps
-                .saturating_add(cost.steps)
-                .saturating_add(scan(cost.shape.bytes()));
+            steps = steps.saturating_add(cost.steps).saturating_add(scan(cost.shape.bytes()));
             bytes = bytes.saturating_add(cost.shape.bytes());
             item = item.join(cost.shape);
             len += 1;
         }
-        Ok(Cost::new(
-            steps,
-            Shape::List {
-                len,
-                bytes,
-                item: Box::new(item),
-            },
-        ))
+        Ok(Cost::new(steps, Shape::List { len, bytes, item: Box::new(item) }))
     }
 
     fn call(&mut self, call: &'a CallExpr) -> Result<Cost<'a>, RuleError> {
@@ -311,11 +262,8 @@ impl<'a> Walk<'a> {
                     [op::LOGICAL_NOT, op::NEGATE, op::NOT_STRICTLY_FALSE].contains(&name);
                 let own = if operator { 1 } else { scan(one.shape.bytes()) };
                 let text = name == "string";
-                let shape = if text {
-                    Shape::Text(one.shape.bytes().max(32))
-                } else {
-                    Shape::Scalar
-                };
+                let shape =
+                    if text { Shape::Text(one.shape.bytes().max(32)) } else { Shape::Scalar };
                 Ok(Cost::new(one.steps.saturating_add(own), shape))
             }
             (_, [left, right]) if BINARY.contains(&name) => {
@@ -324,15 +272,9 @@ impl<'a> Walk<'a> {
                 Ok(binary(name, steps, left.shape, right.shape))
             }
             _ => {
-                let known = UNARY
-                    .iter()
-                    .copied()
-                    .filter(|name| name.starts_with(char::is_alphabetic));
-                Err(unknown(
-                    "function",
-                    name,
-                    suggestion(name, known.chain(["has"])),
-                ))
+                let known =
+                    UNARY.iter().copied().filter(|name| name.starts_with(char::is_alphabetic));
+                Err(unknown("function", name, suggestion(name, known.chain(["has"]))))
             }
         }
     }
@@ -353,10 +295,7 @@ impl<'a> Walk<'a> {
         let shape = if let Shape::List { item, .. } = part.shape {
             *item
         } else {
-            Shape::Any {
-                len: nested_len(),
-                bytes,
-            }
+            Shape::Any { len: nested_len(), bytes }
         };
         Ok(Cost::new(steps.saturating_add(index.steps) + 1, shape))
     }
@@ -374,10 +313,7 @@ impl<'a> Walk<'a> {
             ("contains" | "startsWith" | "endsWith", [part]) => {
                 let part = self.visit(part)?;
                 let steps = text.steps.saturating_add(part.steps);
-                Ok(Cost::new(
-                    steps + scan(bytes) + scan(part.shape.bytes()),
-                    Shape::Scalar,
-                ))
+                Ok(Cost::new(steps + scan(bytes) + scan(part.shape.bytes()), Shape::Scalar))
             }
             ("matches", [pattern]) => {
                 let width = self.pattern(pattern)?;
@@ -387,11 +323,7 @@ impl<'a> Walk<'a> {
             _ => {
                 let known = ["size", "contains", "startsWith", "endsWith", "matches"];
                 let macros = ["all", "exists", "exists_one", "map", "filter"];
-                Err(unknown(
-                    "function",
-                    name,
-                    suggestion(name, known.into_iter().chain(macros)),
-                ))
+                Err(unknown("function", name, suggestion(name, known.into_iter().chain(macros))))
             }
         }
     }
@@ -428,11 +360,7 @@ fn root_of(mut expr: &IdedExpr) -> Option<&str> {
 
 /// A part of a variable is borrowed; a part of a computed value is copied out of it.
 fn copied(operand: &IdedExpr, shape: &Shape<'_>) -> u64 {
-    if root_of(operand).is_some() {
-        0
-    } else {
-        scan(shape.bytes())
-    }
+    if root_of(operand).is_some() { 0 } else { scan(shape.bytes()) }
 }
 
 fn binary<'a>(name: &str, steps: u64, left: Shape<'a>, right: Shape<'a>) -> Cost<'a> {
@@ -449,34 +377,17 @@ fn binary<'a>(name: &str, steps: u64, left: Shape<'a>, right: Shape<'a>) -> Cost
         // Sums are copies; and where kinds do not fit, the evaluator's error holds copies of both.
         _ => scan(a.saturating_add(b)),
     };
-    let shape = if name == op::ADD {
-        left.plus(right)
-    } else {
-        Shape::Scalar
-    };
+    let shape = if name == op::ADD { left.plus(right) } else { Shape::Scalar };
     Cost::new(steps.saturating_add(own), shape)
 }
 
 fn unknown(what: &'static str, name: &str, remedy: String) -> RuleError {
-    RuleError::Unknown {
-        what,
-        name: name.to_owned(),
-        remedy,
-    }
+    RuleError::Unknown { what, name: name.to_owned(), remedy }
 }
 
 /// Types as values, for `type(x) == int`.
-const TYPES: &[&str] = &[
-    "int",
-    "uint",
-    "double",
-    "bool",
-    "string",
-    "list",
-    "map",
-    "null_type",
-    "type",
-];
+const TYPES: &[&str] =
+    &["int", "uint", "double", "bool", "string", "list", "map", "null_type", "type"];
 /// Functions and operators of one argument.
 const UNARY: &[&str] = &[
     "size",

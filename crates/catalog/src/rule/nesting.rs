@@ -6,10 +6,7 @@ use crate::limit;
 
 /// Refuses a source that nests deeper than [`limit::NESTING`].
 pub(super) fn check(source: &str) -> Result<(), RuleError> {
-    let mut scanner = Scanner {
-        bytes: source.as_bytes(),
-        at: 0,
-    };
+    let mut scanner = Scanner { bytes: source.as_bytes(), at: 0 };
     let (mut open, mut conditionals, mut prefixes) = (0usize, 0usize, 0usize);
     while let Some(byte) = scanner.next() {
         match byte {
@@ -18,9 +15,7 @@ pub(super) fn check(source: &str) -> Result<(), RuleError> {
             b'?' => conditionals += 1,
             b'!' | b'-' => prefixes += 1,
             _ if !byte.is_ascii() => {
-                return Err(RuleError::Syntax(
-                    "a character outside of a text".to_owned(),
-                ));
+                return Err(RuleError::Syntax("a character outside of a text".to_owned()));
             }
             _ => {}
         }
@@ -53,10 +48,7 @@ impl Scanner<'_> {
 
     fn skip_line(&mut self) {
         let rest = &self.bytes[self.at..];
-        self.at += rest
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .unwrap_or(rest.len());
+        self.at += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
     }
 
     fn skip_text(&mut self, quote: u8) {
@@ -65,11 +57,7 @@ impl Scanner<'_> {
         let end: &[u8] = if triple { &[quote; 3] } else { &[quote] };
         self.at += end.len();
         while self.at < self.bytes.len() && !self.bytes[self.at..].starts_with(end) {
-            self.at += if self.bytes[self.at] == b'\\' && !raw {
-                2
-            } else {
-                1
-            };
+            self.at += if self.bytes[self.at] == b'\\' && !raw { 2 } else { 1 };
         }
         self.at = (self.at + end.len()).min(self.bytes.len());
     }
@@ -81,18 +69,12 @@ mod tests {
 
     #[test]
     fn nesting_is_counted_outside_of_texts_and_comments() {
-        assert_eq!(
-            check("((1)) == '((((((((((((((((((((((((((((((((((((((((('"),
-            Ok(())
-        );
+        assert_eq!(check("((1)) == '((((((((((((((((((((((((((((((((((((((((('"), Ok(()));
         assert_eq!(check(&"(".repeat(33)), Err(RuleError::TooDeep));
         assert_eq!(check(&"!".repeat(40)), Err(RuleError::TooDeep));
         assert_eq!(check(&"- ".repeat(40)), Err(RuleError::TooDeep));
         assert_eq!(check(&"a ? b : ".repeat(40)), Err(RuleError::TooDeep));
-        assert_eq!(
-            check("a //((((((((((((((((((((((((((((((((((((((\n"),
-            Ok(())
-        );
+        assert_eq!(check("a //((((((((((((((((((((((((((((((((((((((\n"), Ok(()));
         assert_eq!(check(r"'\'' + r'\' + '''a'b'''"), Ok(()));
         assert_eq!(check("'ü' == a"), Ok(()));
         assert!(matches!(check("ü"), Err(RuleError::Syntax(_))));

@@ -23,14 +23,8 @@ pub(crate) fn record<'v>(
     for name in needed {
         if let Some(value) = fields.get(name) {
             map.insert(CelMapKey::from(name), val(value));
-        } else if declared
-            .get(name)
-            .is_some_and(|field| field.kind == Kind::Set)
-        {
-            map.insert(
-                CelMapKey::from(name),
-                Box::new(CelList::from(Vec::<Borrowed<'v>>::new())),
-            );
+        } else if declared.get(name).is_some_and(|field| field.kind == Kind::Set) {
+            map.insert(CelMapKey::from(name), Box::new(CelList::from(Vec::<Borrowed<'v>>::new())));
         }
     }
     Box::new(CelMap::from(map))
@@ -65,9 +59,7 @@ pub(crate) fn val(value: &Value) -> Borrowed<'_> {
         Value::Array(items) => Box::new(CelList::from(items.iter().map(val).collect::<Vec<_>>())),
         Value::Object(object) => {
             let entry = |(key, value)| (CelMapKey::from(String::as_str(key)), val(value));
-            Box::new(CelMap::from(
-                object.iter().map(entry).collect::<HashMap<_, _>>(),
-            ))
+            Box::new(CelMap::from(object.iter().map(entry).collect::<HashMap<_, _>>()))
         }
     }
 }

@@ -27,11 +27,7 @@ impl ObjectType {
     ) -> Result<Edit, ValueError> {
         let (set, field) = Place::of(self).set(set)?;
         let id = Place::of(self).child_id(set, id)?;
-        Ok(Edit::Child(
-            set.to_owned(),
-            id,
-            read(Place::within(set, field), cells)?,
-        ))
+        Ok(Edit::Child(set.to_owned(), id, read(Place::within(set, field), cells)?))
     }
 }
 

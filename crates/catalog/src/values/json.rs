@@ -18,15 +18,8 @@ impl ObjectType {
     /// The first field that is unknown or given what it cannot hold.
     pub fn edit_from_json(&self, object: &Map<String, Value>) -> Result<RecordEdit, ValueError> {
         let place = Place::of(self);
-        let edits = object
-            .iter()
-            .map(|(name, value)| place.json_field(name, value));
-        Ok(edits
-            .collect::<Result<Vec<_>, _>>()?
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .into())
+        let edits = object.iter().map(|(name, value)| place.json_field(name, value));
+        Ok(edits.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect::<Vec<_>>().into())
     }
 }
 
@@ -91,35 +84,21 @@ impl Place<'_> {
     ) -> Result<Vec<Edit>, ValueError> {
         let children = value.as_array();
         let children = children.ok_or_else(|| self.refused(name, "expected a list of children"))?;
-        children
-            .iter()
-            .map(|child| self.json_child(name, set, child))
-            .collect()
+        children.iter().map(|child| self.json_child(name, set, child)).collect()
     }
 
     fn json_child(&self, name: &str, set: &Field, child: &Value) -> Result<Edit, ValueError> {
-        let nameless = || ValueError::ChildId {
-            field: name.to_owned(),
-        };
+        let nameless = || ValueError::ChildId { field: name.to_owned() };
         let child = child.as_object().ok_or_else(nameless)?;
-        let id = child
-            .get("id")
-            .and_then(Value::as_str)
-            .ok_or_else(nameless)?;
+        let id = child.get("id").and_then(Value::as_str).ok_or_else(nameless)?;
         let id = self.child_id(name, id)?;
         if child.get("deleted") == Some(&Value::Bool(true)) {
             return Ok(Edit::RemoveChild(name.to_owned(), id));
         }
         let place = Place::within(name, set);
-        let fields = child
-            .iter()
-            .filter(|(key, _)| !matches!(key.as_str(), "id" | "deleted"));
+        let fields = child.iter().filter(|(key, _)| !matches!(key.as_str(), "id" | "deleted"));
         let edits = fields.map(|(key, value)| place.json_field(key, value));
-        let edits = edits
-            .collect::<Result<Vec<_>, _>>()?
-            .into_iter()
-            .flatten()
-            .collect();
+        let edits = edits.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
         Ok(Edit::Child(name.to_owned(), id, edits))
     }
 }
@@ -129,16 +108,9 @@ fn json_number(number: &Number, admitted: Scalars) -> Option<Scalar> {
     const EXACT: u64 = 1 << 53;
     if let Some(int) = number.as_i64() {
         let double = admitted.float && !admitted.int && int.unsigned_abs() <= EXACT;
-        return Some(if double {
-            Scalar::Float(int as f64)
-        } else {
-            Scalar::Int(int)
-        });
+        return Some(if double { Scalar::Float(int as f64) } else { Scalar::Int(int) });
     }
-    let whole = number
-        .to_string()
-        .bytes()
-        .all(|byte| byte == b'-' || byte.is_ascii_digit());
+    let whole = number.to_string().bytes().all(|byte| byte == b'-' || byte.is_ascii_digit());
     let float = number.as_f64().filter(|float| float.is_finite() && !whole);
     float.map(Scalar::Float)
 }

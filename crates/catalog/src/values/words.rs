@@ -42,12 +42,7 @@ fn read(place: Place<'_>, word: &str) -> Result<Edit, ValueError> {
         return apply(place, name, act, value);
     };
     let (set, field) = place.set(name)?;
-    let end = rest
-        .find("].")
-        .into_iter()
-        .chain(rest.find("]="))
-        .min()
-        .ok_or_else(nonsense)?;
+    let end = rest.find("].").into_iter().chain(rest.find("]=")).min().ok_or_else(nonsense)?;
     let (id, rest) = (place.child_id(set, &rest[..end])?, &rest[end + 1..]);
     match rest.strip_prefix('.') {
         Some(inner) => {
@@ -68,8 +63,7 @@ fn read_inner(place: Place<'_>, word: &str) -> Option<Result<Edit, ValueError>> 
 
 fn act(rest: &str) -> Option<(Act, &str)> {
     let acts = [("=", Act::Set), ("+=", Act::Add), ("-=", Act::Subtract)];
-    acts.into_iter()
-        .find_map(|(sign, act)| Some((act, rest.strip_prefix(sign)?)))
+    acts.into_iter().find_map(|(sign, act)| Some((act, rest.strip_prefix(sign)?)))
 }
 
 fn apply(place: Place<'_>, name: &str, act: Act, value: &str) -> Result<Edit, ValueError> {
@@ -78,11 +72,9 @@ fn apply(place: Place<'_>, name: &str, act: Act, value: &str) -> Result<Edit, Va
         Act::Set if value.is_empty() => Ok(Edit::Clear(name.to_owned())),
         Act::Set => place.word(name, field, value),
         Act::Add => place.count(name, field, value.parse().ok()),
-        Act::Subtract => place.count(
-            name,
-            field,
-            value.parse().ok().and_then(|by: i64| by.checked_neg()),
-        ),
+        Act::Subtract => {
+            place.count(name, field, value.parse().ok().and_then(|by: i64| by.checked_neg()))
+        }
     }
 }
 

@@ -23,6 +23,7 @@ impl Engine {
             self.answer(answer)?;
         }
         self.progress.offered = true;
+        self.forgotten = false;
         self.forget_told_wishes()?;
         Ok(())
     }
@@ -165,7 +166,11 @@ impl Engine {
             match self.replica.follow(follow) {
                 Ok(()) => return Ok(Ok(())),
                 Err(FollowError::Replica(error)) => return Err(error),
-                Err(FollowError::Fork(actor, seq)) => self.write_branch_again(id, &actor, seq)?,
+                Err(FollowError::Fork(actor, seq)) => {
+                    if !self.write_branch_again(id, &actor, seq)? {
+                        return Ok(Err(FollowError::Unchained));
+                    }
+                }
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -202,7 +207,9 @@ impl Engine {
         }
         let (pos, heads, records) = (proof.pos, proof.heads, proof.records);
         let rows = u128::from_be_bytes(proof.rows);
-        let wrong = match self.replica.verify(&id)? {
+        // Every row is read once a connection; after that what was written is known.
+        let check = self.verified.insert(id);
+        let wrong = match if check { self.replica.verify(&id)? } else { None } {
             None if self.replica.holds(&id, &SegmentProof { pos, heads, records, rows }) => None,
             None => {
                 let address = self.replica.segments()[&id].address.to_string();
@@ -229,9 +236,12 @@ impl Engine {
 fn items(runs: &[Run], chunks: usize) -> Option<Vec<Item>> {
     /// More entries than any stretch has.
     const MOST: u64 = 1 << 20;
-    let count: u64 = runs.iter().map(|run| match run {
-        Run::Sent(count) | Run::Known(_, _, count) => *count,
-    }).try_fold(0u64, u64::checked_add)?;
+    let count: u64 = runs
+        .iter()
+        .map(|run| match run {
+            Run::Sent(count) | Run::Known(_, _, count) => *count,
+        })
+        .try_fold(0u64, u64::checked_add)?;
     if count > MOST {
         return None;
     }

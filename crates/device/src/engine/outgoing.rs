@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fieldkeep_documents::batch;
 use fieldkeep_model::SegmentId;
 use fieldkeep_protocol::frame::{Ack, Frame, Nack, Push, SegmentRef};
-use fieldkeep_protocol::{BATCH, priority};
+use fieldkeep_protocol::{BATCH, Code, priority};
 use fieldkeep_replica::{OutgoingBatch, PutError, ReplicaError};
 use fieldkeep_store::Log as _;
 
@@ -19,8 +19,10 @@ const IN_FLIGHT: u64 = 1024 * 1024;
 impl Engine {
     /// Sends what has no receipt and was not sent on this connection, as far as the window allows.
     pub(super) fn push_outgoing(&mut self) -> Result<(), ReplicaError> {
-        if self.session.is_none() || !self.replica.store().has_outgoing()? {
-            self.in_flight = 0;
+        // Strangers may join and nothing else: what overtook the join would end the session.
+        let waits = self.forgotten && !self.progress.offered;
+        if self.session.is_none() || waits || !self.replica.store().has_outgoing()? {
+            self.nothing_under_way();
             return Ok(());
         }
         let ids: Vec<SegmentId> = self.replica.segments().keys().copied().collect();
@@ -45,7 +47,10 @@ impl Engine {
             let address = (row.cursor.pos == 0).then(|| row.address.clone());
             let OutgoingBatch { chunks, heads, reached } = batch;
             let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
-            self.in_flight += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+            let size = chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+            self.in_flight += size;
+            let head = heads.first().map(|head| head.head);
+            self.under_way.extend(head.map(|head| (*id, head.actor, head.seq, size)));
             self.pushed.insert(*id, reached);
             let batch = batch::encode(&chunks, 3);
             let push = Push { segment: SegmentRef { id: *id, address }, batch, heads };
@@ -54,20 +59,29 @@ impl Engine {
         Ok(())
     }
 
+    pub(super) fn nothing_under_way(&mut self) {
+        self.in_flight = 0;
+        self.under_way.clear();
+    }
+
     pub(super) fn acknowledged(&mut self, ack: &Ack) -> Result<(), ReplicaError> {
         if self.replica.segment(&ack.segment).is_none() {
             return Ok(());
         }
         let receipt = self.replica.acknowledge(&ack.segment, &ack.actor, ack.seq, ack.pos)?;
         self.progress.sent += receipt.changes;
-        // A receipt covers a push: the window opens when nothing of the segment is under way.
-        if !self.replica.store().has_outgoing()? {
-            self.in_flight = 0;
-        } else {
-            self.in_flight = self.in_flight.saturating_sub(BATCH as u64);
+        // A receipt of one of a push's authors is a receipt of the push.
+        let in_flight = &mut self.in_flight;
+        self.under_way.retain(|(segment, actor, seq, size)| {
+            let covered = (segment, actor) == (&ack.segment, &ack.actor) && *seq <= ack.seq;
+            *in_flight -= if covered { *size } else { 0 };
+            !covered
+        });
+        // What the log brought back before its receipt is proven already.
+        if ack.pos > self.replica.segments()[&ack.segment].cursor.pos {
+            let open = self.open.entry(ack.segment).or_default();
+            *open = ack.pos.max(*open);
         }
-        let open = self.open.entry(ack.segment).or_default();
-        *open = ack.pos.max(*open);
         self.note_changed(&ack.segment, receipt.records.into_iter().collect::<BTreeSet<_>>());
         Ok(())
     }
@@ -78,7 +92,7 @@ impl Engine {
         let Some(row) = self.replica.segment(&nack.segment) else { return Ok(()) };
         let sid = row.sid;
         tracing::warn!(segment = %nack.segment, code = nack.code, text = nack.text, "refused");
-        self.in_flight = 0;
+        self.nothing_under_way();
         match nack.code.as_str() {
             "missing-deps" => {
                 if let Some(vector) = &nack.vector {
@@ -99,7 +113,9 @@ impl Engine {
                     return Ok(());
                 };
                 let from = first.1.min(held.seq(&first.0) + 1);
-                self.write_branch_again(&nack.segment, &first.0, from.min(first.1))?;
+                if !self.write_branch_again(&nack.segment, &first.0, from.min(first.1))? {
+                    self.close(Code::Refused, "a lost branch of this device could not be settled");
+                }
             }
             code => {
                 let why = format!("{code}: {}", nack.text);
@@ -110,24 +126,24 @@ impl Engine {
     }
 
     /// Takes this device's branch out of a segment and writes its content again as a new
-    /// incarnation.
+    /// incarnation. Returns whether that could be done.
     pub(super) fn write_branch_again(
         &mut self,
         id: &SegmentId,
         actor: &fieldkeep_model::ActorId,
         from: u64,
-    ) -> Result<(), ReplicaError> {
+    ) -> Result<bool, ReplicaError> {
         let settled = self.replica.set_branch_aside(id, actor, from, self.now);
         self.pushed.remove(id);
         match settled {
             Ok(changes) => {
                 tracing::warn!(segment = %id, changes, "this device was copied or restored: its lost branch was written again");
-                Ok(())
+                Ok(true)
             }
             Err(PutError::Replica(error)) => Err(error),
             Err(error) => {
-                tracing::error!(%error, "a lost branch could not be written again; it is kept aside");
-                Ok(())
+                tracing::error!(%error, "a lost branch could not be settled; it stays as it is");
+                Ok(false)
             }
         }
     }

@@ -32,7 +32,11 @@ impl Engine {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn queue_dismissal(&mut self, key: &RecordKey, note: Option<&str>) -> Result<(), ReplicaError> {
+    pub fn queue_dismissal(
+        &mut self,
+        key: &RecordKey,
+        note: Option<&str>,
+    ) -> Result<(), ReplicaError> {
         let note_text = note.unwrap_or_default().to_owned();
         self.queue(Wish::Dismiss(key.clone(), note.is_some(), note_text))
     }

@@ -35,12 +35,7 @@ impl Writer {
     /// Which streams are there, their lengths, then their bytes.
     pub(super) fn finish(self) -> Vec<u8> {
         let present = |(nth, stream): (usize, &Vec<u8>)| u64::from(!stream.is_empty()) << nth;
-        let mask = self
-            .0
-            .iter()
-            .enumerate()
-            .map(present)
-            .fold(0, |mask, bit| mask | bit);
+        let mask = self.0.iter().enumerate().map(present).fold(0, |mask, bit| mask | bit);
         let total: usize = self.0.iter().map(Vec::len).sum();
         let mut out = Vec::with_capacity(total + 3 * COUNT);
         write_uleb(&mut out, mask);
@@ -75,11 +70,7 @@ impl<'a> Reader<'a> {
         for (stream, length) in streams.iter_mut().zip(lengths) {
             *stream = Cursor(cursor.take(length)?);
         }
-        if cursor.0.is_empty() {
-            Ok(Self(streams))
-        } else {
-            Err(BatchError::Malformed)
-        }
+        if cursor.0.is_empty() { Ok(Self(streams)) } else { Err(BatchError::Malformed) }
     }
 
     pub(super) fn of(&mut self, stream: usize) -> &mut Cursor<'a> {
@@ -98,10 +89,7 @@ pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
 
 impl<'a> Cursor<'a> {
     pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], BatchError> {
-        let (taken, rest) = self
-            .0
-            .split_at_checked(length)
-            .ok_or(BatchError::Malformed)?;
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(BatchError::Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
@@ -135,11 +123,7 @@ impl<'a> Cursor<'a> {
             value |= i64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 let negative = shift + 7 < 64 && byte & 0x40 != 0;
-                return Ok(if negative {
-                    value | -1 << (shift + 7)
-                } else {
-                    value
-                });
+                return Ok(if negative { value | -1 << (shift + 7) } else { value });
             }
         }
         Err(BatchError::Malformed)

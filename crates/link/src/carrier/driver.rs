@@ -146,8 +146,7 @@ impl Driver {
             };
             self.opening = None;
             let Ok(stream) = opened else { return };
-            self.writers
-                .insert(turn.stream, Writer::new(stream, turn.priority()));
+            self.writers.insert(turn.stream, Writer::new(stream, turn.priority()));
         }
     }
 
@@ -177,9 +176,7 @@ impl Driver {
         turn: Turn,
         state: &mut State,
     ) -> Progress {
-        self.shared
-            .quic
-            .set_send_window(self.send_window + CONTROL_RESERVE);
+        self.shared.quic.set_send_window(self.send_window + CONTROL_RESERVE);
         let progress = self.write_stream(context, turn, state);
         self.shared.quic.set_send_window(self.send_window);
         progress
@@ -204,10 +201,7 @@ impl Driver {
             match attempt {
                 Poll::Pending => return Progress::Waiting,
                 Poll::Ready(Ok(written)) => {
-                    if state
-                        .outbox
-                        .wrote(turn.stream, written.chunks, written.bytes)
-                    {
+                    if state.outbox.wrote(turn.stream, written.chunks, written.bytes) {
                         state.inbox.push_writable(turn.stream);
                         self.shared.drained.notify_waiters();
                     }
@@ -261,18 +255,9 @@ impl Driver {
         if self.control_reader.is_some() || !self.readers.is_empty() {
             return false;
         }
-        let error = self
-            .shared
-            .quic
-            .close_reason()
-            .unwrap_or(ConnectionError::LocallyClosed);
-        let said = state
-            .said
-            .take()
-            .filter(|_| error == ConnectionError::LocallyClosed);
-        state
-            .inbox
-            .close(said.unwrap_or_else(|| ClosedReason::of(&error)));
+        let error = self.shared.quic.close_reason().unwrap_or(ConnectionError::LocallyClosed);
+        let said = state.said.take().filter(|_| error == ConnectionError::LocallyClosed);
+        state.inbox.close(said.unwrap_or_else(|| ClosedReason::of(&error)));
         true
     }
 }
@@ -308,13 +293,7 @@ fn read_stream(
         match pin!(reader.read_chunk(CHUNK_LEN_MAX, true)).poll(context) {
             Poll::Pending => return Progress::Waiting,
             Poll::Ready(Ok(Some(chunk))) => {
-                state.inbox.push(
-                    stream,
-                    Event::Bytes {
-                        stream,
-                        bytes: chunk.bytes,
-                    },
-                );
+                state.inbox.push(stream, Event::Bytes { stream, bytes: chunk.bytes });
             }
             Poll::Ready(Ok(None)) => {
                 state.inbox.push(stream, Event::Finished { stream });

@@ -34,11 +34,7 @@ struct Lane {
 impl Inbox {
     /// Whether another chunk of that stream may be read; if not, the driver will be woken.
     pub(super) fn has_room(&mut self, stream: u64) -> bool {
-        let bytes_max = if stream == CONTROL {
-            CONTROL_BYTES_MAX
-        } else {
-            DATA_BYTES_MAX
-        };
+        let bytes_max = if stream == CONTROL { CONTROL_BYTES_MAX } else { DATA_BYTES_MAX };
         let lane = self.lane(stream);
         lane.starved = lane.bytes >= bytes_max || lane.events.len() >= CHUNKS_MAX;
         !lane.starved
@@ -61,11 +57,7 @@ impl Inbox {
     pub(super) fn pop(&mut self) -> Option<Event> {
         self.control
             .pop()
-            .or_else(|| {
-                self.writable
-                    .pop_first()
-                    .map(|stream| Event::Writable { stream })
-            })
+            .or_else(|| self.writable.pop_first().map(|stream| Event::Writable { stream }))
             .or_else(|| self.data.pop())
             .or_else(|| self.closed.clone().map(|reason| Event::Closed { reason }))
     }
@@ -92,10 +84,7 @@ impl Inbox {
     }
 
     pub(super) fn abandon(&mut self) {
-        *self = Self {
-            abandoned: true,
-            ..Self::default()
-        };
+        *self = Self { abandoned: true, ..Self::default() };
     }
 
     pub(super) fn abandoned(&self) -> bool {
@@ -103,11 +92,7 @@ impl Inbox {
     }
 
     fn lane(&mut self, stream: u64) -> &mut Lane {
-        if stream == CONTROL {
-            &mut self.control
-        } else {
-            &mut self.data
-        }
+        if stream == CONTROL { &mut self.control } else { &mut self.data }
     }
 }
 
@@ -147,10 +132,7 @@ mod tests {
     use super::*;
 
     fn chunk(stream: u64, len: usize) -> Event {
-        Event::Bytes {
-            stream,
-            bytes: Bytes::from(vec![0; len]),
-        }
+        Event::Bytes { stream, bytes: Bytes::from(vec![0; len]) }
     }
 
     fn fill(inbox: &mut Inbox, stream: u64, len: usize) -> usize {
@@ -175,11 +157,7 @@ mod tests {
     #[test]
     fn control_is_given_out_before_data_and_the_end_comes_last() {
         let mut inbox = Inbox::default();
-        inbox.close(ClosedReason {
-            code: None,
-            text: "gone".into(),
-            by_peer: true,
-        });
+        inbox.close(ClosedReason { code: None, text: "gone".into(), by_peer: true });
         inbox.push(7, chunk(7, 1));
         inbox.push_writable(3);
         inbox.push(CONTROL, chunk(CONTROL, 1));

@@ -55,15 +55,8 @@ impl Outbox {
         if self.closed {
             return Err(SendError::Closed);
         }
-        let priority = if stream == CONTROL {
-            i32::MAX
-        } else {
-            priority
-        };
-        let queue = self
-            .queues
-            .entry(stream)
-            .or_insert_with(|| Queue::new(priority));
+        let priority = if stream == CONTROL { i32::MAX } else { priority };
+        let queue = self.queues.entry(stream).or_insert_with(|| Queue::new(priority));
         if queue.finished {
             return Err(SendError::Finished);
         }
@@ -99,10 +92,7 @@ impl Outbox {
 
     /// Nothing is taken any more, and what waits is lost.
     pub(super) fn close(&mut self) {
-        *self = Self {
-            closed: true,
-            ..Self::default()
-        };
+        *self = Self { closed: true, ..Self::default() };
     }
 
     fn take_turn(&mut self, stream: u64) {
@@ -120,11 +110,7 @@ impl Outbox {
                 self.tick
             }
         };
-        let turn = Turn {
-            priority: Reverse(queue.priority),
-            tick: place,
-            stream,
-        };
+        let turn = Turn { priority: Reverse(queue.priority), tick: place, stream };
         queue.turn = Some(turn);
         self.turns.insert(turn);
     }
@@ -137,17 +123,12 @@ impl Outbox {
     /// The first turn after another one.
     pub(super) fn turn_after(&self, last: Option<Turn>) -> Option<Turn> {
         use std::ops::Bound::{Excluded, Unbounded};
-        self.turns
-            .range((last.map_or(Unbounded, Excluded), Unbounded))
-            .next()
-            .copied()
+        self.turns.range((last.map_or(Unbounded, Excluded), Unbounded)).next().copied()
     }
 
     /// What waits in a stream, for writing from its front.
     pub(super) fn waiting(&mut self, stream: u64) -> &mut [Bytes] {
-        self.queues
-            .get_mut(&stream)
-            .map_or(&mut [], |queue| queue.waiting.make_contiguous())
+        self.queues.get_mut(&stream).map_or(&mut [], |queue| queue.waiting.make_contiguous())
     }
 
     /// Some of what waited was written: that many whole messages, that many bytes in all. Tells
@@ -162,9 +143,7 @@ impl Outbox {
             // An idle stream keeps no buffer.
             queue.waiting = VecDeque::new();
         }
-        let told = queue
-            .refused
-            .is_some_and(|len| queue.len <= QUEUED_MAX / 2 && queue.fits(len));
+        let told = queue.refused.is_some_and(|len| queue.len <= QUEUED_MAX / 2 && queue.fits(len));
         if told {
             queue.refused = None;
         }
@@ -222,9 +201,7 @@ mod tests {
     fn control_goes_first_then_priorities_then_who_waited_longest() {
         let mut outbox = Outbox::default();
         for (stream, priority) in [(1, 0), (2, 5), (3, 0), (CONTROL, -9), (4, 5)] {
-            outbox
-                .push(stream, priority, bytes(1))
-                .expect("there is room");
+            outbox.push(stream, priority, bytes(1)).expect("there is room");
         }
         assert_eq!(order(&outbox), [CONTROL, 2, 4, 1, 3]);
         outbox.wrote(2, 1, 1);
@@ -239,22 +216,11 @@ mod tests {
     fn a_full_stream_gives_bytes_back_and_is_told_once_when_they_fit() {
         let mut outbox = Outbox::default();
         for _ in 0..4 {
-            outbox
-                .push(1, 0, bytes(QUEUED_MAX / 4))
-                .expect("there is room");
+            outbox.push(1, 0, bytes(QUEUED_MAX / 4)).expect("there is room");
         }
-        assert!(matches!(
-            outbox.push(1, 0, bytes(40_000)),
-            Err(SendError::Full(_))
-        ));
-        assert!(
-            outbox.push(2, 0, bytes(1)).is_ok(),
-            "another stream is not concerned"
-        );
-        assert!(
-            !outbox.wrote(1, 2, QUEUED_MAX / 2),
-            "40,000 bytes do not fit yet"
-        );
+        assert!(matches!(outbox.push(1, 0, bytes(40_000)), Err(SendError::Full(_))));
+        assert!(outbox.push(2, 0, bytes(1)).is_ok(), "another stream is not concerned");
+        assert!(!outbox.wrote(1, 2, QUEUED_MAX / 2), "40,000 bytes do not fit yet");
         assert!(outbox.wrote(1, 1, QUEUED_MAX / 4));
         assert!(!outbox.wrote(1, 1, QUEUED_MAX / 4), "it was told");
     }
@@ -262,13 +228,8 @@ mod tests {
     #[test]
     fn a_message_larger_than_the_queue_waits_alone() {
         let mut outbox = Outbox::default();
-        outbox
-            .push(1, 0, bytes(QUEUED_MAX * 2))
-            .expect("the queue was empty");
-        assert!(matches!(
-            outbox.push(1, 0, bytes(1)),
-            Err(SendError::Full(_))
-        ));
+        outbox.push(1, 0, bytes(QUEUED_MAX * 2)).expect("the queue was empty");
+        assert!(matches!(outbox.push(1, 0, bytes(1)), Err(SendError::Full(_))));
         assert_eq!(outbox.room(1), 0);
     }
 

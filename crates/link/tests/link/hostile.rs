@@ -92,10 +92,7 @@ fn identity(n: u8, presented: Vec<u8>) -> Arc<CertifiedKey> {
         .key_provider
         .load_private_key(PrivateKeyDer::Pkcs8(secret))
         .expect("an ed25519 secret");
-    Arc::new(CertifiedKey::new(
-        vec![CertificateDer::from(presented)],
-        signer,
-    ))
+    Arc::new(CertifiedKey::new(vec![CertificateDer::from(presented)], signer))
 }
 
 fn raw(n: u8) -> Vec<u8> {
@@ -103,10 +100,7 @@ fn raw(n: u8) -> Vec<u8> {
 }
 
 fn client(presents: Arc<dyn ResolvesClientCert>, alpn: &str) -> quinn::ClientConfig {
-    let believer = Stranger {
-        presented: None,
-        raw_server_key: true,
-    };
+    let believer = Stranger { presented: None, raw_server_key: true };
     let mut tls = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
@@ -122,9 +116,7 @@ async fn knock(config: quinn::ClientConfig) -> Result<(), HandshakeError> {
     let relay = endpoint(2, Limits::RELAY);
     let stranger = quinn::Endpoint::client(loopback()).expect("loopback is free");
     let address = relay.local_addr().expect("it is bound");
-    let connecting = stranger
-        .connect_with(config, address, "x")
-        .expect("it can be dialled");
+    let connecting = stranger.connect_with(config, address, "x").expect("it can be dialled");
     let knocking = tokio::spawn(async move { connecting.await.ok()?.closed().await.into() });
     let admitted = within(admit(&relay)).await.map(drop);
     relay.close(0, "");
@@ -133,10 +125,7 @@ async fn knock(config: quinn::ClientConfig) -> Result<(), HandshakeError> {
 }
 
 fn nothing() -> Arc<dyn ResolvesClientCert> {
-    Arc::new(Stranger {
-        presented: None,
-        raw_server_key: true,
-    })
+    Arc::new(Stranger { presented: None, raw_server_key: true })
 }
 
 fn raw_key(identity: Arc<CertifiedKey>) -> Arc<dyn ResolvesClientCert> {
@@ -145,44 +134,34 @@ fn raw_key(identity: Arc<CertifiedKey>) -> Arc<dyn ResolvesClientCert> {
 
 #[tokio::test]
 async fn a_client_gets_in_with_a_raw_key_and_our_protocol() {
-    knock(client(raw_key(identity(1, raw(1))), "fieldkeep/1"))
-        .await
-        .expect("as devices do");
+    knock(client(raw_key(identity(1, raw(1))), "fieldkeep/1")).await.expect("as devices do");
 }
 
 #[tokio::test]
 async fn a_client_of_another_protocol_is_refused() {
-    let error = knock(client(raw_key(identity(1, raw(1))), "h3"))
-        .await
-        .expect_err("not our protocol");
+    let error =
+        knock(client(raw_key(identity(1, raw(1))), "h3")).await.expect_err("not our protocol");
     assert!(matches!(error, HandshakeError::Failed { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn a_client_without_a_key_is_refused() {
-    let error = knock(client(nothing(), "fieldkeep/1"))
-        .await
-        .expect_err("it shows nothing");
+    let error = knock(client(nothing(), "fieldkeep/1")).await.expect_err("it shows nothing");
     assert!(matches!(error, HandshakeError::Failed { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn a_client_with_a_certificate_is_refused() {
-    let certificate = Stranger {
-        presented: Some(identity(1, raw(1))),
-        raw_server_key: true,
-    };
-    let error = knock(client(Arc::new(certificate), "fieldkeep/1"))
-        .await
-        .expect_err("a certificate");
+    let certificate = Stranger { presented: Some(identity(1, raw(1))), raw_server_key: true };
+    let error =
+        knock(client(Arc::new(certificate), "fieldkeep/1")).await.expect_err("a certificate");
     assert!(matches!(error, HandshakeError::Failed { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn a_key_that_the_client_does_not_have_is_refused() {
-    let error = knock(client(raw_key(identity(1, raw(3))), "fieldkeep/1"))
-        .await
-        .expect_err("stolen");
+    let error =
+        knock(client(raw_key(identity(1, raw(3))), "fieldkeep/1")).await.expect_err("stolen");
     assert!(matches!(error, HandshakeError::Failed { .. }), "{error}");
 }
 
@@ -198,10 +177,7 @@ async fn what_is_no_ed25519_key_is_refused() {
 
 /// What a device says of a server that shows a certificate, or speaks another protocol.
 async fn dial(alpn: &str) -> DialError {
-    let stranger = Stranger {
-        presented: Some(identity(2, raw(2))),
-        raw_server_key: false,
-    };
+    let stranger = Stranger { presented: Some(identity(2, raw(2))), raw_server_key: false };
     let mut tls = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
@@ -214,9 +190,7 @@ async fn dial(alpn: &str) -> DialError {
     let address = server.local_addr().expect("it is bound");
     let serving = tokio::spawn(async move { server.accept().await?.await.ok() });
     let device = endpoint(1, Limits::DEVICE);
-    let error = within(device.connect(address, &key(2)))
-        .await
-        .expect_err("no relay of ours");
+    let error = within(device.connect(address, &key(2))).await.expect_err("no relay of ours");
     serving.abort();
     error
 }
@@ -245,26 +219,16 @@ async fn garbage_leaves_the_endpoint_alive() {
             })
             .collect();
         // Every other one begins as an Initial packet of QUIC version 1.
-        let begin: &[u8] = if round % 2 == 0 {
-            b"\xc3\0\0\0\x01\x08"
-        } else {
-            b""
-        };
+        let begin: &[u8] = if round % 2 == 0 { b"\xc3\0\0\0\x01\x08" } else { b"" };
         socket
             .send_to(&[begin, &packet].concat(), pair.relay_address())
             .expect("loopback takes it");
     }
     let (_again, _) = pair.connect().await;
-    ends.device
-        .0
-        .try_send(CONTROL, 0, "alive".into())
-        .expect("there is room");
+    ends.device.0.try_send(CONTROL, 0, "alive".into()).expect("there is room");
     assert_eq!(
         next(&mut ends.relay.1).await,
-        Event::Bytes {
-            stream: CONTROL,
-            bytes: "alive".into()
-        }
+        Event::Bytes { stream: CONTROL, bytes: "alive".into() }
     );
 }
 
@@ -274,9 +238,7 @@ async fn a_peer_that_breaks_off_a_stream_is_closed() {
     let stranger = quinn::Endpoint::client(loopback()).expect("loopback is free");
     let address = relay.local_addr().expect("it is bound");
     let config = client(raw_key(identity(1, raw(1))), "fieldkeep/1");
-    let connecting = stranger
-        .connect_with(config, address, "x")
-        .expect("it can be dialled");
+    let connecting = stranger.connect_with(config, address, "x").expect("it can be dialled");
     let (connection, accepted) = within(async { tokio::join!(connecting, admit(&relay)) }).await;
     let connection = connection.expect("the relay lets it in");
     let (_sender, mut receiver) = accepted.expect("it has a key").carry(Role::Acceptor);
@@ -284,8 +246,6 @@ async fn a_peer_that_breaks_off_a_stream_is_closed() {
     stream.write_all(b"half a").await.expect("there is room");
     assert!(matches!(next(&mut receiver).await, Event::Bytes { .. }));
     stream.reset(3_u32.into()).expect("it is open");
-    let Event::Closed { reason } = next(&mut receiver).await else {
-        panic!("it is closed")
-    };
+    let Event::Closed { reason } = next(&mut receiver).await else { panic!("it is closed") };
     assert_eq!((reason.code, reason.by_peer), (Some(BROKEN_OFF), false));
 }

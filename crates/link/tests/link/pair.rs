@@ -46,10 +46,7 @@ impl Pair {
     }
 
     pub(crate) fn with(device: Limits, relay: Limits) -> Self {
-        Self {
-            device: endpoint(1, device),
-            relay: endpoint(2, relay),
-        }
+        Self { device: endpoint(1, device), relay: endpoint(2, relay) }
     }
 
     pub(crate) fn relay_address(&self) -> SocketAddr {
@@ -59,52 +56,31 @@ impl Pair {
     pub(crate) async fn connect(&self) -> (Connection, Connection) {
         let (dialled, accepted) = within(async {
             let expected = key(2);
-            tokio::join!(
-                self.device.connect(self.relay_address(), &expected),
-                admit(&self.relay)
-            )
+            tokio::join!(self.device.connect(self.relay_address(), &expected), admit(&self.relay))
         })
         .await;
-        (
-            dialled.expect("the relay answers"),
-            accepted.expect("the device has a key"),
-        )
+        (dialled.expect("the relay answers"), accepted.expect("the device has a key"))
     }
 
     /// Connects, and lets each side hear the other's first word.
     pub(crate) async fn carry(&self) -> Ends {
         let (dialled, accepted) = self.connect().await;
-        let mut ends = Ends {
-            device: dialled.carry(Role::Dialer),
-            relay: accepted.carry(Role::Acceptor),
-        };
-        ends.device
-            .0
-            .try_send(CONTROL, 0, Bytes::from_static(b"hello"))
-            .expect("there is room");
+        let mut ends =
+            Ends { device: dialled.carry(Role::Dialer), relay: accepted.carry(Role::Acceptor) };
+        ends.device.0.try_send(CONTROL, 0, Bytes::from_static(b"hello")).expect("there is room");
         assert_eq!(next(&mut ends.relay.1).await, bytes(CONTROL, b"hello"));
-        ends.relay
-            .0
-            .try_send(CONTROL, 0, Bytes::from_static(b"welcome"))
-            .expect("there is room");
+        ends.relay.0.try_send(CONTROL, 0, Bytes::from_static(b"welcome")).expect("there is room");
         assert_eq!(next(&mut ends.device.1).await, bytes(CONTROL, b"welcome"));
         ends
     }
 }
 
 pub(crate) async fn admit(endpoint: &Endpoint) -> Result<Connection, HandshakeError> {
-    endpoint
-        .accept()
-        .await
-        .expect("the endpoint is open")
-        .handshake()
-        .await
+    endpoint.accept().await.expect("the endpoint is open").handshake().await
 }
 
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(STUCK, work)
-        .await
-        .expect("it got stuck")
+    tokio::time::timeout(STUCK, work).await.expect("it got stuck")
 }
 
 pub(crate) async fn next(receiver: &mut Receiver) -> Event {
@@ -112,10 +88,7 @@ pub(crate) async fn next(receiver: &mut Receiver) -> Event {
 }
 
 pub(crate) fn bytes(stream: u64, bytes: &'static [u8]) -> Event {
-    Event::Bytes {
-        stream,
-        bytes: Bytes::from_static(bytes),
-    }
+    Event::Bytes { stream, bytes: Bytes::from_static(bytes) }
 }
 
 pub(crate) fn block(len: usize) -> Bytes {

@@ -24,14 +24,19 @@ impl Engine {
         for segment in std::mem::take(&mut self.moved) {
             let followers = self.followers.get(&segment).cloned().unwrap_or_default();
             for id in followers {
-                self.pump(id, &segment)?;
+                let pumped = self.pump(id, &segment);
+                self.survive(id, pumped)?;
             }
         }
         Ok(())
     }
 
     /// Sends a follower what it lacks of a segment.
-    pub(super) fn pump(&mut self, id: ConnectionId, segment: &SegmentId) -> Result<(), ReplicaError> {
+    pub(super) fn pump(
+        &mut self,
+        id: ConnectionId,
+        segment: &SegmentId,
+    ) -> Result<(), ReplicaError> {
         while self.send_log(id, segment)? {}
         self.send_verdicts(id, segment)?;
         self.send_proof(id, segment)
@@ -59,8 +64,8 @@ impl Engine {
         if waits && !following.live {
             return Ok(false);
         }
-        let address = (!following.introduced)
-            .then(|| self.replica.segments()[segment].address.clone());
+        let address =
+            (!following.introduced).then(|| self.replica.segments()[segment].address.clone());
         let last = stretch.last;
         let bytes = self.delta(SegmentRef { id: *segment, address }, stretch).encode();
         let size = bytes.len() as u64;
@@ -72,7 +77,12 @@ impl Engine {
         following.live = live;
         peer.outstanding += size;
         if live {
-            self.outputs.push(Output::Send { to: id, stream: LIVE, priority: priority::LIVE, bytes });
+            self.outputs.push(Output::Send {
+                to: id,
+                stream: LIVE,
+                priority: priority::LIVE,
+                bytes,
+            });
             return Ok(true);
         }
         let stream = following.stream.unwrap_or_else(|| {
@@ -106,9 +116,17 @@ impl Engine {
             if (following.verdict, following.judged) == (verdict, judged) || judged == 0 {
                 return Ok(());
             }
-            let rows = self.replica.verdict_blocks(segment, following.verdict, BLOCKS)?;
+            let mut rows = self.replica.verdict_blocks(segment, following.verdict, BLOCKS)?;
+            let mut complete = rows.len() < BLOCKS;
+            let mut bytes = 0;
+            let fits = rows.iter().take_while(|row| {
+                bytes += row.block.bytes.len() + row.openings.len();
+                bytes <= BATCH
+            });
+            let fits = fits.count().max(1);
+            complete &= fits >= rows.len();
+            rows.truncate(fits);
             let number = rows.last().map_or(verdict, |row| row.number);
-            let complete = rows.len() < BLOCKS;
             let openings = self.openings(id, rows.iter().map(|row| row.openings.as_slice()));
             let mut blocks: Vec<Signed> = rows.into_iter().map(|row| row.block).collect();
             if complete {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use fieldkeep_model::{Epoch, Member, SegmentId};
-use fieldkeep_protocol::frame::{Credit, Frame, OfferAnswer, OfferReply, SegmentRef, Standing, Vector};
+use fieldkeep_protocol::frame::{
+    Credit, Frame, OfferAnswer, OfferReply, SegmentRef, Standing, Vector,
+};
 use fieldkeep_protocol::offer::short;
 use fieldkeep_protocol::{Code, Offer, OfferEntry};
 use fieldkeep_replica::ReplicaError;
@@ -14,6 +16,9 @@ use super::{ConnectionId, Engine};
 /// A device may know of so many restores that this relay does not, and no more: what it says is not
 /// signed, and each of them costs a number.
 const RESTORES: u64 = 1 << 20;
+
+/// How long an epoch lasts at least, in milliseconds.
+const EPOCH_MS: i64 = 60_000;
 
 impl Engine {
     pub(super) fn offer(&mut self, id: ConnectionId, offer: &Offer) -> Result<(), ReplicaError> {
@@ -70,11 +75,7 @@ impl Engine {
 
     /// A cursor that lies beyond a log's end, or on another chain, in an epoch that this relay takes
     /// for its own: this is an old copy of the relay's directory. Later epochs say the same.
-    fn notice_restore(
-        &mut self,
-        epoch: Epoch,
-        entries: &[OfferEntry],
-    ) -> Result<(), ReplicaError> {
+    fn notice_restore(&mut self, epoch: Epoch, entries: &[OfferEntry]) -> Result<(), ReplicaError> {
         let own = self.replica.epoch();
         if epoch < own && epoch.counter < own.counter {
             return Ok(());
@@ -89,7 +90,10 @@ impl Engine {
                 }
             };
         }
-        if contradicted {
+        // An epoch costs every device a look at everything: nobody gets one whenever he likes.
+        let recent = self.epoch_opened.is_some_and(|at| self.now < at + EPOCH_MS);
+        if contradicted && (epoch > own || !recent) {
+            self.epoch_opened = Some(self.now);
             tracing::warn!(%epoch, "devices know a later log: this relay was restored from an old copy");
             self.replica.open_epoch_above(epoch)?;
             self.moved.extend(self.replica.restate_verdicts()?);
@@ -150,12 +154,7 @@ impl Engine {
         Ok(Some(OfferAnswer { segment, standing, tip, own_seq, vector }))
     }
 
-    pub(super) fn subscribe(
-        &mut self,
-        id: ConnectionId,
-        segment: SegmentId,
-        following: Following,
-    ) {
+    pub(super) fn subscribe(&mut self, id: ConnectionId, segment: SegmentId, following: Following) {
         self.followers.entry(segment).or_default().insert(id);
         let peer = self.peers.get_mut(&id).expect("it offers");
         if let Some(before) = peer.following.insert(segment, following) {

@@ -16,9 +16,7 @@ impl<'a> Walk<'a> {
         of: &'a ComprehensionExpr,
     ) -> Result<Cost<'a>, RuleError> {
         let builds_list = matches!(of.accu_init.expr, Expr::List(_));
-        let set = self
-            .set_of(&of.iter_range)
-            .filter(|set| !self.bound.reads.contains(*set));
+        let set = self.set_of(&of.iter_range).filter(|set| !self.bound.reads.contains(*set));
         let range = self.visit(&of.iter_range)?;
         let (len, bytes) = (range.shape.len(), range.shape.bytes());
         let item = match range.shape {
@@ -36,29 +34,18 @@ impl<'a> Walk<'a> {
             | Shape::Fields(..)
             | Shape::Refs
             | Shape::Any { .. } => {
-                let what = if builds_list {
-                    "map and filter"
-                } else {
-                    "all and exists"
-                };
+                let what = if builds_list { "map and filter" } else { "all and exists" };
                 return Err(RuleError::NotAList(what));
             }
         };
         self.scopes.push((&of.iter_var, item));
         self.scopes.push((&of.accu_var, Shape::Scalar));
-        let body = if builds_list {
-            self.append(of, len, bytes)
-        } else {
-            self.fold(of, len)
-        };
+        let body = if builds_list { self.append(of, len, bytes) } else { self.fold(of, len) };
         self.scopes.truncate(self.scopes.len() - 2);
         let body = body?;
         self.refine_reads(set);
         // Every item is copied once when it is bound to the variable.
-        let steps = range
-            .steps
-            .saturating_add(body.steps)
-            .saturating_add(scan(bytes));
+        let steps = range.steps.saturating_add(body.steps).saturating_add(scan(bytes));
         Ok(Cost::new(steps.saturating_add(len), body.shape))
     }
 
@@ -104,10 +91,8 @@ impl<'a> Walk<'a> {
     /// Where a loop looks into fields of a set's children, it reads those and not the set.
     fn refine_reads(&mut self, set: Option<&str>) {
         let Some(set) = set else { return };
-        let within = |read: &String| {
-            read.strip_prefix(set)
-                .is_some_and(|rest| rest.starts_with('.'))
-        };
+        let within =
+            |read: &String| read.strip_prefix(set).is_some_and(|rest| rest.starts_with('.'));
         if self.bound.reads.iter().any(within) {
             self.bound.reads.remove(set);
         }

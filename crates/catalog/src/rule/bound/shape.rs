@@ -35,11 +35,7 @@ pub(super) enum Shape<'a> {
     /// `refs`.
     Refs,
     /// A list with so many items, of so many bytes together.
-    List {
-        len: u64,
-        bytes: u64,
-        item: Box<Self>,
-    },
+    List { len: u64, bytes: u64, item: Box<Self> },
     /// Anything, nested at will: no list in it has more items, all of it no more bytes.
     Any { len: u64, bytes: u64 },
 }
@@ -57,23 +53,12 @@ impl<'a> Shape<'a> {
             Kind::Register if !scalars.text => Self::Scalar,
             Kind::Register => Self::Text(text_limit(field, origin)),
             Kind::Text => Self::Text(limit::TEXT as u64),
-            Kind::Json => Self::Any {
-                len: limit::JSON_ITEMS as u64,
-                bytes: RECORD,
-            },
+            Kind::Json => Self::Any { len: limit::JSON_ITEMS as u64, bytes: RECORD },
             Kind::Set => {
                 let record = origin == Origin::Record;
-                let origin = if record {
-                    Origin::Child(name)
-                } else {
-                    Origin::OtherChild
-                };
+                let origin = if record { Origin::Child(name) } else { Origin::OtherChild };
                 let item = Box::new(Self::Fields(origin, &field.children));
-                Self::List {
-                    len: limit::CHILDREN as u64,
-                    bytes: RECORD,
-                    item,
-                }
+                Self::List { len: limit::CHILDREN as u64, bytes: RECORD, item }
             }
         }
     }
@@ -102,15 +87,10 @@ impl<'a> Shape<'a> {
         match (self, other) {
             (Self::Scalar, Self::Scalar) => Self::Scalar,
             (Self::Scalar | Self::Text(_), Self::Scalar | Self::Text(_)) => Self::Text(bytes),
-            (Self::List { item: a, .. }, Self::List { item: b, .. }) => Self::List {
-                len,
-                bytes,
-                item: Box::new(a.join(*b)),
-            },
-            _ => Self::Any {
-                len: len.max(limit::JSON_ITEMS as u64),
-                bytes,
-            },
+            (Self::List { item: a, .. }, Self::List { item: b, .. }) => {
+                Self::List { len, bytes, item: Box::new(a.join(*b)) }
+            }
+            _ => Self::Any { len: len.max(limit::JSON_ITEMS as u64), bytes },
         }
     }
 
@@ -121,15 +101,10 @@ impl<'a> Shape<'a> {
         match (self, other) {
             (Self::Scalar, _) | (_, Self::Scalar) => Self::Scalar,
             (Self::Text(_), Self::Text(_)) => Self::Text(bytes),
-            (Self::List { item: a, .. }, Self::List { item: b, .. }) => Self::List {
-                len,
-                bytes,
-                item: Box::new(a.join(*b)),
-            },
-            _ => Self::Any {
-                len: len.max(nested_len()),
-                bytes,
-            },
+            (Self::List { item: a, .. }, Self::List { item: b, .. }) => {
+                Self::List { len, bytes, item: Box::new(a.join(*b)) }
+            }
+            _ => Self::Any { len: len.max(nested_len()), bytes },
         }
     }
 }
@@ -139,9 +114,8 @@ fn text_limit(field: &Field, origin: Origin<'_>) -> u64 {
     let schema = field.schema.as_ref().filter(|_| own);
     let chars = schema.and_then(|schema| schema.get("maxLength")?.as_u64());
     // A character has at most four bytes.
-    chars.map_or(limit::REGISTER as u64, |chars| {
-        chars.saturating_mul(4).min(limit::REGISTER as u64)
-    })
+    chars
+        .map_or(limit::REGISTER as u64, |chars| chars.saturating_mul(4).min(limit::REGISTER as u64))
 }
 
 pub(super) fn nested_len() -> u64 {
