@@ -92,21 +92,15 @@ impl Replica {
     /// # Errors
     /// When the replica fails.
     pub fn recompress(&mut self, id: &SegmentId) -> Result<bool, ReplicaError> {
-        let row = self.row(id);
-        let (sid, mut pos) = (row.sid, 1);
-        while let Some(pack) = self.store.pack(sid, pos)? {
-            pos = pack.last + 1;
-            if pack.level >= IDLE {
-                continue;
-            }
-            let entries = unpack(&pack)?;
-            let harder = encode(&entries, pack.chain, IDLE)?;
-            let heads = self.store.heads(sid, pack.first, pack.last)?;
-            let keep: Vec<Pos> = heads.into_iter().map(|(pos, _)| pos).collect();
-            self.store.put_pack(sid, &harder, &keep)?;
-            return Ok(true);
-        }
-        Ok(false)
+        let sid = self.row(id).sid;
+        let Some(pos) = self.store.pack_below(sid, IDLE)? else { return Ok(false) };
+        let Some(pack) = self.store.pack(sid, pos)? else { return Ok(false) };
+        let entries = unpack(&pack)?;
+        let harder = encode(&entries, pack.chain, IDLE)?;
+        let heads = self.store.heads(sid, pack.first, pack.last)?;
+        let keep: Vec<Pos> = heads.into_iter().map(|(pos, _)| pos).collect();
+        self.store.put_pack(sid, &harder, &keep)?;
+        Ok(true)
     }
 }
 

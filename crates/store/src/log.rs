@@ -381,6 +381,19 @@ pub trait Log: Queries {
         }
     }
 
+    /// The position of a segment's first pack that is compressed less hard than a level.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn pack_below(&self, sid: i64, level: i32) -> Result<Option<Pos>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT key FROM pack WHERE key BETWEEN ? AND ? AND level < ? ORDER BY key LIMIT 1",
+        )?;
+        let (first, last) = (SegmentRow::key(sid, 0), SegmentRow::key(sid + 1, 0) - 1);
+        let key = query.query_row(params![first, last, level], |row| row.get(0)).optional()?;
+        Ok(key.map(pos_of))
+    }
+
     /// The signed heads whose changes lie in a stretch of the log.
     ///
     /// # Errors
