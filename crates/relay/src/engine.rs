@@ -668,14 +668,6 @@ impl Engine {
         std::mem::take(&mut self.outputs)
     }
 
-    /// Held and waiting records, over all.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn attention(&self) -> Result<(u64, u64), StoreError> {
-        self.replica.store().attention_counts()
-    }
-
     /// The newest seq of an actor in a segment.
     fn newest_of(&self, sid: i64, actor: &fieldkeep_model::ActorId) -> Result<Seq, StoreError> {
         self.replica.store().acknowledged(sid, actor)

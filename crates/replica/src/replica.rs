@@ -167,12 +167,6 @@ impl Replica {
         Ok(())
     }
 
-    /// Whether something awaits the commit.
-    #[must_use]
-    pub fn is_writing(&self) -> bool {
-        self.store.is_writing() || !self.dirty.is_empty()
-    }
-
     /// Who this replica is.
     #[must_use]
     pub fn me(&self) -> &Me {

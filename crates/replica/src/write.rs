@@ -3,8 +3,8 @@
 use fieldkeep_documents::document::{Author, WriteError};
 use fieldkeep_documents::{Document, Record};
 use fieldkeep_model::{
-    ChangeHash, Edit, Head, Pos, RecordEdit, RecordHash, RecordId, RecordKey, Scalar, SegmentId,
-    Seq, SignedHead, TypeName,
+    ChangeHash, Edit, Head, Pos, RecordEdit, RecordId, RecordKey, Scalar, SegmentId, Seq,
+    SignedHead, TypeName,
 };
 use fieldkeep_store::{Log as _, Outgoing, RecordRow, Records as _, StoreError};
 
@@ -349,14 +349,5 @@ fn stated_scope(field: &str, edit: &RecordEdit) -> Option<String> {
         | Edit::Clear(_)
         | Edit::Child(..)
         | Edit::RemoveChild(..) => Some(String::new()),
-    }
-}
-
-/// The hash of what a record would be, for those who compare before they write.
-impl Wrote {
-    /// The hash of the record's content.
-    #[must_use]
-    pub fn hash(&self) -> RecordHash {
-        self.row.hash
     }
 }

@@ -9,7 +9,6 @@ use fieldkeep_model::{SegmentId, Signed};
 use fieldkeep_protocol::frame::{Delta, Frame, Proof, Run, SegmentRef, Stats, TypeCount, Verdicts};
 use fieldkeep_protocol::{BATCH, WINDOW, priority};
 use fieldkeep_replica::{Item, ReplicaError, Stretch};
-use fieldkeep_store::Records as _;
 
 use super::{ConnectionId, Engine, Output};
 
@@ -209,14 +208,6 @@ impl Engine {
             count
         });
         Stats { types: types.collect() }
-    }
-
-    /// How many records are held, for the log.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn held(&self) -> Result<u64, ReplicaError> {
-        Ok(self.replica.store().attention_counts()?.0)
     }
 }
 
