@@ -11,6 +11,7 @@
 //! used.
 
 mod history;
+mod merge;
 mod node;
 mod path;
 mod record;
@@ -26,6 +27,7 @@ use fieldkeep_model::header::limit;
 use fieldkeep_model::{ActorId, ChangeHash, RecordEdit, RecordId, Seq};
 
 pub use history::{FieldWrite, Locate};
+pub use merge::HEADS_AT_ONCE;
 pub use record::Record;
 pub use snapshot::LoadError;
 pub use trace::Conflict;
@@ -121,8 +123,8 @@ pub enum WriteError {
     /// The person's id is longer than 200 bytes.
     #[error("the person's id is longer than 200 bytes")]
     Person,
-    /// More heads than a change may name.
-    #[error("the document has more than 1024 heads")]
+    /// More heads than a change may name: [`Document::merge_heads`] first.
+    #[error("the document has more than 1023 heads")]
     TooManyHeads,
     /// Automerge refuses an operation, which a well-formed document gives no reason for.
     #[error("automerge refuses the write: {0}")]
@@ -245,36 +247,32 @@ impl Document {
         Ok(Some(WrittenMany { made, records: records.collect() }))
     }
 
-    /// Makes an empty change upon all heads, so that later changes name one; nothing if there is
-    /// one head or none.
+    /// Makes empty changes upon all heads, so that later changes name one; none if there is one
+    /// head or none. One change names at most [`HEADS_AT_ONCE`] of them, and its author's last
+    /// change, so that any number can be merged; the last one is the only head then.
     ///
     /// # Errors
-    /// [`WriteError::TooManyHeads`] beyond what a change may name, and as [`Document::write`].
-    pub fn merge_heads(&mut self, author: &Author) -> Result<Option<Made>, WriteError> {
-        let heads = self.check(author)?;
-        if heads < 2 {
-            return Ok(None);
-        }
-        self.guarded(|doc| {
-            doc.set_actor(actor_of(author));
-            let hash = doc.empty_commit(options(author));
-            made(doc, hash)
-        })
-        .map(Some)
+    /// As [`Document::write`], whatever the number of heads.
+    pub fn merge_heads(&mut self, author: &Author) -> Result<Vec<Made>, WriteError> {
+        self.check_author(author)?;
+        self.guarded(|doc| merge::merge_heads(doc, author))
     }
 
     fn poison(&mut self) {
         *self = Self { poisoned: true, ..Self::new() };
     }
 
-    /// What every write is checked for first: how many heads its change will name.
-    fn check(&self, author: &Author) -> Result<usize, WriteError> {
+    fn check_author(&self, author: &Author) -> Result<(), WriteError> {
         if self.poisoned {
             return Err(WriteError::Poisoned);
         }
-        if author.person.len() > limit::MESSAGE {
-            return Err(WriteError::Person);
-        }
+        let fits = author.person.len() <= limit::MESSAGE;
+        if fits { Ok(()) } else { Err(WriteError::Person) }
+    }
+
+    /// What every write is checked for first: how many heads its change will name.
+    fn check(&self, author: &Author) -> Result<usize, WriteError> {
+        self.check_author(author)?;
         // The author's own last change is named too, should it not be a head.
         let heads = self.doc.get_heads().len();
         if heads < limit::DEPS { Ok(heads) } else { Err(WriteError::TooManyHeads) }
@@ -389,10 +387,13 @@ fn actor_of(author: &Author) -> automerge::ActorId {
 }
 
 fn options(author: &Author) -> CommitOptions {
-    // A clock that is wrong by aeons stops nobody from writing.
-    let time = author.time.clamp(-limit::TIME, limit::TIME);
     let message = author.person.as_str();
-    CommitOptions::default().with_message(message).with_time(time)
+    CommitOptions::default().with_message(message).with_time(time_of(author))
+}
+
+/// A clock that is wrong by aeons stops nobody from writing.
+fn time_of(author: &Author) -> i64 {
+    author.time.clamp(-limit::TIME, limit::TIME)
 }
 
 /// The change that was just committed, as it travels.

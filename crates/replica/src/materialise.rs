@@ -14,6 +14,9 @@ use crate::identity::Role;
 use crate::judging::Subject;
 use crate::replica::{Replica, ReplicaError};
 
+/// A relay merges the heads of a segment that has more of them.
+const HEADS: usize = 16;
+
 /// What a call of [`Replica::materialise`] did.
 #[derive(Clone, Debug, Default)]
 pub struct Materialised {
@@ -111,7 +114,7 @@ impl Replica {
     /// # Errors
     /// When the replica fails.
     pub fn tidy(&mut self, id: &SegmentId, now: i64) -> Result<(), ReplicaError> {
-        match self.undoable(id, |replica| replica.merge_heads(id, now)) {
+        match self.undoable(id, |replica| replica.merge_heads(id, HEADS, now)) {
             Ok(false) => {}
             Ok(true) => {
                 self.issue_verdicts(id, Vec::new())?;
