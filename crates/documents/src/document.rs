@@ -10,6 +10,7 @@
 //! built again. No clock, no disk; randomness is drawn by Automerge for an actor id that is never
 //! used.
 
+mod deed;
 mod history;
 mod merge;
 mod node;
@@ -26,6 +27,7 @@ use automerge::{Automerge, Change, ROOT, ReadDoc};
 use fieldkeep_model::header::limit;
 use fieldkeep_model::{ActorId, ChangeHash, RecordEdit, RecordId, Seq};
 
+pub use deed::Deed;
 pub use history::{FieldWrite, Locate};
 pub use merge::HEADS_AT_ONCE;
 pub use record::Record;

@@ -3,15 +3,16 @@
 //! A loaded index reaches to the log's end, a loaded document to what is materialised. Both can be
 //! dropped at any time: the log has everything.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use fieldkeep_documents::gate::Touch;
 use fieldkeep_documents::{Document, History};
-use fieldkeep_model::{ActorId, Pos, SegmentId, Seq};
+use fieldkeep_model::{Pos, SegmentId};
 use fieldkeep_store::{Log as _, Snapshot};
 
 use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
+use crate::taint::Taint;
 
 /// Segments whose index is kept in memory.
 const HISTORIES: usize = 256;
@@ -38,8 +39,8 @@ pub(crate) struct Loaded {
     pub(crate) document: Option<Document>,
     /// What the entries that are not materialised touch.
     pub(crate) pending: VecDeque<Pending>,
-    /// The changes that were merged without permission.
-    pub(crate) tainted: BTreeSet<(ActorId, Seq)>,
+    /// What was merged without permission.
+    pub(crate) taint: Taint,
     saved: Pos,
     used: u64,
 }
@@ -138,26 +139,18 @@ impl Replica {
         let saved = saved.filter(|(pos, history)| history.len() == *pos && *pos <= row.done);
         let (from, mut history) = saved.unwrap_or_else(|| (0, History::new()));
         let mut pending = VecDeque::new();
-        let mut tainted = BTreeSet::new();
         self.each_entry(row.sid, from + 1, |entry| {
             let admitted = history
                 .replay(&entry.bytes)
                 .map_err(|refusal| ReplicaError::Damaged(*id, refusal.to_string()))?;
-            if entry.tainted {
-                tainted.insert((admitted.header.actor, admitted.header.seq));
-            }
             if entry.pos > row.done {
                 let log_pos = if self.me.role == Role::Relay { entry.pos } else { row.cursor.pos };
                 pending.push_back(Pending { log_pos, touched: admitted.touched });
             }
             Ok::<_, ReplicaError>(())
         })?;
-        if from > 0 {
-            for pos in self.tainted_before(row.sid, from)? {
-                tainted.extend(self.entry(row.sid, pos)?.map(|e| (e.header.actor, e.header.seq)));
-            }
-        }
-        Ok(Loaded { history, document: None, pending, tainted, saved: 0, used: 0 })
+        let taint = self.read_taint(row.sid, &history)?;
+        Ok(Loaded { history, document: None, pending, taint, saved: 0, used: 0 })
     }
 
     /// Loads the newest snapshot that verifies and merges what came after it.

@@ -240,20 +240,6 @@ impl Replica {
         Opening { salt, value: value.to_owned(), segment: about }
     }
 
-    /// Whether a current value of the record was merged without permission.
-    fn is_tainted(&mut self, id: &SegmentId, record: &RecordId) -> Result<bool, ReplicaError> {
-        if self.load(id)?.tainted.is_empty() {
-            return Ok(false);
-        }
-        let loaded = self.load_document(id)?;
-        let document = loaded.document.as_ref().expect("just loaded");
-        let writers = document.writers(record, &[String::new()]);
-        Ok(writers.into_iter().any(|(_, actor, counter)| {
-            let change = loaded.history.author_of_op(&actor, counter);
-            change.is_some_and(|(_, seq)| loaded.tainted.contains(&(actor, seq)))
-        }))
-    }
-
     fn count_held(
         &mut self,
         id: &SegmentId,
@@ -288,6 +274,7 @@ impl Replica {
     ) -> Result<Vec<Culprit>, ReplicaError> {
         let everything = [String::new()];
         let fields = if fields.is_empty() { &everything } else { fields };
+        let done = self.row(id).done;
         let loaded = self.load_document(id)?;
         let document = loaded.document.as_ref().expect("just loaded");
         let history = &loaded.history;
@@ -296,6 +283,13 @@ impl Replica {
             let Some((hash, _)) = history.author_of_op(&actor, counter) else { continue };
             let Some(pos) = history.position(&hash) else { continue };
             written.entry(pos).or_insert_with(|| (hash, BTreeSet::new())).1.insert(field);
+        }
+        for trace in loaded.taint.traces(&row.id, done) {
+            written
+                .entry(trace.pos)
+                .or_insert_with(|| (trace.hash, BTreeSet::new()))
+                .1
+                .insert(trace.field.clone());
         }
         let recent: Vec<_> =
             written.range(row.valid_pos + 1..).map(|(_, (hash, _))| *hash).collect();

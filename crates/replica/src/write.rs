@@ -174,7 +174,7 @@ impl Replica {
                 author: None,
             }))
         })?;
-        let pos = self.append(id, chunk, &admitted, Origin::Own)?;
+        let pos = self.append(id, chunk, admitted, Origin::Own)?;
         self.row_mut(id).done = pos;
         Ok(pos)
     }
