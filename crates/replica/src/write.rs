@@ -192,12 +192,11 @@ impl Replica {
         if device {
             self.await_receipt(id, pos, seq, vec![key.id.clone()])?;
         }
-        let log_pos = if device { 0 } else { pos };
-        let subject = self.project_as(id, &key.id, record, log_pos, u64::from(device))?;
         if device {
-            let mut rows = self.forecast_all(vec![subject])?;
-            return Ok(rows.pop().expect("one subject, one row"));
+            let subject = self.compose(id, &key.id, record, 0, 1)?;
+            return Ok(self.project_alone(subject)?);
         }
+        let subject = self.project_as(id, &key.id, record, pos, 0)?;
         self.issue_verdicts(id, vec![subject])?;
         Ok(self.store.record(sid, &key.id)?.expect("just saved"))
     }
