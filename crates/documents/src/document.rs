@@ -43,7 +43,13 @@ use write::{Stop, Writer};
 pub struct Document {
     doc: Automerge,
     poisoned: bool,
+    /// The bytes of what was loaded, applied and written.
+    bytes: usize,
 }
+
+/// Memory that a document takes for each byte of its uncompressed save or of a change: measured on
+/// orders, by the test of a document's memory.
+const WEIGHT: usize = 4;
 
 /// Who writes, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +149,7 @@ impl Document {
     /// An empty document.
     #[must_use]
     pub fn new() -> Self {
-        Self { doc: Automerge::new_with_encoding(write::ENCODING), poisoned: false }
+        Self { doc: Automerge::new_with_encoding(write::ENCODING), poisoned: false, bytes: 0 }
     }
 
     /// Loads what [`Document::save`] made, and prepares it for many edits.
@@ -151,7 +157,7 @@ impl Document {
     /// # Errors
     /// When the snapshot does not verify or does not load: build the document from its changes.
     pub fn load(snapshot: &[u8]) -> Result<Self, LoadError> {
-        snapshot::unpack(snapshot).map(|doc| Self { doc, poisoned: false })
+        snapshot::unpack(snapshot).map(|(doc, bytes)| Self { doc, poisoned: false, bytes })
     }
 
     /// The snapshot; empty, and refused by [`Document::load`], if the document is poisoned.
@@ -184,12 +190,20 @@ impl Document {
         if self.poisoned {
             return Err(ApplyError::Poisoned);
         }
+        let bytes = &mut self.bytes;
+        let chunks = chunks.into_iter().inspect(|chunk| *bytes += chunk.len());
         let work = AssertUnwindSafe(|| apply(&mut self.doc, chunks));
         let applied = catch_unwind(work).unwrap_or(Err(ApplyError::Panicked));
         if applied.is_err() {
             self.poison();
         }
         applied
+    }
+
+    /// About how much memory it takes, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.bytes * WEIGHT
     }
 
     /// The heads, ascending.
@@ -300,7 +314,7 @@ impl Document {
         for (_, edit) in edits {
             write::check(&edit.edits, false)?;
         }
-        self.guarded(|doc| match attempt(doc, author, edits, Some(heads))? {
+        let made = self.guarded(|doc| match attempt(doc, author, edits, Some(heads))? {
             Attempt::Nothing => Ok(None),
             Attempt::Made(made) => Ok(Some(made)),
             // A commit cannot be undone, and the size is known only after it: try on a copy.
@@ -312,7 +326,9 @@ impl Document {
                 *doc = copy;
                 Ok(Some(made))
             }
-        })
+        })?;
+        self.bytes += made.as_ref().map_or(0, |made| made.chunk.len());
+        Ok(made)
     }
 }
 
