@@ -190,7 +190,7 @@ impl Replica {
         let sid = self.row(id).sid;
         let device = self.me.role == Role::Device;
         if device {
-            self.await_receipt(id, pos, seq, vec![key.id.clone()])?;
+            self.expect_receipt(id, pos, seq, vec![key.id.clone()])?;
         }
         if device {
             let subject = self.compose(id, &key.id, record, 0, 1)?;
@@ -275,7 +275,7 @@ impl Replica {
         for made in &merges {
             let pos = self.keep_own(id, &made.chunk)?;
             if self.me.role == Role::Device {
-                self.await_receipt(id, pos, made.seq, Vec::new())?;
+                self.expect_receipt(id, pos, made.seq, Vec::new())?;
             }
         }
         let Some(made) = merges.last() else { return Ok(false) };
@@ -286,7 +286,7 @@ impl Replica {
     }
 
     /// Notes that an own change of these records needs a receipt.
-    fn await_receipt(
+    fn expect_receipt(
         &mut self,
         id: &SegmentId,
         pos: Pos,
