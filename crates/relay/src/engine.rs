@@ -63,6 +63,8 @@ const SLICE: usize = 256;
 const PUSHING: usize = 64;
 /// After so many commits on end with pushes under way a slice is judged all the same.
 const PATIENCE: usize = 64;
+/// How often the segment that waits longest lets one that is in memory go first.
+const PASSED_OVER: usize = 16;
 /// Joins that may fail within a minute before strangers are told to wait.
 const FAILED_JOINS: usize = 20;
 /// Connections of one member at a time.
@@ -90,6 +92,8 @@ pub struct Engine {
     /// reason to judge nothing.
     pushing: bool,
     waited: usize,
+    /// How often the front of the queue had to wait for a segment that is in memory.
+    passed_over: usize,
     failed_joins: VecDeque<i64>,
     /// Records that devices ask to have judged again.
     wanted: BTreeSet<RecordKey>,
@@ -113,6 +117,7 @@ impl Engine {
             arriving: 0,
             pushing: false,
             waited: 0,
+            passed_over: 0,
             failed_joins: VecDeque::new(),
             wanted: BTreeSet::new(),
             epoch_opened: None,
@@ -220,7 +225,7 @@ impl Engine {
             self.rejudge(&[key])?;
             return Ok(true);
         }
-        let Some(id) = self.queue.pop_front() else { return Ok(false) };
+        let Some(id) = self.next_in_queue() else { return Ok(false) };
         match self.slice(id) {
             Ok(()) => Ok(true),
             Err(error) if error.is_damage() => Ok(true),
@@ -231,6 +236,15 @@ impl Engine {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The segment to be judged next: the first that is in memory, but the one at the front after it
+    /// was passed over a few times.
+    fn next_in_queue(&mut self) -> Option<SegmentId> {
+        let loaded = self.queue.iter().position(|id| self.replica.is_loaded(id));
+        let at = loaded.filter(|_| self.passed_over < PASSED_OVER).unwrap_or(0);
+        self.passed_over = if at == 0 { 0 } else { self.passed_over + 1 };
+        self.queue.remove(at)
     }
 
     fn slice(&mut self, id: SegmentId) -> Result<(), ReplicaError> {

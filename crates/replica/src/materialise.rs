@@ -29,10 +29,20 @@ pub struct Materialised {
 }
 
 impl Replica {
-    /// The segments with entries that are not materialised.
+    /// The segments with entries that are not materialised, those that are in memory first: loading
+    /// one costs as much as merging some two hundred changes, and may drop one that is needed next.
     #[must_use]
     pub fn behind(&self) -> Vec<SegmentId> {
-        self.behind.iter().copied().collect()
+        let all = self.behind.iter().copied();
+        let (mut loaded, others): (Vec<_>, Vec<_>) = all.partition(|id| self.is_loaded(id));
+        loaded.extend(others);
+        loaded
+    }
+
+    /// Whether a segment's document is in memory.
+    #[must_use]
+    pub fn is_loaded(&self, id: &SegmentId) -> bool {
+        self.cache.peek(id).is_some_and(|loaded| loaded.document.is_some())
     }
 
     /// Merges at most so many entries of a segment, projects what they touch, and judges it.
