@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use fieldkeep_model::{RecordId, TypeName};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 use crate::shape::{Aside, Change, Conflict, Record, Status, Synced};
@@ -101,6 +102,22 @@ pub(crate) enum Content {
         /// Its fields and cells.
         cells: Vec<(String, String)>,
     },
+}
+
+impl Content {
+    /// What it says of a field, as text, as far as that can be told without the catalog.
+    pub(crate) fn field(&self, name: &str) -> Option<String> {
+        match self {
+            Self::Object(text) => {
+                let fields: Map<String, Value> = serde_json::from_str(text).ok()?;
+                fields.get(name).map(Value::to_string)
+            }
+            Self::Cells(cells) => {
+                cells.iter().find(|(field, _)| field == name).map(|(_, cell)| cell.clone())
+            }
+            Self::Words(_) | Self::Child { .. } => None,
+        }
+    }
 }
 
 /// An entry of the membership log, in hexadecimal.

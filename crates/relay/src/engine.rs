@@ -59,6 +59,10 @@ pub enum Output {
 
 /// Entries of a segment that are merged and judged in one go, so that nothing waits long for it.
 const SLICE: usize = 256;
+/// So many changes in one commit mean that pushes are under way, and that more is to come.
+const PUSHING: usize = 64;
+/// After so many commits on end with pushes under way a slice is judged all the same.
+const PATIENCE: usize = 64;
 /// Joins that may fail within a minute before strangers are told to wait.
 const FAILED_JOINS: usize = 20;
 /// Connections of one member at a time.
@@ -80,6 +84,12 @@ pub struct Engine {
     /// Segments to be judged next, in order of arrival.
     queue: VecDeque<SegmentId>,
     outputs: Vec<Output>,
+    /// Changes that were admitted since the last commit.
+    arriving: usize,
+    /// Whether pushes are under way, as far as can be told, and for how many commits that was a
+    /// reason to judge nothing.
+    pushing: bool,
+    waited: usize,
     failed_joins: VecDeque<i64>,
     /// Records that devices ask to have judged again.
     wanted: BTreeSet<RecordKey>,
@@ -100,6 +110,9 @@ impl Engine {
             moved: BTreeSet::new(),
             queue,
             outputs: Vec::new(),
+            arriving: 0,
+            pushing: false,
+            waited: 0,
             failed_joins: VecDeque::new(),
             wanted: BTreeSet::new(),
             epoch_opened: None,
@@ -168,6 +181,8 @@ impl Engine {
             self.give_up(&error);
             return Ok(std::mem::take(&mut self.outputs));
         }
+        self.pushing |= std::mem::take(&mut self.arriving) >= PUSHING;
+        self.waited += usize::from(self.pushing);
         self.fan_out()?;
         Ok(std::mem::take(&mut self.outputs))
     }
@@ -186,6 +201,13 @@ impl Engine {
         tracing::error!(%error, "nothing was saved");
     }
 
+    /// Whether more is likely to come at once, because pushes are under way: the shell then gives
+    /// it a moment before it lets a slice be judged. Never for many commits on end.
+    #[must_use]
+    pub fn expects_more(&self) -> bool {
+        self.pushing && self.waited < PATIENCE
+    }
+
     /// Merges and judges one slice of what waits. Returns whether there was any; a commit must
     /// follow.
     ///
@@ -193,6 +215,7 @@ impl Engine {
     /// When the store fails.
     pub fn work(&mut self, now: i64) -> Result<bool, ReplicaError> {
         self.now = now;
+        (self.pushing, self.waited) = (false, 0);
         if let Some(key) = self.wanted.pop_first() {
             self.rejudge(&[key])?;
             return Ok(true);
@@ -531,7 +554,8 @@ impl Engine {
         received: &fieldkeep_replica::Received,
         heads: &[SignedHead],
     ) -> Result<(), ReplicaError> {
-        if received.admitted.is_some() {
+        if let Some((first, last)) = received.admitted {
+            self.arriving += (last - first + 1) as usize;
             self.moved.insert(*segment);
             if !self.queue.contains(segment) {
                 self.queue.push_back(*segment);

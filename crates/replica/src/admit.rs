@@ -16,6 +16,7 @@ use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, StoreError};
 use crate::cache::Pending;
 use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
+use crate::taint::Noted;
 
 /// Bytes that may lie aside of one member's changes.
 const ASIDE_QUOTA: u64 = 8 * 1024 * 1024;
@@ -160,7 +161,7 @@ impl Replica {
                 continue;
             }
             let admitted = self.check_with_asides(id, chunk, header)?;
-            let pos = self.append(id, chunk, &admitted, Origin::Peer)?;
+            let pos = self.append(id, chunk, admitted, Origin::Peer)?;
             newest.insert(header.actor, (header.seq, header.hash));
             received.admitted = Some((received.admitted.map_or(pos, |(first, _)| first), pos));
         }
@@ -260,7 +261,7 @@ impl Replica {
             let (_, aside) = found.remove(&hash).expect("just found");
             let admitted = self.load(id)?.history.check(&aside.bytes);
             let admitted = admitted.map_err(|_| refused(header, &refusal))?;
-            self.append(id, &aside.bytes, &admitted, Origin::Tainted)?;
+            self.append(id, &aside.bytes, admitted, Origin::Tainted)?;
             self.store.take_aside(sid, &aside.hash)?;
             if let Ok(head) = minicbor::decode::<SignedHead>(&aside.head) {
                 self.keep_heads(id, &[head])?;
@@ -275,7 +276,7 @@ impl Replica {
         &mut self,
         id: &SegmentId,
         chunk: &[u8],
-        admitted: &Admitted,
+        admitted: Admitted,
         origin: Origin,
     ) -> Result<Pos, ReplicaError> {
         let tainted = origin == Origin::Tainted;
@@ -300,14 +301,15 @@ impl Replica {
             Origin::Peer | Origin::Tainted => pos,
         };
         let loaded = self.load(id)?;
-        loaded.history.admit(admitted);
-        if origin != Origin::Own {
-            loaded.pending.push_back(Pending { log_pos, touched: admitted.touched.clone() });
-            self.behind.insert(*id);
+        loaded.history.admit(&admitted);
+        if tainted || !loaded.taint.is_empty() {
+            let (actor, seq, hash) = (header.actor, header.seq, header.hash);
+            let entry = Noted { pos, actor, seq, hash, tainted, bytes: chunk };
+            loaded.taint.note(&loaded.history, &entry);
         }
-        let loaded = self.load(id)?;
-        if tainted {
-            loaded.tainted.insert((header.actor, header.seq));
+        if origin != Origin::Own {
+            loaded.pending.push_back(Pending { log_pos, touched: admitted.touched });
+            self.behind.insert(*id);
         }
         Ok(pos)
     }

@@ -16,6 +16,7 @@ mod proof;
 mod read;
 mod received;
 mod replica;
+mod taint;
 mod write;
 
 pub use admit::{AdmitError, Batch, Received, Refused};

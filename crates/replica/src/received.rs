@@ -180,7 +180,7 @@ impl Replica {
             }
             Err(refusal) => return Err(refused(header, &refusal).into()),
         };
-        self.append(id, chunk, &admitted, Origin::Log(cursor.pos))?;
+        self.append(id, chunk, admitted, Origin::Log(cursor.pos))?;
         Ok(())
     }
 
