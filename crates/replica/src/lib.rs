@@ -12,9 +12,11 @@ mod identity;
 mod judging;
 mod log;
 mod materialise;
+mod permission;
 mod proof;
 mod read;
 mod received;
+mod renewal;
 mod replica;
 mod write;
 
@@ -25,5 +27,6 @@ pub use materialise::Materialised;
 pub use proof::{Integrity, SegmentProof};
 pub use read::{AttentionView, CulpritView, HistoryEntry, RecordView, TypeCounts, Views};
 pub use received::{Follow, FollowError, Receipt, VerdictError};
+pub use renewal::Renewed;
 pub use replica::{Published, Replica, ReplicaError};
 pub use write::{OutgoingBatch, PutError, Wrote};
