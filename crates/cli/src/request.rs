@@ -67,6 +67,17 @@ pub(crate) enum Request {
         /// The entry.
         entry: Entry,
     },
+    /// What the relay holds of a member where it may not write once it has those grants.
+    CutOffs {
+        /// The member's signing key, in hexadecimal.
+        member: String,
+        /// Types and scopes.
+        grants: Vec<(Option<TypeName>, Option<String>)>,
+    },
+    /// Publish a catalog.
+    Publish(String),
+    /// Open a new epoch: the directory was put back from an old copy.
+    Restore,
 }
 
 /// A write of one record.
@@ -173,6 +184,22 @@ pub(crate) enum Response {
     },
     /// Whether the entry was appended: not if the log has grown meanwhile.
     Appended(bool),
+    /// Cut-offs: CBOR, in hexadecimal.
+    CutOffs(String),
+    /// The catalog in force.
+    Published {
+        /// Its number.
+        number: u64,
+        /// Whether it is another one than before.
+        changed: bool,
+    },
+    /// An epoch was opened.
+    Restored {
+        /// Its counter.
+        epoch: u64,
+        /// How many segments there are.
+        segments: u64,
+    },
 }
 
 /// What a write did.

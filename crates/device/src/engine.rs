@@ -9,11 +9,12 @@ mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fieldkeep_model::{ActorId, Pos, RecordKey, SegmentId, Seq};
+use fieldkeep_model::membership::{Act, Entry};
+use fieldkeep_model::{ActorId, Pos, RecordKey, SegmentId, Seq, Signed};
 use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Stats};
 use fieldkeep_protocol::{Code, Offer, OfferEntry, Phase, Role, Session};
 use fieldkeep_replica::{Integrity, Replica, ReplicaError};
-use fieldkeep_store::{Log as _, SegmentRow};
+use fieldkeep_store::{Log as _, Records as _, SegmentRow};
 
 /// What happens to the engine.
 #[derive(Clone, Debug)]
@@ -81,6 +82,8 @@ impl Progress {
     }
 }
 
+/// Records that are forecast again in one go, when a new catalog puts them in question.
+const RENEWED: usize = 256;
 /// Stretches that wait for entries of the membership log.
 const PARKED: usize = 64;
 
@@ -171,7 +174,13 @@ impl Engine {
     /// Whether the progress is worth a look: cheap, and true whenever it is complete.
     #[must_use]
     pub fn may_be_complete(&self) -> bool {
-        self.progress.offered && self.open.is_empty()
+        self.progress.offered && self.open.is_empty() && !self.replica.is_renewing()
+    }
+
+    /// Whether something is to be merged, or judged again.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.replica.behind().is_empty() || self.replica.is_renewing()
     }
 
     /// Whether this side has ended the session, or a proof was not equal.
@@ -243,19 +252,25 @@ impl Engine {
         Ok(self.replica.forget()?)
     }
 
-    /// Merges a slice of what was received and is not merged. Returns whether there was any; a
-    /// commit must follow.
+    /// Merges a slice of what was received and is not merged, or looks again at a slice of what a new
+    /// catalog puts in question. Returns whether there was any; a commit must follow.
     ///
     /// # Errors
     /// When the store fails.
     pub fn work(&mut self, now: i64) -> Result<bool, ReplicaError> {
         self.now = now;
-        let Some(id) = self.replica.behind().first().copied() else { return Ok(false) };
+        let Some(id) = self.replica.behind().first().copied() else { return self.renew() };
         match self.replica.materialise(&id, 4_096) {
             Ok(done) => self.note_changed(&id, done.records),
             Err(error) if error.is_damage() => tracing::error!(%error, "everything else goes on"),
             Err(error) => return Err(error),
         }
+        Ok(true)
+    }
+
+    fn renew(&mut self) -> Result<bool, ReplicaError> {
+        let Some(renewed) = self.replica.renew(RENEWED)? else { return Ok(false) };
+        self.note_changed(&renewed.segment, renewed.records);
         Ok(true)
     }
 
@@ -423,6 +438,7 @@ impl Engine {
     }
 
     fn members(&mut self, members: &frame::Members) -> Result<(), ReplicaError> {
+        let before = self.replica.members().len();
         match self.replica.append_members(members.base, &members.entries) {
             Ok(_) => {}
             Err(ReplicaError::Membership(error)) => {
@@ -431,9 +447,45 @@ impl Engine {
             }
             Err(error) => return Err(error),
         }
+        self.permissions_changed(before)?;
         for delta in std::mem::take(&mut self.parked) {
             self.delta(delta)?;
         }
+        Ok(())
+    }
+
+    /// Does what the entries of the membership log from an index on say about permissions: what they
+    /// took away is taken out, what they gave this device back is sent again.
+    fn permissions_changed(&mut self, from: u64) -> Result<(), ReplicaError> {
+        let acts = self.replica.members().since(from).iter().filter_map(Signed::read::<Entry>);
+        let changed: Vec<_> = acts
+            .filter_map(|entry| match entry.act {
+                Act::Grant { member, .. } | Act::Revoke { member, .. } => Some(member),
+                Act::Found { .. } | Act::Relay { .. } | Act::Invite { .. } | Act::Join { .. } => {
+                    None
+                }
+            })
+            .collect();
+        if changed.contains(&self.replica.me().keys.public()) {
+            self.replica.store_mut().forget_refusals("not-permitted")?;
+            self.pushed.clear();
+        }
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<SegmentId> = self.replica.segments().keys().copied().collect();
+        ids.iter().try_for_each(|id| self.set_unauthorised_aside(id))
+    }
+
+    /// Takes out of a segment what the relay's log does not have and nobody was allowed to write.
+    fn set_unauthorised_aside(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+        if self.replica.set_unauthorised_aside(id, self.now)? == 0 {
+            return Ok(());
+        }
+        let sid = self.replica.segments()[id].sid;
+        self.pushed.remove(id);
+        let records = self.replica.store().records_behind(sid, 0, usize::MAX >> 1)?;
+        self.note_changed(id, records.into_iter().map(|row| row.id));
         Ok(())
     }
 

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 
-use crate::id::{ActorId, DeviceNumber, OrgId, TypeName};
+use crate::head::Head;
+use crate::id::{
+    ActorId, ChangeHash, DeviceNumber, OrgId, SegmentAddress, SegmentId, Seq, TypeName,
+};
 use crate::key::{KeyPair, PublicKey, Signed};
 
 /// The context under which entries are signed.
@@ -70,6 +73,46 @@ pub enum Act {
         #[n(1)]
         keys: MemberKeys,
     },
+    /// Replaces what a member is granted.
+    #[n(4)]
+    Grant {
+        /// The member's signing key.
+        #[n(0)]
+        member: PublicKey,
+        /// What it may from now on.
+        #[n(1)]
+        grants: Vec<Grant>,
+        /// What the relay holds of it where the new grants do not reach.
+        #[n(2)]
+        cuts: Vec<CutOff>,
+    },
+    /// Takes a member's permissions away for good.
+    #[n(5)]
+    Revoke {
+        /// The member's signing key.
+        #[n(0)]
+        member: PublicKey,
+        /// What the relay holds of it.
+        #[n(1)]
+        cuts: Vec<CutOff>,
+    },
+}
+
+/// How far an actor's changes in a segment stay authorised after its member lost the permission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CutOff {
+    /// The segment.
+    #[n(0)]
+    pub segment: SegmentId,
+    /// One of the member's actors.
+    #[n(1)]
+    pub actor: ActorId,
+    /// The newest of its changes that the relay's log held.
+    #[n(2)]
+    pub seq: Seq,
+    /// That change's hash.
+    #[n(3)]
+    pub hash: ChangeHash,
 }
 
 /// A member's public keys, both derived from one seed that never leaves it.
@@ -131,13 +174,62 @@ pub struct Member {
     pub grants: Vec<Grant>,
     /// Whether it is a relay.
     pub relay: bool,
+    /// Whether everything was taken from it: it is the author of what it wrote, and no more.
+    pub revoked: bool,
+    /// How far its changes are authorised where it lost the permission.
+    cuts: BTreeMap<(SegmentId, ActorId), (Seq, ChangeHash)>,
 }
 
 impl Member {
+    fn admitted(number: DeviceNumber, name: String, keys: MemberKeys, grants: Vec<Grant>) -> Self {
+        let (relay, revoked, cuts) = (false, false, BTreeMap::new());
+        Self { number, name, keys, grants, relay, revoked, cuts }
+    }
+
+    /// The member with other grants.
+    #[must_use]
+    pub fn with_grants(&self, grants: &[Grant]) -> Self {
+        Self { grants: grants.to_vec(), ..self.clone() }
+    }
+
+    /// Whether a change of this member is authorised: by its grants, or because a relay held it
+    /// before they were taken away.
+    #[must_use]
+    pub fn may_have_written(
+        &self,
+        address: &SegmentAddress,
+        segment: SegmentId,
+        change: &Head,
+    ) -> bool {
+        self.may(&address.ty, &address.scope) || self.is_before_cut(segment, change)
+    }
+
+    /// Whether a change lies before the member's cut-off in that segment.
+    fn is_before_cut(&self, segment: SegmentId, change: &Head) -> bool {
+        let cut = self.cuts.get(&(segment, change.actor));
+        cut.is_some_and(|(seq, hash)| {
+            change.seq < *seq || (change.seq == *seq && change.hash == *hash)
+        })
+    }
+
+    fn cut(&mut self, cuts: &[CutOff]) {
+        for cut in
+            cuts.iter().filter(|cut| cut.actor.belongs_to(cut.actor.device(), &self.keys.signing))
+        {
+            let kept = self.cuts.entry((cut.segment, cut.actor)).or_insert((cut.seq, cut.hash));
+            if kept.0 < cut.seq {
+                *kept = (cut.seq, cut.hash);
+            }
+        }
+    }
+
     /// Whether the member may read and write that scope of that type: a type that grants name is
     /// limited to the scopes that they name, any other needs a grant of all types.
     #[must_use]
     pub fn may(&self, ty: &TypeName, scope: &str) -> bool {
+        if self.revoked {
+            return false;
+        }
         let named: Vec<_> = self.grants.iter().filter(|g| g.ty.as_ref() == Some(ty)).collect();
         if named.is_empty() {
             return self.grants.contains(&Grant::ALL);
@@ -171,7 +263,8 @@ pub enum MembershipError {
     /// It is signed by the wrong key.
     #[error("a membership entry is not signed by whom it should be")]
     Unsigned,
-    /// It founds twice, joins by an unknown or used invitation, or admits a key twice.
+    /// It founds twice, joins by an unknown or used invitation, admits a key twice, or changes what
+    /// somebody may who is no device of the organisation.
     #[error("a membership entry contradicts an earlier one")]
     Contradiction,
     /// It needs a newer gate.
@@ -250,22 +343,36 @@ impl MembershipLog {
                 self.invitations.get(invite).ok_or(MembershipError::Contradiction)?.key
             }
             Act::Found { .. } => return Err(MembershipError::Contradiction),
-            Act::Relay { .. } | Act::Invite { .. } => self.admin,
+            Act::Relay { .. } | Act::Invite { .. } | Act::Grant { .. } | Act::Revoke { .. } => {
+                self.admin
+            }
         };
         signed.open::<Entry>(CONTEXT, &signer).ok_or(MembershipError::Unsigned)?;
         let number = self.entries.len() as u64;
         match entry.act {
             Act::Found { .. } => unreachable!("refused above"),
             Act::Relay { keys, name } => {
-                self.admit(Member { number, name, keys, grants: vec![Grant::ALL], relay: true })?;
+                let member = Member::admitted(number, name, keys, vec![Grant::ALL]);
+                self.admit(Member { relay: true, ..member })?;
             }
             Act::Invite { key, name, grants, expires_ms } => {
                 self.invitations.insert(number, Invitation { key, name, grants, expires_ms });
             }
             Act::Join { invite, keys } => {
                 let Invitation { name, grants, .. } = self.invitations[&invite].clone();
-                self.admit(Member { number, name, keys, grants, relay: false })?;
+                self.admit(Member::admitted(number, name, keys, grants))?;
                 self.invitations.remove(&invite);
+            }
+            Act::Grant { member, grants, cuts } => {
+                let member = self.device_mut(&member)?;
+                member.cut(&cuts);
+                member.grants = grants;
+            }
+            Act::Revoke { member, cuts } => {
+                let member = self.device_mut(&member)?;
+                member.cut(&cuts);
+                member.revoked = true;
+                member.grants.clear();
             }
         }
         self.tip = *blake3::hash(&signed.bytes).as_bytes();
@@ -280,6 +387,13 @@ impl MembershipLog {
         self.by_tls.insert(member.keys.tls, member.number);
         self.members.insert(member.number, member);
         Ok(())
+    }
+
+    /// The member whose permissions change: a device that has any.
+    fn device_mut(&mut self, key: &PublicKey) -> Result<&mut Member, MembershipError> {
+        let device = |member: &&mut Member| member.keys.signing == *key && !member.relay;
+        let member = self.members.values_mut().find(device);
+        member.filter(|member| !member.revoked).ok_or(MembershipError::Contradiction)
     }
 
     /// Signs the next entry.
@@ -428,16 +542,63 @@ mod tests {
         assert_eq!(log.append(other), Err(MembershipError::Unchained));
     }
 
+    fn joined() -> (MembershipLog, MemberKeys, ActorId) {
+        let (mut log, invite) = invited();
+        let device = MemberKeys::of(&Seed([7; 32]));
+        log.append(log.sign(Act::Join { invite, keys: device }, &keys(2))).expect("it is open");
+        (log, device, ActorId::new(2, 0, &device.signing))
+    }
+
+    #[test]
+    fn a_revoked_member_may_nothing_and_stays_the_author_of_what_the_relay_held() {
+        let (mut log, device, actor) = joined();
+        let ty = TypeName::new("order").expect("a name");
+        let address =
+            SegmentAddress { ty, scope: String::new(), buckets: 1, bucket: 0, generation: 0 };
+        let (segment, other) = (address.id(&log.org()), SegmentId([9; 16]));
+        let change = |seq, byte| Head { actor, seq, hash: ChangeHash([byte; 32]) };
+        let cut = CutOff { segment, actor, seq: 4, hash: ChangeHash([4; 32]) };
+        let act = Act::Revoke { member: device.signing, cuts: vec![cut] };
+        let forged = log.sign(act.clone(), &Seed([7; 32]).signing());
+        assert_eq!(log.append(forged), Err(MembershipError::Unsigned));
+        log.append(log.sign(act.clone(), &keys(1))).expect("the admin signed it");
+        let ann = log.author(&actor).expect("it stays the author");
+        assert!(ann.revoked && !ann.may(&address.ty, ""));
+        assert!(ann.may_have_written(&address, segment, &change(3, 3)));
+        assert!(ann.may_have_written(&address, segment, &change(4, 4)));
+        assert!(!ann.may_have_written(&address, segment, &change(4, 5)), "another branch");
+        assert!(!ann.may_have_written(&address, segment, &change(5, 5)));
+        assert!(!ann.may_have_written(&address, other, &change(1, 1)), "never written to");
+        assert_eq!(log.append(log.sign(act, &keys(1))), Err(MembershipError::Contradiction));
+    }
+
+    #[test]
+    fn grants_replace_what_was_granted() {
+        let (mut log, device, actor) = joined();
+        let ty = TypeName::new("order").expect("a name");
+        let grants = vec![Grant { ty: Some(ty.clone()), scope: Some("42".into()) }];
+        let act = Act::Grant { member: device.signing, grants, cuts: Vec::new() };
+        log.append(log.sign(act, &keys(1))).expect("the admin signed it");
+        let ann = log.author(&actor).expect("a member");
+        assert!(ann.may(&ty, "42") && !ann.may(&ty, "43"));
+    }
+
+    #[test]
+    fn nobody_takes_a_relays_permissions_away() {
+        let (mut log, ..) = joined();
+        let keys_of_relay = MemberKeys::of(&Seed([9; 32]));
+        let relay = Act::Relay { keys: keys_of_relay, name: "relay".into() };
+        log.append(log.sign(relay, &keys(1))).expect("the admin signed it");
+        let act = Act::Revoke { member: keys_of_relay.signing, cuts: Vec::new() };
+        assert_eq!(log.append(log.sign(act, &keys(1))), Err(MembershipError::Contradiction));
+    }
+
     #[test]
     fn a_grant_of_a_scope_limits_its_type_and_no_other() {
         let ty = |name| TypeName::new(name).expect("a name");
-        let member = Member {
-            number: 1,
-            name: "ann".into(),
-            keys: MemberKeys::of(&Seed([1; 32])),
-            grants: vec![Grant::ALL, Grant { ty: Some(ty("order")), scope: Some("42".into()) }],
-            relay: false,
-        };
+        let grants = vec![Grant::ALL, Grant { ty: Some(ty("order")), scope: Some("42".into()) }];
+        let keys = MemberKeys::of(&Seed([1; 32]));
+        let member = Member::admitted(1, "ann".into(), keys, grants);
         assert!(member.may(&ty("order"), "42"));
         assert!(!member.may(&ty("order"), "43"));
         assert!(member.may(&ty("customer"), ""));

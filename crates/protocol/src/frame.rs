@@ -359,6 +359,9 @@ pub enum Code {
     /// Changes that the gate refuses, from a peer that should have refused them.
     #[n(17)]
     Refused,
+    /// The member was revoked.
+    #[n(18)]
+    Revoked,
 }
 
 impl Code {

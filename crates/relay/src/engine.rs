@@ -3,6 +3,7 @@
 //! Contains no networking code, reads no clock, starts no thread. A peer's nonsense closes its own
 //! connection and nothing else.
 
+mod authority;
 mod fanout;
 mod offers;
 mod peer;
@@ -11,9 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fieldkeep_documents::batch;
 use fieldkeep_model::status::State;
-use fieldkeep_model::{
-    ChangeHash, MembershipError, Outcome, PublicKey, RecordKey, SegmentId, Seq, SignedHead,
-};
+use fieldkeep_model::{ChangeHash, MembershipError, Outcome, PublicKey, RecordKey, SegmentId, Seq};
 use fieldkeep_protocol::frame::{self, Frame, Hello};
 use fieldkeep_protocol::{Code, Phase, Violation};
 use fieldkeep_replica::{AdmitError, Batch, Refused, Replica, ReplicaError};
@@ -97,6 +96,8 @@ pub struct Engine {
     failed_joins: VecDeque<i64>,
     /// Records that devices ask to have judged again.
     wanted: BTreeSet<RecordKey>,
+    /// Members that are kept away until then, because their permissions are being changed.
+    suspended: BTreeMap<PublicKey, i64>,
     /// When an epoch was opened last.
     epoch_opened: Option<i64>,
     now: i64,
@@ -120,6 +121,7 @@ impl Engine {
             passed_over: 0,
             failed_joins: VecDeque::new(),
             wanted: BTreeSet::new(),
+            suspended: BTreeMap::new(),
             epoch_opened: None,
             now: 0,
         }
@@ -225,9 +227,12 @@ impl Engine {
             self.rejudge(&[key])?;
             return Ok(true);
         }
-        let Some(id) = self.next_in_queue() else { return Ok(false) };
-        match self.slice(id) {
-            Ok(()) => Ok(true),
+        let worked = match self.next_in_queue() {
+            Some(id) => self.slice(id).map(|()| true),
+            None => self.renew(),
+        };
+        match worked {
+            Ok(worked) => Ok(worked),
             Err(error) if error.is_damage() => Ok(true),
             Err(ReplicaError::Store(error @ StoreError::Full)) => {
                 self.replica.forget()?;
@@ -245,6 +250,14 @@ impl Engine {
         let at = loaded.filter(|_| self.passed_over < PASSED_OVER).unwrap_or(0);
         self.passed_over = if at == 0 { 0 } else { self.passed_over + 1 };
         self.queue.remove(at)
+    }
+
+    /// Judges a slice of what a changed catalog or permission puts in question.
+    fn renew(&mut self) -> Result<bool, ReplicaError> {
+        let Some(renewed) = self.replica.renew(SLICE)? else { return Ok(false) };
+        self.moved.extend(renewed.judged);
+        self.moved.extend(renewed.complete.then_some(renewed.segment));
+        Ok(true)
     }
 
     fn slice(&mut self, id: SegmentId) -> Result<(), ReplicaError> {
@@ -375,7 +388,12 @@ impl Engine {
             );
         }
         let key = self.peers[&id].key;
-        let member = self.replica.members().by_tls(&key).map(|member| member.number);
+        let member = self.replica.members().by_tls(&key);
+        let revoked = member.is_some_and(|member| member.revoked);
+        let member = member.map(|member| member.number);
+        if self.is_suspended(&key) {
+            return self.close(id, Code::Busy, "its permissions are being changed: come again");
+        }
         if let Some(number) = member
             && self.peers.values().filter(|peer| peer.member == Some(number)).count() >= CONNECTIONS
         {
@@ -387,10 +405,14 @@ impl Engine {
         let peer = self.peers.get_mut(&id).expect("the frame came from it");
         peer.actor = hello.actor;
         peer.member = member;
-        peer.catalog = hello.catalog;
+        (peer.catalog, peer.epoch) = (hello.catalog, hello.epoch);
         peer.session.enter(if member.is_some() { Phase::Open } else { Phase::Stranger });
         let welcome = self.introduction();
         self.control(id, &Frame::Welcome(Box::new(welcome)));
+        if revoked {
+            self.peers.get_mut(&id).expect("the frame came from it").members = hello.members;
+            return self.turn_away(id);
+        }
         if member.is_some() {
             self.introduce(id, hello.members);
         }
@@ -415,13 +437,11 @@ impl Engine {
     /// Sends a member what it lacks of the membership log, and the catalog if it has another.
     fn introduce(&mut self, id: ConnectionId, known: u64) {
         self.tell_members(id, known);
-        let held = self.peers[&id].catalog;
-        if let Some(published) = self.replica.published().filter(|p| p.number != held) {
-            let file = frame::CatalogFile {
-                notice: published.notice.clone(),
-                source: published.catalog.source().to_owned(),
-            };
-            self.control(id, &Frame::Catalog(file));
+        let Peer { catalog: held, epoch, .. } = self.peers[&id];
+        let current = self.replica.published().map(|published| (published.epoch, published.number));
+        // Numbers go on through epochs, but two branches of a relay may have used one twice.
+        if current.is_some_and(|(of, number)| number != held || of > epoch) {
+            self.tell_catalog(id);
         }
     }
 
@@ -442,11 +462,11 @@ impl Engine {
         let member = self.replica.members().by_tls(&key).expect("it has just joined");
         tracing::info!(number = member.number, name = member.name, "a device joined");
         let number = member.number;
-        let peer = self.peers.get_mut(&id).expect("the frame came from it");
+        // Whoever brings the entry that revokes it is turned away by that.
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
         peer.member = Some(number);
         peer.session.enter(Phase::Open);
         self.introduce(id, 0);
-        self.announce_members(id);
         Ok(())
     }
 
@@ -461,7 +481,11 @@ impl Engine {
         let key = self.peers[&id].key;
         let own = join.entries.iter().find_map(|entry| match entry.read::<Entry>()?.act {
             Act::Join { invite, keys } => (keys.tls == key).then_some((invite, keys)),
-            Act::Found { .. } | Act::Relay { .. } | Act::Invite { .. } => None,
+            Act::Found { .. }
+            | Act::Relay { .. }
+            | Act::Invite { .. }
+            | Act::Grant { .. }
+            | Act::Revoke { .. } => None,
         });
         let Some((invite, keys)) = own else { return Ok(Err(unknown)) };
         // A restored relay may have lost the invitation: then it comes with the join.
@@ -470,7 +494,11 @@ impl Engine {
             let at = usize::try_from(invite.checked_sub(join.base)?).ok()?;
             match join.entries.get(at)?.read::<Entry>()?.act {
                 Act::Invite { expires_ms, .. } => Some(expires_ms),
-                Act::Found { .. } | Act::Relay { .. } | Act::Join { .. } => None,
+                Act::Found { .. }
+                | Act::Relay { .. }
+                | Act::Join { .. }
+                | Act::Grant { .. }
+                | Act::Revoke { .. } => None,
             }
         };
         match known.or_else(brought) {
@@ -481,7 +509,7 @@ impl Engine {
             }
             Some(_) => {}
         }
-        match self.replica.append_members(join.base, &join.entries) {
+        match self.append_members(join.base, &join.entries) {
             Ok(_) if self.replica.members().by_tls(&keys.tls).is_some() => Ok(Ok(())),
             Ok(_) => Ok(Err(unknown)),
             Err(ReplicaError::Membership(MembershipError::Unchained)) => {
@@ -493,9 +521,8 @@ impl Engine {
     }
 
     fn members(&mut self, id: ConnectionId, members: &frame::Members) -> Result<(), ReplicaError> {
-        match self.replica.append_members(members.base, &members.entries) {
-            Ok(0) => {}
-            Ok(_) => self.announce_members(id),
+        match self.append_members(members.base, &members.entries) {
+            Ok(_) => {}
             Err(ReplicaError::Membership(error)) => {
                 self.close(id, Code::Membership, &error.to_string());
             }
@@ -504,10 +531,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Tells every other member what it lacks of the membership log: the entries that just came, and
-    /// those that the operator made before.
-    fn announce_members(&mut self, from: ConnectionId) {
-        let others = self.peers.iter().filter(|(id, peer)| **id != from && peer.member.is_some());
+    /// Tells every member what it lacks of the membership log.
+    fn announce_members(&mut self) {
+        let others = self.peers.iter().filter(|(_, peer)| peer.member.is_some());
         let others: Vec<_> = others.map(|(id, peer)| (*id, peer.members)).collect();
         for (id, known) in others {
             self.tell_members(id, known);
@@ -552,7 +578,7 @@ impl Engine {
         }
         let changes = Batch { segment, chunks, heads: push.heads };
         match self.replica.receive(from, &changes, self.now) {
-            Ok(received) => self.received(id, &push.segment.id, &received, &changes.heads),
+            Ok(received) => self.received(id, &push.segment.id, &received),
             Err(AdmitError::Refused(refused)) => {
                 tracing::warn!(from, segment = %push.segment.id, %refused, "refused");
                 self.refuse(id, push.segment.id, *refused)
@@ -566,15 +592,10 @@ impl Engine {
         id: ConnectionId,
         segment: &SegmentId,
         received: &fieldkeep_replica::Received,
-        heads: &[SignedHead],
     ) -> Result<(), ReplicaError> {
         if let Some((first, last)) = received.admitted {
             self.arriving += (last - first + 1) as usize;
-            self.moved.insert(*segment);
-            if !self.queue.contains(segment) {
-                self.queue.push_back(*segment);
-            }
-            self.follow_everyone(segment)?;
+            self.has_grown(segment)?;
         }
         for hash in &received.aside {
             let nack = frame::Nack {
@@ -590,9 +611,7 @@ impl Engine {
         }
         let pos = self.replica.segment(segment).map_or(0, |row| row.tip);
         for (actor, seq, hash) in &received.newest {
-            if heads.iter().any(|head| head.head.actor == *actor) {
-                self.replica.note_newest(segment, actor, *seq)?;
-            }
+            self.replica.note_newest(segment, actor, *seq)?;
             let ack = frame::Ack { segment: *segment, actor: *actor, seq: *seq, hash: *hash, pos };
             self.control(id, &Frame::Ack(ack));
             if let Some(peer) = self.peers.get_mut(&id) {
@@ -600,6 +619,15 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Has a segment whose log has grown judged and sent on.
+    fn has_grown(&mut self, segment: &SegmentId) -> Result<(), ReplicaError> {
+        self.moved.insert(*segment);
+        if !self.queue.contains(segment) {
+            self.queue.push_back(*segment);
+        }
+        self.follow_everyone(segment)
     }
 
     fn refuse(

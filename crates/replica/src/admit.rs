@@ -14,7 +14,6 @@ use fieldkeep_model::{
 use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, StoreError};
 
 use crate::cache::Pending;
-use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
 use crate::taint::Noted;
 
@@ -160,12 +159,15 @@ impl Replica {
                 received.aside.push(header.hash);
                 continue;
             }
-            let admitted = self.check_with_asides(id, chunk, header)?;
+            let admitted = self.check_with_asides(id, chunk, header, &mut newest)?;
             let pos = self.append(id, chunk, admitted, Origin::Peer)?;
             newest.insert(header.actor, (header.seq, header.hash));
             received.admitted = Some((received.admitted.map_or(pos, |(first, _)| first), pos));
         }
         self.keep_heads(id, &batch.heads)?;
+        // What lay aside for a moment only, because the next change builds on it, is in the log.
+        let history = &self.load(id)?.history;
+        received.aside.retain(|hash| !history.contains(hash));
         received.newest =
             newest.into_iter().map(|(actor, (seq, hash))| (actor, seq, hash)).collect();
         Ok(received)
@@ -217,19 +219,13 @@ impl Replica {
         Ok(())
     }
 
-    /// Whether the author may write there, as far as this replica judges that: a relay does.
-    fn permits(&self, id: &SegmentId, header: &ChangeHeader) -> bool {
-        let address = &self.row(id).address;
-        self.me.role == Role::Device
-            || self.members.author(&header.actor).is_some_and(|member| may_write(member, address))
-    }
-
     /// Checks a change; if it builds on what was kept aside, that is admitted first, tainted.
     fn check_with_asides(
         &mut self,
         id: &SegmentId,
         chunk: &[u8],
         header: &ChangeHeader,
+        newest: &mut BTreeMap<ActorId, (Seq, ChangeHash)>,
     ) -> Result<Admitted, AdmitError> {
         let refusal = match self.load(id)?.history.check(chunk) {
             Ok(admitted) => return Ok(admitted),
@@ -249,6 +245,9 @@ impl Replica {
             let deps = ChangeHeader::parse(&aside.bytes).map(|h| h.deps).unwrap_or_default();
             let history = &self.load(id)?.history;
             wanted.extend(deps.iter().filter(|dep| !history.contains(dep)));
+            // The head may name a later change: nothing vouches for this one without that.
+            let head = minicbor::decode::<SignedHead>(&aside.head).ok();
+            wanted.extend(head.map(|head| head.head.hash).filter(|head| *head != hash));
             found.insert(hash, (deps, aside));
         }
         while !found.is_empty() {
@@ -263,6 +262,7 @@ impl Replica {
             let admitted = admitted.map_err(|_| refused(header, &refusal))?;
             self.append(id, &aside.bytes, admitted, Origin::Tainted)?;
             self.store.take_aside(sid, &aside.hash)?;
+            newest.insert(aside.actor, (aside.seq, aside.hash));
             if let Ok(head) = minicbor::decode::<SignedHead>(&aside.head) {
                 self.keep_heads(id, &[head])?;
             }
@@ -429,11 +429,6 @@ impl Replica {
     pub fn author(&self, actor: &ActorId) -> Option<&Member> {
         self.members.author(actor)
     }
-}
-
-/// Whether a member may write to a segment.
-fn may_write(member: &Member, address: &SegmentAddress) -> bool {
-    member.may(&address.ty, &address.scope)
 }
 
 /// What a change adds to its segment's sum.

@@ -223,7 +223,7 @@ impl Replica {
         segment.live += u64::from(!row.deleted);
     }
 
-    fn index(
+    pub(crate) fn index(
         &mut self,
         id: &SegmentId,
         row: &RecordRow,

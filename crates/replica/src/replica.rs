@@ -13,6 +13,7 @@ use minicbor::{Decode, Encode};
 
 use crate::cache::Cache;
 use crate::identity::Me;
+use crate::renewal::Renewal;
 
 /// The context under which a relay states its catalog.
 const CATALOG_CONTEXT: &str = "fieldkeep 1 catalog";
@@ -29,6 +30,9 @@ pub enum ReplicaError {
     /// The catalog does not parse.
     #[error("the catalog cannot be used:\n{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Catalog(Vec<CatalogError>),
+    /// The catalog changes what is frozen once a type is published.
+    #[error("the catalog cannot replace the published one:\n{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Frozen(Vec<CatalogError>),
     /// The catalog is not signed by a relay of the organisation.
     #[error("the catalog is not signed by a relay of this organisation")]
     CatalogUnsigned,
@@ -90,6 +94,7 @@ pub struct Replica {
     pub(crate) behind: BTreeSet<SegmentId>,
     pub(crate) cache: Cache,
     pub(crate) epoch: Epoch,
+    pub(crate) renewal: Renewal,
     entropy: blake3::OutputReader,
 }
 
@@ -108,6 +113,7 @@ impl Replica {
         let rows = store.segments()?;
         let published = store.newest_catalog()?.map(restore_catalog).transpose()?;
         let epoch = stored_epoch(&store)?;
+        let renewal = Renewal::stored(&store)?;
         let behind = rows.iter().filter(|row| row.done < row.tip).map(|row| row.id).collect();
         Ok(Self {
             store,
@@ -120,6 +126,7 @@ impl Replica {
             behind,
             cache: Cache::default(),
             epoch,
+            renewal,
             entropy: blake3::Hasher::new_keyed(&entropy).finalize_xof(),
         })
     }
@@ -161,6 +168,7 @@ impl Replica {
         let catalog = self.store.newest_catalog()?.map(restore_catalog).transpose();
         self.published = catalog.map_err(|error| damaged(&error.to_string()))?;
         self.epoch = stored_epoch(&self.store)?;
+        self.renewal = Renewal::stored(&self.store)?;
         let incarnation =
             self.store.setting("incarnation")?.and_then(|bytes| bytes.try_into().ok());
         self.me.incarnation = u32::from_be_bytes(incarnation.unwrap_or_default());
@@ -221,6 +229,10 @@ impl Replica {
         let counter = met.counter.max(self.epoch.counter) + 1;
         let epoch = Epoch { counter, salt: self.draw() };
         self.enter_epoch(epoch)?;
+        if let Some(Published { number, catalog, .. }) = self.published.clone() {
+            // Devices may know a later one of the epoch before: this one stands.
+            self.state_catalog(catalog, number + 1)?;
+        }
         self.renew_incarnation()
     }
 
@@ -250,12 +262,32 @@ impl Replica {
         self.published.as_ref().map(|published| published.catalog.clone())
     }
 
-    /// Publishes a catalog, as the relay; devices take it over with [`Replica::adopt_catalog`].
+    /// Publishes a catalog, as the relay; devices take it over with [`Replica::adopt_catalog`]. What
+    /// it changes for records is worked off with [`Replica::renew`]. Returns its number: that of the
+    /// one in force if it is the same.
     ///
     /// # Errors
-    /// When the disk refuses.
-    pub fn publish(&mut self, catalog: Catalog) -> Result<(), ReplicaError> {
-        let number = self.published.as_ref().map_or(0, |published| published.number) + 1;
+    /// [`ReplicaError::Frozen`] when it changes what is frozen; when the disk refuses.
+    pub fn publish(&mut self, catalog: Catalog) -> Result<u64, ReplicaError> {
+        let Some(before) = self.published.clone() else {
+            self.state_catalog(catalog, 1)?;
+            return Ok(1);
+        };
+        if before.catalog.hash() == catalog.hash() {
+            return Ok(before.number);
+        }
+        let errors = before.catalog.check_successor(&catalog);
+        if !errors.is_empty() {
+            return Err(ReplicaError::Frozen(errors));
+        }
+        let changed = before.catalog.changed_types(&catalog);
+        self.state_catalog(catalog, before.number + 1)?;
+        self.renew_types(&changed)?;
+        Ok(before.number + 1)
+    }
+
+    /// Signs a catalog as the one in force.
+    fn state_catalog(&mut self, catalog: Catalog, number: u64) -> Result<(), StoreError> {
         let notice = CatalogNotice {
             org: self.org(),
             epoch: self.epoch,
@@ -295,7 +327,12 @@ impl Replica {
         }
         let stored = StoredCatalog { epoch, number, notice, source };
         self.store.put_catalog(&stored)?;
-        self.published = Some(restore_catalog(stored)?);
+        let next = restore_catalog(stored)?;
+        if let Some(before) = self.published.replace(next.clone()) {
+            self.renew_types(&before.catalog.changed_types(&next.catalog))?;
+        }
+        // What the catalog before did not have may be taken under this one.
+        self.store.forget_refusals("undeclared")?;
         Ok(true)
     }
 

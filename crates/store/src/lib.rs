@@ -9,6 +9,7 @@
 mod error;
 pub mod home;
 mod log;
+mod permissions;
 mod records;
 mod schema;
 mod segments;
@@ -18,6 +19,7 @@ mod verdicts;
 pub use error::StoreError;
 pub use home::{Home, HomeError};
 pub use log::{Aside, ChangeRow, Flags, Log, Outgoing, PackRow, Snapshot};
+pub use permissions::Permissions;
 pub use records::{Dependants, Page, RecordRow, Records};
 pub use segments::{Cursor, SegmentRow, Segments};
 pub use settings::{Settings, StoredCatalog};

@@ -140,7 +140,8 @@ impl Engine {
             let in_sync = standing == Standing::Same
                 && same_epoch
                 && (entry.verdict, entry.judged) == (verdict, judged)
-                && entry.own_seq == own_seq;
+                && entry.own_seq == own_seq
+                && !self.replica.is_renewing_in(&segment);
             if in_sync {
                 following.proved = Some((tip, verdict));
                 self.subscribe(id, segment, following);

@@ -1,0 +1,170 @@
+//! What the operator changes while devices are connected: who may what, the catalog, the epoch.
+//!
+//! Every entry of the membership log takes effect here, whoever brought it: sessions of those who
+//! lost something end, everybody else is told.
+
+use fieldkeep_catalog::Catalog;
+use fieldkeep_model::membership::{Act, CutOff, Entry};
+use fieldkeep_model::{Grant, PublicKey, Signed};
+use fieldkeep_protocol::Code;
+use fieldkeep_protocol::frame::{self, Frame, GoAway};
+use fieldkeep_replica::ReplicaError;
+
+use super::{ConnectionId, Engine};
+
+/// How long a member is kept away while the admin signs what becomes of it, in milliseconds.
+const SUSPENSION_MS: i64 = 10_000;
+/// What a revoked device is told.
+const REVOKED: &str = "this device was revoked: nothing on it is lost, but it exchanges nothing any more; \
+     whoever administers the organisation can say why, and invite it again";
+/// What a device is told whose grants were replaced.
+const REPLACED: &str = "what this device may read and write has changed: it comes again";
+
+impl Engine {
+    /// Appends entries of the membership log, and does what they say. A commit must follow. Returns
+    /// how many were appended.
+    ///
+    /// # Errors
+    /// When an entry does not follow; those before it are kept and in force. Failures of the store.
+    pub fn append_members(&mut self, base: u64, entries: &[Signed]) -> Result<u64, ReplicaError> {
+        let before = self.replica.members().len();
+        let appended = self.replica.append_members(base, entries);
+        let new: Vec<Signed> = self.replica.members().since(before).to_vec();
+        for entry in new.iter().filter_map(Signed::read::<Entry>) {
+            self.take_effect(&entry.act)?;
+        }
+        if !new.is_empty() {
+            self.announce_members();
+        }
+        appended
+    }
+
+    /// What a relay's log holds of a member where it may not write once it has those grants. The
+    /// member is kept away for a moment, so that this still holds when the entry that says it is
+    /// signed. `None` if there is no such device.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn cut_offs(
+        &mut self,
+        now: i64,
+        key: &PublicKey,
+        grants: &[Grant],
+    ) -> Result<Option<Vec<CutOff>>, ReplicaError> {
+        let member = self.replica.members().members().values();
+        let mut member = member.filter(|member| member.keys.signing == *key && !member.relay);
+        let Some(member) = member.next().cloned() else { return Ok(None) };
+        self.suspended.retain(|_, until| *until > now);
+        self.suspended.insert(member.keys.tls, now + SUSPENSION_MS);
+        for id in self.sessions_of(&member.keys.tls) {
+            self.send_away(id, REPLACED);
+        }
+        Ok(Some(self.replica.cut_offs(&member, grants)?))
+    }
+
+    /// Publishes a catalog: connected devices get it at once, and what it changes is judged in the
+    /// background. A commit must follow. Returns its number.
+    ///
+    /// # Errors
+    /// When it does not parse, or changes what is frozen; failures of the store.
+    pub fn publish(&mut self, source: &str) -> Result<u64, ReplicaError> {
+        let catalog = Catalog::parse(source).map_err(ReplicaError::Catalog)?;
+        let number = self.replica.publish(catalog)?;
+        self.announce_catalog();
+        Ok(number)
+    }
+
+    /// Opens a new epoch with a new incarnation: this directory was put back from an old copy, and
+    /// its log is not the one that devices know. Connected devices compare all again. A commit must
+    /// follow.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn restore(&mut self) -> Result<(), ReplicaError> {
+        self.replica.open_epoch_above(self.replica.epoch())?;
+        self.moved.extend(self.replica.restate_verdicts()?);
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.send_away(id, "this relay was put back from a copy: compare everything again");
+        }
+        Ok(())
+    }
+
+    fn take_effect(&mut self, act: &Act) -> Result<(), ReplicaError> {
+        let (member, revoked) = match act {
+            Act::Grant { member, .. } => (member, false),
+            Act::Revoke { member, .. } => (member, true),
+            Act::Found { .. } | Act::Relay { .. } | Act::Invite { .. } | Act::Join { .. } => {
+                return Ok(());
+            }
+        };
+        let keys = self.replica.members().members().values().find(|m| m.keys.signing == *member);
+        let Some(keys) = keys.map(|member| member.keys) else { return Ok(()) };
+        self.suspended.remove(&keys.tls);
+        for id in self.sessions_of(&keys.tls) {
+            if revoked {
+                self.turn_away(id);
+            } else {
+                let known = self.peers[&id].members;
+                self.tell_members(id, known);
+                self.send_away(id, REPLACED);
+            }
+        }
+        let (grown, tainted) = self.replica.apply_permissions(member)?;
+        self.replica.renew_segments(&tainted)?;
+        for segment in grown {
+            self.has_grown(&segment)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the session of a revoked member: it gets the membership log through the entry that
+    /// revoked it, and nothing after.
+    pub(super) fn turn_away(&mut self, id: ConnectionId) {
+        let key = self.peers[&id].key;
+        let signing = self.replica.members().by_tls(&key).map(|member| member.keys.signing);
+        let known = self.peers[&id].members;
+        let mut entries = self.replica.members().since(known).to_vec();
+        let last = entries.iter().position(|entry| match entry.read::<Entry>() {
+            Some(Entry { act: Act::Revoke { member, .. }, .. }) => Some(member) == signing,
+            Some(_) | None => false,
+        });
+        entries.truncate(last.map_or(0, |last| last + 1));
+        if !entries.is_empty() {
+            self.control(id, &Frame::Members(frame::Members { base: known, entries }));
+        }
+        self.close(id, Code::Revoked, REVOKED);
+    }
+
+    /// Ends a session whose device is to come again at once.
+    fn send_away(&mut self, id: ConnectionId, text: &str) {
+        self.control(id, &Frame::GoAway(GoAway { retry_ms: 0 }));
+        self.close(id, Code::GoingAway, text);
+    }
+
+    pub(super) fn sessions_of(&self, key: &PublicKey) -> Vec<ConnectionId> {
+        self.peers.iter().filter(|(_, peer)| peer.key == *key).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether the admin is about to sign what becomes of a member.
+    pub(super) fn is_suspended(&self, key: &PublicKey) -> bool {
+        self.suspended.get(key).is_some_and(|until| self.now < *until)
+    }
+
+    /// Tells every member the catalog in force.
+    fn announce_catalog(&mut self) {
+        let members = self.peers.iter().filter(|(_, peer)| peer.member.is_some());
+        for id in members.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.tell_catalog(id);
+        }
+    }
+
+    pub(super) fn tell_catalog(&mut self, id: ConnectionId) {
+        let Some(published) = self.replica.published() else { return };
+        let (number, notice) = (published.number, published.notice.clone());
+        let source = published.catalog.source().to_owned();
+        self.control(id, &Frame::Catalog(frame::CatalogFile { notice, source }));
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.catalog = number;
+        }
+    }
+}
