@@ -23,7 +23,12 @@ mod writes;
 
 use camp::Sizes;
 use measure::Disk;
+use mimalloc::MiMalloc;
 use table::Table;
+
+/// What the binary uses, too.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Measures one row of the table, or several.
 type Row = fn(&Sizes, &mut Table);
