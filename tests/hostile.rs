@@ -10,7 +10,7 @@ use automerge::{AutoCommit, ObjId, ObjType, ROOT, ReadDoc};
 use fieldkeep_lab::Dice;
 use fieldkeep_lab::hostile::Stage;
 use fieldkeep_model::header::write_uleb;
-use fieldkeep_model::membership::{Act, CONTEXT, Entry, MemberKeys};
+use fieldkeep_model::membership::{Act, CONTEXT, Entry, MemberKeys, admission};
 use fieldkeep_model::{ActorId, Epoch, Grant, KeyPair, Seed, SegmentAddress, Signed, TypeName};
 use fieldkeep_protocol::frame::{Credit, Frame, Members, Nack, Push};
 use fieldkeep_protocol::{BATCH, Code, Offer, OfferEntry, WINDOW};
@@ -456,6 +456,39 @@ async fn forged_entries_of_the_membership_log_are_turned_away() {
         assert_eq!(wire.closed().await, Some(Code::Membership));
     }
     assert_eq!(town.site.members().await.tip(), log.tip());
+    town.goes_on("ann").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_joins_through_another_members_log() {
+    let town = Town::peopled().await;
+    let expired = town.site.invited("eve", vec![Grant::ALL], 1_000).await;
+    let good = town.site.ticket("eve").await;
+    let log = town.site.members().await;
+    let eve = Seed([61; 32]);
+    for ticket in [&expired, &good] {
+        let act = Act::Join { invite: ticket.invite, keys: MemberKeys::of(&eve) };
+        let join = log.sign(act, &ticket.key);
+        // Without an admission, with one that mallory signs, and with one in the relay's name.
+        let relay = log.by_tls(&town.mallory.relay).expect("a relay").number;
+        let own = town.mallory.seed.signing();
+        let alone = vec![join.clone()];
+        let by_mallory = vec![join.clone(), admission(&join, town.mallory.number, &own)];
+        let forged = vec![join.clone(), admission(&join, relay, &own)];
+        for entries in [alone, by_mallory, forged] {
+            let (mut wire, _) = town.mallory.introduced().await;
+            wire.say(&Frame::Members(Members { base: log.len(), entries: entries.clone() })).await;
+            assert_eq!(wire.closed().await, Some(Code::Membership));
+            // Nor through her own: what says that she was admitted is not true.
+            let raw = Raw { seed: Seed(eve.0), ..town.mallory.clone() };
+            if entries.len() > 1 {
+                let (mut wire, _) = raw.introduced().await;
+                wire.say(&Frame::Join(Members { base: log.len(), entries })).await;
+                assert_eq!(wire.closed().await, Some(Code::InvitationUnknown));
+            }
+        }
+    }
+    assert_eq!(town.site.members().await.sum(), log.sum());
     town.goes_on("ann").await;
 }
 

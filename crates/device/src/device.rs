@@ -389,7 +389,8 @@ fn device_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<
     let number = store.setting("number")?.and_then(|bytes| bytes.try_into().ok());
     let number = u64::from_be_bytes(number.ok_or_else(damaged)?);
     let incarnation = store.setting("incarnation")?.and_then(|bytes| bytes.try_into().ok());
-    let name = members.member(number).ok_or_else(damaged)?.name.clone();
+    let member = members.by_tls(&seed.tls().public()).ok_or_else(damaged)?;
+    let name = member.name.clone();
     Ok(Me {
         role: Role::Device,
         number,

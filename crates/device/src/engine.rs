@@ -104,6 +104,8 @@ pub struct Engine {
     /// Segments whose rows were read and checked on this connection.
     verified: BTreeSet<SegmentId>,
     parked: VecDeque<Delta>,
+    /// Whether the relay has got all of the membership log that it may lack.
+    brought_members: bool,
     /// Whether the relay did not know this device's key the last time.
     forgotten: bool,
     credits: BTreeMap<SegmentId, Pos>,
@@ -128,6 +130,7 @@ impl Engine {
             in_flight: 0,
             verified: BTreeSet::new(),
             parked: VecDeque::new(),
+            brought_members: false,
             forgotten: false,
             credits: BTreeMap::new(),
             told: 0,
@@ -325,6 +328,7 @@ impl Engine {
             capabilities: 0,
             members: self.replica.members().len(),
             members_tip: self.replica.members().tip(),
+            members_sum: self.replica.members().sum().to_be_bytes(),
             epoch: self.replica.epoch(),
             catalog: self.replica.published().map_or(0, |published| published.number),
             frame_max: fieldkeep_protocol::FRAME_MAX,
@@ -428,24 +432,43 @@ impl Engine {
         if let Some(session) = &mut self.session {
             session.enter(Phase::Open);
         }
-        if welcome.members < self.replica.members().len() {
-            let entries = self.replica.members().since(welcome.members).to_vec();
-            let entries = frame::Members { base: welcome.members, entries };
+        self.bring_members(welcome);
+        if self.forgotten { self.make_offer() } else { Ok(()) }
+    }
+
+    /// Brings the relay what it lacks of the membership log, as far as that can be told already.
+    fn bring_members(&mut self, welcome: &Hello) {
+        let members = self.replica.members();
+        let continues = members.sum_at(welcome.members) == Some(welcome.members_sum());
+        let known = if continues { welcome.members } else { 0 };
+        // One that holds as many or more says what it holds, and the rest is brought then.
+        let told = continues || self.forgotten || welcome.members < members.len();
+        let entries = members.since(known).to_vec();
+        self.brought_members = told;
+        if told && !entries.is_empty() {
+            let entries = frame::Members { base: known, entries };
             let frame = if self.forgotten { Frame::Join } else { Frame::Members };
             self.control(&frame(entries));
         }
-        if self.forgotten { self.make_offer() } else { Ok(()) }
     }
 
     fn members(&mut self, members: &frame::Members) -> Result<(), ReplicaError> {
         let before = self.replica.members().len();
-        match self.replica.append_members(members.base, &members.entries) {
+        match self.replica.append_members(&members.entries) {
             Ok(_) => {}
             Err(ReplicaError::Membership(error)) => {
                 self.close(Code::Membership, &error.to_string());
                 return Ok(());
             }
             Err(error) => return Err(error),
+        }
+        // The two logs have branched, and these are all that the relay holds.
+        if members.base == 0 && !std::mem::replace(&mut self.brought_members, true) {
+            let entries = self.replica.members().beyond(&members.entries);
+            let base = members.entries.len() as u64;
+            if !entries.is_empty() {
+                self.control(&Frame::Members(frame::Members { base, entries }));
+            }
         }
         self.permissions_changed(before)?;
         for delta in std::mem::take(&mut self.parked) {
@@ -461,9 +484,11 @@ impl Engine {
         let changed: Vec<_> = acts
             .filter_map(|entry| match entry.act {
                 Act::Grant { member, .. } | Act::Revoke { member, .. } => Some(member),
-                Act::Found { .. } | Act::Relay { .. } | Act::Invite { .. } | Act::Join { .. } => {
-                    None
-                }
+                Act::Found { .. }
+                | Act::Relay { .. }
+                | Act::Invite { .. }
+                | Act::Join { .. }
+                | Act::Admit { .. } => None,
             })
             .collect();
         if changed.contains(&self.replica.me().keys.public()) {

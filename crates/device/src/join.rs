@@ -178,6 +178,7 @@ fn introduction(ticket: &Ticket) -> Hello {
         capabilities: 0,
         members: 0,
         members_tip: [0; 32],
+        members_sum: [0; 16],
         epoch: Default::default(),
         catalog: 0,
         frame_max: fieldkeep_protocol::FRAME_MAX,

@@ -113,8 +113,8 @@ impl Session {
     pub const STREAMS: usize = 65;
     /// Bytes that may come before the peer has introduced itself: streams overtake each other.
     const EARLY: usize = 2 * 1024 * 1024;
-    /// A stranger's frames are short.
-    const STRANGER_FRAME_MAX: u32 = 64 * 1024;
+    /// The frames of somebody who has not introduced himself are short.
+    const EARLY_FRAME_MAX: u32 = 64 * 1024;
 
     /// A session whose connection has just been made.
     #[must_use]
@@ -122,7 +122,7 @@ impl Session {
         Self {
             role,
             phase: Phase::Opening,
-            frame_max: Self::STRANGER_FRAME_MAX,
+            frame_max: Self::EARLY_FRAME_MAX,
             early: 0,
             streams: BTreeMap::new(),
         }
@@ -137,7 +137,8 @@ impl Session {
     /// Goes on to the next phase.
     pub fn enter(&mut self, phase: Phase) {
         self.phase = phase;
-        if phase == Phase::Open {
+        // A device whom the relay has forgotten brings its part of the membership log.
+        if matches!(phase, Phase::Stranger | Phase::Open) {
             self.frame_max = crate::FRAME_MAX;
         }
         if phase == Phase::Closed {

@@ -69,6 +69,7 @@ fn hello() -> Hello {
         frame_max: 1024 * 1024,
         root: [0x22; 16],
         actor: Some(actor()),
+        members_sum: [0x99; 16],
     }
 }
 

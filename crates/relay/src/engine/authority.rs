@@ -25,10 +25,11 @@ impl Engine {
     /// how many were appended.
     ///
     /// # Errors
-    /// When an entry does not follow; those before it are kept and in force. Failures of the store.
-    pub fn append_members(&mut self, base: u64, entries: &[Signed]) -> Result<u64, ReplicaError> {
+    /// When an entry does not follow, or somebody joins whom no relay admitted: none of them is
+    /// appended then. Failures of the store.
+    pub fn append_members(&mut self, entries: &[Signed]) -> Result<u64, ReplicaError> {
         let before = self.replica.members().len();
-        let appended = self.replica.append_members(base, entries);
+        let appended = self.replica.append_members(entries)?;
         let new: Vec<Signed> = self.replica.members().since(before).to_vec();
         for entry in new.iter().filter_map(Signed::read::<Entry>) {
             self.take_effect(&entry.act)?;
@@ -36,7 +37,7 @@ impl Engine {
         if !new.is_empty() {
             self.announce_members();
         }
-        appended
+        Ok(appended)
     }
 
     /// What a relay's log holds of a member where it may not write once it has those grants. The
@@ -51,9 +52,7 @@ impl Engine {
         key: &PublicKey,
         grants: &[Grant],
     ) -> Result<Option<Vec<CutOff>>, ReplicaError> {
-        let member = self.replica.members().members().values();
-        let mut member = member.filter(|member| member.keys.signing == *key && !member.relay);
-        let Some(member) = member.next().cloned() else { return Ok(None) };
+        let Some(member) = self.replica.members().device(key).cloned() else { return Ok(None) };
         self.suspended.retain(|_, until| *until > now);
         self.suspended.insert(member.keys.tls, now + SUSPENSION_MS);
         for id in self.sessions_of(&member.keys.tls) {
@@ -93,12 +92,15 @@ impl Engine {
         let (member, revoked) = match act {
             Act::Grant { member, .. } => (member, false),
             Act::Revoke { member, .. } => (member, true),
-            Act::Found { .. } | Act::Relay { .. } | Act::Invite { .. } | Act::Join { .. } => {
-                return Ok(());
-            }
+            Act::Found { .. }
+            | Act::Relay { .. }
+            | Act::Invite { .. }
+            | Act::Join { .. }
+            | Act::Admit { .. } => return Ok(()),
         };
-        let keys = self.replica.members().members().values().find(|m| m.keys.signing == *member);
-        let Some(keys) = keys.map(|member| member.keys) else { return Ok(()) };
+        let Some(keys) = self.replica.members().device(member).map(|member| member.keys) else {
+            return Ok(());
+        };
         self.suspended.remove(&keys.tls);
         for id in self.sessions_of(&keys.tls) {
             if revoked {

@@ -169,7 +169,7 @@ impl Engine {
         let address = self.replica.segments()[segment].address.clone();
         let mut news = Vec::new();
         for (id, peer) in &self.peers {
-            let member = peer.member.and_then(|number| self.replica.members().member(number));
+            let member = self.replica.members().by_tls(&peer.key);
             let may = member.is_some_and(|member| member.may(&address.ty, &address.scope));
             if peer.offered && may && !peer.following.contains_key(segment) {
                 news.push(*id);
@@ -216,8 +216,8 @@ impl Engine {
     }
 
     pub(super) fn member(&self, id: ConnectionId) -> Member {
-        let number = self.peers[&id].member.expect("the session is open");
-        self.replica.members().member(number).expect("members stay members").clone()
+        let key = &self.peers[&id].key;
+        self.replica.members().by_tls(key).expect("members stay members").clone()
     }
 
     fn root_for(&self, member: &Member) -> [u8; 16] {
