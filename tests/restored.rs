@@ -313,6 +313,25 @@ async fn a_relay_that_was_put_back_takes_over_the_members_that_it_forgot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_forgot_a_catalog_goes_back_to_the_one_before_and_everybody_with_it() {
+    let (mut site, ann, ben) = with_backup().await;
+    let stricter = CATALOG.replace("<= 30", "<= 3");
+    site.publish(&stricter).await.expect("it is sound");
+    site.converges(&[&ann, &ben], &["customer"]).await;
+    assert_eq!(state(&ann, "customer/c1"), "held");
+    put_back(&mut site).await;
+    site.converges(&[&ann, &ben], &["customer"]).await;
+    for device in [&ann, &ben] {
+        let catalog = device.catalog().map(|catalog| catalog.source().to_owned());
+        assert_eq!(catalog.as_deref(), Some(CATALOG));
+        assert_eq!(state(device, "customer/c1"), "valid");
+    }
+    site.publish(&stricter).await.expect("it is sound");
+    site.converges(&[&ann, &ben], &["customer"]).await;
+    assert_eq!(state(&ben, "customer/c1"), "held");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_the_relay_forgot_brings_its_own_enrolment() {
     let (mut site, ann, ben) = with_backup().await;
     let cat = site.device("cat").await;

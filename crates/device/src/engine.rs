@@ -104,6 +104,10 @@ pub struct Engine {
     /// Segments whose rows were read and checked on this connection.
     verified: BTreeSet<SegmentId>,
     parked: VecDeque<Delta>,
+    /// Statements that the relay was shown and has not said anything of.
+    shown: usize,
+    /// Segments of which the relay was shown a statement on this connection.
+    witnessed: BTreeSet<SegmentId>,
     /// Whether the relay has got all of the membership log that it may lack.
     brought_members: bool,
     /// Whether the relay did not know this device's key the last time.
@@ -130,6 +134,8 @@ impl Engine {
             in_flight: 0,
             verified: BTreeSet::new(),
             parked: VecDeque::new(),
+            shown: 0,
+            witnessed: BTreeSet::new(),
             brought_members: false,
             forgotten: false,
             credits: BTreeMap::new(),
@@ -177,7 +183,10 @@ impl Engine {
     /// Whether the progress is worth a look: cheap, and true whenever it is complete.
     #[must_use]
     pub fn may_be_complete(&self) -> bool {
-        self.progress.offered && self.open.is_empty() && !self.replica.is_renewing()
+        self.progress.offered
+            && self.shown == 0
+            && self.open.is_empty()
+            && !self.replica.is_renewing()
     }
 
     /// Whether something is to be merged, or judged again.
@@ -285,6 +294,8 @@ impl Engine {
         self.pushed.clear();
         self.nothing_under_way();
         self.verified.clear();
+        self.witnessed.clear();
+        self.shown = 0;
         self.parked.clear();
         self.progress = Progress::default();
         let hello = self.introduction();
@@ -412,6 +423,7 @@ impl Engine {
             | Frame::Join(_)
             | Frame::Offer(_)
             | Frame::Vector(_)
+            | Frame::Witness(_)
             | Frame::Push(_)
             | Frame::Credit(_)
             | Frame::Rejudge(_)
@@ -515,8 +527,16 @@ impl Engine {
     }
 
     fn catalog(&mut self, catalog: frame::CatalogFile) -> Result<(), ReplicaError> {
+        let stated = catalog.notice.clone();
         match self.replica.adopt_catalog(catalog.notice, catalog.source) {
-            Ok(_) => Ok(()),
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                // An older one than it published: it has forgotten that.
+                let newest = self.replica.published().map(|published| published.notice.clone());
+                let newer = newest.filter(|newest| *newest != stated);
+                newer.into_iter().for_each(|notice| self.show(notice));
+                Ok(())
+            }
             Err(ReplicaError::CatalogUnsigned) => {
                 self.close(Code::Unvouched, "the catalog is not signed by a relay");
                 Ok(())

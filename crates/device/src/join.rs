@@ -157,6 +157,7 @@ async fn converse(
                 | Frame::Join(_)
                 | Frame::Offer(_)
                 | Frame::Vector(_)
+                | Frame::Witness(_)
                 | Frame::Push(_)
                 | Frame::Credit(_)
                 | Frame::Rejudge(_)

@@ -134,7 +134,8 @@ pub struct OfferReply {
     /// The segments that differ; all others stand at the log's end.
     #[n(2)]
     pub segments: Vec<OfferAnswer>,
-    /// Which offer this answers: devices may offer again.
+    /// Which offer this answers: devices may offer again. 0 answers none: it tells the epoch, after
+    /// a witness or when a new one was opened.
     #[n(3)]
     pub round: u64,
 }
@@ -479,6 +480,8 @@ frames! {
     Error(ErrorFrame) = 37,
     /// What a device holds of a segment whose cursor was reset.
     Vector(Vector) = 39,
+    /// A relay's statement that shows that the receiver once knew more.
+    Witness(Signed) = 41,
 }
 
 /// How far a device has come.

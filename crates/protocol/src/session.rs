@@ -35,7 +35,7 @@ impl Phase {
     pub fn allows(self, role: Role, frame: &Frame) -> bool {
         use Frame::{
             Ack, Catalog, Credit, Delta, Dismiss, Error, GoAway, Hello, Join, Members, Nack, Offer,
-            OfferReply, Proof, Push, Rejudge, Stats, Vector, Verdicts, Welcome,
+            OfferReply, Proof, Push, Rejudge, Stats, Vector, Verdicts, Welcome, Witness,
         };
         match (role, frame) {
             (_, Error(_)) => self != Self::Closed,
@@ -44,7 +44,8 @@ impl Phase {
             (Role::Device, Members(_)) => matches!(self, Self::Stranger | Self::Open),
             (
                 Role::Relay,
-                Members(_) | Offer(_) | Push(_) | Credit(_) | Rejudge(_) | Dismiss(_) | Vector(_),
+                Members(_) | Offer(_) | Push(_) | Credit(_) | Rejudge(_) | Dismiss(_) | Vector(_)
+                | Witness(_),
             )
             | (
                 Role::Device,
@@ -59,7 +60,7 @@ impl Phase {
             | (
                 Role::Device,
                 Hello(_) | Join(_) | Offer(_) | Push(_) | Credit(_) | Rejudge(_) | Dismiss(_)
-                | Vector(_),
+                | Vector(_) | Witness(_),
             ) => false,
         }
     }

@@ -83,8 +83,6 @@ pub struct Engine {
     wanted: BTreeSet<RecordKey>,
     /// Members that are kept away until then, because their permissions are being changed.
     suspended: BTreeMap<PublicKey, i64>,
-    /// When an epoch was opened last.
-    epoch_opened: Option<i64>,
     now: i64,
 }
 
@@ -103,7 +101,6 @@ impl Engine {
             failed_joins: VecDeque::new(),
             wanted: BTreeSet::new(),
             suspended: BTreeMap::new(),
-            epoch_opened: None,
             now: 0,
         }
     }
@@ -315,6 +312,7 @@ impl Engine {
             Frame::Members(members) => self.members(id, &members)?,
             Frame::Offer(offer) => self.offer(id, &offer)?,
             Frame::Vector(vector) => self.vector(id, vector)?,
+            Frame::Witness(statement) => self.witness(id, &statement)?,
             Frame::Push(push) => self.push(id, push)?,
             Frame::Credit(credit) => self.credit(id, credit),
             Frame::Rejudge(key) => self.asked_to_rejudge(id, key)?,

@@ -18,6 +18,7 @@ mod read;
 mod received;
 mod renewal;
 mod replica;
+mod witness;
 mod write;
 
 pub use admit::{AdmitError, Batch, Received, Refused};

@@ -16,7 +16,7 @@ use crate::identity::Me;
 use crate::renewal::Renewal;
 
 /// The context under which a relay states its catalog.
-const CATALOG_CONTEXT: &str = "fieldkeep 1 catalog";
+pub(crate) const CATALOG_CONTEXT: &str = "fieldkeep 1 catalog";
 
 /// Why a replica could not do what it was asked: all of it lies in the store or in the catalog.
 #[derive(Debug, thiserror::Error)]
@@ -65,13 +65,13 @@ pub struct Published {
 
 /// What a relay signs of a catalog.
 #[derive(Clone, Debug, Encode, Decode)]
-struct CatalogNotice {
+pub(crate) struct CatalogNotice {
     #[n(0)]
-    org: OrgId,
+    pub(crate) org: OrgId,
     #[n(1)]
-    epoch: Epoch,
+    pub(crate) epoch: Epoch,
     #[n(2)]
-    number: u64,
+    pub(crate) number: u64,
     #[n(3)]
     hash: CatalogHash,
     #[n(4)]

@@ -5,9 +5,9 @@
 
 use fieldkeep_catalog::Catalog;
 use fieldkeep_model::membership::{Act, CutOff, Entry};
-use fieldkeep_model::{Grant, PublicKey, Signed};
+use fieldkeep_model::{Epoch, Grant, PublicKey, Signed};
 use fieldkeep_protocol::Code;
-use fieldkeep_protocol::frame::{self, Frame, GoAway};
+use fieldkeep_protocol::frame::{self, Frame, GoAway, OfferReply};
 use fieldkeep_replica::ReplicaError;
 
 use super::{ConnectionId, Engine};
@@ -80,11 +80,46 @@ impl Engine {
     /// # Errors
     /// When the store fails.
     pub fn restore(&mut self) -> Result<(), ReplicaError> {
-        self.replica.open_epoch_above(self.replica.epoch())?;
-        self.moved.extend(self.replica.restate_verdicts()?);
-        for id in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.send_away(id, "this relay was put back from a copy: compare everything again");
+        self.open_epoch(self.replica.epoch())
+    }
+
+    /// Somebody shows what this relay once stated: if it does not know that any more, it was put
+    /// back from an old copy. Whoever shows it hears what came of it.
+    pub(super) fn witness(
+        &mut self,
+        id: ConnectionId,
+        statement: &Signed,
+    ) -> Result<(), ReplicaError> {
+        match self.replica.lost(statement)? {
+            Some(epoch) => self.open_epoch(epoch)?,
+            None => self.tell_epoch(id),
         }
+        Ok(())
+    }
+
+    fn tell_epoch(&mut self, id: ConnectionId) {
+        let (epoch, root) = (self.replica.epoch(), self.root_for(&self.member(id)));
+        let reply = OfferReply { epoch, root, segments: Vec::new(), round: 0 };
+        self.control(id, &Frame::OfferReply(reply));
+    }
+
+    /// Opens an epoch above another, and tells every device that is connected.
+    fn open_epoch(&mut self, above: Epoch) -> Result<(), ReplicaError> {
+        tracing::warn!(%above, "this relay was put back from an old copy: it opens an epoch");
+        self.replica.open_epoch_above(above)?;
+        self.moved.extend(self.replica.restate_verdicts()?);
+        self.announce_catalog();
+        let members = self.peers.iter_mut().filter(|(_, peer)| peer.member.is_some());
+        let mut told = Vec::new();
+        for (id, peer) in members {
+            // What it knows of verdicts ended with the epoch, and with them what was proven.
+            for following in peer.following.values_mut() {
+                (following.verdict, following.judged) = (0, 0);
+                following.proved = None;
+            }
+            told.push(*id);
+        }
+        told.into_iter().for_each(|id| self.tell_epoch(id));
         Ok(())
     }
 
