@@ -4,9 +4,14 @@
 //! rooms, so that a fault there does not hide itself.
 
 pub mod anatomy;
+pub mod authors;
+pub mod camp;
+mod chart;
 pub mod dice;
 pub mod generate;
 pub mod hostile;
+pub mod machine;
+pub mod merge;
 pub mod mutate;
 pub mod orders;
 pub mod proxy;
