@@ -4,6 +4,7 @@
 //! time; what was measured before is kept, marked as partial.
 
 mod merge;
+mod sync;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ const BUILD: &str = "cargo build --release --features engines";
 pub(crate) enum Lab {
     /// Measure how fast engines merge, side by side on the same work.
     Merge(merge::Args),
+    /// Measure what a sync costs: round trips, bytes, the relay's time.
+    Sync(sync::Args),
     /// One measurement in a process of its own.
     #[command(hide = true)]
     MergeTask {
@@ -37,6 +40,7 @@ pub(crate) enum Lab {
 pub(crate) fn run(command: Lab, output: &mut Output) -> Result<ExitCode, Trouble> {
     match command {
         Lab::Merge(args) => merge::run(&args, output),
+        Lab::Sync(args) => sync::run(&args, output),
         Lab::MergeTask { task } => {
             let figures = fieldkeep_lab::merge::run_task(&task);
             let figures = figures.map_err(|error| {

@@ -16,5 +16,6 @@ pub mod mutate;
 pub mod orders;
 pub mod proxy;
 pub mod quiet;
+pub mod sync;
 
 pub use dice::Dice;
