@@ -129,10 +129,23 @@ fn a_crate_imports_only_from_the_layers_below() {
 }
 
 #[test]
-fn no_product_crate_is_built_with_the_lab() {
+fn no_product_crate_but_the_command_line_is_built_with_the_lab() {
     for name in names().iter().filter(|name| !EXEMPT.contains(&name.as_str())) {
-        assert!(!ours(name).contains("lab"), "{name} imports the lab");
+        assert!(!ours(name).contains("lab") || name == "cli", "{name} imports the lab");
     }
+}
+
+/// Whoever installs the product builds none of the engines that the lab compares with.
+#[test]
+fn the_other_engines_are_optional() {
+    let path = crates().join("lab/Cargo.toml");
+    let manifest: toml::Table =
+        fs::read_to_string(path).expect("a manifest").parse().expect("TOML");
+    for engine in ["loro", "yrs", "samod"] {
+        let optional = &manifest["dependencies"][engine]["optional"];
+        assert_eq!(optional.as_bool(), Some(true), "{engine} is built for everybody");
+    }
+    assert!(manifest["features"].get("default").is_none(), "the lab has no default features");
 }
 
 #[test]

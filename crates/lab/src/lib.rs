@@ -4,12 +4,18 @@
 //! rooms, so that a fault there does not hide itself.
 
 pub mod anatomy;
+pub mod authors;
+pub mod camp;
+mod chart;
 pub mod dice;
 pub mod generate;
 pub mod hostile;
+pub mod machine;
+pub mod merge;
 pub mod mutate;
 pub mod orders;
 pub mod proxy;
 pub mod quiet;
+pub mod sync;
 
 pub use dice::Dice;
