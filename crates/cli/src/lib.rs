@@ -14,6 +14,7 @@ mod export;
 mod failure;
 mod import;
 mod join;
+mod lab;
 mod output;
 mod put;
 mod read;
@@ -73,6 +74,7 @@ fn run(args: Args, output: &mut Output) -> Result<ExitCode, Trouble> {
         Command::Sync(sync) => sync::run(&sync, &dir, output),
         Command::Status => status::run(&dir, output),
         Command::Attention { command } => attention::run(command, &dir, output),
+        Command::Lab(command) => lab::run(command, output),
         Command::Demo => {
             let code = demo::run(dir.given(), output.is_json());
             Ok(code.map_err(|error| Failure::new(Code::Failure, format!("{error:#}"), ""))?)
