@@ -75,7 +75,7 @@ pub(crate) enum Command {
     },
     /// See it work: a relay and devices in one process.
     Demo,
-    /// The laboratory: engines measured side by side.
+    /// The laboratory: fleets in one thread, and engines measured side by side.
     #[command(subcommand)]
     Lab(crate::lab::Lab),
 }

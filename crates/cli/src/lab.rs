@@ -1,10 +1,11 @@
-//! The laboratory's commands: benchmarks, and the processes that they start.
+//! The laboratory's commands: the world in a box, benchmarks, and the processes that they start.
 //!
 //! Everything is checked before any work is done. Ctrl-C ends a benchmark after what runs at the
 //! time; what was measured before is kept, marked as partial.
 
 mod merge;
 mod sync;
+mod world;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ const BUILD: &str = "cargo build --release --features engines";
 /// Commands of the laboratory.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Lab {
+    /// Run whole fleets of devices and a relay from a seed, with faults, and watch every promise.
+    World(world::Args),
     /// Measure how fast engines merge, side by side on the same work.
     Merge(merge::Args),
     /// Measure what a sync costs: round trips, bytes, the relay's time.
@@ -39,6 +42,7 @@ pub(crate) enum Lab {
 
 pub(crate) fn run(command: Lab, output: &mut Output) -> Result<ExitCode, Trouble> {
     match command {
+        Lab::World(args) => world::run(&args, output),
         Lab::Merge(args) => merge::run(&args, output),
         Lab::Sync(args) => sync::run(&args, output),
         Lab::MergeTask { task } => {

@@ -156,6 +156,12 @@ impl Engine {
         &mut self.replica
     }
 
+    /// The replica, for whoever ends this engine and goes on with its store.
+    #[must_use]
+    pub fn into_replica(self) -> Replica {
+        self.replica
+    }
+
     /// How far the present connection has come.
     ///
     /// # Errors

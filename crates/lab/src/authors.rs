@@ -10,9 +10,9 @@ use std::path::Path;
 use fieldkeep_documents::document::Author;
 use fieldkeep_documents::{Document, batch};
 use fieldkeep_link::KeyFile;
-use fieldkeep_model::membership::{Act, CONTEXT, Entry, MemberKeys};
+use fieldkeep_model::membership::{Act, MemberKeys, admission};
 use fieldkeep_model::{
-    ActorId, Grant, Head, KeyPair, Seed, SegmentAddress, SegmentId, Signed, SignedHead, Ticket,
+    ActorId, Grant, Head, KeyPair, Seed, SegmentAddress, SegmentId, SignedHead, Ticket,
 };
 use fieldkeep_protocol::frame::{Frame, Push, SegmentRef};
 use fieldkeep_protocol::{FRAME_MAX, FrameBuffer};
@@ -82,10 +82,12 @@ impl Office {
             );
             log.append(entry).expect("the admin signed it");
             let act = Act::Join { invite: ticket.invite, keys: MemberKeys::of(&seed(nth)) };
-            let entry = Entry { previous: log.tip(), act };
-            log.append(Signed::new(CONTEXT, &entry, &ticket.key)).expect("it was invited");
+            let join = log.sign(act, &ticket.key);
+            let me = self.replica.me();
+            let admission = admission(&join, me.number, &me.keys);
+            log.merge(&[join, admission]).expect("it was invited");
         }
-        self.replica.append_members(base, log.since(base)).expect("they follow");
+        self.replica.append_members(log.since(base)).expect("they follow");
         self.replica.commit().expect("the disk takes it");
     }
 
@@ -95,10 +97,10 @@ impl Office {
         let invited = (0..count).map(|nth| {
             let one_time = KeyPair::from_secret(*secret(nth, "device").as_bytes());
             let members = self.replica.members();
-            let (name, base) = (format!("device {nth}"), members.len());
+            let name = format!("device {nth}");
             let grants = vec![Grant::ALL];
             let (entry, ticket) = invite(members, &admin, one_time, &name, grants, i64::MAX);
-            self.replica.append_members(base, &[entry]).expect("the admin signed it");
+            self.replica.append_members(&[entry]).expect("the admin signed it");
             ticket
         });
         let tickets = invited.collect();
@@ -121,7 +123,8 @@ impl Office {
     /// projected and durable. Returns how many changes it had.
     pub fn receive(&mut self, delivery: &[u8]) -> usize {
         let mut changes = 0;
-        let from = *self.replica.members().members().keys().last().expect("there are members");
+        let members = self.replica.members().members();
+        let (from, _) = *members.keys().last().expect("there are members");
         for frame in bytes::items(delivery) {
             let mut frames = FrameBuffer::default();
             frames.push(frame);
@@ -151,7 +154,8 @@ impl Authors {
     /// The first members of an office, who know nothing yet.
     #[must_use]
     pub fn of(office: &Office, count: usize) -> Self {
-        let numbers: Vec<_> = office.replica.members().members().keys().copied().collect();
+        let numbers: Vec<_> =
+            office.replica.members().members().keys().map(|(number, _)| *number).collect();
         let numbers = &numbers[numbers.len() - count..];
         let member = |(nth, number): (usize, &u64)| {
             let keys = seed(nth).signing();

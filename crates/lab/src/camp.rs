@@ -110,8 +110,7 @@ impl Camp {
             let members = engine.replica().members();
             let grants = vec![Grant::ALL];
             let (entry, mut ticket) = invite(members, &admin, one_time, &name_of, grants, i64::MAX);
-            let base = members.len();
-            engine.replica_mut().append_members(base, &[entry]).expect("the admin signed it");
+            engine.replica_mut().append_members(&[entry]).expect("the admin signed it");
             ticket.addresses = vec![address];
             ticket
         });

@@ -1,7 +1,8 @@
 //! The world in a box: generators and mutators that tests and benches share.
 //!
-//! Everything is made from a seed and repeats. Draws on Automerge directly rather than on our own
-//! rooms, so that a fault there does not hide itself.
+//! Everything is made from a seed and repeats. Generators draw on Automerge directly rather than on
+//! our own rooms, so that a fault there does not hide itself; the world drives the engines as they
+//! are.
 
 pub mod anatomy;
 pub mod authors;
@@ -17,5 +18,6 @@ pub mod orders;
 pub mod proxy;
 pub mod quiet;
 pub mod sync;
+pub mod world;
 
 pub use dice::Dice;

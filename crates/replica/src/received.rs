@@ -194,6 +194,16 @@ impl Replica {
         self.row_mut(id).cursor.epoch = epoch;
     }
 
+    /// Follows the verdicts of every segment from their beginning: a new epoch states them anew, and
+    /// its numbers are others.
+    pub fn reset_verdicts(&mut self) {
+        let ids: Vec<SegmentId> = self.segments.keys().copied().collect();
+        for id in ids {
+            let row = self.row_mut(&id);
+            (row.verdict, row.judged) = (0, 0);
+        }
+    }
+
     /// Notes a receipt: through that seq everything is durable on the relay, at or before that
     /// position of its log.
     ///

@@ -204,6 +204,13 @@ impl Replica {
         &mut self.store
     }
 
+    /// The store alone, as it was committed last: what a process that ends leaves behind.
+    #[must_use]
+    pub fn into_store(mut self) -> Store {
+        self.store.rollback();
+        self.store
+    }
+
     /// The epoch of the relay's log: its own on a relay, as far as known on a device.
     #[must_use]
     pub fn epoch(&self) -> Epoch {

@@ -1,5 +1,7 @@
 //! What the device takes over: the relay's answer to its offer, log, verdicts and proofs.
 
+use std::collections::BTreeSet;
+
 use fieldkeep_documents::batch;
 use fieldkeep_model::{SegmentId, Seq, Signed, VerdictBlock, VersionVector};
 use fieldkeep_protocol::Code;
@@ -26,13 +28,32 @@ impl Engine {
         }
         if reply.epoch != before {
             self.replica.enter_epoch(reply.epoch)?;
+            self.replica.reset_verdicts();
         }
+        let answered: BTreeSet<SegmentId> = reply.segments.iter().map(|a| a.segment.id).collect();
         for answer in reply.segments {
             self.answer(answer, reply.epoch == before)?;
         }
+        self.require_unknown(&answered)?;
         self.progress.offered = true;
         self.forgotten = false;
         self.forget_told_wishes()?;
+        Ok(())
+    }
+
+    /// A segment of which nothing came back is not offered, and the relay names every one that it
+    /// has: where it says nothing of one, it has none of it, whatever it once gave receipts for.
+    fn require_unknown(&mut self, answered: &BTreeSet<SegmentId>) -> Result<(), ReplicaError> {
+        let me = self.replica.members().member(self.replica.me().number);
+        let unknown = self.replica.segments().values().filter(|row| {
+            let granted = me.is_some_and(|me| me.may(&row.address.ty, &row.address.scope));
+            row.cursor.pos == 0 && row.tip > 0 && granted && !answered.contains(&row.id)
+        });
+        for id in unknown.map(|row| row.id).collect::<Vec<_>>() {
+            if self.replica.require_upload(&id, &VersionVector::default())? > 0 {
+                self.pushed.remove(&id);
+            }
+        }
         Ok(())
     }
 
