@@ -6,6 +6,13 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+/// Counts every allocation, in builds for the laboratory only.
+#[cfg(feature = "engines")]
+#[global_allocator]
+static HEAP: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, usize::MAX);
+
 fn main() -> std::process::ExitCode {
+    #[cfg(feature = "engines")]
+    fieldkeep_cli::count_heap(|| (HEAP.allocated() as u64, HEAP.max_allocated() as u64));
     fieldkeep_cli::main()
 }

@@ -58,6 +58,8 @@ const IMPURE: [&str; 13] = [
 
 /// Measured and generated things: exempt by name.
 const EXEMPT: [&str; 1] = ["lab"];
+/// The one product crate that imports the laboratory, for its commands.
+const RUNS_THE_LAB: &str = "cli";
 
 fn crates() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("crates")
@@ -130,9 +132,23 @@ fn a_crate_imports_only_from_the_layers_below() {
 
 #[test]
 fn no_product_crate_is_built_with_the_lab() {
-    for name in names().iter().filter(|name| !EXEMPT.contains(&name.as_str())) {
-        assert!(!ours(name).contains("lab"), "{name} imports the lab");
+    let product = names().into_iter().filter(|name| !EXEMPT.contains(&name.as_str()));
+    for name in product.filter(|name| name != RUNS_THE_LAB) {
+        assert!(!ours(&name).contains("lab"), "{name} imports the lab");
     }
+}
+
+/// Whoever installs the product builds none of the engines that the lab compares with.
+#[test]
+fn the_other_engines_are_optional() {
+    let path = crates().join("lab/Cargo.toml");
+    let manifest: toml::Table =
+        fs::read_to_string(path).expect("a manifest").parse().expect("TOML");
+    for engine in ["loro", "yrs", "samod"] {
+        let optional = &manifest["dependencies"][engine]["optional"];
+        assert_eq!(optional.as_bool(), Some(true), "{engine} is built for everybody");
+    }
+    assert!(manifest["features"].get("default").is_none(), "the lab has no default features");
 }
 
 #[test]

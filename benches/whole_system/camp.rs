@@ -172,8 +172,7 @@ impl Camp {
             let one_time = KeyPair::from_secret(*blake3::hash(name.as_bytes()).as_bytes());
             let members = engine.replica().members();
             let (entry, mut ticket) = invite(members, &admin, one_time, &name, grants, i64::MAX);
-            let base = members.len();
-            engine.replica_mut().append_members(base, &[entry]).expect("it is signed");
+            engine.replica_mut().append_members(&[entry]).expect("it is signed");
             ticket.addresses = vec![address];
             ticket
         });

@@ -136,8 +136,7 @@ impl Site {
             let one_time = KeyPair::from_secret(*secret.as_bytes());
             let members = engine.replica().members();
             let (entry, mut ticket) = invite(members, &admin, one_time, &name, grants, expires_ms);
-            let base = members.len();
-            engine.replica_mut().append_members(base, &[entry]).expect("the admin signed it");
+            engine.replica_mut().append_members(&[entry]).expect("the admin signed it");
             ticket.addresses = vec![address];
             ticket
         })
@@ -150,8 +149,8 @@ impl Site {
         let admin = admin.expect("the admin key").signing();
         let name = name.to_owned();
         self.ask(move |engine| {
-            let members = engine.replica().members().members();
-            let member = members.values().find(|member| member.name == name);
+            let mut members = engine.replica().members().members().values();
+            let member = members.find(|member| member.name == name);
             let member = member.expect("it is a member").keys.signing;
             let held = engine.cut_offs(i64::MAX / 2, &member, grants.as_deref().unwrap_or(&[]));
             let cuts = held.expect("it reads").expect("it is a device");
@@ -159,9 +158,8 @@ impl Site {
                 Some(grants) => Act::Grant { member, grants, cuts },
                 None => Act::Revoke { member, cuts },
             };
-            let members = engine.replica().members();
-            let (base, entry) = (members.len(), members.sign(act, &admin));
-            engine.append_members(base, &[entry]).expect("the admin signed it");
+            let entry = engine.replica().members().sign(act, &admin);
+            engine.append_members(&[entry]).expect("the admin signed it");
         })
         .await;
     }

@@ -75,6 +75,9 @@ pub(crate) enum Command {
     },
     /// See it work: a relay and devices in one process.
     Demo,
+    /// The laboratory: fleets in one thread, and engines measured side by side.
+    #[command(subcommand)]
+    Lab(crate::lab::Lab),
 }
 
 /// Commands of the relay.

@@ -1,4 +1,4 @@
-//! The command line: device, relay and demo commands.
+//! The command line: device, relay, laboratory and demo commands.
 //!
 //! A command becomes a request; whoever owns the directory executes it (this process,
 //! if the directory is free, else the long-running owner behind its socket), and the answer is
@@ -14,6 +14,7 @@ mod export;
 mod failure;
 mod import;
 mod join;
+mod lab;
 mod output;
 mod put;
 mod read;
@@ -59,6 +60,13 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Tells the laboratory how this process counts its allocations: those that are live, and the most
+/// that ever were, in bytes.
+#[cfg(feature = "engines")]
+pub fn count_heap(counts: fn() -> (u64, u64)) {
+    fieldkeep_lab::merge::count_heap(counts);
+}
+
 fn run(args: Args, output: &mut Output) -> Result<ExitCode, Trouble> {
     let dir = args::Directory::new(args.dir);
     match args.command {
@@ -73,6 +81,7 @@ fn run(args: Args, output: &mut Output) -> Result<ExitCode, Trouble> {
         Command::Sync(sync) => sync::run(&sync, &dir, output),
         Command::Status => status::run(&dir, output),
         Command::Attention { command } => attention::run(command, &dir, output),
+        Command::Lab(command) => lab::run(command, output),
         Command::Demo => {
             let code = demo::run(dir.given(), output.is_json());
             Ok(code.map_err(|error| Failure::new(Code::Failure, format!("{error:#}"), ""))?)

@@ -104,6 +104,12 @@ pub struct Engine {
     /// Segments whose rows were read and checked on this connection.
     verified: BTreeSet<SegmentId>,
     parked: VecDeque<Delta>,
+    /// Statements that the relay was shown and has not said anything of.
+    shown: usize,
+    /// Segments of which the relay was shown a statement on this connection.
+    witnessed: BTreeSet<SegmentId>,
+    /// Whether the relay has got all of the membership log that it may lack.
+    brought_members: bool,
     /// Whether the relay did not know this device's key the last time.
     forgotten: bool,
     credits: BTreeMap<SegmentId, Pos>,
@@ -128,6 +134,9 @@ impl Engine {
             in_flight: 0,
             verified: BTreeSet::new(),
             parked: VecDeque::new(),
+            shown: 0,
+            witnessed: BTreeSet::new(),
+            brought_members: false,
             forgotten: false,
             credits: BTreeMap::new(),
             told: 0,
@@ -145,6 +154,12 @@ impl Engine {
     /// The replica, for writing; [`Engine::commit`] must follow.
     pub fn replica_mut(&mut self) -> &mut Replica {
         &mut self.replica
+    }
+
+    /// The replica, for whoever ends this engine and goes on with its store.
+    #[must_use]
+    pub fn into_replica(self) -> Replica {
+        self.replica
     }
 
     /// How far the present connection has come.
@@ -174,7 +189,10 @@ impl Engine {
     /// Whether the progress is worth a look: cheap, and true whenever it is complete.
     #[must_use]
     pub fn may_be_complete(&self) -> bool {
-        self.progress.offered && self.open.is_empty() && !self.replica.is_renewing()
+        self.progress.offered
+            && self.shown == 0
+            && self.open.is_empty()
+            && !self.replica.is_renewing()
     }
 
     /// Whether something is to be merged, or judged again.
@@ -282,6 +300,8 @@ impl Engine {
         self.pushed.clear();
         self.nothing_under_way();
         self.verified.clear();
+        self.witnessed.clear();
+        self.shown = 0;
         self.parked.clear();
         self.progress = Progress::default();
         let hello = self.introduction();
@@ -325,6 +345,7 @@ impl Engine {
             capabilities: 0,
             members: self.replica.members().len(),
             members_tip: self.replica.members().tip(),
+            members_sum: self.replica.members().sum().to_be_bytes(),
             epoch: self.replica.epoch(),
             catalog: self.replica.published().map_or(0, |published| published.number),
             frame_max: fieldkeep_protocol::FRAME_MAX,
@@ -408,6 +429,7 @@ impl Engine {
             | Frame::Join(_)
             | Frame::Offer(_)
             | Frame::Vector(_)
+            | Frame::Witness(_)
             | Frame::Push(_)
             | Frame::Credit(_)
             | Frame::Rejudge(_)
@@ -428,24 +450,43 @@ impl Engine {
         if let Some(session) = &mut self.session {
             session.enter(Phase::Open);
         }
-        if welcome.members < self.replica.members().len() {
-            let entries = self.replica.members().since(welcome.members).to_vec();
-            let entries = frame::Members { base: welcome.members, entries };
+        self.bring_members(welcome);
+        if self.forgotten { self.make_offer() } else { Ok(()) }
+    }
+
+    /// Brings the relay what it lacks of the membership log, as far as that can be told already.
+    fn bring_members(&mut self, welcome: &Hello) {
+        let members = self.replica.members();
+        let continues = members.sum_at(welcome.members) == Some(welcome.members_sum());
+        let known = if continues { welcome.members } else { 0 };
+        // One that holds as many or more says what it holds, and the rest is brought then.
+        let told = continues || self.forgotten || welcome.members < members.len();
+        let entries = members.since(known).to_vec();
+        self.brought_members = told;
+        if told && !entries.is_empty() {
+            let entries = frame::Members { base: known, entries };
             let frame = if self.forgotten { Frame::Join } else { Frame::Members };
             self.control(&frame(entries));
         }
-        if self.forgotten { self.make_offer() } else { Ok(()) }
     }
 
     fn members(&mut self, members: &frame::Members) -> Result<(), ReplicaError> {
         let before = self.replica.members().len();
-        match self.replica.append_members(members.base, &members.entries) {
+        match self.replica.append_members(&members.entries) {
             Ok(_) => {}
             Err(ReplicaError::Membership(error)) => {
                 self.close(Code::Membership, &error.to_string());
                 return Ok(());
             }
             Err(error) => return Err(error),
+        }
+        // The two logs have branched, and these are all that the relay holds.
+        if members.base == 0 && !std::mem::replace(&mut self.brought_members, true) {
+            let entries = self.replica.members().beyond(&members.entries);
+            let base = members.entries.len() as u64;
+            if !entries.is_empty() {
+                self.control(&Frame::Members(frame::Members { base, entries }));
+            }
         }
         self.permissions_changed(before)?;
         for delta in std::mem::take(&mut self.parked) {
@@ -461,9 +502,11 @@ impl Engine {
         let changed: Vec<_> = acts
             .filter_map(|entry| match entry.act {
                 Act::Grant { member, .. } | Act::Revoke { member, .. } => Some(member),
-                Act::Found { .. } | Act::Relay { .. } | Act::Invite { .. } | Act::Join { .. } => {
-                    None
-                }
+                Act::Found { .. }
+                | Act::Relay { .. }
+                | Act::Invite { .. }
+                | Act::Join { .. }
+                | Act::Admit { .. } => None,
             })
             .collect();
         if changed.contains(&self.replica.me().keys.public()) {
@@ -490,8 +533,16 @@ impl Engine {
     }
 
     fn catalog(&mut self, catalog: frame::CatalogFile) -> Result<(), ReplicaError> {
+        let stated = catalog.notice.clone();
         match self.replica.adopt_catalog(catalog.notice, catalog.source) {
-            Ok(_) => Ok(()),
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                // An older one than it published: it has forgotten that.
+                let newest = self.replica.published().map(|published| published.notice.clone());
+                let newer = newest.filter(|newest| *newest != stated);
+                newer.into_iter().for_each(|notice| self.show(notice));
+                Ok(())
+            }
             Err(ReplicaError::CatalogUnsigned) => {
                 self.close(Code::Unvouched, "the catalog is not signed by a relay");
                 Ok(())

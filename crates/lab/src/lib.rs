@@ -1,15 +1,23 @@
 //! The world in a box: generators and mutators that tests and benches share.
 //!
-//! Everything is made from a seed and repeats. Draws on Automerge directly rather than on our own
-//! rooms, so that a fault there does not hide itself.
+//! Everything is made from a seed and repeats. Generators draw on Automerge directly rather than on
+//! our own rooms, so that a fault there does not hide itself; the world drives the engines as they
+//! are.
 
 pub mod anatomy;
+pub mod authors;
+pub mod camp;
+mod chart;
 pub mod dice;
 pub mod generate;
 pub mod hostile;
+pub mod machine;
+pub mod merge;
 pub mod mutate;
 pub mod orders;
 pub mod proxy;
 pub mod quiet;
+pub mod sync;
+pub mod world;
 
 pub use dice::Dice;

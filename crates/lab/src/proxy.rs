@@ -1,5 +1,5 @@
 //! A road between a device and a relay that takes longer: passes datagrams on after a delay, each
-//! way. Loses nothing and keeps their order.
+//! way, and keeps their order. Loses none unless it is asked to lose some or to break.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,6 +25,11 @@ pub struct Proxy {
 struct Shared {
     relay: SocketAddr,
     delay_micros: AtomicU64,
+    /// One datagram in so many is lost; none if 0.
+    loss: AtomicU64,
+    /// Bytes that still pass before the road breaks.
+    left: AtomicU64,
+    passed: AtomicU64,
     over: AtomicBool,
 }
 
@@ -36,8 +41,14 @@ impl Proxy {
     pub fn start(relay: SocketAddr) -> io::Result<Self> {
         let front = Arc::new(socket()?);
         let address = front.local_addr()?;
-        let shared =
-            Shared { relay, delay_micros: AtomicU64::new(0), over: AtomicBool::new(false) };
+        let shared = Shared {
+            relay,
+            delay_micros: AtomicU64::new(0),
+            loss: AtomicU64::new(0),
+            left: AtomicU64::new(u64::MAX),
+            passed: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+        };
         let shared = Arc::new(shared);
         thread::spawn({
             let shared = Arc::clone(&shared);
@@ -56,6 +67,33 @@ impl Proxy {
     pub fn delay(&self, delay: Duration) {
         let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
         self.shared.delay_micros.store(micros, Ordering::Relaxed);
+    }
+
+    /// Loses one datagram in so many from now on, chosen by a fixed rule; none if 0.
+    pub fn lose_one_in(&self, datagrams: u64) {
+        self.shared.loss.store(datagrams, Ordering::Relaxed);
+    }
+
+    /// Breaks after so many more bytes of datagrams, both ways together: nothing passes then.
+    pub fn break_after(&self, bytes: u64) {
+        self.shared.left.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether it is broken.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.shared.left.load(Ordering::Relaxed) == 0
+    }
+
+    /// Passes everything again.
+    pub fn mend(&self) {
+        self.break_after(u64::MAX);
+    }
+
+    /// Bytes of datagrams that passed so far, both ways together.
+    #[must_use]
+    pub fn passed(&self) -> u64 {
+        self.shared.passed.load(Ordering::Relaxed)
     }
 }
 
@@ -102,6 +140,32 @@ fn answer(back: &UdpSocket, road: &Road, shared: &Shared) {
     }
 }
 
+impl Shared {
+    /// Whether a datagram passes; counts it if it does.
+    fn passes(&self, datagram: &[u8]) -> bool {
+        let loss = self.loss.load(Ordering::Relaxed);
+        if loss > 0 && fate(datagram).is_multiple_of(loss) {
+            return false;
+        }
+        let length = datagram.len() as u64;
+        let take =
+            |left: u64| if left == u64::MAX { None } else { Some(left.saturating_sub(length)) };
+        let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        // Nobody who asks for a break leaves room for a part of a datagram.
+        let passes = before.is_err() || before.is_ok_and(|left| left > length);
+        if passes {
+            self.passed.fetch_add(length, Ordering::Relaxed);
+        }
+        passes
+    }
+}
+
+/// A number that follows from a datagram's last bytes, which are encrypted and so as good as dice.
+fn fate(datagram: &[u8]) -> u64 {
+    let last = datagram.iter().rev().take(8);
+    last.fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// One way to one address.
 struct Road {
     datagrams: mpsc::Sender<(Instant, Vec<u8>)>,
@@ -122,6 +186,9 @@ impl Road {
     }
 
     fn send(&self, datagram: &[u8]) {
+        if !self.shared.passes(datagram) {
+            return;
+        }
         let delay = Duration::from_micros(self.shared.delay_micros.load(Ordering::Relaxed));
         let _ = self.datagrams.send((Instant::now() + delay, datagram.to_vec()));
     }
@@ -130,6 +197,28 @@ impl Road {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broken_road_passes_nothing_until_it_is_mended() {
+        let relay = socket().expect("a socket");
+        let proxy = Proxy::start(relay.local_addr().expect("it is bound")).expect("a socket");
+        let device = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        relay.set_read_timeout(Some(Duration::from_secs(10))).expect("it is set");
+        proxy.break_after(8);
+        let mut bytes = [0; 16];
+        for word in [b"first", b"other", b"third"] {
+            device.send_to(word, proxy.address()).expect("it is sent");
+        }
+        assert_eq!(relay.recv(&mut bytes).expect("it arrives"), 5);
+        while !proxy.is_broken() {
+            std::thread::yield_now();
+        }
+        assert_eq!(proxy.passed(), 5);
+        proxy.mend();
+        device.send_to(b"whole", proxy.address()).expect("it is sent");
+        let length = relay.recv(&mut bytes).expect("it arrives");
+        assert!(["third", "whole"].contains(&std::str::from_utf8(&bytes[..length]).expect("text")));
+    }
 
     #[test]
     fn a_datagram_and_its_answer_take_the_delay_each_way() {

@@ -133,7 +133,7 @@ impl Directory {
     }
 
     /// The engine's replica, with what the shell keeps: the lock and the secret seed. A directory
-    /// that is a copy gets a new incarnation.
+    /// that is a copy gets a new incarnation, in a new epoch.
     ///
     /// # Errors
     /// When the store cannot be read or written.
@@ -143,8 +143,11 @@ impl Directory {
         let copy = home.is_copy(&store)?;
         let mut replica = Replica::open(store, me, members, drawn()?)?;
         if copy {
-            tracing::warn!("this directory is a copy: a new incarnation is taken");
-            replica.renew_incarnation()?;
+            tracing::warn!("this directory is a copy: a new epoch is opened");
+            // Devices may know what was stated here after the copy was made: under the same epoch
+            // the same numbers would stand for other verdicts.
+            replica.open_epoch_above(replica.epoch())?;
+            replica.restate_verdicts()?;
         }
         home.renew_identity(replica.store_mut(), drawn()?)?;
         replica.commit()?;
@@ -157,7 +160,8 @@ fn relay_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<M
     let number = store.setting("number")?.and_then(|bytes| bytes.try_into().ok());
     let number = u64::from_be_bytes(number.ok_or_else(damaged)?);
     let incarnation = store.setting("incarnation")?.and_then(|bytes| bytes.try_into().ok());
-    let name = members.member(number).ok_or_else(damaged)?.name.clone();
+    let member = members.by_tls(&seed.tls().public()).ok_or_else(damaged)?;
+    let name = member.name.clone();
     Ok(Me {
         role: Role::Relay,
         number,
@@ -184,7 +188,7 @@ pub fn invite(
         org: members.org(),
         relay: relay.expect("an organisation is founded with a relay").keys.tls,
         addresses: Vec::new(),
-        invite: members.len(),
+        invite: members.next_number(),
         key: one_time,
     };
     (members.sign(act, admin), ticket)

@@ -5,6 +5,7 @@
 
 mod authority;
 mod fanout;
+mod joining;
 mod offers;
 mod peer;
 
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fieldkeep_documents::batch;
 use fieldkeep_model::status::State;
-use fieldkeep_model::{ChangeHash, MembershipError, Outcome, PublicKey, RecordKey, SegmentId, Seq};
+use fieldkeep_model::{ChangeHash, Outcome, PublicKey, RecordKey, SegmentId, Seq};
 use fieldkeep_protocol::frame::{self, Frame, Hello};
 use fieldkeep_protocol::{Code, Phase, Violation};
 use fieldkeep_replica::{AdmitError, Batch, Refused, Replica, ReplicaError};
@@ -64,8 +65,6 @@ const PUSHING: usize = 64;
 const PATIENCE: usize = 64;
 /// How often the segment that waits longest lets one that is in memory go first.
 const PASSED_OVER: usize = 16;
-/// Joins that may fail within a minute before strangers are told to wait.
-const FAILED_JOINS: usize = 20;
 /// Connections of one member at a time.
 const CONNECTIONS: usize = 2;
 /// Records that may wait to be judged again because a device asked.
@@ -98,8 +97,6 @@ pub struct Engine {
     wanted: BTreeSet<RecordKey>,
     /// Members that are kept away until then, because their permissions are being changed.
     suspended: BTreeMap<PublicKey, i64>,
-    /// When an epoch was opened last.
-    epoch_opened: Option<i64>,
     now: i64,
 }
 
@@ -122,7 +119,6 @@ impl Engine {
             failed_joins: VecDeque::new(),
             wanted: BTreeSet::new(),
             suspended: BTreeMap::new(),
-            epoch_opened: None,
             now: 0,
         }
     }
@@ -136,6 +132,12 @@ impl Engine {
     /// The replica, for the operator's commands; [`Engine::commit`] must follow.
     pub fn replica_mut(&mut self) -> &mut Replica {
         &mut self.replica
+    }
+
+    /// The replica, for whoever ends this engine and goes on with its store.
+    #[must_use]
+    pub fn into_replica(self) -> Replica {
+        self.replica
     }
 
     /// How many connections are open.
@@ -353,6 +355,7 @@ impl Engine {
             Frame::Members(members) => self.members(id, &members)?,
             Frame::Offer(offer) => self.offer(id, &offer)?,
             Frame::Vector(vector) => self.vector(id, vector)?,
+            Frame::Witness(statement) => self.witness(id, &statement)?,
             Frame::Push(push) => self.push(id, push)?,
             Frame::Credit(credit) => self.credit(id, credit),
             Frame::Rejudge(key) => self.asked_to_rejudge(id, key)?,
@@ -391,11 +394,14 @@ impl Engine {
         let member = self.replica.members().by_tls(&key);
         let revoked = member.is_some_and(|member| member.revoked);
         let member = member.map(|member| member.number);
+        // Where its entries are not the first of these, the two logs have branched: it gets all.
+        let same = self.replica.members().sum_at(hello.members) == Some(hello.members_sum());
+        let known = if same { hello.members } else { 0 };
         if self.is_suspended(&key) {
             return self.close(id, Code::Busy, "its permissions are being changed: come again");
         }
-        if let Some(number) = member
-            && self.peers.values().filter(|peer| peer.member == Some(number)).count() >= CONNECTIONS
+        if member.is_some()
+            && self.sessions_of(&key).iter().filter(|other| **other != id).count() >= CONNECTIONS
         {
             return self.close(id, Code::Busy, "this device has too many connections");
         }
@@ -410,11 +416,11 @@ impl Engine {
         let welcome = self.introduction();
         self.control(id, &Frame::Welcome(Box::new(welcome)));
         if revoked {
-            self.peers.get_mut(&id).expect("the frame came from it").members = hello.members;
+            self.peers.get_mut(&id).expect("the frame came from it").members = known;
             return self.turn_away(id);
         }
         if member.is_some() {
-            self.introduce(id, hello.members);
+            self.introduce(id, known);
         }
     }
 
@@ -426,6 +432,7 @@ impl Engine {
             capabilities: 0,
             members: self.replica.members().len(),
             members_tip: self.replica.members().tip(),
+            members_sum: self.replica.members().sum().to_be_bytes(),
             epoch: self.replica.epoch(),
             catalog: self.replica.published().map_or(0, |published| published.number),
             frame_max: fieldkeep_protocol::FRAME_MAX,
@@ -445,83 +452,8 @@ impl Engine {
         }
     }
 
-    fn join(&mut self, id: ConnectionId, join: &frame::Members) -> Result<(), ReplicaError> {
-        while self.failed_joins.front().is_some_and(|at| *at < self.now - 60_000) {
-            self.failed_joins.pop_front();
-        }
-        if self.failed_joins.len() >= FAILED_JOINS {
-            self.close(id, Code::Busy, "too many joins have failed: try again in a minute");
-            return Ok(());
-        }
-        if let Err((code, text)) = self.try_join(id, join)? {
-            self.failed_joins.push_back(self.now);
-            self.close(id, code, text);
-            return Ok(());
-        }
-        let key = self.peers[&id].key;
-        let member = self.replica.members().by_tls(&key).expect("it has just joined");
-        tracing::info!(number = member.number, name = member.name, "a device joined");
-        let number = member.number;
-        // Whoever brings the entry that revokes it is turned away by that.
-        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
-        peer.member = Some(number);
-        peer.session.enter(Phase::Open);
-        self.introduce(id, 0);
-        Ok(())
-    }
-
-    fn try_join(
-        &mut self,
-        id: ConnectionId,
-        join: &frame::Members,
-    ) -> Result<Result<(), (Code, &'static str)>, ReplicaError> {
-        use fieldkeep_model::membership::{Act, Entry};
-        let unknown =
-            (Code::InvitationUnknown, "the invitation is unknown or was used: ask for a new one");
-        let key = self.peers[&id].key;
-        let own = join.entries.iter().find_map(|entry| match entry.read::<Entry>()?.act {
-            Act::Join { invite, keys } => (keys.tls == key).then_some((invite, keys)),
-            Act::Found { .. }
-            | Act::Relay { .. }
-            | Act::Invite { .. }
-            | Act::Grant { .. }
-            | Act::Revoke { .. } => None,
-        });
-        let Some((invite, keys)) = own else { return Ok(Err(unknown)) };
-        // A restored relay may have lost the invitation: then it comes with the join.
-        let known = self.replica.members().invitations().get(&invite).map(|i| i.expires_ms);
-        let brought = || {
-            let at = usize::try_from(invite.checked_sub(join.base)?).ok()?;
-            match join.entries.get(at)?.read::<Entry>()?.act {
-                Act::Invite { expires_ms, .. } => Some(expires_ms),
-                Act::Found { .. }
-                | Act::Relay { .. }
-                | Act::Join { .. }
-                | Act::Grant { .. }
-                | Act::Revoke { .. } => None,
-            }
-        };
-        match known.or_else(brought) {
-            None => return Ok(Err(unknown)),
-            Some(expires_ms) if expires_ms < self.now => {
-                let text = "the invitation has expired: ask for a new one";
-                return Ok(Err((Code::InvitationExpired, text)));
-            }
-            Some(_) => {}
-        }
-        match self.append_members(join.base, &join.entries) {
-            Ok(_) if self.replica.members().by_tls(&keys.tls).is_some() => Ok(Ok(())),
-            Ok(_) => Ok(Err(unknown)),
-            Err(ReplicaError::Membership(MembershipError::Unchained)) => {
-                Ok(Err((Code::Membership, "somebody else joined at the same moment: try again")))
-            }
-            Err(ReplicaError::Membership(_)) => Ok(Err(unknown)),
-            Err(error) => Err(error),
-        }
-    }
-
     fn members(&mut self, id: ConnectionId, members: &frame::Members) -> Result<(), ReplicaError> {
-        match self.append_members(members.base, &members.entries) {
+        match self.append_members(&members.entries) {
             Ok(_) => {}
             Err(ReplicaError::Membership(error)) => {
                 self.close(id, Code::Membership, &error.to_string());
@@ -665,8 +597,8 @@ impl Engine {
         }
         let rows = self.replica.store().find(&dismiss.record.ty, &dismiss.record.id)?;
         let Some(row) = rows.into_iter().next() else { return Ok(()) };
-        let number = self.peers[&id].member.unwrap_or_default();
-        let who = self.replica.members().member(number).map(|member| member.name.clone());
+        let who = self.replica.members().by_tls(&self.peers[&id].key);
+        let who = who.map(|member| member.name.clone());
         let dismissal = dismiss.dismissed.then(|| Dismissal {
             hash: row.hash,
             who: who.unwrap_or_default(),
@@ -677,7 +609,7 @@ impl Engine {
     }
 
     fn may_read(&self, id: ConnectionId, key: &RecordKey) -> Result<bool, StoreError> {
-        let member = self.peers[&id].member.and_then(|n| self.replica.members().member(n));
+        let member = self.replica.members().by_tls(&self.peers[&id].key);
         let Some(member) = member else { return Ok(false) };
         let rows = self.replica.store().find(&key.ty, &key.id)?;
         let scope_of = |sid| self.replica.segments().values().find(|row| row.sid == sid);

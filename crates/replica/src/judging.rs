@@ -106,7 +106,7 @@ impl Replica {
     #[must_use]
     pub fn holds_in_part(&self, ty: &TypeName) -> bool {
         self.me.role == Role::Device
-            && self.members.member(self.me.number).is_none_or(|member| {
+            && self.members.author(&self.me.actor()).is_none_or(|member| {
                 !member.grants.iter().any(|g| g.scope.is_none() && g.ty.as_ref() == Some(ty))
                     && (member.grants.iter().any(|g| g.ty.as_ref() == Some(ty))
                         || !member.grants.contains(&fieldkeep_model::Grant::ALL))

@@ -19,6 +19,7 @@ mod received;
 mod renewal;
 mod replica;
 mod taint;
+mod witness;
 mod write;
 
 pub use admit::{AdmitError, Batch, Received, Refused};

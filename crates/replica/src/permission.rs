@@ -64,8 +64,7 @@ impl Replica {
         &mut self,
         key: &PublicKey,
     ) -> Result<(BTreeSet<SegmentId>, BTreeSet<SegmentId>), ReplicaError> {
-        let member = self.members.members().values().find(|member| member.keys.signing == *key);
-        let Some(member) = member.cloned() else { return Ok(Default::default()) };
+        let Some(member) = self.members.device(key).cloned() else { return Ok(Default::default()) };
         let grown = self.readmit(&member)?;
         let mut tainted = BTreeSet::new();
         for ((sid, actor), newest) in self.store.newest_of(member.number)? {

@@ -194,6 +194,16 @@ impl Replica {
         self.row_mut(id).cursor.epoch = epoch;
     }
 
+    /// Follows the verdicts of every segment from their beginning: a new epoch states them anew, and
+    /// its numbers are others.
+    pub fn reset_verdicts(&mut self) {
+        let ids: Vec<SegmentId> = self.segments.keys().copied().collect();
+        for id in ids {
+            let row = self.row_mut(&id);
+            (row.verdict, row.judged) = (0, 0);
+        }
+    }
+
     /// Notes a receipt: through that seq everything is durable on the relay, at or before that
     /// position of its log.
     ///
@@ -329,10 +339,8 @@ impl Replica {
         signed: &Signed,
         openings: &[Opening],
     ) -> Result<Vec<RecordId>, VerdictError> {
-        let member = self.members.member(relay).filter(|member| member.relay);
-        let key = member.ok_or(VerdictError::Unsigned)?.keys.signing;
-        let block: VerdictBlock =
-            signed.open(verdict::CONTEXT, &key).ok_or(VerdictError::Unsigned)?;
+        let block: Option<VerdictBlock> = self.members.stated_by(relay, verdict::CONTEXT, signed);
+        let block = block.ok_or(VerdictError::Unsigned)?;
         if block.org != self.org() || block.segment != *id {
             return Err(VerdictError::Unsigned);
         }

@@ -16,7 +16,7 @@ use crate::identity::Me;
 use crate::renewal::Renewal;
 
 /// The context under which a relay states its catalog.
-const CATALOG_CONTEXT: &str = "fieldkeep 1 catalog";
+pub(crate) const CATALOG_CONTEXT: &str = "fieldkeep 1 catalog";
 
 /// Why a replica could not do what it was asked: all of it lies in the store or in the catalog.
 #[derive(Debug, thiserror::Error)]
@@ -65,13 +65,13 @@ pub struct Published {
 
 /// What a relay signs of a catalog.
 #[derive(Clone, Debug, Encode, Decode)]
-struct CatalogNotice {
+pub(crate) struct CatalogNotice {
     #[n(0)]
-    org: OrgId,
+    pub(crate) org: OrgId,
     #[n(1)]
-    epoch: Epoch,
+    pub(crate) epoch: Epoch,
     #[n(2)]
-    number: u64,
+    pub(crate) number: u64,
     #[n(3)]
     hash: CatalogHash,
     #[n(4)]
@@ -204,6 +204,13 @@ impl Replica {
         &mut self.store
     }
 
+    /// The store alone, as it was committed last: what a process that ends leaves behind.
+    #[must_use]
+    pub fn into_store(mut self) -> Store {
+        self.store.rollback();
+        self.store
+    }
+
     /// The epoch of the relay's log: its own on a relay, as far as known on a device.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
@@ -313,11 +320,10 @@ impl Replica {
     /// When no relay of the organisation signed it, or it does not parse.
     pub fn adopt_catalog(&mut self, notice: Signed, source: String) -> Result<bool, ReplicaError> {
         let stated: CatalogNotice = notice.read().ok_or(ReplicaError::CatalogUnsigned)?;
-        let relay = self.members.member(stated.relay).filter(|member| member.relay);
-        let key = relay.ok_or(ReplicaError::CatalogUnsigned)?.keys.signing;
-        let signed = notice.open::<CatalogNotice>(CATALOG_CONTEXT, &key).is_some()
-            && stated.org == self.org()
-            && stated.hash == CatalogHash::of(&source);
+        let signed: Option<CatalogNotice> =
+            self.members.stated_by(stated.relay, CATALOG_CONTEXT, &notice);
+        let signed =
+            signed.is_some() && stated.org == self.org() && stated.hash == CatalogHash::of(&source);
         if !signed {
             return Err(ReplicaError::CatalogUnsigned);
         }
@@ -336,21 +342,18 @@ impl Replica {
         Ok(true)
     }
 
-    /// Appends entries of the membership log that begin at an index; those that are known already
-    /// are passed over.
+    /// Takes over entries of the membership log, all or none; those that are known already are
+    /// passed over. Returns how many are new.
     ///
     /// # Errors
-    /// When an entry does not follow; those before it are kept.
-    pub fn append_members(&mut self, base: u64, entries: &[Signed]) -> Result<u64, ReplicaError> {
-        let known = self.members.len().saturating_sub(base);
-        let mut appended = 0;
-        for entry in entries.iter().skip(known as usize) {
-            let number = self.members.len();
-            self.members.append(entry.clone())?;
+    /// When an entry does not follow a known one, or somebody joins whom no relay admitted.
+    pub fn append_members(&mut self, entries: &[Signed]) -> Result<u64, ReplicaError> {
+        let known = self.members.len();
+        let new = self.members.merge(entries)?;
+        for (number, entry) in (known..).zip(&new) {
             self.store.append_member(number, entry)?;
-            appended += 1;
         }
-        Ok(appended)
+        Ok(new.len() as u64)
     }
 
     /// The segments, by id.

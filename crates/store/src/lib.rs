@@ -67,6 +67,35 @@ impl Store {
         Ok(Self { connection, writing: false, steps: Vec::new() })
     }
 
+    /// A store that lives in memory only and is gone with the process: for simulations, and for
+    /// whatever else needs a scratch store.
+    ///
+    /// # Errors
+    /// When SQLite refuses: a fault of ours.
+    pub fn in_memory() -> Result<Self> {
+        let connection = Connection::open_in_memory()?;
+        schema::prepare(&connection)?;
+        Ok(Self { connection, writing: false, steps: Vec::new() })
+    }
+
+    /// An independent copy in memory of what is committed, page by page: what a backup or an image
+    /// of the disk would hold.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    ///
+    /// # Panics
+    /// When something awaits the commit: a copy would hold it, and a backup would not.
+    pub fn copy(&self) -> Result<Self> {
+        assert!(!self.writing, "only what is committed can be copied");
+        let mut connection = Connection::open_in_memory()?;
+        let copying = rusqlite::backup::Backup::new(&self.connection, &mut connection)?;
+        copying.step(-1)?;
+        drop(copying);
+        schema::tune(&connection)?;
+        Ok(Self { connection, writing: false, steps: Vec::new() })
+    }
+
     /// Makes everything written since the last commit durable.
     ///
     /// # Errors

@@ -94,7 +94,7 @@ pub(super) fn append(owner: &Owner, base: u64, entry: &Entry) -> Result<Response
         if engine.replica().members().len() != base || !holds(engine.replica(), &entry)? {
             return Ok(false);
         }
-        engine.append_members(base, &[entry])?;
+        engine.append_members(&[entry])?;
         Ok(true)
     })?;
     Ok(Response::Appended(appended))
@@ -106,11 +106,16 @@ fn holds(replica: &Replica, entry: &Signed) -> Result<bool, Failure> {
     let (key, grants, cuts) = match act {
         Some(Act::Grant { member, grants, cuts }) => (member, grants, cuts),
         Some(Act::Revoke { member, cuts }) => (member, Vec::new(), cuts),
-        Some(Act::Found { .. } | Act::Relay { .. } | Act::Invite { .. } | Act::Join { .. })
+        Some(
+            Act::Found { .. }
+            | Act::Relay { .. }
+            | Act::Invite { .. }
+            | Act::Join { .. }
+            | Act::Admit { .. },
+        )
         | None => return Ok(true),
     };
-    let member = replica.members().members().values().find(|m| m.keys.signing == key);
-    Ok(match member {
+    Ok(match replica.members().device(&key) {
         Some(member) => replica.cut_offs(member, &grants)? == cuts,
         None => false,
     })

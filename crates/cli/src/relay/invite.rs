@@ -123,7 +123,7 @@ pub(super) fn check_scopes(
 
 fn numbered(log: &MembershipLog) -> String {
     let devices = log.members().values().filter(|member| !member.relay).count();
-    format!("device-{}", devices + log.invitations().len() + 1)
+    format!("device-{}", devices + log.open_invitations() + 1)
 }
 
 /// The addresses for a ticket: those that were named, else where the relay listens.

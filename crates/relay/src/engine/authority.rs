@@ -5,9 +5,9 @@
 
 use fieldkeep_catalog::Catalog;
 use fieldkeep_model::membership::{Act, CutOff, Entry};
-use fieldkeep_model::{Grant, PublicKey, Signed};
+use fieldkeep_model::{Epoch, Grant, PublicKey, Signed};
 use fieldkeep_protocol::Code;
-use fieldkeep_protocol::frame::{self, Frame, GoAway};
+use fieldkeep_protocol::frame::{self, Frame, GoAway, OfferReply};
 use fieldkeep_replica::ReplicaError;
 
 use super::{ConnectionId, Engine};
@@ -25,10 +25,11 @@ impl Engine {
     /// how many were appended.
     ///
     /// # Errors
-    /// When an entry does not follow; those before it are kept and in force. Failures of the store.
-    pub fn append_members(&mut self, base: u64, entries: &[Signed]) -> Result<u64, ReplicaError> {
+    /// When an entry does not follow, or somebody joins whom no relay admitted: none of them is
+    /// appended then. Failures of the store.
+    pub fn append_members(&mut self, entries: &[Signed]) -> Result<u64, ReplicaError> {
         let before = self.replica.members().len();
-        let appended = self.replica.append_members(base, entries);
+        let appended = self.replica.append_members(entries)?;
         let new: Vec<Signed> = self.replica.members().since(before).to_vec();
         for entry in new.iter().filter_map(Signed::read::<Entry>) {
             self.take_effect(&entry.act)?;
@@ -36,7 +37,7 @@ impl Engine {
         if !new.is_empty() {
             self.announce_members();
         }
-        appended
+        Ok(appended)
     }
 
     /// What a relay's log holds of a member where it may not write once it has those grants. The
@@ -51,9 +52,7 @@ impl Engine {
         key: &PublicKey,
         grants: &[Grant],
     ) -> Result<Option<Vec<CutOff>>, ReplicaError> {
-        let member = self.replica.members().members().values();
-        let mut member = member.filter(|member| member.keys.signing == *key && !member.relay);
-        let Some(member) = member.next().cloned() else { return Ok(None) };
+        let Some(member) = self.replica.members().device(key).cloned() else { return Ok(None) };
         self.suspended.retain(|_, until| *until > now);
         self.suspended.insert(member.keys.tls, now + SUSPENSION_MS);
         for id in self.sessions_of(&member.keys.tls) {
@@ -81,11 +80,46 @@ impl Engine {
     /// # Errors
     /// When the store fails.
     pub fn restore(&mut self) -> Result<(), ReplicaError> {
-        self.replica.open_epoch_above(self.replica.epoch())?;
-        self.moved.extend(self.replica.restate_verdicts()?);
-        for id in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.send_away(id, "this relay was put back from a copy: compare everything again");
+        self.open_epoch(self.replica.epoch())
+    }
+
+    /// Somebody shows what this relay once stated: if it does not know that any more, it was put
+    /// back from an old copy. Whoever shows it hears what came of it.
+    pub(super) fn witness(
+        &mut self,
+        id: ConnectionId,
+        statement: &Signed,
+    ) -> Result<(), ReplicaError> {
+        match self.replica.lost(statement)? {
+            Some(epoch) => self.open_epoch(epoch)?,
+            None => self.tell_epoch(id),
         }
+        Ok(())
+    }
+
+    fn tell_epoch(&mut self, id: ConnectionId) {
+        let (epoch, root) = (self.replica.epoch(), self.root_for(&self.member(id)));
+        let reply = OfferReply { epoch, root, segments: Vec::new(), round: 0 };
+        self.control(id, &Frame::OfferReply(reply));
+    }
+
+    /// Opens an epoch above another, and tells every device that is connected.
+    fn open_epoch(&mut self, above: Epoch) -> Result<(), ReplicaError> {
+        tracing::warn!(%above, "this relay was put back from an old copy: it opens an epoch");
+        self.replica.open_epoch_above(above)?;
+        self.moved.extend(self.replica.restate_verdicts()?);
+        self.announce_catalog();
+        let members = self.peers.iter_mut().filter(|(_, peer)| peer.member.is_some());
+        let mut told = Vec::new();
+        for (id, peer) in members {
+            // What it knows of verdicts ended with the epoch, and with them what was proven.
+            for following in peer.following.values_mut() {
+                (following.verdict, following.judged) = (0, 0);
+                following.proved = None;
+            }
+            told.push(*id);
+        }
+        told.into_iter().for_each(|id| self.tell_epoch(id));
         Ok(())
     }
 
@@ -93,12 +127,15 @@ impl Engine {
         let (member, revoked) = match act {
             Act::Grant { member, .. } => (member, false),
             Act::Revoke { member, .. } => (member, true),
-            Act::Found { .. } | Act::Relay { .. } | Act::Invite { .. } | Act::Join { .. } => {
-                return Ok(());
-            }
+            Act::Found { .. }
+            | Act::Relay { .. }
+            | Act::Invite { .. }
+            | Act::Join { .. }
+            | Act::Admit { .. } => return Ok(()),
         };
-        let keys = self.replica.members().members().values().find(|m| m.keys.signing == *member);
-        let Some(keys) = keys.map(|member| member.keys) else { return Ok(()) };
+        let Some(keys) = self.replica.members().device(member).map(|member| member.keys) else {
+            return Ok(());
+        };
         self.suspended.remove(&keys.tls);
         for id in self.sessions_of(&keys.tls) {
             if revoked {

@@ -1,0 +1,98 @@
+//! The laboratory's commands: the world in a box, benchmarks, and the processes that they start.
+//!
+//! Everything is checked before any work is done. Ctrl-C ends a benchmark after what runs at the
+//! time; what was measured before is kept, marked as partial.
+
+mod merge;
+mod sync;
+mod world;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::failure::{Code, Failure, Trouble};
+use crate::output::Output;
+use crate::sync::Stop;
+
+/// How a build has the other engines.
+const BUILD: &str = "cargo build --release --features engines";
+
+/// Commands of the laboratory.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Lab {
+    /// Run whole fleets of devices and a relay from a seed, with faults, and watch every promise.
+    World(world::Args),
+    /// Measure how fast engines merge, side by side on the same work.
+    Merge(merge::Args),
+    /// Measure what a sync costs: round trips, bytes, the relay's time.
+    Sync(sync::Args),
+    /// One measurement in a process of its own.
+    #[command(hide = true)]
+    MergeTask {
+        /// What is measured, as JSON.
+        task: String,
+    },
+}
+
+pub(crate) fn run(command: Lab, output: &mut Output) -> Result<ExitCode, Trouble> {
+    match command {
+        Lab::World(args) => world::run(&args, output),
+        Lab::Merge(args) => merge::run(&args, output),
+        Lab::Sync(args) => sync::run(&args, output),
+        Lab::MergeTask { task } => {
+            let figures = fieldkeep_lab::merge::run_task(&task);
+            let figures = figures.map_err(|error| {
+                let remedy = "`fieldkeep lab merge` starts it";
+                Failure::new(Code::Usage, format!("this is no task: {error}"), remedy)
+            })?;
+            output.line(&figures)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// A flag that is raised when the process is told to stop.
+fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = Arc::clone(&stop);
+    let failed = |error: std::io::Error| Failure::new(Code::Failure, error.to_string(), "");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(failed)?;
+    let mut signals = runtime.block_on(async { Stop::new() })?;
+    std::thread::spawn(move || {
+        runtime.block_on(signals.asked());
+        raised.store(true, Ordering::Relaxed);
+    });
+    Ok(stop)
+}
+
+/// A bar on stderr, if that is a terminal, with an estimate of what remains.
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let style =
+        ProgressStyle::with_template("[{elapsed_precise}] {bar:30} {pos}/{len}, {eta} left: {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(std::time::Duration::from_millis(500));
+    bar
+}
+
+/// A folder for results where none is named: beside the others, unlike any before.
+fn fresh_folder(name: &str) -> PathBuf {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    PathBuf::from(format!("lab-{name}-{}", now.as_secs()))
+}
+
+/// The command line as it was typed.
+fn typed() -> String {
+    let words = std::env::args().skip(1).map(|word| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:".contains(c);
+        if word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    });
+    std::iter::once("fieldkeep".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,143 @@
+//! `lab world`: fleets of devices in one thread from a seed. Prints what each run came to, and of one
+//! that breaks a promise the shrunk history and the command that repeats it.
+
+use std::ops::Range;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use fieldkeep_lab::world::{Faults, Plant, Run, Settings, Step, plan, report, run_steps, shrink};
+use serde_json::json;
+
+use crate::failure::{Code, Failure, Trouble};
+use crate::output::Output;
+
+/// How long a failure is shrunk, unless it is told otherwise.
+const SHRINK_S: u64 = 60;
+/// More devices than any organisation of this size has.
+const DEVICES: usize = 5_000;
+/// A year.
+const DAYS: usize = 366;
+
+/// What `lab world` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What everything follows from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Many runs: from the first seed to the one before the last.
+    #[arg(long, value_name = "A..B", value_parser = seeds, conflicts_with = "seed")]
+    seeds: Option<Range<u64>>,
+    /// How many devices there are.
+    #[arg(long, default_value_t = 200)]
+    devices: usize,
+    /// For how many days they work, forty writes a device and day.
+    #[arg(long, default_value_t = 3)]
+    days: usize,
+    /// What goes wrong: all, none, or kinds with commas between.
+    #[arg(long, default_value = "all")]
+    faults: Faults,
+    /// A mistake to plant in the shells, to see it found.
+    #[arg(long)]
+    plant: Option<Plant>,
+    /// The places in the plan of the steps that happen; all if absent.
+    #[arg(long, value_name = "PLACES", value_delimiter = ',', conflicts_with = "seeds")]
+    only: Vec<usize>,
+    /// How long a failure is shrunk, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = SHRINK_S)]
+    shrink: u64,
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let parsed = text.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
+    let range = parsed.filter(|range: &Range<u64>| !range.is_empty());
+    range.ok_or_else(|| "write it as 1..100: the first seed, and the one after the last".to_owned())
+}
+
+pub(super) fn run(args: &Args, output: &mut Output) -> Result<ExitCode, Trouble> {
+    let possible = (1..=DEVICES).contains(&args.devices) && (1..=DAYS).contains(&args.days);
+    if !possible {
+        let text = format!("a world has 1 to {DEVICES} devices and 1 to {DAYS} days");
+        return Err(Failure::new(Code::Usage, text, "give other numbers").into());
+    }
+    let seeds = args.seeds.clone().unwrap_or(args.seed..args.seed.saturating_add(1));
+    let mut failed = Vec::new();
+    for seed in seeds {
+        let faults = args.faults.clone();
+        let settings = Settings { seed, devices: args.devices, days: args.days, faults };
+        if !one(args, &settings, output)? {
+            failed.push(seed.to_string());
+        }
+    }
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = format!("promises were broken, or faults never struck: seed {}", failed.join(", "));
+    Err(Failure::new(Code::Failure, text, "the commands above repeat it").into())
+}
+
+/// One seed; whether every promise was kept and every fault struck.
+fn one(args: &Args, settings: &Settings, output: &mut Output) -> Result<bool, Trouble> {
+    let mut steps = plan(settings);
+    if !args.only.is_empty() {
+        let only = args.only.iter().filter_map(|place| steps.get(*place));
+        steps = only.copied().collect();
+    }
+    let began = Instant::now();
+    let run = run_steps(settings, args.plant, steps.clone());
+    let took = began.elapsed();
+    // What a part of a plan leaves out need not strike.
+    let missing =
+        if args.only.is_empty() { run.tally.missing(&settings.faults) } else { Vec::new() };
+    let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    tell(&run, took, &missing, output)?;
+    if let Some(violation) = &run.violation
+        && args.only.is_empty()
+    {
+        let began = Instant::now();
+        let patience = Duration::from_secs(args.shrink);
+        let shrunk = shrink(settings, args.plant, &steps, violation, || began.elapsed() < patience);
+        tell_failure(args, settings, &steps, &shrunk, output)?;
+    }
+    output.flush()?;
+    Ok(run.violation.is_none() && missing.is_empty())
+}
+
+fn tell(run: &Run, took: Duration, missing: &[String], output: &mut Output) -> Result<(), Trouble> {
+    let seconds = took.as_secs_f64();
+    let rate = run.settings.device_days() as f64 * 60.0 / seconds;
+    if output.is_json() {
+        let broken = run.violation.as_ref().map(ToString::to_string);
+        let struck = run.tally.0.iter().map(|(fault, n)| (fault.to_string(), json!(n)));
+        let struck: serde_json::Map<_, _> = struck.collect();
+        let told = json!({
+            "seed": run.settings.seed, "devices": run.settings.devices, "days": run.settings.days,
+            "seconds": seconds, "device_days_a_minute": rate, "writes": run.figures.writes,
+            "struck": struck, "never_struck": missing, "broken": broken,
+        });
+        output.object("world", &told)?;
+        return Ok(());
+    }
+    output.line(&run.to_string())?;
+    output.line(&format!("  took {seconds:.1} s: {rate:.0} device-days a minute"))?;
+    if !missing.is_empty() {
+        output.line(&format!("  NEVER STRUCK: {}", missing.join(", ")))?;
+    }
+    Ok(())
+}
+
+fn tell_failure(
+    args: &Args,
+    settings: &Settings,
+    steps: &[Step],
+    shrunk: &fieldkeep_lab::world::Shrunk,
+    output: &mut Output,
+) -> Result<(), Trouble> {
+    let told = report::failure(settings, args.plant, steps, shrunk);
+    if output.is_json() {
+        let broken = json!({"seed": settings.seed, "steps": shrunk.places, "told": told});
+        output.object("world-failure", &broken)?;
+        return Ok(());
+    }
+    output.line(&told)?;
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! The world in a box: a relay and many devices in one thread, from a seed.
+//!
+//! The engines, replicas and stores are the product's; what is replaced are the shells' loops, the
+//! network, the clock and the disk. Everything follows from the seed: the same seed, the same run,
+//! to the byte. Oracles watch after every commit, and look at everything in the end; plants show
+//! that each oracle can fail.
+
+mod device;
+mod disk;
+pub mod fault;
+mod founding;
+mod ledger;
+mod network;
+mod nonsense;
+pub mod oracle;
+pub mod plan;
+pub mod plant;
+mod planted;
+mod reckoning;
+mod relay;
+pub mod report;
+mod run;
+mod shrink;
+mod step;
+pub mod story;
+pub mod time;
+pub mod workload;
+
+pub use fault::{Fault, Faults, Tally};
+pub use oracle::{Looks, Oracle, Violation};
+pub use plan::{Settings, Step, plan};
+pub use plant::Plant;
+pub use run::{Figures, Run, run, run_steps};
+pub use shrink::{Shrunk, shrink};
+pub use story::Peer;
+
+use fieldkeep_model::Seed;
+use fieldkeep_relay::Engine;
+use fieldkeep_replica::ReplicaError;
+
+use crate::Dice;
+use device::DeviceNode;
+use disk::File;
+use ledger::Ledger;
+use network::{Arrival, LineId, Network, Reason, Side};
+use oracle::{Checked, Watch};
+use plan::Who;
+use relay::RelayNode;
+use time::{Events, Micros};
+
+/// What happens in the world.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A step of the plan, by its place.
+    Planned(usize),
+    /// The relay's engine takes up what waits: in that life of its process.
+    RelayTurn(u64),
+    /// A device's session takes up what arrived.
+    DeviceTurn(usize, u64),
+    /// A device tries to connect.
+    Dials(usize, u64),
+    /// A handshake is done.
+    Connects(LineId),
+    /// A peer ought to have introduced itself.
+    Introduced(LineId),
+    /// Something arrives at a side.
+    Arrives(LineId, Side, u64),
+    /// A side is told that the connection is over.
+    Closed(LineId, Side, Reason),
+    RelayStarts,
+    DeviceStarts(usize),
+    /// A disk has room again, after that long.
+    Freed(Who, Micros),
+}
+
+/// A relay, devices, and everything between.
+#[derive(Debug)]
+pub struct World {
+    seed: u64,
+    now: Micros,
+    dice: Dice,
+    events: Events<Event>,
+    network: Network,
+    relay: RelayNode,
+    devices: Vec<DeviceNode>,
+    /// How many devices there were before any was copied.
+    founders: usize,
+    files: u64,
+    /// Whether packets are lost.
+    lossy: bool,
+    /// Whether nothing fails any more.
+    fine: bool,
+    ledger: Ledger,
+    watch: Watch,
+    tally: Tally,
+    figures: Figures,
+    plant: Option<Plant>,
+    plant_acted: bool,
+    steps: Vec<Step>,
+    history: blake3::Hasher,
+}
+
+impl World {
+    /// An organisation with devices that have joined, and nothing written.
+    pub(crate) fn founded(
+        seed: u64,
+        names: &[String],
+        catalog: &str,
+        plant: Option<Plant>,
+    ) -> Result<Self, ReplicaError> {
+        let founded = founding::found(seed, names, catalog)?;
+        let relay_seed = Seed(founding::drawn(seed, "relay", 0));
+        let mut dice = Dice::seeded(seed ^ 0x776f_726c_6421);
+        let mut devices = Vec::new();
+        for (number, mut joined) in founded.devices.into_iter().enumerate() {
+            if plant == Some(Plant::OtherCatalog) {
+                planted::tighten(&mut joined.store)?;
+            }
+            let file = File(2 + number as u64);
+            file.note(&mut joined.store)?;
+            joined.store.commit()?;
+            devices.push(DeviceNode::new(joined, number, file));
+        }
+        let mut relay = founded.relay;
+        File(1).note(relay.store_mut())?;
+        relay.commit()?;
+        Ok(Self {
+            seed,
+            now: 0,
+            network: Network::new(Dice::seeded(dice.roll())),
+            dice,
+            events: Events::default(),
+            relay: RelayNode::new(Engine::new(relay), relay_seed, File(1)),
+            founders: devices.len(),
+            files: 2 + devices.len() as u64,
+            devices,
+            lossy: false,
+            fine: false,
+            ledger: Ledger::default(),
+            watch: Watch::default(),
+            tally: Tally::default(),
+            figures: Figures::default(),
+            plant,
+            plant_acted: false,
+            steps: Vec::new(),
+            history: blake3::Hasher::new(),
+        })
+    }
+
+    /// Lets everything happen that is due until then.
+    pub(crate) fn runs_until(&mut self, until: Micros) -> Checked {
+        while let Some((at, event)) = self.events.next(until) {
+            self.now = at;
+            self.figures.events += 1;
+            self.take(event)?;
+        }
+        self.now = self.now.max(until);
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event) -> Checked {
+        match event {
+            Event::Planned(place) => {
+                let step = self.steps[place];
+                if let Who::Device(at) = step.who
+                    && at < self.devices.len()
+                {
+                    self.plant_at_device(at)?;
+                }
+                self.happens(&step)?;
+            }
+            Event::RelayTurn(life) => self.relay_turn(life)?,
+            Event::DeviceTurn(at, life) => self.device_turn(at, life)?,
+            Event::Dials(at, number) => self.dial(at, number)?,
+            Event::Connects(line) => self.connects(line)?,
+            Event::Introduced(line) => self.introduced(line),
+            Event::Arrives(line, to, number) => self.arrives(line, to, number),
+            Event::Closed(line, side, reason) => self.told_of_end(line, side, reason),
+            Event::RelayStarts => self.start_relay()?,
+            Event::DeviceStarts(at) => self.start_device(at)?,
+            Event::Freed(who, lasts) => self.freed(who, lasts)?,
+        }
+        Ok(())
+    }
+
+    fn arrives(&mut self, line: LineId, to: Side, number: u64) {
+        let arrival = match self.network.arrive(line, to, number, self.now) {
+            Ok(Some(arrival)) => arrival,
+            Ok(None) => return,
+            Err(until) => return self.events.plan(until, Event::Arrives(line, to, number)),
+        };
+        if let Arrival::Bytes(stream, bytes) = &arrival {
+            self.history.update(&self.now.to_be_bytes()).update(&stream.to_be_bytes());
+            self.history.update(&line.to_be_bytes()).update(bytes);
+            self.figures.bytes += bytes.len() as u64;
+        }
+        match to {
+            Side::Relay => self.relay_hears(line, arrival),
+            Side::Device => self.device_hears(line, arrival),
+        }
+    }
+
+    fn told_of_end(&mut self, line: LineId, side: Side, reason: Reason) {
+        match side {
+            Side::Relay => self.relay_loses(line),
+            Side::Device => self.device_loses(line, reason),
+        }
+        self.network.told(line, side);
+    }
+
+    /// Sends on a connection, and lets what waits for a busy one strike.
+    pub(crate) fn send(&mut self, line: LineId, from: Side, what: Arrival) {
+        self.network.send(&mut self.events, &mut self.tally, self.now, (line, from), what);
+        if let Some(at) = self.network.line(line).map(|line| line.device) {
+            self.opportunity(at);
+        }
+    }
+
+    /// Takes bytes into the digest of what happened.
+    pub(crate) fn note(&mut self, bytes: &[u8]) {
+        self.history.update(&self.now.to_be_bytes()).update(bytes);
+    }
+}

@@ -1,0 +1,268 @@
+//! The plan of a run: who does what when, and what goes wrong when, drawn from the seed before
+//! anything happens.
+//!
+//! Each step has dice of its own, so that leaving one out changes no other: a history that fails
+//! can be shrunk by leaving steps out.
+
+use std::fmt;
+
+use super::fault::{Fault, Faults};
+use super::time::{DAY, HOUR, MINUTE, Micros, Moment};
+use super::workload::Work;
+use crate::Dice;
+
+/// The devices that share a territory; the office holds all territories besides.
+pub(crate) const CREW: usize = 4;
+/// Visits of a device and day, of five writes each.
+const VISITS: usize = 8;
+/// What a run is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What everything is drawn from.
+    pub seed: u64,
+    /// How many devices there are.
+    pub devices: usize,
+    /// For how many days they work.
+    pub days: usize,
+    /// What goes wrong.
+    pub faults: Faults,
+}
+
+/// Who does something, or has it done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Who {
+    /// The relay.
+    Relay,
+    /// A device, by number; those beyond the first are copies that somebody made.
+    Device(usize),
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Relay => f.write_str("relay"),
+            Self::Device(0) => f.write_str("office"),
+            Self::Device(number) => write!(f, "device {number}"),
+        }
+    }
+}
+
+/// What happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Somebody works.
+    Work(Work),
+    /// Syncs until everything is exchanged, and hangs up.
+    Sync,
+    /// Stays connected from now on.
+    Connect,
+    /// Is out of reach from now on.
+    Disconnect,
+    /// A copy of the directory is put away.
+    Backup,
+    /// Something goes wrong at the next opportunity.
+    Fault(Fault),
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Work(work) => f.write_str(work.word()),
+            Self::Sync => f.write_str("syncs"),
+            Self::Connect => f.write_str("has a signal"),
+            Self::Disconnect => f.write_str("loses the signal"),
+            Self::Backup => f.write_str("is backed up"),
+            Self::Fault(fault) => write!(f, "suffers: {fault}"),
+        }
+    }
+}
+
+/// One step of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// When.
+    pub at: Micros,
+    /// Who.
+    pub who: Who,
+    /// What.
+    pub act: Act,
+    /// What the step's own dice begin with.
+    pub dice: u64,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}  {} {}", Moment(self.at), self.who, self.act)
+    }
+}
+
+/// How many territories so many devices work in.
+pub(crate) fn territories(devices: usize) -> usize {
+    devices.saturating_sub(1).div_ceil(CREW).max(1)
+}
+
+/// The plan of a run, in order of time.
+#[must_use]
+pub fn plan(settings: &Settings) -> Vec<Step> {
+    let mut drawing = Drawing { dice: Dice::seeded(settings.seed), steps: Vec::new() };
+    drawing.step(0, Who::Device(0), Act::Work(Work::Found));
+    drawing.step(1, Who::Device(0), Act::Sync);
+    for device in 0..settings.devices {
+        // Everybody has the products before the first day begins.
+        drawing.soon(5 * MINUTE, HOUR, Who::Device(device), Act::Sync);
+        for day in 0..settings.days {
+            drawing.day(device, day as u64 * DAY, VISITS);
+        }
+    }
+    drawing.faults(settings);
+    let mut steps = drawing.steps;
+    steps.sort_by_key(|step| (step.at, step.who));
+    steps
+}
+
+struct Drawing {
+    dice: Dice,
+    steps: Vec<Step>,
+}
+
+impl Drawing {
+    fn step(&mut self, at: Micros, who: Who, act: Act) {
+        let dice = self.dice.roll();
+        self.steps.push(Step { at, who, act, dice });
+    }
+
+    /// A step at some moment of a span.
+    fn soon(&mut self, from: Micros, span: Micros, who: Who, act: Act) -> Micros {
+        let at = from + self.dice.roll() % span.max(1);
+        self.step(at, who, act);
+        at
+    }
+
+    /// A working day: visits between eight and five, and a signal as it comes.
+    fn day(&mut self, device: usize, midnight: Micros, visits: usize) {
+        let who = Who::Device(device);
+        for _ in 0..visits {
+            let mut at = midnight + 8 * HOUR + self.dice.roll() % (9 * HOUR);
+            for work in Work::of_a_visit(&mut self.dice) {
+                self.step(at, who, Act::Work(work));
+                at += self.dice.roll() % (6 * MINUTE);
+            }
+        }
+        match self.dice.below(20) {
+            // Connected when they come in, at noon, and before they go home.
+            0..=13 => {
+                for hour in [7, 12, 17] {
+                    self.soon(midnight + hour * HOUR, HOUR, who, Act::Sync);
+                }
+            }
+            // A signal here and there.
+            14..=18 => {
+                for _ in 0..3 {
+                    let from = self.soon(midnight + 8 * HOUR, 9 * HOUR, who, Act::Connect);
+                    self.soon(from + MINUTE, 40 * MINUTE, who, Act::Disconnect);
+                }
+                self.soon(midnight + 18 * HOUR, HOUR, who, Act::Sync);
+            }
+            // Within reach all day.
+            _ => {
+                self.soon(midnight + 7 * HOUR, HOUR, who, Act::Connect);
+                self.soon(midnight + 18 * HOUR, HOUR, who, Act::Disconnect);
+            }
+        }
+    }
+
+    fn faults(&mut self, settings: &Settings) {
+        let days = settings.devices * settings.days;
+        let mut copies = settings.devices;
+        for fault in &settings.faults.0 {
+            // One of each kind at least: it is armed until it can strike.
+            let one_in = match fault {
+                Fault::Loss => continue,
+                Fault::Cut => 3,
+                Fault::Partition | Fault::Kill => 6,
+                Fault::Nonsense | Fault::Clock => 12,
+                Fault::DiskFull => 20,
+                Fault::Restore | Fault::SilentRestore => 50,
+                Fault::Clone | Fault::SilentClone => 100,
+                Fault::RelayKill => 40,
+                Fault::RelayDiskFull => 150,
+                Fault::RelayRestore => 300,
+            };
+            for _ in 0..days.div_ceil(one_in) {
+                self.fault(settings, *fault, &mut copies);
+            }
+        }
+    }
+
+    fn fault(&mut self, settings: &Settings, fault: Fault, copies: &mut usize) {
+        let device = Who::Device(self.dice.below(settings.devices));
+        let day = self.dice.below(settings.days) as u64 * DAY;
+        let who = match fault {
+            Fault::RelayKill | Fault::RelayDiskFull | Fault::RelayRestore => Who::Relay,
+            Fault::Loss
+            | Fault::Cut
+            | Fault::Partition
+            | Fault::Kill
+            | Fault::DiskFull
+            | Fault::Clone
+            | Fault::SilentClone
+            | Fault::Restore
+            | Fault::SilentRestore
+            | Fault::Clock
+            | Fault::Nonsense => device,
+        };
+        let at = self.soon(day + 9 * HOUR, 7 * HOUR, who, Act::Fault(fault));
+        match fault {
+            Fault::Restore | Fault::SilentRestore | Fault::RelayRestore => {
+                // The copy is of the same day, or older.
+                let age = HOUR / 2 + self.dice.roll() % (at - 8 * HOUR);
+                self.step(at - age.min(at - HOUR), who, Act::Backup);
+            }
+            Fault::Clone | Fault::SilentClone => {
+                self.copy(*copies, at);
+                *copies += 1;
+            }
+            Fault::Loss
+            | Fault::Cut
+            | Fault::Partition
+            | Fault::Kill
+            | Fault::RelayKill
+            | Fault::DiskFull
+            | Fault::RelayDiskFull
+            | Fault::Clock
+            | Fault::Nonsense => {}
+        }
+    }
+
+    /// What a copy does on the day on which it was made.
+    fn copy(&mut self, device: usize, made: Micros) {
+        let who = Who::Device(device);
+        for _ in 0..3 {
+            for work in Work::of_a_visit(&mut self.dice) {
+                self.soon(made + MINUTE, 2 * HOUR, who, Act::Work(work));
+            }
+        }
+        for _ in 0..2 {
+            self.soon(made + MINUTE, 2 * HOUR, who, Act::Sync);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_has_forty_writes_a_device_and_day_and_every_fault() {
+        let settings = Settings { seed: 1, devices: 9, days: 2, faults: Faults::all() };
+        let steps = plan(&settings);
+        let first = Who::Device(1);
+        let works = steps.iter().filter(|s| s.who == first && matches!(s.act, Act::Work(_)));
+        assert_eq!(works.count(), 80);
+        for fault in Fault::ALL.into_iter().filter(|fault| *fault != Fault::Loss) {
+            assert!(steps.iter().any(|step| step.act == Act::Fault(fault)), "{fault}");
+        }
+        assert!(steps.is_sorted_by_key(|step| step.at));
+        assert_eq!(steps, plan(&settings));
+    }
+}

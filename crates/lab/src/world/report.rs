@@ -1,0 +1,94 @@
+//! What is told of a run: what it came to, how often each fault struck, how much each oracle looked
+//! at; and of one that failed, the history and how to repeat it.
+
+use std::fmt::{self, Write as _};
+
+use super::fault::Fault;
+use super::plan::{Settings, Step};
+use super::plant::Plant;
+use super::run::Run;
+use super::shrink::Shrunk;
+
+/// Steps of a history that are printed; beyond that the command has to do.
+const STEPS: usize = 60;
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { settings, figures, looks, tally, .. } = self;
+        let Settings { seed, devices, days, faults } = settings;
+        writeln!(f, "seed {seed}: {devices} devices, {days} days, faults {faults}")?;
+        writeln!(
+            f,
+            "  {} writes saved, {} of them written again after a fork; {} records, {} held; \
+             {} devices in the end",
+            figures.writes, figures.rewritten, figures.records, figures.held, figures.devices
+        )?;
+        writeln!(f, "  {} events, {} bytes arrived", figures.events, figures.bytes)?;
+        let struck: Vec<String> = Fault::ALL
+            .into_iter()
+            .filter(|fault| faults.has(*fault))
+            .map(|fault| format!("{fault} {}", tally.of(fault)))
+            .collect();
+        if !struck.is_empty() {
+            writeln!(f, "  struck: {}", struck.join(", "))?;
+        }
+        writeln!(
+            f,
+            "  compared: {} projections, {} sets of verdicts, {} receipts, {} forecasts, \
+             {} times synced",
+            looks.projections, looks.verdicts, looks.receipts, looks.forecasts, looks.synced
+        )?;
+        let digest: String = self.history[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        write!(f, "  history {digest}: ")?;
+        match &self.violation {
+            None => f.write_str("every promise was kept"),
+            Some(violation) => write!(f, "BROKEN {violation}"),
+        }
+    }
+}
+
+/// The command that repeats a run, with those steps of its plan only.
+#[must_use]
+pub fn command(settings: &Settings, plant: Option<Plant>, places: Option<&[usize]>) -> String {
+    let Settings { seed, devices, days, faults } = settings;
+    let mut command = format!(
+        "fieldkeep lab world --seed {seed} --devices {devices} --days {days} --faults {faults}"
+    );
+    if let Some(plant) = plant {
+        let _ = write!(command, " --plant {plant}");
+    }
+    if let Some(places) = places {
+        let places: Vec<String> = places.iter().map(ToString::to_string).collect();
+        let _ = write!(command, " --only {}", places.join(","));
+    }
+    command
+}
+
+/// A failure in full: what broke, the shrunk history, and the commands that repeat both.
+#[must_use]
+pub fn failure(
+    settings: &Settings,
+    plant: Option<Plant>,
+    steps: &[Step],
+    shrunk: &Shrunk,
+) -> String {
+    let mut told = String::new();
+    let all = steps.len();
+    let left = shrunk.places.len();
+    let _ = writeln!(told, "seed {}: {}", settings.seed, shrunk.violation);
+    let _ = writeln!(
+        told,
+        "{left} of {all} steps break it{}:",
+        if shrunk.cut_short { " (there was no time to leave out more)" } else { "" }
+    );
+    for place in shrunk.places.iter().take(STEPS) {
+        let _ = writeln!(told, "  {}", steps[*place]);
+    }
+    if left > STEPS {
+        let _ = writeln!(told, "  … and {} more", left - STEPS);
+    }
+    let _ = writeln!(told, "repeat it:  {}", command(settings, plant, None));
+    let only = command(settings, plant, Some(&shrunk.places));
+    let _ = write!(told, "shrunk:     {only}");
+    told
+}

@@ -1,0 +1,129 @@
+//! A run: a plan happens in a world, everything comes to rest, and everything is looked at.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::fault::{Fault, Faults, Tally};
+use super::oracle::{Checked, Looks, Oracle, Violation};
+use super::plan::{Settings, Step, plan, territories};
+use super::plant::Plant;
+use super::time::{DAY, HOUR};
+use super::workload::CATALOG;
+use super::{Event, World};
+
+/// What a run came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Writes that were reported saved.
+    pub writes: u64,
+    /// Those among them that lost a fork and were written again.
+    pub rewritten: u64,
+    /// Events that happened.
+    pub events: u64,
+    /// Bytes that arrived anywhere.
+    pub bytes: u64,
+    /// Records on the relay in the end.
+    pub records: u64,
+    /// Those that are held.
+    pub held: u64,
+    /// Devices in the end, copies among them.
+    pub devices: u64,
+}
+
+/// A run that is over.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What it was made of.
+    pub settings: Settings,
+    /// What it came to.
+    pub figures: Figures,
+    /// How much the oracles looked at.
+    pub looks: Looks,
+    /// How often each kind of fault struck.
+    pub tally: Tally,
+    /// The promise that was broken, if one was.
+    pub violation: Option<Violation>,
+    /// A digest of everything that happened: equal runs have equal ones.
+    pub history: [u8; 32],
+}
+
+/// Runs what the settings draw.
+#[must_use]
+pub fn run(settings: &Settings, plant: Option<Plant>) -> Run {
+    run_steps(settings, plant, plan(settings))
+}
+
+/// Runs those steps of a plan.
+#[must_use]
+pub fn run_steps(settings: &Settings, plant: Option<Plant>, steps: Vec<Step>) -> Run {
+    let names: Vec<String> = (0..settings.devices).map(|n| format!("person {n}")).collect();
+    let mut world = match World::founded(settings.seed, &names, CATALOG, plant) {
+        Ok(world) => world,
+        Err(error) => panic!("the world cannot be founded: {error}"),
+    };
+    world.lossy = settings.faults.has(Fault::Loss);
+    let lived = catch_unwind(AssertUnwindSafe(|| world.lives(settings, steps)));
+    let violation = match lived {
+        Ok(Ok(())) => None,
+        Ok(Err(violation)) => Some(*violation),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            let text = format!("panicked: {}", text.unwrap_or_default());
+            Some(Violation { oracle: Oracle::Contained, at: world.now, text })
+        }
+    };
+    world.count();
+    Run {
+        settings: settings.clone(),
+        figures: world.figures,
+        looks: world.watch.counts,
+        tally: world.tally,
+        violation,
+        history: *world.history.finalize().as_bytes(),
+    }
+}
+
+impl Settings {
+    /// Settings with every fault.
+    #[must_use]
+    pub fn new(seed: u64, devices: usize, days: usize) -> Self {
+        Self { seed, devices, days, faults: Faults::all() }
+    }
+
+    /// How many device-days that is.
+    #[must_use]
+    pub fn device_days(&self) -> usize {
+        self.devices * self.days
+    }
+
+    /// How many territories the devices work in.
+    #[must_use]
+    pub fn territories(&self) -> usize {
+        territories(self.devices)
+    }
+}
+
+impl World {
+    fn lives(&mut self, settings: &Settings, steps: Vec<Step>) -> Checked {
+        for (place, step) in steps.iter().enumerate() {
+            self.events.plan(step.at, Event::Planned(place));
+        }
+        self.steps = steps;
+        for at in 0..self.devices.len() {
+            self.start_device(at)?;
+        }
+        self.runs_until((settings.days - 1) as u64 * DAY + 20 * HOUR)?;
+        let rested = self.comes_to_rest();
+        self.gate_was_passed()?;
+        rested?;
+        self.plant_at_rest()?;
+        self.reckons()
+    }
+
+    fn count(&mut self) {
+        let Some(replica) = self.relay.replica() else { return };
+        self.figures.records = replica.segments().values().map(|row| row.records).sum();
+        self.figures.held = replica.segments().values().map(|row| row.held).sum();
+        self.figures.devices = self.devices.len() as u64;
+    }
+}

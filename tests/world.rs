@@ -1,0 +1,137 @@
+//! The world as a test: a few fixed seeds and some fresh ones, the plants that show that the oracles
+//! can fail, and stories told in words of the field.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fieldkeep_lab::quiet;
+use fieldkeep_lab::world::story::{held, valid};
+use fieldkeep_lab::world::{Faults, Peer, Plant, Settings, World, plan, run, run_steps, shrink};
+use serde_json::json;
+
+/// Devices of a small world: the office and a crew.
+const DEVICES: usize = 5;
+/// Seeds within which a plant must be found.
+const SEEDS: u64 = 50;
+
+const ANN: Peer = Peer::Device(0);
+const BEN: Peer = Peer::Device(1);
+
+fn fresh_seed() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+    since.as_nanos() as u64 % 1_000_000_000
+}
+
+fn keeps_every_promise(seed: u64) {
+    let run = run(&Settings::new(seed, DEVICES, 1), None);
+    println!("{run}");
+    assert_eq!(run.violation, None, "seed {seed}");
+    assert_eq!(run.tally.missing(&run.settings.faults), [], "seed {seed}: never struck");
+}
+
+#[test]
+fn every_promise_is_kept_in_worlds_of_fixed_seeds() {
+    (1..=3).for_each(keeps_every_promise);
+}
+
+#[test]
+fn every_promise_is_kept_in_worlds_of_fresh_seeds() {
+    let first = fresh_seed();
+    println!("fresh seeds {first} and {}", first + 1);
+    (first..first + 2).for_each(keeps_every_promise);
+}
+
+#[test]
+fn a_run_follows_from_its_seed_to_the_byte() {
+    let settings = Settings::new(7, 3, 1);
+    let (once, again) = (run(&settings, None), run(&settings, None));
+    assert_eq!(once.history, again.history);
+    assert_eq!(once.figures, again.figures);
+    assert_ne!(run(&Settings::new(8, 3, 1), None).history, once.history);
+}
+
+#[test]
+fn every_plant_is_found_by_its_oracle() {
+    for plant in Plant::ALL {
+        let found = (1..=SEEDS).find(|seed| {
+            let settings = Settings::new(*seed, DEVICES, 1);
+            let run = quiet::quietly(|| run(&settings, Some(plant))).expect("panics are caught");
+            run.violation.is_some_and(|found| plant.found_by().contains(&found.oracle))
+        });
+        println!("{plant}: found with seed {found:?}");
+        assert!(found.is_some(), "{plant} was not found within {SEEDS} seeds");
+    }
+}
+
+#[test]
+fn a_failure_is_shrunk_to_fewer_steps_that_fail_alike() {
+    let settings = Settings { faults: Faults::default(), ..Settings::new(3, 3, 1) };
+    let steps = plan(&settings);
+    let failed = run_steps(&settings, Some(Plant::UnearnedReceipt), steps.clone());
+    let violation = failed.violation.expect("the plant is found");
+    let mut runs = 0;
+    let shrunk = shrink(&settings, Some(Plant::UnearnedReceipt), &steps, &violation, || {
+        runs += 1;
+        runs <= 40
+    });
+    assert!(shrunk.places.len() < steps.len() / 4, "{} of {}", shrunk.places.len(), steps.len());
+    let left = shrunk.places.iter().map(|place| steps[*place]).collect();
+    let again = run_steps(&settings, Some(Plant::UnearnedReceipt), left);
+    assert_eq!(again.violation, Some(shrunk.violation));
+}
+
+#[test]
+fn a_held_record_reaches_every_device_and_blocks_nothing() {
+    let mut world = World::seeded(7, &["ann", "ben"]);
+    world.put(ANN, "outlet/o1", json!({"territory": "t0", "name": "Kiosk"}));
+    let order = |number: &str, discount: u64| json!({"territory": "t0", "outlet": "o1", "number": number, "discount": discount});
+    world.put(ANN, "order/7", order("N7", 45));
+    world.put(ANN, "order/8", order("N8", 5));
+    world.settle();
+    assert_eq!(world.verdict(BEN, "order/7"), Some(held("the discount is above 30 percent")));
+    assert_eq!(world.last_valid(BEN, "order/7"), None);
+    assert_eq!(world.verdict(BEN, "order/8"), Some(valid()));
+    assert_eq!(world.unsaved(ANN), 0);
+    assert_eq!(world.verdict(Peer::Relay, "order/7"), world.verdict(BEN, "order/7"));
+}
+
+/// Found with seed 4 of five devices and one day: a device that had the receipt of its first change
+/// of a type, and nothing back yet, did not name that segment in its offer. A relay that had
+/// meanwhile been put back from a copy without the segment did not name it either, so both took
+/// each other for equal, and the change was on the device alone, shown as synced.
+#[test]
+fn a_receipt_that_a_restored_relay_does_not_remember_is_noticed_though_nothing_came_back() {
+    let mut world = World::seeded(4, &["ann", "ben"]);
+    world.back_up_relay();
+    world.put(ANN, "outlet/o1", json!({"territory": "t0", "name": "Kiosk"}));
+    world.hand_over(ANN);
+    world.put_relay_back();
+    world.settle();
+    assert!(world.record(BEN, "outlet/o1").is_some(), "it was sent again");
+    assert!(world.record(Peer::Relay, "outlet/o1").is_some());
+}
+
+/// Found with seed 8 of five devices and one day: a device that learnt of the epoch after a restore,
+/// and lost its signal before the verdicts came that this epoch states anew, came back with the
+/// number of its last verdict of the epoch before. The relay took that for one of this epoch and
+/// went on behind it, and what had been stated up to there never stood on that device again.
+#[test]
+fn a_signal_that_is_lost_between_a_new_epoch_and_its_verdicts_loses_no_verdict() {
+    // The streams' bytes part at another place with each seed.
+    for seed in 1..=40 {
+        let mut world = World::seeded(seed, &["ann", "ben"]);
+        world.put(ANN, "outlet/o1", json!({"territory": "t0", "name": "Kiosk"}));
+        let held_order = |number: &str| json!({"territory": "t0", "outlet": "o1", "number": number, "discount": 45});
+        world.put(ANN, "order/7", held_order("N7"));
+        world.put(ANN, "order/8", held_order("N8"));
+        world.settle();
+        world.back_up_relay();
+        world.put_relay_back();
+        world.learn_epoch(BEN);
+        world.put(ANN, "order/9", held_order("N9"));
+        world.settle();
+        for order in ["order/7", "order/8", "order/9"] {
+            let reason = "the discount is above 30 percent";
+            assert_eq!(world.verdict(BEN, order), Some(held(reason)), "seed {seed}: {order}");
+        }
+    }
+}
