@@ -3,13 +3,14 @@
 
 use mimalloc::MiMalloc;
 
+#[cfg(not(feature = "engines"))]
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static HEAP: MiMalloc = MiMalloc;
 
 /// Counts every allocation, in builds for the laboratory only.
 #[cfg(feature = "engines")]
 #[global_allocator]
-static HEAP: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, usize::MAX);
+static HEAP: cap::Cap<MiMalloc> = cap::Cap::new(MiMalloc, usize::MAX);
 
 fn main() -> std::process::ExitCode {
     #[cfg(feature = "engines")]
