@@ -264,7 +264,12 @@ impl Plan {
         };
         let begin = Instant::now();
         let prepared = cell::start(&cell, Step::Prepare, program, stop).map_err(|(how, note)| {
-            let how = if how == Outcome::Interrupted { how } else { Outcome::NoBase };
+            let how = match how {
+                Outcome::Interrupted | Outcome::OverMemory | Outcome::OverTime => how,
+                Outcome::Measured | Outcome::Failed | Outcome::NoBase | Outcome::Disagrees => {
+                    Outcome::NoBase
+                }
+            };
             (how, format!("what it starts from could not be made: {note}"))
         });
         let ended = prepared.and_then(|_| cell::start(&cell, Step::Measure, program, stop));
