@@ -75,7 +75,9 @@ async fn capture(directory: &Path, name: &str) {
     let writer = device.clone();
     let name = name.to_owned();
     let write = tokio::task::spawn_blocking(move || {
-        for n in life + 1.. {
+        // The devices write different numbers, so that no write finds its value there already.
+        let parity = u64::from(name.as_bytes()[0] % 2);
+        for n in (life + 1..).filter(|n| n % 2 == parity) {
             // Ten records of each device's own, and one that both edit.
             let id = if n % 7 == 0 { "shared".to_owned() } else { format!("{name}-{}", n % 10) };
             let key: RecordKey = format!("visit/{id}").parse().expect("a name");

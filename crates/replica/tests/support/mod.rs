@@ -5,7 +5,7 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 use fieldkeep_catalog::Catalog;
-use fieldkeep_model::membership::{Act, MemberKeys};
+use fieldkeep_model::membership::{Act, MemberKeys, admission};
 use fieldkeep_model::status::State;
 use fieldkeep_model::{
     DeviceNumber, Edit, Grant, KeyPair, MembershipLog, RecordEdit, RecordId, RecordKey, Scalar,
@@ -123,7 +123,9 @@ fn join(members: &mut MembershipLog, admin: &KeyPair, nth: u8, grants: &[Grant])
     members.append(members.sign(act, admin)).unwrap();
     let act = Act::Join { invite, keys: MemberKeys::of(&seed(nth)) };
     let number = members.len();
-    members.append(members.sign(act, &one_time)).unwrap();
+    let join = members.sign(act, &one_time);
+    let admission = admission(&join, 1, &seed(1).signing());
+    members.merge(&[join, admission]).unwrap();
     number
 }
 
