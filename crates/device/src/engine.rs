@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fieldkeep_model::membership::{Act, Entry};
 use fieldkeep_model::{ActorId, Pos, RecordKey, SegmentId, Seq, Signed};
-use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Stats};
+use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Stats, Verdicts};
 use fieldkeep_protocol::{Code, Offer, OfferEntry, Phase, Role, Session};
 use fieldkeep_replica::{Integrity, Replica, ReplicaError};
 use fieldkeep_store::{Log as _, Records as _, SegmentRow};
@@ -104,6 +104,8 @@ pub struct Engine {
     /// Segments whose rows were read and checked on this connection.
     verified: BTreeSet<SegmentId>,
     parked: VecDeque<Delta>,
+    /// Verdicts that overtook the first stretch of their segment.
+    early: VecDeque<Verdicts>,
     /// Statements that the relay was shown and has not said anything of.
     shown: usize,
     /// Segments of which the relay was shown a statement on this connection.
@@ -134,6 +136,7 @@ impl Engine {
             in_flight: 0,
             verified: BTreeSet::new(),
             parked: VecDeque::new(),
+            early: VecDeque::new(),
             shown: 0,
             witnessed: BTreeSet::new(),
             brought_members: false,
@@ -303,6 +306,7 @@ impl Engine {
         self.witnessed.clear();
         self.shown = 0;
         self.parked.clear();
+        self.early.clear();
         self.progress = Progress::default();
         let hello = self.introduction();
         self.control(&Frame::Hello(Box::new(hello)));
@@ -417,7 +421,7 @@ impl Engine {
             Frame::Delta(delta) => self.delta(delta)?,
             Frame::Ack(ack) => self.acknowledged(&ack)?,
             Frame::Nack(nack) => self.refused(nack)?,
-            Frame::Verdicts(verdicts) => self.verdicts(&verdicts)?,
+            Frame::Verdicts(verdicts) => self.verdicts(verdicts)?,
             Frame::Proof(proof) => self.proof(&proof)?,
             Frame::Stats(stats) => self.stats(&stats)?,
             Frame::GoAway(_) => {}
@@ -599,6 +603,7 @@ impl Engine {
         self.session = None;
         self.credits.clear();
         self.parked.clear();
+        self.early.clear();
         self.nothing_under_way();
     }
 }

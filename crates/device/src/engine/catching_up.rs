@@ -1,6 +1,6 @@
 //! What the device takes over: the relay's answer to its offer, log, verdicts and proofs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use fieldkeep_documents::batch;
 use fieldkeep_model::{SegmentId, Seq, Signed, VerdictBlock, VersionVector};
@@ -34,7 +34,9 @@ impl Engine {
         for answer in reply.segments {
             self.answer(answer, reply.epoch == before)?;
         }
-        self.require_unknown(&answered)?;
+        if reply.round > 0 {
+            self.require_unknown(&answered)?;
+        }
         self.progress.offered = true;
         self.forgotten = false;
         self.forget_told_wishes()?;
@@ -44,7 +46,7 @@ impl Engine {
     /// A segment of which nothing came back is not offered, and the relay names every one that it
     /// has: where it says nothing of one, it has none of it, whatever it once gave receipts for.
     fn require_unknown(&mut self, answered: &BTreeSet<SegmentId>) -> Result<(), ReplicaError> {
-        let me = self.replica.members().member(self.replica.me().number);
+        let me = self.replica.members().author(&self.replica.me().actor());
         let unknown = self.replica.segments().values().filter(|row| {
             let granted = me.is_some_and(|me| me.may(&row.address.ty, &row.address.scope));
             row.cursor.pos == 0 && row.tip > 0 && granted && !answered.contains(&row.id)
@@ -200,6 +202,7 @@ impl Engine {
                 let open = self.open.entry(id).or_default();
                 *open = pos.max(*open);
                 self.credits.insert(id, pos);
+                self.take_early(&id)?;
             }
             Err(FollowError::Refused(refused)) if refused.code == "unknown-author" => {
                 // The entry that admits the author comes on another stream.
@@ -240,8 +243,23 @@ impl Engine {
         Ok(Err(FollowError::Unchained))
     }
 
-    pub(super) fn verdicts(&mut self, verdicts: &Verdicts) -> Result<(), ReplicaError> {
+    /// Takes the verdicts that came before the segment did.
+    fn take_early(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+        let early = std::mem::take(&mut self.early);
+        let (ready, rest) = early.into_iter().partition(|verdicts| verdicts.segment == *id);
+        self.early = rest;
+        let ready: VecDeque<Verdicts> = ready;
+        ready.into_iter().try_for_each(|verdicts| self.verdicts(verdicts))
+    }
+
+    pub(super) fn verdicts(&mut self, verdicts: Verdicts) -> Result<(), ReplicaError> {
         if self.replica.segment(&verdicts.segment).is_none() {
+            // Its first stretch comes on another stream; these are not stated a second time.
+            if self.early.len() >= PARKED {
+                self.close(Code::Unchained, "verdicts of segments that do not come");
+                return Ok(());
+            }
+            self.early.push_back(verdicts);
             return Ok(());
         }
         for block in &verdicts.blocks {
