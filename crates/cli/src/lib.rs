@@ -42,7 +42,8 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return misused(&error),
     };
-    start_logs();
+    // The laboratory provokes on purpose what an operator should hear of.
+    start_logs(if matches!(args.command, Command::Lab(_)) { "off" } else { "warn" });
     let json = args.json;
     let mut output = Output::new(json);
     let result = run(args, &mut output).and_then(|code| Ok(output.flush().map(|()| code)?));
@@ -109,10 +110,10 @@ fn fail(output: &mut Output, failure: &Failure) -> ExitCode {
     ExitCode::from(failure.code.number())
 }
 
-/// Logs on stderr, at the level of FIELDKEEP_LOG: `warn` unless it says otherwise.
-fn start_logs() {
+/// Logs on stderr, at the level of FIELDKEEP_LOG, or a level of the command's if there is none.
+fn start_logs(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FIELDKEEP_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let logs = logs.with_ansi(std::io::stderr().is_terminal());
     let _ = logs.try_init();

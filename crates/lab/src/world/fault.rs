@@ -156,6 +156,13 @@ impl Tally {
         self.0.get(&fault).copied().unwrap_or_default()
     }
 
+    /// Counts what struck in another run, too.
+    pub fn add(&mut self, other: &Self) {
+        for (fault, times) in &other.0 {
+            *self.0.entry(*fault).or_default() += times;
+        }
+    }
+
     /// The kinds that were asked for and never struck.
     #[must_use]
     pub fn missing(&self, asked: &Faults) -> Vec<Fault> {
