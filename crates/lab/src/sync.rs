@@ -29,7 +29,7 @@ use crate::machine::{Machine, versions};
 /// How often each is measured at each round trip time.
 const RUNS: usize = 3;
 /// What takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A benchmark to be run.
 #[derive(Clone, Debug)]

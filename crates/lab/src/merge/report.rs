@@ -150,7 +150,8 @@ fn ratios(
 ) {
     let engines = engines(results);
     page.push_str(
-        "<h3>Ratios to Fieldkeep</h3><p class=\"dim\">Above 1: more than Fieldkeep.</p>\
+        "<h3>Ratios to Fieldkeep</h3><p class=\"dim\">Above 1: more than Fieldkeep. Memory is \
+                   the peak of the heap; that of SQLite is C memory, which only RSS has.</p>\
                    <div class=\"wide\"><table><tr><th>workload<th>records<th class=\"text\">figure",
     );
     for engine in &engines {
@@ -170,7 +171,8 @@ fn ratios(
             );
             for engine in &engines {
                 let run = runs.iter().find(|r| r.engine == *engine && r.records == ours.records);
-                ratio(page, run.copied(), names, base);
+                let known = *engine != EngineName::Rows || what != "memory";
+                ratio(page, run.copied().filter(|_| known), names, base);
             }
         }
     }
@@ -182,7 +184,11 @@ fn ratio(page: &mut String, run: Option<&Run>, names: &[&str], base: f64) {
         Some((run, Some(figure))) if run.counts => {
             let ratio = figure / base;
             let class = if ratio < 0.995 { "best" } else { "" };
-            let places = if ratio < 10.0 { 2 } else { 0 };
+            let places = match ratio {
+                ratio if ratio < 0.1 => 3,
+                ratio if ratio < 10.0 => 2,
+                _ => 0,
+            };
             let _ = write!(page, "<td class=\"{class}\">{ratio:.places$}");
         }
         Some((run, _)) if !run.counts => {

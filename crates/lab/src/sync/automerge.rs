@@ -34,12 +34,15 @@ const COMMON: usize = 5_000;
 struct Side {
     documents: Vec<Automerge>,
     states: Vec<State>,
+    /// How many conversations have ended: what is still on its way from an older one is not heard,
+    /// or its answer would count as said in the next one.
+    ended: u64,
 }
 
 impl Side {
     fn of(documents: Vec<Automerge>) -> Self {
         let states = documents.iter().map(|_| State::new()).collect();
-        Self { documents, states }
+        Self { documents, states, ended: 0 }
     }
 
     fn empty(count: usize) -> Self {
@@ -48,6 +51,7 @@ impl Side {
 
     /// Forgets the conversations; all of them, or what is not kept between connections.
     fn hang_up(&mut self, forget: bool) {
+        self.ended += 1;
         for state in &mut self.states {
             let kept = State::decode(&state.encode()).expect("it was just encoded");
             *state = if forget { State::new() } else { kept };
@@ -259,10 +263,14 @@ async fn answer(
     processor_ns: &AtomicU64,
     (sender, mut receiver): (Sender, Receiver),
 ) {
+    let ended = side.lock().unwrap_or_else(PoisonError::into_inner).ended;
     let mut heard = Flights::default();
     while let Some(flight) = heard.next(&mut receiver).await {
         let answer = {
             let mut side = side.lock().unwrap_or_else(PoisonError::into_inner);
+            if side.ended != ended {
+                return;
+            }
             side.hear(&flight);
             side.speak()
         };
