@@ -166,7 +166,7 @@ fn watch(child: &mut Child, limits: Limits, stop: &AtomicBool) -> Result<bool, (
         let ended = if stop.load(Ordering::Relaxed) {
             Some((Outcome::Interrupted, String::new()))
         } else if memory > limits.memory {
-            let said = format!("more than {} GiB", limits.memory >> 30);
+            let said = format!("more than {} MiB", limits.memory >> 20);
             Some((Outcome::OverMemory, said))
         } else if begin.elapsed() > limits.time {
             Some((Outcome::OverTime, format!("more than {} s", limits.time.as_secs())))

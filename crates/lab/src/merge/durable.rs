@@ -138,15 +138,17 @@ pub(crate) fn measure(cell: &Cell) -> Metrics {
     metrics
 }
 
-/// Copies the files of a folder, and of those in it.
+/// Copies the files of a folder, and of those in it. What is no file (the socket of an owner that
+/// was killed) stays behind.
 pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("the scratch folder takes it");
     for entry in fs::read_dir(from).expect("it reads") {
         let entry = entry.expect("it reads");
         let target = to.join(entry.file_name());
-        if entry.file_type().expect("it has a type").is_dir() {
+        let kind = entry.file_type().expect("it has a type");
+        if kind.is_dir() {
             copy(&entry.path(), &target);
-        } else {
+        } else if kind.is_file() {
             fs::copy(entry.path(), target).expect("the scratch folder takes it");
         }
     }

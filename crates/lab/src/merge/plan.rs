@@ -264,13 +264,9 @@ impl Plan {
         };
         let begin = Instant::now();
         let prepared = cell::start(&cell, Step::Prepare, program, stop).map_err(|(how, note)| {
-            let how = match how {
-                Outcome::Interrupted | Outcome::OverMemory | Outcome::OverTime => how,
-                Outcome::Measured | Outcome::Failed | Outcome::NoBase | Outcome::Disagrees => {
-                    Outcome::NoBase
-                }
-            };
-            (how, format!("what it starts from could not be made: {note}"))
+            // What exceeds a limit on the way does so as much as if it were measured.
+            let how = if how == Outcome::Failed { Outcome::NoBase } else { how };
+            (how, format!("{note}, before what is measured"))
         });
         let ended = prepared.and_then(|_| cell::start(&cell, Step::Measure, program, stop));
         Run::of(place, ended, begin.elapsed().as_secs_f64())

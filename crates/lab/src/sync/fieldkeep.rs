@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fieldkeep_device::{Device, Event, SyncReport, join};
+use fieldkeep_device::{Device, Event, SyncError, SyncReport, join};
 use fieldkeep_documents::batch;
 use fieldkeep_link::{Endpoint, Limits};
 use fieldkeep_model::{KeyPair, PublicKey, RecordEdit, RecordId, Scalar, Ticket};
@@ -112,7 +112,17 @@ impl Site {
     }
 
     fn sync(&self, device: &Device) -> SyncReport {
-        self.runtime.block_on(device.sync(PATIENCE)).expect("the relay is there")
+        let begin = Instant::now();
+        loop {
+            match self.runtime.block_on(device.sync(PATIENCE)) {
+                Ok(report) => return report,
+                // The relay counts connections that were cut until it has heard nothing for long.
+                Err(SyncError::Cut(_)) if begin.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+                Err(error) => panic!("the relay is there: {error}"),
+            }
+        }
     }
 
     /// A sync over the road that takes so many milliseconds both ways.
@@ -351,7 +361,6 @@ fn cuts(plan: &Plan) -> Row {
         site.sync(device);
     };
     let uncut = passed(&|| sync(&whole));
-    let again = passed(&|| sync(&whole));
     let device = site.device(true);
     let total = passed(&|| {
         for cut in 0..CUTS {
@@ -363,14 +372,12 @@ fn cuts(plan: &Plan) -> Row {
         site.sync(&device);
     });
     let mut row = Row::new(Property::Cuts, Subject::Fieldkeep);
-    let redundant = total.saturating_sub(uncut + CUTS * again) as f64 / CUTS as f64;
+    let redundant = total.saturating_sub(uncut) as f64 / CUTS as f64;
     row.redundant_bytes = Some(redundant);
     row.bytes = Some(total as f64);
     row.ideal_raw = Some(site.ideal.raw as f64);
     row.ideal_packed = Some(site.ideal.packed as f64);
-    row.note = format!(
-        "datagrams: {uncut} bytes without a cut, {again} of each reconnect not counted as redundant"
-    );
+    row.note = format!("at most: datagrams, with a handshake for each cut; {uncut} bytes uncut");
     row
 }
 

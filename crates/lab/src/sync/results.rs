@@ -5,7 +5,8 @@
 //! (milliseconds UTC), `machine`, `versions`, `rows`. A row: `property`, `subject`, `note`,
 //! `failed`, `target`, and figures that are null where they do not apply: `round_trips`, `bytes`
 //! (of streams, both ways), `ideal_raw` and `ideal_packed` (bytes of the missing changes, raw and as
-//! zstd-19 packs them), `relay_ms` (processor time), `redundant_bytes` (sent again for each cut),
+//! zstd-19 packs them), `relay_ms` (processor time), `redundant_bytes` (more than without a cut, for
+//! each, the new handshakes included),
 //! `times_ms` (median time at each added round trip time).
 
 use std::any::Any;
