@@ -1,6 +1,8 @@
 //! The world as a test: a few fixed seeds and some fresh ones, the plants that show that the oracles
 //! can fail, and stories told in words of the field.
 
+#![allow(clippy::print_stdout, reason = "what struck, and which seeds were fresh")]
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fieldkeep_lab::quiet;

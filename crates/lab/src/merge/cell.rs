@@ -193,7 +193,7 @@ fn last_words(err: &str) -> String {
     if words.is_empty() { "the process ended without a word".to_owned() } else { words }
 }
 
-/// The task of a process that [`start`] started: its figures as JSON.
+/// The task of a process that was started for it: its figures as JSON.
 ///
 /// # Errors
 /// When the text is no task.
