@@ -1,5 +1,5 @@
-//! The binary `fieldkeep`, and the allocator that it uses: merging and judging, a quarter of which
-//! were allocations, are a quarter faster with it than with the system's.
+//! The binary `fieldkeep`, and the allocator that it uses: a quarter of the time of merging and
+//! judging went into the system's.
 
 use mimalloc::MiMalloc;
 
