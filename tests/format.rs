@@ -8,7 +8,7 @@ use std::path::Path;
 
 use fieldkeep_documents::batch;
 use fieldkeep_documents::{Document, document::Author};
-use fieldkeep_model::membership::{Act, MemberKeys};
+use fieldkeep_model::membership::{Act, CutOff, MemberKeys, admission};
 use fieldkeep_model::verdict::{self, Arg, ArgValue, LastValid, Opening};
 use fieldkeep_model::{
     ActorId, CatalogHash, Chain, ChangeHash, Culprit, Edit, Epoch, Grant, Head, KeyPair,
@@ -107,7 +107,16 @@ fn membership() -> MembershipLog {
     };
     log.append(log.sign(act, &admin)).expect("the admin signed it");
     let join = Act::Join { invite: 2, keys: MemberKeys::of(&Seed([5; 32])) };
-    log.append(log.sign(join, &one_time)).expect("the invitation is open");
+    let join = log.sign(join, &one_time);
+    let admission = admission(&join, 1, &Seed([2; 32]).signing());
+    log.merge(&[join, admission]).expect("the invitation is open");
+    let member = MemberKeys::of(&Seed([5; 32])).signing;
+    let actor = ActorId::new(3, 0, &member);
+    let cut = CutOff { segment: SegmentId([6; 16]), actor, seq: 1_000, hash: ChangeHash([7; 32]) };
+    let grant = Act::Grant { member, grants: vec![Grant::ALL], cuts: vec![cut] };
+    log.append(log.sign(grant, &admin)).expect("the admin signed it");
+    let revoke = Act::Revoke { member, cuts: vec![cut] };
+    log.append(log.sign(revoke, &admin)).expect("the admin signed it");
     log
 }
 

@@ -10,9 +10,11 @@ use automerge::{AutoCommit, ObjId, ObjType, ROOT, ReadDoc};
 use fieldkeep_lab::Dice;
 use fieldkeep_lab::hostile::Stage;
 use fieldkeep_model::header::write_uleb;
-use fieldkeep_model::membership::{Act, CONTEXT, Entry, MemberKeys};
-use fieldkeep_model::{ActorId, Epoch, Grant, KeyPair, Seed, SegmentAddress, Signed, TypeName};
-use fieldkeep_protocol::frame::{Credit, Frame, Members, Nack, Push};
+use fieldkeep_model::membership::{Act, CONTEXT, Entry, MemberKeys, admission};
+use fieldkeep_model::{
+    ActorId, Epoch, Grant, KeyPair, Seed, SegmentAddress, Signed, TypeName, VerdictBlock, verdict,
+};
+use fieldkeep_protocol::frame::{Credit, Frame, Members, Nack, Push, Standing};
 use fieldkeep_protocol::{BATCH, Code, Offer, OfferEntry, WINDOW};
 use fieldkeep_store::Log as _;
 use serde_json::json;
@@ -460,16 +462,42 @@ async fn forged_entries_of_the_membership_log_are_turned_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lie_about_the_epoch_stops_nobody() {
+async fn nobody_joins_through_another_members_log() {
     let town = Town::peopled().await;
-    for counter in [u64::MAX, i64::MAX as u64, 1 << 40] {
-        let mut wire = town.mallory.following().await;
-        let epoch = Epoch { counter, salt: [9; 8] };
-        wire.say(&Frame::Offer(Offer::new(epoch, 2, [0; 16], &[]))).await;
-        assert_eq!(wire.closed().await, Some(Code::Malformed));
+    let expired = town.site.invited("eve", vec![Grant::ALL], 1_000).await;
+    let good = town.site.ticket("eve").await;
+    let log = town.site.members().await;
+    let eve = Seed([61; 32]);
+    for ticket in [&expired, &good] {
+        let act = Act::Join { invite: ticket.invite, keys: MemberKeys::of(&eve) };
+        let join = log.sign(act, &ticket.key);
+        // Without an admission, with one that mallory signs, and with one in the relay's name.
+        let relay = log.by_tls(&town.mallory.relay).expect("a relay").number;
+        let own = town.mallory.seed.signing();
+        let alone = vec![join.clone()];
+        let by_mallory = vec![join.clone(), admission(&join, town.mallory.number, &own)];
+        let forged = vec![join.clone(), admission(&join, relay, &own)];
+        for entries in [alone, by_mallory, forged] {
+            let (mut wire, _) = town.mallory.introduced().await;
+            wire.say(&Frame::Members(Members { base: log.len(), entries: entries.clone() })).await;
+            assert_eq!(wire.closed().await, Some(Code::Membership));
+            // Nor through her own: what says that she was admitted is not true.
+            let raw = Raw { seed: Seed(eve.0), ..town.mallory.clone() };
+            if entries.len() > 1 {
+                let (mut wire, _) = raw.introduced().await;
+                wire.say(&Frame::Join(Members { base: log.len(), entries })).await;
+                assert_eq!(wire.closed().await, Some(Code::InvitationUnknown));
+            }
+        }
     }
-    // A position that the log never had opens an epoch, and costs no more than that.
-    let mut wire = town.mallory.following().await;
+    assert_eq!(town.site.members().await.sum(), log.sum());
+    town.goes_on("ann").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lie_about_epochs_and_positions_opens_no_epoch() {
+    let town = Town::peopled().await;
+    let before = town.site.ask(|engine| engine.replica().epoch()).await;
     let customers = address("customer", "").id(&town.mallory.org);
     let entry = OfferEntry {
         segment: fieldkeep_protocol::offer::short(&customers.0),
@@ -479,9 +507,66 @@ async fn a_lie_about_the_epoch_stops_nobody() {
         verdict: u64::MAX >> 2,
         judged: 0,
     };
-    let epoch = town.site.ask(|engine| engine.replica().epoch()).await;
-    wire.say(&Frame::Offer(Offer::new(epoch, 2, [0; 16], &[entry]))).await;
-    wire.until(|frame| matches!(frame, Frame::OfferReply(_)).then_some(())).await;
+    let mut wire = town.mallory.following().await;
+    let later = [u64::MAX, i64::MAX as u64, 1 << 40, before.counter + 1];
+    let later = later.map(|counter| Epoch { counter, salt: [9; 8] });
+    for (round, epoch) in (2..).zip(later.into_iter().chain([before])) {
+        wire.say(&Frame::Offer(Offer::new(epoch, round, [0; 16], &[entry]))).await;
+        let answer = wire.until(|frame| {
+            let Frame::OfferReply(reply) = frame else { return None };
+            (reply.round == round).then(|| reply.clone())
+        });
+        let answer = answer.await;
+        assert_eq!(answer.epoch, before);
+        assert_eq!(answer.segments[0].standing, Standing::Reset);
+    }
+    let mut introduced = hello(town.mallory.org);
+    introduced.epoch = Epoch { counter: 1 << 40, salt: [9; 8] };
+    let mut other = town.mallory.dial().await;
+    other.say(&Frame::Hello(Box::new(introduced))).await;
+    other.until(|frame| matches!(frame, Frame::Welcome(_)).then_some(())).await;
+    drop(other);
+    assert_eq!(town.site.ask(|engine| engine.replica().epoch()).await, before);
+    town.goes_on("ann").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_that_no_relay_signed_or_that_shows_nothing_lost_opens_no_epoch() {
+    let town = Town::peopled().await;
+    let before = town.site.ask(|engine| engine.replica().epoch()).await;
+    let segment = address("customer", "").id(&town.mallory.org);
+    let genuine = town.site.ask(move |engine| engine.replica().judged_block(&segment)).await;
+    let genuine = genuine.expect("it reads").expect("it was judged");
+    let honest: VerdictBlock = genuine.read().expect("a block");
+    let later = VerdictBlock { number: honest.number + 9, pos: 99, ..honest.clone() };
+    let next = Epoch { counter: before.counter + 1, salt: [9; 8] };
+    let own = town.mallory.seed.signing();
+    let forged = [later, VerdictBlock { epoch: next, ..honest }]
+        .map(|block| Signed::new(verdict::CONTEXT, &block, &own));
+    let notice = town.site.ask(|engine| engine.replica().published().map(|p| p.notice.clone()));
+    let nonsense = Signed::new("fieldkeep 1 catalog", &7u64, &own);
+    let replayed = [genuine, notice.await.expect("there is a catalog"), nonsense];
+    let mut wire = town.mallory.following().await;
+    for statement in forged.into_iter().chain(replayed.clone()) {
+        wire.say(&Frame::Witness(statement)).await;
+    }
+    // The answer to what comes after them says that they were read.
+    wire.say(&Frame::Offer(Offer::new(before, 2, [0; 16], &[]))).await;
+    wire.until(|frame| matches!(frame, Frame::OfferReply(reply) if reply.round == 2).then_some(()))
+        .await;
+    assert_eq!(town.site.ask(|engine| engine.replica().epoch()).await, before);
+
+    // What was true before an honest restore is over afterwards.
+    town.site.ask(|engine| engine.restore().expect("the disk takes it")).await;
+    let after = town.site.ask(|engine| engine.replica().epoch()).await;
+    assert_eq!(after.counter, before.counter + 1);
+    for statement in replayed {
+        wire.say(&Frame::Witness(statement)).await;
+    }
+    wire.say(&Frame::Offer(Offer::new(after, 3, [0; 16], &[]))).await;
+    wire.until(|frame| matches!(frame, Frame::OfferReply(reply) if reply.round == 3).then_some(()))
+        .await;
+    assert_eq!(town.site.ask(|engine| engine.replica().epoch()).await, after);
     town.goes_on("ann").await;
 }
 

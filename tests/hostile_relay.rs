@@ -115,6 +115,7 @@ impl Captured {
         let known = Hello {
             members,
             members_tip: self.members.tip(),
+            members_sum: self.members.sum().to_be_bytes(),
             catalog,
             ..hello(self.members.org())
         };

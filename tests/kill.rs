@@ -198,10 +198,9 @@ async fn enrol(relay: &Relay, root: &Path, name: &'static str) {
     let ticket = handle.call(move |engine| {
         let one_time = KeyPair::from_secret(*blake3::hash(name.as_bytes()).as_bytes());
         let members = engine.replica().members();
-        let base = members.len();
         let grants = vec![Grant::ALL];
         let (entry, mut ticket) = invite(members, &admin, one_time, name, grants, i64::MAX);
-        engine.replica_mut().append_members(base, &[entry]).expect("it is signed");
+        engine.replica_mut().append_members(&[entry]).expect("it is signed");
         ticket.addresses = vec![address];
         ticket
     });

@@ -8,11 +8,11 @@ use std::fs;
 use std::path::Path;
 
 use fieldkeep_device::Device;
-use fieldkeep_model::ActorId;
+use fieldkeep_model::{ActorId, Grant};
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::home;
 use serde_json::json;
-use support::{Connected, Site, content, fields, get, put, reaches, state, sync};
+use support::{Connected, PATIENCE, Site, content, fields, get, put, reaches, soon, state, sync};
 
 const CATALOG: &str = r#"
 catalog = 1
@@ -313,6 +313,25 @@ async fn a_relay_that_was_put_back_takes_over_the_members_that_it_forgot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_forgot_a_catalog_goes_back_to_the_one_before_and_everybody_with_it() {
+    let (mut site, ann, ben) = with_backup().await;
+    let stricter = CATALOG.replace("<= 30", "<= 3");
+    site.publish(&stricter).await.expect("it is sound");
+    site.converges(&[&ann, &ben], &["customer"]).await;
+    assert_eq!(state(&ann, "customer/c1"), "held");
+    put_back(&mut site).await;
+    site.converges(&[&ann, &ben], &["customer"]).await;
+    for device in [&ann, &ben] {
+        let catalog = device.catalog().map(|catalog| catalog.source().to_owned());
+        assert_eq!(catalog.as_deref(), Some(CATALOG));
+        assert_eq!(state(device, "customer/c1"), "valid");
+    }
+    site.publish(&stricter).await.expect("it is sound");
+    site.converges(&[&ann, &ben], &["customer"]).await;
+    assert_eq!(state(&ben, "customer/c1"), "held");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_the_relay_forgot_brings_its_own_enrolment() {
     let (mut site, ann, ben) = with_backup().await;
     let cat = site.device("cat").await;
@@ -323,6 +342,69 @@ async fn a_device_that_the_relay_forgot_brings_its_own_enrolment() {
     sync(&cat).await;
     site.converges(&[&cat, &ann, &ben], &["customer"]).await;
     assert_eq!(content(&ben, "customer").len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_the_relay_forgot_comes_back_when_its_invitation_has_expired() {
+    let (mut site, ann, ben) = with_backup().await;
+    let now = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.expect("after 1970").as_millis() as i64
+    };
+    let expires = now() + 3_000;
+    let ticket = site.invited("cat", vec![Grant::ALL], expires).await;
+    let cat = site.join(&ticket, "cat").await;
+    put(&cat, "customer/c6", json!({"name": "cat's"}));
+    sync(&cat).await;
+    put_back(&mut site).await;
+    soon("the invitation expires", async {
+        while now() <= expires {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    sync(&cat).await;
+    site.converges(&[&cat, &ann, &ben], &["customer"]).await;
+    assert_eq!(content(&ben, "customer").len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_went_on_after_it_was_put_back_unites_its_members_with_those_that_it_forgot() {
+    let (mut site, ann, ben) = with_backup().await;
+    let cat = site.device("cat").await;
+    let dan = site.device("dan").await;
+    put(&cat, "customer/cat", json!({"name": "cat's"}));
+    put(&dan, "customer/dan", json!({"name": "dan's"}));
+    site.converges(&[&cat, &dan, &ann], &["customer"]).await;
+    put_back(&mut site).await;
+    // Somebody joins before anybody brings the longer log.
+    let eve = site.device("eve").await;
+    assert_eq!(actor(&eve).device(), actor(&cat).device(), "the number is given twice");
+    assert_ne!(actor(&eve), actor(&cat));
+    put(&eve, "customer/eve", json!({"name": "eve's"}));
+    sync(&eve).await;
+    put(&cat, "customer/cat", json!({"town": "Ulm"}));
+    for device in [&cat, &ann, &ben, &eve, &dan] {
+        sync(device).await;
+    }
+    site.converges(&[&ann, &ben, &cat, &dan, &eve], &["customer"]).await;
+    assert_eq!(content(&ben, "customer").len(), 5);
+    let members = site.members().await;
+    let names = |log: &fieldkeep_model::MembershipLog| {
+        log.members().values().map(|member| member.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&members).len(), 6, "{:?}", names(&members));
+    for device in [&ann, &ben, &cat, &dan, &eve] {
+        assert_eq!(device.members().sum(), members.sum(), "{}", device.name());
+        assert_eq!(names(&device.members()), names(&members), "{}", device.name());
+    }
+    // And goes on: the next one joins behind both.
+    let fay = site.device("fay").await;
+    put(&fay, "customer/fay", json!({"name": "fay's"}));
+    site.converges(&[&fay, &eve, &cat, &ben], &["customer"]).await;
+    site.revoke("cat").await;
+    assert!(cat.sync(PATIENCE).await.is_err());
+    sync(&eve).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,10 +9,10 @@ use std::path::Path;
 use fieldkeep_documents::Document;
 use fieldkeep_documents::document::Author;
 use fieldkeep_link::KeyFile;
-use fieldkeep_model::membership::{Act, Entry, MemberKeys};
+use fieldkeep_model::membership::{Act, MemberKeys};
 use fieldkeep_model::{
     ActorId, Grant, Head, KeyPair, MembershipLog, RecordEdit, RecordId, RecordKey, Seed,
-    SegmentAddress, SegmentId, Signed, SignedHead, membership,
+    SegmentAddress, SegmentId, SignedHead, membership,
 };
 use fieldkeep_relay::{Directory, admin_key};
 use fieldkeep_replica::{Batch, Replica};
@@ -51,13 +51,15 @@ pub(crate) fn enrol(replica: &mut Replica, directory: &Path, count: usize) -> Ve
         };
         log.append(log.sign(act, &admin)).expect("the admin signed it");
         let act = Act::Join { invite, keys: MemberKeys::of(&seed(nth)) };
-        let entry = Entry { previous: log.tip(), act };
         let number = log.len();
-        log.append(Signed::new(membership::CONTEXT, &entry, &one_time)).expect("it was invited");
+        let join = log.sign(act, &one_time);
+        let me = replica.me();
+        let admission = membership::admission(&join, me.number, &me.keys);
+        log.merge(&[join, admission]).expect("it was invited");
         number
     });
     let numbers = numbers.collect();
-    replica.append_members(base, log.since(base)).expect("they follow");
+    replica.append_members(log.since(base)).expect("they follow");
     replica.commit().expect("the disk takes it");
     numbers
 }

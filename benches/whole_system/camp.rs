@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use fieldkeep_device::{Device, join};
+pub(crate) use fieldkeep_lab::orders::catalog;
 use fieldkeep_lab::orders::orders;
 use fieldkeep_model::{Grant, KeyPair, RecordEdit, RecordId, RecordKey, Ticket, TypeName};
 use fieldkeep_relay::{Directory, Relay, admin_key, invite};
@@ -58,47 +59,6 @@ impl Sizes {
 /// Segments hold about a thousand records.
 pub(crate) fn buckets(records: usize) -> u32 {
     (records as u32 / 1_000).max(1).next_power_of_two()
-}
-
-/// Orders with what a real catalog says of them.
-pub(crate) fn catalog(buckets: u32, scoped: bool) -> String {
-    let scope = if scoped { "scope = \"outlet\"" } else { "" };
-    format!(
-        r#"
-catalog = 1
-[type.customer.field]
-name = {{ required = true }}
-[type.product.field]
-name = {{ required = true }}
-[type.order]
-buckets = {buckets}
-{scope}
-[type.order.field]
-customer = {{ ref = "customer", required = true }}
-outlet = {{ required = true }}
-state = {{ schema = {{ type = "string", maxLength = 20 }} }}
-ordered_at = {{ schema = {{ type = "integer", minimum = 0 }} }}
-discount = {{ schema = {{ type = "integer" }} }}
-freight = {{ schema = {{ type = "string" }} }}
-paid = {{ schema = {{ type = "boolean" }} }}
-weight = {{ schema = {{ type = "number" }} }}
-note = {{}}
-[type.order.field.lines]
-kind = "set"
-[type.order.field.lines.field]
-product = {{ ref = "product", required = true }}
-quantity = {{ required = true, schema = {{ type = "integer" }} }}
-unit_price = {{ required = true }}
-[[type.order.rule]]
-name = "discount"
-cel = "!has(record.discount) || record.discount <= 30"
-reason = "the discount is above 30 percent"
-[[type.order.rule]]
-name = "quantities"
-cel = "record.lines.all(l, l.quantity > 0)"
-reason = "every line needs a quantity above 0"
-"#
-    )
 }
 
 /// What orders refer to.
@@ -212,8 +172,7 @@ impl Camp {
             let one_time = KeyPair::from_secret(*blake3::hash(name.as_bytes()).as_bytes());
             let members = engine.replica().members();
             let (entry, mut ticket) = invite(members, &admin, one_time, &name, grants, i64::MAX);
-            let base = members.len();
-            engine.replica_mut().append_members(base, &[entry]).expect("it is signed");
+            engine.replica_mut().append_members(&[entry]).expect("it is signed");
             ticket.addresses = vec![address];
             ticket
         });

@@ -129,6 +129,7 @@ fn introduction(relay: &Path) -> Hello {
         capabilities: 0,
         members: members.len(),
         members_tip: members.tip(),
+        members_sum: members.sum().to_be_bytes(),
         epoch: Default::default(),
         catalog: 1,
         frame_max: fieldkeep_protocol::FRAME_MAX,

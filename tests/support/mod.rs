@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fieldkeep_device::{Device, SyncReport, join};
+use fieldkeep_model::membership::Act;
 use fieldkeep_model::{Chain, Grant, KeyPair, MembershipLog, Pos, RecordKey, Ticket, TypeName};
 use fieldkeep_relay::{Directory, Engine, Relay, ServeError, admin_key, invite};
 use fieldkeep_replica::{RecordView, Replica, ReplicaError};
@@ -135,12 +136,41 @@ impl Site {
             let one_time = KeyPair::from_secret(*secret.as_bytes());
             let members = engine.replica().members();
             let (entry, mut ticket) = invite(members, &admin, one_time, &name, grants, expires_ms);
-            let base = members.len();
-            engine.replica_mut().append_members(base, &[entry]).expect("the admin signed it");
+            engine.replica_mut().append_members(&[entry]).expect("the admin signed it");
             ticket.addresses = vec![address];
             ticket
         })
         .await
+    }
+
+    /// The admin signs what becomes of a device, as `relay grant` and `relay revoke` do.
+    pub(crate) async fn decide(&self, name: &str, grants: Option<Vec<Grant>>) {
+        let admin = fieldkeep_link::KeyFile::open(admin_key(&self.path("relay")));
+        let admin = admin.expect("the admin key").signing();
+        let name = name.to_owned();
+        self.ask(move |engine| {
+            let mut members = engine.replica().members().members().values();
+            let member = members.find(|member| member.name == name);
+            let member = member.expect("it is a member").keys.signing;
+            let held = engine.cut_offs(i64::MAX / 2, &member, grants.as_deref().unwrap_or(&[]));
+            let cuts = held.expect("it reads").expect("it is a device");
+            let act = match grants {
+                Some(grants) => Act::Grant { member, grants, cuts },
+                None => Act::Revoke { member, cuts },
+            };
+            let entry = engine.replica().members().sign(act, &admin);
+            engine.append_members(&[entry]).expect("the admin signed it");
+        })
+        .await;
+    }
+
+    pub(crate) async fn publish(&self, catalog: &str) -> Result<u64, ReplicaError> {
+        let catalog = catalog.to_owned();
+        self.ask(move |engine| engine.publish(&catalog)).await
+    }
+
+    pub(crate) async fn revoke(&self, name: &str) {
+        self.decide(name, None).await;
     }
 
     pub(crate) async fn ticket(&self, name: &str) -> Ticket {

@@ -143,6 +143,7 @@ pub(crate) fn hello(org: OrgId) -> Hello {
         capabilities: 0,
         members: 0,
         members_tip: [0; 32],
+        members_sum: [0; 16],
         epoch: Epoch::default(),
         catalog: 0,
         frame_max: FRAME_MAX,

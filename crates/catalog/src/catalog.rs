@@ -1,6 +1,6 @@
 //! The catalog: object types and rules, parsed once and shared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -108,6 +108,41 @@ impl Catalog {
     }
 }
 
+impl Catalog {
+    /// The types of this catalog by which records are judged otherwise in `next`, and those that it
+    /// lacks: a judgement depends on the declaration of its own type alone.
+    #[must_use]
+    pub fn changed_types(&self, next: &Self) -> Vec<TypeName> {
+        let names: BTreeSet<&TypeName> = self.types().keys().chain(next.types().keys()).collect();
+        let changed = names.into_iter().filter(|name| match (self.ty(name), next.ty(name)) {
+            (Some(old), Some(new)) => !same_type(old, new),
+            (None, _) | (_, None) => true,
+        });
+        changed.cloned().collect()
+    }
+}
+
+fn same_type(old: &ObjectType, new: &ObjectType) -> bool {
+    let rules = old.rules.len() == new.rules.len()
+        && old.rules.iter().zip(&new.rules).all(|(old, new)| {
+            (&old.name, &old.cel, &old.reason) == (&new.name, &new.cel, &new.reason)
+        });
+    rules && old.scope == new.scope && same_fields(&old.fields, &new.fields)
+}
+
+fn same_fields(old: &BTreeMap<String, Field>, new: &BTreeMap<String, Field>) -> bool {
+    let read = |field: &Field| {
+        let Field { kind, reference, required, unique, schema, .. } = field;
+        (*kind, reference.clone(), *required, *unique, schema.clone())
+    };
+    old.len() == new.len()
+        && old.iter().all(|(name, old)| {
+            let same =
+                |new: &Field| read(old) == read(new) && same_fields(&old.children, &new.children);
+            new.get(name).is_some_and(same)
+        })
+}
+
 /// Compiles every rule against the fields of its type and of the types that it refers to.
 fn compile_rules(
     types: &BTreeMap<TypeName, ObjectType>,
@@ -128,17 +163,17 @@ fn compile_rules(
 
 fn succeed_type(old: &ObjectType, new: &ObjectType, errors: &mut Vec<CatalogError>) {
     let key = format!("type.{}", old.name);
-    let way = format!("put it back, or run `relay reshape {}`", old.name);
+    let way = "put it back, or declare another type beside it";
     if old.scope != new.scope {
         let [was, is] = [old, new].map(|ty| ty.scope.as_deref().unwrap_or("none"));
         let problem = format!("the scope field is published as `{was}` and cannot become `{is}`");
-        errors.push(new.place.error(format!("{key}.scope"), problem, &way));
+        errors.push(new.place.error(format!("{key}.scope"), problem, way));
     }
     if old.buckets != new.buckets {
         let problem = format!("published with {} buckets, not {}", old.buckets, new.buckets);
-        errors.push(new.place.error(format!("{key}.buckets"), problem, &way));
+        errors.push(new.place.error(format!("{key}.buckets"), problem, way));
     }
-    succeed_fields(&old.fields, &new.fields, &key, new, &way, errors);
+    succeed_fields(&old.fields, &new.fields, &key, new, way, errors);
 }
 
 fn succeed_fields(

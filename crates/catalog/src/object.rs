@@ -125,6 +125,12 @@ impl ObjectType {
         found
     }
 
+    /// Whether a rule may read `previous`: whoever judges need not look it up elsewhere.
+    #[must_use]
+    pub fn reads_previous(&self) -> bool {
+        self.rules.iter().any(|rule| rule.cel.contains("previous"))
+    }
+
     /// The values that no other record of the type may have, with their fields. Numbers are
     /// compared by their text.
     #[must_use]

@@ -266,7 +266,7 @@ fn what_is_published_stays_as_it_is() {
     )
     .expect("it is right");
     let told: Vec<_> = old.check_successor(&new).iter().map(ToString::to_string).collect();
-    let way = "put it back, or run `relay reshape order`";
+    let way = "put it back, or declare another type beside it";
     assert_eq!(
         told,
         [

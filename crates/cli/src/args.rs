@@ -43,7 +43,7 @@ pub(crate) struct Args {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// The server side: found, serve, invite, quarantine.
+    /// The server side: found, serve, invite, revoke, publish, quarantine.
     #[command(subcommand)]
     Relay(Relay),
     /// Make this directory a device, with the ticket that `relay invite` printed.
@@ -112,7 +112,44 @@ pub(crate) enum Relay {
         /// Where devices reach this relay, if not where it listens; may be given several times.
         #[arg(long, value_name = "ADDRESS")]
         address: Vec<SocketAddr>,
+        /// The admin key, if it is not in the relay's directory.
+        #[arg(long, value_name = "FILE")]
+        admin_key: Option<PathBuf>,
     },
+    /// Take everything from a device: its session ends, and it never comes back.
+    Revoke {
+        /// The device's name, or its number.
+        #[arg(value_name = "NAME|NUMBER")]
+        member: String,
+        /// The admin key, if it is not in the relay's directory.
+        #[arg(long, value_name = "FILE")]
+        admin_key: Option<PathBuf>,
+    },
+    /// Replace what a device may read and write.
+    #[command(group = clap::ArgGroup::new("what").required(true).args(["scope", "all"]))]
+    Grant {
+        /// The device's name, or its number.
+        #[arg(value_name = "NAME|NUMBER")]
+        member: String,
+        /// Limit a type to one scope; may be given several times.
+        #[arg(long, value_name = "TYPE=VALUE", value_parser = scope)]
+        scope: Vec<(TypeName, String)>,
+        /// Everything, without a limit.
+        #[arg(long)]
+        all: bool,
+        /// The admin key, if it is not in the relay's directory.
+        #[arg(long, value_name = "FILE")]
+        admin_key: Option<PathBuf>,
+    },
+    /// Publish a catalog in place of the one in force; everything is judged by it again.
+    Publish {
+        /// The catalog.
+        #[arg(value_name = "CATALOG.toml")]
+        catalog: PathBuf,
+    },
+    /// Run this after an old copy of the directory was put back: devices then compare everything,
+    /// and bring what the copy lacks.
+    Restore,
     /// The records that are held or wait, and the changes that were kept aside.
     Quarantine {
         #[command(subcommand)]

@@ -57,6 +57,9 @@ pub(crate) fn execute(
         Request::Rejudge(record) => Ok(relay::rejudge(relay::relay(owner)?, record)?),
         Request::Members => Ok(relay::members(owner)?),
         Request::AppendMember { base, entry } => Ok(relay::append(owner, base, &entry)?),
+        Request::CutOffs { member, grants } => Ok(relay::cut_offs(owner, &member, grants)?),
+        Request::Publish(source) => Ok(relay::publish(owner, source)?),
+        Request::Restore => Ok(relay::restore(owner)?),
     }
 }
 

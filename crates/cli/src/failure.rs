@@ -123,6 +123,11 @@ impl From<ReplicaError> for Failure {
                 Self::plain(Code::Integrity, &error)
             }
             ReplicaError::Catalog(_) => Self::plain(Code::Held, &error),
+            ReplicaError::Frozen(_) => {
+                let remedy = "nothing was published: put back what it names, and declare what must \
+                              be otherwise beside it, under another name";
+                Self::new(Code::Held, error.to_string(), remedy)
+            }
             ReplicaError::CatalogUnsigned => Self::plain(Code::Denied, &error),
         }
     }
@@ -253,6 +258,9 @@ impl From<SyncError> for Failure {
             SyncError::Denied(why) => {
                 let message = format!("the relay refused this device ({why}); {safe}");
                 Self::new(Code::Denied, message, "ask whoever runs the relay")
+            }
+            SyncError::Revoked(_) => {
+                Self::new(Code::Denied, error.to_string(), "ask whoever runs the relay")
             }
             SyncError::Cut(_) => Self::new(Code::Offline, error.to_string(), "sync again"),
             SyncError::Timeout(..) => Self::new(

@@ -60,8 +60,17 @@ pub(crate) fn run(
         check_parents(&mut access, &target.ty, &file.writes)?;
     }
     let rows = file.rows;
-    let writes = file.writes.into_iter().map(|(_, write)| write).collect();
-    let tally = batches::write(&mut access, writes, args.id.is_some())?;
+    let mut writes: Vec<_> = file.writes.into_iter().map(|(_, write)| write).collect();
+    // Whether a second run finds what the first one wrote.
+    let named = target.set.is_none() && writes.iter().all(|write| write.id.is_some());
+    let again = args.id.is_some() || named;
+    if again {
+        // Those of one segment go together: with ids at random every batch would touch every
+        // segment, and load each anew. Records without ids stay in the file's order, by which a
+        // run that was interrupted tells what it has saved.
+        writes.sort_by_cached_key(|write| place(&target, write));
+    }
+    let tally = batches::write(&mut access, writes, again)?;
     print(output, args, rows, &tally)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -116,6 +125,15 @@ fn check(target: &Target<'_>, line: u64, write: &Write) -> Result<(), Failure> {
         })?;
     }
     Ok(())
+}
+
+/// Where a record lies among the type's segments: its scope, as far as the row tells, and bucket.
+fn place(target: &Target<'_>, write: &Write) -> (String, u32) {
+    let id = write.id.as_ref();
+    let bucket = id.map_or(0, |id| id.bucket(target.object.buckets));
+    let scope = target.object.scope.as_ref();
+    let scope = scope.and_then(|field| write.contents.iter().find_map(|c| c.field(field)));
+    (scope.unwrap_or_default(), bucket)
 }
 
 fn check_parents(

@@ -1,6 +1,8 @@
-//! `relay`: found an organisation, serve it, invite to it, and look after what is held.
+//! `relay`: found an organisation, serve it, say who may what in it and by which catalog, and look
+//! after what is held.
 
 mod invite;
+mod permission;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,6 +21,7 @@ use crate::output::{self, Output, Stream, safe};
 use crate::request::{Request, Response};
 use crate::socket;
 use crate::sync::{Stop, runtime};
+use permission::Change;
 
 /// Where a relay listens unless it is told.
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7440";
@@ -40,6 +43,18 @@ struct Listening {
 }
 
 #[derive(Serialize)]
+struct Published {
+    number: u64,
+    changed: bool,
+}
+
+#[derive(Serialize)]
+struct Restored {
+    epoch: u64,
+    segments: u64,
+}
+
+#[derive(Serialize)]
 struct Rejudged {
     records: u64,
     not_valid: u64,
@@ -54,10 +69,18 @@ pub(crate) fn run(
     match command {
         Relay::Init { catalog, name } => init(&directory, catalog.as_deref(), name, output)?,
         Relay::Serve { listen } => serve(&directory, listen, output)?,
-        Relay::Invite { name, scope, ttl, address } => {
-            let wish = invite::Wish { name, scopes: scope, ttl, addresses: address };
+        Relay::Invite { name, scope: scopes, ttl, address: addresses, admin_key } => {
+            let wish = invite::Wish { name, scopes, ttl, addresses, admin_key };
             invite::run(&directory, wish, output)?;
         }
+        Relay::Revoke { member, admin_key } => {
+            permission::run(&directory, &member, &Change::Revoke, admin_key, output)?;
+        }
+        Relay::Grant { member, scope, all: _, admin_key } => {
+            permission::run(&directory, &member, &Change::Grant(scope), admin_key, output)?;
+        }
+        Relay::Publish { catalog } => publish(&directory, &catalog, output)?,
+        Relay::Restore => restore(&directory, output)?,
         Relay::Quarantine { command } => quarantine(&directory, command, output)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -149,6 +172,42 @@ async fn pulse(relay: &Server) {
     while handle.call(|_| ()).await.is_some() {
         tokio::time::sleep(PULSE).await;
     }
+}
+
+fn publish(directory: &Path, catalog: &Path, output: &mut Output) -> Result<(), Trouble> {
+    let source = std::fs::read_to_string(catalog).map_err(|e| Failure::file(catalog, &e))?;
+    let mut access = Access::new(directory)?;
+    let Response::Published { number, changed } = access.ask(Request::Publish(source))? else {
+        return Err(Failure::unexpected().into());
+    };
+    if output.is_json() {
+        output.object("relay-publish", &Published { number, changed })?;
+    } else if changed {
+        output.line(&format!("published catalog {number}: connected devices have it"))?;
+        output.line("records of the types that it changes are judged again in the background")?;
+    } else {
+        output.line(&format!("it is the catalog in force, number {number}: nothing to do"))?;
+    }
+    Ok(())
+}
+
+fn restore(directory: &Path, output: &mut Output) -> Result<(), Trouble> {
+    let mut access = Access::new(directory)?;
+    let Response::Restored { epoch, segments } = access.ask(Request::Restore)? else {
+        return Err(Failure::unexpected().into());
+    };
+    if output.is_json() {
+        output.object("relay-restore", &Restored { epoch, segments })?;
+        return Ok(());
+    }
+    output.line(&format!("opened epoch {epoch}, with a new incarnation of this relay"))?;
+    output.line(&format!("the verdicts of {segments} segments were stated again in it"))?;
+    output.line(
+        "every device compares everything when it comes next, and sends what this copy lacks:",
+    )?;
+    output
+        .line("until then such records are unsaved there; nothing that a device holds is lost")?;
+    Ok(())
 }
 
 fn quarantine(directory: &Path, command: Quarantine, output: &mut Output) -> Result<(), Trouble> {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use fieldkeep_model::{RecordId, TypeName};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 use crate::shape::{Aside, Change, Conflict, Record, Status, Synced};
@@ -66,6 +67,17 @@ pub(crate) enum Request {
         /// The entry.
         entry: Entry,
     },
+    /// What the relay holds of a member where it may not write once it has those grants.
+    CutOffs {
+        /// The member's signing key, in hexadecimal.
+        member: String,
+        /// Types and scopes.
+        grants: Vec<(Option<TypeName>, Option<String>)>,
+    },
+    /// Publish a catalog.
+    Publish(String),
+    /// Open a new epoch: the directory was put back from an old copy.
+    Restore,
 }
 
 /// A write of one record.
@@ -101,6 +113,22 @@ pub(crate) enum Content {
         /// Its fields and cells.
         cells: Vec<(String, String)>,
     },
+}
+
+impl Content {
+    /// What it says of a field, as text, as far as that can be told without the catalog.
+    pub(crate) fn field(&self, name: &str) -> Option<String> {
+        match self {
+            Self::Object(text) => {
+                let fields: Map<String, Value> = serde_json::from_str(text).ok()?;
+                fields.get(name).map(Value::to_string)
+            }
+            Self::Cells(cells) => {
+                cells.iter().find(|(field, _)| field == name).map(|(_, cell)| cell.clone())
+            }
+            Self::Words(_) | Self::Child { .. } => None,
+        }
+    }
 }
 
 /// An entry of the membership log, in hexadecimal.
@@ -156,6 +184,22 @@ pub(crate) enum Response {
     },
     /// Whether the entry was appended: not if the log has grown meanwhile.
     Appended(bool),
+    /// Cut-offs: CBOR, in hexadecimal.
+    CutOffs(String),
+    /// The catalog in force.
+    Published {
+        /// Its number.
+        number: u64,
+        /// Whether it is another one than before.
+        changed: bool,
+    },
+    /// An epoch was opened.
+    Restored {
+        /// Its counter.
+        epoch: u64,
+        /// How many segments there are.
+        segments: u64,
+    },
 }
 
 /// What a write did.

@@ -86,6 +86,7 @@ fn was_reached(error: &SyncError) -> bool {
     match error {
         SyncError::Offline(_) | SyncError::NoAddress | SyncError::Bind(_) => false,
         SyncError::Denied(_)
+        | SyncError::Revoked(_)
         | SyncError::Cut(_)
         | SyncError::Timeout(..)
         | SyncError::Integrity(_)

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use fieldkeep_catalog::Catalog;
 use fieldkeep_link::{KeyFile, OpenKeyError};
-use fieldkeep_model::{MembershipLog, PublicKey, RecordEdit, RecordId, RecordKey, Seed, TypeName};
+use fieldkeep_model::{
+    Epoch, MembershipLog, PublicKey, RecordEdit, RecordId, RecordKey, Seed, TypeName,
+};
 use fieldkeep_replica::{
     Me, PutError, RecordView, Replica, ReplicaError, Role, TypeCounts, Views, Wrote,
 };
@@ -78,8 +80,11 @@ pub(crate) struct Inner {
 struct Shared {
     catalog: Option<Catalog>,
     members: Arc<MembershipLog>,
-    version: (u64, u64),
+    version: Version,
 }
+
+/// Epoch and number of the catalog, and the length of the membership log.
+type Version = (Option<(Epoch, u64)>, u64);
 
 /// Events that a slow watcher may fall behind before it misses some.
 const EVENTS: usize = 1_024;
@@ -372,8 +377,9 @@ impl Inner {
     }
 }
 
-fn version(replica: &Replica) -> (u64, u64) {
-    (replica.published().map_or(0, |published| published.number), replica.members().len())
+fn version(replica: &Replica) -> Version {
+    let catalog = replica.published().map(|published| (published.epoch, published.number));
+    (catalog, replica.members().len())
 }
 
 fn shared(replica: &Replica) -> Shared {
@@ -389,7 +395,8 @@ fn device_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<
     let number = store.setting("number")?.and_then(|bytes| bytes.try_into().ok());
     let number = u64::from_be_bytes(number.ok_or_else(damaged)?);
     let incarnation = store.setting("incarnation")?.and_then(|bytes| bytes.try_into().ok());
-    let name = members.member(number).ok_or_else(damaged)?.name.clone();
+    let member = members.by_tls(&seed.tls().public()).ok_or_else(damaged)?;
+    let name = member.name.clone();
     Ok(Me {
         role: Role::Device,
         number,

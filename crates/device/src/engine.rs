@@ -9,11 +9,12 @@ mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fieldkeep_model::{ActorId, Pos, RecordKey, SegmentId, Seq};
-use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Stats};
+use fieldkeep_model::membership::{Act, Entry};
+use fieldkeep_model::{ActorId, Pos, RecordKey, SegmentId, Seq, Signed};
+use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Stats, Verdicts};
 use fieldkeep_protocol::{Code, Offer, OfferEntry, Phase, Role, Session};
 use fieldkeep_replica::{Integrity, Replica, ReplicaError};
-use fieldkeep_store::{Log as _, SegmentRow};
+use fieldkeep_store::{Log as _, Records as _, SegmentRow};
 
 /// What happens to the engine.
 #[derive(Clone, Debug)]
@@ -81,6 +82,8 @@ impl Progress {
     }
 }
 
+/// Records that are forecast again in one go, when a new catalog puts them in question.
+const RENEWED: usize = 256;
 /// Stretches that wait for entries of the membership log.
 const PARKED: usize = 64;
 
@@ -101,6 +104,14 @@ pub struct Engine {
     /// Segments whose rows were read and checked on this connection.
     verified: BTreeSet<SegmentId>,
     parked: VecDeque<Delta>,
+    /// Verdicts that overtook the first stretch of their segment.
+    early: VecDeque<Verdicts>,
+    /// Statements that the relay was shown and has not said anything of.
+    shown: usize,
+    /// Segments of which the relay was shown a statement on this connection.
+    witnessed: BTreeSet<SegmentId>,
+    /// Whether the relay has got all of the membership log that it may lack.
+    brought_members: bool,
     /// Whether the relay did not know this device's key the last time.
     forgotten: bool,
     credits: BTreeMap<SegmentId, Pos>,
@@ -125,6 +136,10 @@ impl Engine {
             in_flight: 0,
             verified: BTreeSet::new(),
             parked: VecDeque::new(),
+            early: VecDeque::new(),
+            shown: 0,
+            witnessed: BTreeSet::new(),
+            brought_members: false,
             forgotten: false,
             credits: BTreeMap::new(),
             told: 0,
@@ -177,7 +192,16 @@ impl Engine {
     /// Whether the progress is worth a look: cheap, and true whenever it is complete.
     #[must_use]
     pub fn may_be_complete(&self) -> bool {
-        self.progress.offered && self.open.is_empty()
+        self.progress.offered
+            && self.shown == 0
+            && self.open.is_empty()
+            && !self.replica.is_renewing()
+    }
+
+    /// Whether something is to be merged, or judged again.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.replica.behind().is_empty() || self.replica.is_renewing()
     }
 
     /// Whether this side has ended the session, or a proof was not equal.
@@ -249,19 +273,25 @@ impl Engine {
         Ok(self.replica.forget()?)
     }
 
-    /// Merges a slice of what was received and is not merged. Returns whether there was any; a
-    /// commit must follow.
+    /// Merges a slice of what was received and is not merged, or looks again at a slice of what a new
+    /// catalog puts in question. Returns whether there was any; a commit must follow.
     ///
     /// # Errors
     /// When the store fails.
     pub fn work(&mut self, now: i64) -> Result<bool, ReplicaError> {
         self.now = now;
-        let Some(id) = self.replica.behind().first().copied() else { return Ok(false) };
+        let Some(id) = self.replica.behind().first().copied() else { return self.renew() };
         match self.replica.materialise(&id, 4_096) {
             Ok(done) => self.note_changed(&id, done.records),
             Err(error) if error.is_damage() => tracing::error!(%error, "everything else goes on"),
             Err(error) => return Err(error),
         }
+        Ok(true)
+    }
+
+    fn renew(&mut self) -> Result<bool, ReplicaError> {
+        let Some(renewed) = self.replica.renew(RENEWED)? else { return Ok(false) };
+        self.note_changed(&renewed.segment, renewed.records);
         Ok(true)
     }
 
@@ -273,7 +303,10 @@ impl Engine {
         self.pushed.clear();
         self.nothing_under_way();
         self.verified.clear();
+        self.witnessed.clear();
+        self.shown = 0;
         self.parked.clear();
+        self.early.clear();
         self.progress = Progress::default();
         let hello = self.introduction();
         self.control(&Frame::Hello(Box::new(hello)));
@@ -316,6 +349,7 @@ impl Engine {
             capabilities: 0,
             members: self.replica.members().len(),
             members_tip: self.replica.members().tip(),
+            members_sum: self.replica.members().sum().to_be_bytes(),
             epoch: self.replica.epoch(),
             catalog: self.replica.published().map_or(0, |published| published.number),
             frame_max: fieldkeep_protocol::FRAME_MAX,
@@ -387,7 +421,7 @@ impl Engine {
             Frame::Delta(delta) => self.delta(delta)?,
             Frame::Ack(ack) => self.acknowledged(&ack)?,
             Frame::Nack(nack) => self.refused(nack)?,
-            Frame::Verdicts(verdicts) => self.verdicts(&verdicts)?,
+            Frame::Verdicts(verdicts) => self.verdicts(verdicts)?,
             Frame::Proof(proof) => self.proof(&proof)?,
             Frame::Stats(stats) => self.stats(&stats)?,
             Frame::GoAway(_) => {}
@@ -399,6 +433,7 @@ impl Engine {
             | Frame::Join(_)
             | Frame::Offer(_)
             | Frame::Vector(_)
+            | Frame::Witness(_)
             | Frame::Push(_)
             | Frame::Credit(_)
             | Frame::Rejudge(_)
@@ -419,17 +454,29 @@ impl Engine {
         if let Some(session) = &mut self.session {
             session.enter(Phase::Open);
         }
-        if welcome.members < self.replica.members().len() {
-            let entries = self.replica.members().since(welcome.members).to_vec();
-            let entries = frame::Members { base: welcome.members, entries };
-            let frame = if self.forgotten { Frame::Join } else { Frame::Members };
-            self.control(&frame(entries));
-        }
+        self.bring_members(welcome);
         if self.forgotten { self.make_offer() } else { Ok(()) }
     }
 
+    /// Brings the relay what it lacks of the membership log, as far as that can be told already.
+    fn bring_members(&mut self, welcome: &Hello) {
+        let members = self.replica.members();
+        let continues = members.sum_at(welcome.members) == Some(welcome.members_sum());
+        let known = if continues { welcome.members } else { 0 };
+        // One that holds as many or more says what it holds, and the rest is brought then.
+        let told = continues || self.forgotten || welcome.members < members.len();
+        let entries = members.since(known).to_vec();
+        self.brought_members = told;
+        if told && !entries.is_empty() {
+            let entries = frame::Members { base: known, entries };
+            let frame = if self.forgotten { Frame::Join } else { Frame::Members };
+            self.control(&frame(entries));
+        }
+    }
+
     fn members(&mut self, members: &frame::Members) -> Result<(), ReplicaError> {
-        match self.replica.append_members(members.base, &members.entries) {
+        let before = self.replica.members().len();
+        match self.replica.append_members(&members.entries) {
             Ok(_) => {}
             Err(ReplicaError::Membership(error)) => {
                 self.close(Code::Membership, &error.to_string());
@@ -437,15 +484,69 @@ impl Engine {
             }
             Err(error) => return Err(error),
         }
+        // The two logs have branched, and these are all that the relay holds.
+        if members.base == 0 && !std::mem::replace(&mut self.brought_members, true) {
+            let entries = self.replica.members().beyond(&members.entries);
+            let base = members.entries.len() as u64;
+            if !entries.is_empty() {
+                self.control(&Frame::Members(frame::Members { base, entries }));
+            }
+        }
+        self.permissions_changed(before)?;
         for delta in std::mem::take(&mut self.parked) {
             self.delta(delta)?;
         }
         Ok(())
     }
 
+    /// Does what the entries of the membership log from an index on say about permissions: what they
+    /// took away is taken out, what they gave this device back is sent again.
+    fn permissions_changed(&mut self, from: u64) -> Result<(), ReplicaError> {
+        let acts = self.replica.members().since(from).iter().filter_map(Signed::read::<Entry>);
+        let changed: Vec<_> = acts
+            .filter_map(|entry| match entry.act {
+                Act::Grant { member, .. } | Act::Revoke { member, .. } => Some(member),
+                Act::Found { .. }
+                | Act::Relay { .. }
+                | Act::Invite { .. }
+                | Act::Join { .. }
+                | Act::Admit { .. } => None,
+            })
+            .collect();
+        if changed.contains(&self.replica.me().keys.public()) {
+            self.replica.store_mut().forget_refusals("not-permitted")?;
+            self.pushed.clear();
+        }
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<SegmentId> = self.replica.segments().keys().copied().collect();
+        ids.iter().try_for_each(|id| self.set_unauthorised_aside(id))
+    }
+
+    /// Takes out of a segment what the relay's log does not have and nobody was allowed to write.
+    fn set_unauthorised_aside(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+        if self.replica.set_unauthorised_aside(id, self.now)? == 0 {
+            return Ok(());
+        }
+        let sid = self.replica.segments()[id].sid;
+        self.pushed.remove(id);
+        let records = self.replica.store().records_behind(sid, 0, usize::MAX >> 1)?;
+        self.note_changed(id, records.into_iter().map(|row| row.id));
+        Ok(())
+    }
+
     fn catalog(&mut self, catalog: frame::CatalogFile) -> Result<(), ReplicaError> {
+        let stated = catalog.notice.clone();
         match self.replica.adopt_catalog(catalog.notice, catalog.source) {
-            Ok(_) => Ok(()),
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                // An older one than it published: it has forgotten that.
+                let newest = self.replica.published().map(|published| published.notice.clone());
+                let newer = newest.filter(|newest| *newest != stated);
+                newer.into_iter().for_each(|notice| self.show(notice));
+                Ok(())
+            }
             Err(ReplicaError::CatalogUnsigned) => {
                 self.close(Code::Unvouched, "the catalog is not signed by a relay");
                 Ok(())
@@ -502,6 +603,7 @@ impl Engine {
         self.session = None;
         self.credits.clear();
         self.parked.clear();
+        self.early.clear();
         self.nothing_under_way();
     }
 }

@@ -157,6 +157,7 @@ async fn converse(
                 | Frame::Join(_)
                 | Frame::Offer(_)
                 | Frame::Vector(_)
+                | Frame::Witness(_)
                 | Frame::Push(_)
                 | Frame::Credit(_)
                 | Frame::Rejudge(_)
@@ -178,6 +179,7 @@ fn introduction(ticket: &Ticket) -> Hello {
         capabilities: 0,
         members: 0,
         members_tip: [0; 32],
+        members_sum: [0; 16],
         epoch: Default::default(),
         catalog: 0,
         frame_max: fieldkeep_protocol::FRAME_MAX,

@@ -49,6 +49,9 @@ pub enum SyncError {
     /// The relay refused the device.
     #[error("the relay refused this device ({0}); everything is safe on this device")]
     Denied(String),
+    /// The device was revoked.
+    #[error("{0}; everything that was captured here is still on this device")]
+    Revoked(String),
     /// The connection ended before everything was exchanged.
     #[error(
         "the connection ended ({0}); what has a receipt is safe on the relay, the rest on this device: sync again"
@@ -227,7 +230,7 @@ impl Device {
             }
             let mut inputs = Vec::new();
             let mut closed = None;
-            let working = !self.engine().replica().behind().is_empty();
+            let working = self.engine().has_work();
             tokio::select! {
                 biased;
                 output = outgoing.recv() => {
@@ -367,6 +370,7 @@ async fn finish(backlog: Backlog, mut receiver: Receiver) {
 
 fn refusal(code: Code, text: String) -> SyncError {
     match code {
+        Code::Revoked => SyncError::Revoked(text),
         Code::NotAMember | Code::Denied | Code::ForeignOrganisation => SyncError::Denied(text),
         Code::Done
         | Code::Malformed

@@ -10,7 +10,9 @@
 //! built again. No clock, no disk; randomness is drawn by Automerge for an actor id that is never
 //! used.
 
+mod deed;
 mod history;
+mod merge;
 mod node;
 mod path;
 mod record;
@@ -25,7 +27,9 @@ use automerge::{Automerge, Change, ROOT, ReadDoc};
 use fieldkeep_model::header::limit;
 use fieldkeep_model::{ActorId, ChangeHash, RecordEdit, RecordId, Seq};
 
+pub use deed::Deed;
 pub use history::{FieldWrite, Locate};
+pub use merge::HEADS_AT_ONCE;
 pub use record::Record;
 pub use snapshot::LoadError;
 pub use trace::Conflict;
@@ -39,7 +43,13 @@ use write::{Stop, Writer};
 pub struct Document {
     doc: Automerge,
     poisoned: bool,
+    /// The bytes of what was loaded, applied and written.
+    bytes: usize,
 }
+
+/// Memory that a document takes for each byte of its uncompressed save or of a change: measured on
+/// orders, by the test of a document's memory.
+const WEIGHT: usize = 4;
 
 /// Who writes, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,8 +131,8 @@ pub enum WriteError {
     /// The person's id is longer than 200 bytes.
     #[error("the person's id is longer than 200 bytes")]
     Person,
-    /// More heads than a change may name.
-    #[error("the document has more than 1024 heads")]
+    /// More heads than a change may name: [`Document::merge_heads`] first.
+    #[error("the document has more than 1023 heads")]
     TooManyHeads,
     /// Automerge refuses an operation, which a well-formed document gives no reason for.
     #[error("automerge refuses the write: {0}")]
@@ -139,7 +149,7 @@ impl Document {
     /// An empty document.
     #[must_use]
     pub fn new() -> Self {
-        Self { doc: Automerge::new_with_encoding(write::ENCODING), poisoned: false }
+        Self { doc: Automerge::new_with_encoding(write::ENCODING), poisoned: false, bytes: 0 }
     }
 
     /// Loads what [`Document::save`] made, and prepares it for many edits.
@@ -147,7 +157,7 @@ impl Document {
     /// # Errors
     /// When the snapshot does not verify or does not load: build the document from its changes.
     pub fn load(snapshot: &[u8]) -> Result<Self, LoadError> {
-        snapshot::unpack(snapshot).map(|doc| Self { doc, poisoned: false })
+        snapshot::unpack(snapshot).map(|(doc, bytes)| Self { doc, poisoned: false, bytes })
     }
 
     /// The snapshot; empty, and refused by [`Document::load`], if the document is poisoned.
@@ -180,12 +190,20 @@ impl Document {
         if self.poisoned {
             return Err(ApplyError::Poisoned);
         }
+        let bytes = &mut self.bytes;
+        let chunks = chunks.into_iter().inspect(|chunk| *bytes += chunk.len());
         let work = AssertUnwindSafe(|| apply(&mut self.doc, chunks));
         let applied = catch_unwind(work).unwrap_or(Err(ApplyError::Panicked));
         if applied.is_err() {
             self.poison();
         }
         applied
+    }
+
+    /// About how much memory it takes, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.bytes * WEIGHT
     }
 
     /// The heads, ascending.
@@ -245,36 +263,32 @@ impl Document {
         Ok(Some(WrittenMany { made, records: records.collect() }))
     }
 
-    /// Makes an empty change upon all heads, so that later changes name one; nothing if there is
-    /// one head or none.
+    /// Makes empty changes upon all heads, so that later changes name one; none if there is one
+    /// head or none. One change names at most [`HEADS_AT_ONCE`] of them, and its author's last
+    /// change, so that any number can be merged; the last one is the only head then.
     ///
     /// # Errors
-    /// [`WriteError::TooManyHeads`] beyond what a change may name, and as [`Document::write`].
-    pub fn merge_heads(&mut self, author: &Author) -> Result<Option<Made>, WriteError> {
-        let heads = self.check(author)?;
-        if heads < 2 {
-            return Ok(None);
-        }
-        self.guarded(|doc| {
-            doc.set_actor(actor_of(author));
-            let hash = doc.empty_commit(options(author));
-            made(doc, hash)
-        })
-        .map(Some)
+    /// As [`Document::write`], whatever the number of heads.
+    pub fn merge_heads(&mut self, author: &Author) -> Result<Vec<Made>, WriteError> {
+        self.check_author(author)?;
+        self.guarded(|doc| merge::merge_heads(doc, author))
     }
 
     fn poison(&mut self) {
         *self = Self { poisoned: true, ..Self::new() };
     }
 
-    /// What every write is checked for first: how many heads its change will name.
-    fn check(&self, author: &Author) -> Result<usize, WriteError> {
+    fn check_author(&self, author: &Author) -> Result<(), WriteError> {
         if self.poisoned {
             return Err(WriteError::Poisoned);
         }
-        if author.person.len() > limit::MESSAGE {
-            return Err(WriteError::Person);
-        }
+        let fits = author.person.len() <= limit::MESSAGE;
+        if fits { Ok(()) } else { Err(WriteError::Person) }
+    }
+
+    /// What every write is checked for first: how many heads its change will name.
+    fn check(&self, author: &Author) -> Result<usize, WriteError> {
+        self.check_author(author)?;
         // The author's own last change is named too, should it not be a head.
         let heads = self.doc.get_heads().len();
         if heads < limit::DEPS { Ok(heads) } else { Err(WriteError::TooManyHeads) }
@@ -300,7 +314,7 @@ impl Document {
         for (_, edit) in edits {
             write::check(&edit.edits, false)?;
         }
-        self.guarded(|doc| match attempt(doc, author, edits, Some(heads))? {
+        let made = self.guarded(|doc| match attempt(doc, author, edits, Some(heads))? {
             Attempt::Nothing => Ok(None),
             Attempt::Made(made) => Ok(Some(made)),
             // A commit cannot be undone, and the size is known only after it: try on a copy.
@@ -312,7 +326,9 @@ impl Document {
                 *doc = copy;
                 Ok(Some(made))
             }
-        })
+        })?;
+        self.bytes += made.as_ref().map_or(0, |made| made.chunk.len());
+        Ok(made)
     }
 }
 
@@ -389,10 +405,13 @@ fn actor_of(author: &Author) -> automerge::ActorId {
 }
 
 fn options(author: &Author) -> CommitOptions {
-    // A clock that is wrong by aeons stops nobody from writing.
-    let time = author.time.clamp(-limit::TIME, limit::TIME);
     let message = author.person.as_str();
-    CommitOptions::default().with_message(message).with_time(time)
+    CommitOptions::default().with_message(message).with_time(time_of(author))
+}
+
+/// A clock that is wrong by aeons stops nobody from writing.
+fn time_of(author: &Author) -> i64 {
+    author.time.clamp(-limit::TIME, limit::TIME)
 }
 
 /// The change that was just committed, as it travels.

@@ -178,6 +178,17 @@ impl History {
         self.causality.notes.len() as u64
     }
 
+    /// About how much memory it takes, in bytes: what each change and each operation costs by the
+    /// layout of the index.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let (notes, authors) = (self.causality.notes.len(), self.causality.authors.len());
+        // A note with its hash in two places, and a clock for about every sixteenth.
+        let changes = notes * (256 + authors / 4);
+        let keys = self.index.keys.len() as usize * 128;
+        changes + self.index.entries.len() * 12 + self.index.objects.len() * 24 + keys
+    }
+
     /// Whether none is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -214,6 +225,15 @@ impl History {
     #[must_use]
     pub fn position(&self, hash: &ChangeHash) -> Option<u64> {
         self.causality.find(hash).map(|index| u64::from(index) + 1)
+    }
+
+    /// The change at a position in the order of admission, from 1: its author, seq and hash.
+    #[must_use]
+    pub fn change_at(&self, position: u64) -> Option<(ActorId, Seq, ChangeHash)> {
+        let index = usize::try_from(position.checked_sub(1)?).ok()?;
+        let note = self.causality.notes.get(index)?;
+        let author = &self.causality.authors[note.actor as usize];
+        Some((author.id, Seq::from(note.seq), note.hash))
     }
 
     /// The changes that a change names, ascending; none if it is not held.

@@ -3,8 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
-use fieldkeep_documents::Document;
 use fieldkeep_documents::document::{Author, LoadError, Record, WriteError, Written};
+use fieldkeep_documents::{Document, History};
 use fieldkeep_model::header::limit;
 use fieldkeep_model::{ActorId, ChangeHeader, Edit, RecordEdit, RecordId, Scalar};
 use serde_json::{Value, json};
@@ -383,13 +383,60 @@ fn many_records_are_written_in_one_change_or_not_at_all() {
 fn heads_are_merged_by_an_empty_change() {
     let (mut ann, mut ben) = (Device::new(1), Device::new(2));
     ann.edit("7", vec![put("a", "1")]);
-    assert_eq!(ann.doc.merge_heads(&ann.author).unwrap(), None);
+    assert_eq!(ann.doc.merge_heads(&ann.author).unwrap(), []);
     ben.edit("8", vec![put("a", "1")]);
     ann.receive(&ben);
     assert_eq!(ann.doc.heads().len(), 2);
-    let made = ann.doc.merge_heads(&ann.author).unwrap().unwrap();
+    let made = ann.doc.merge_heads(&ann.author).unwrap();
+    let [made] = made.as_slice() else { panic!("two heads take one change") };
     assert_eq!(ann.doc.heads(), [made.hash]);
     assert_eq!(ChangeHeader::parse(&made.chunk).unwrap().deps.len(), 2);
+}
+
+/// The documents of `devices` that never met, received by one: so many heads.
+fn strangers(devices: u16) -> Vec<Vec<u8>> {
+    let writes = (0..devices).map(|number| {
+        let mut device = Device::new(0);
+        device.author.actor.0[5..7].copy_from_slice(&(number + 1).to_be_bytes());
+        device.edit(&format!("{number}"), vec![int("n", 1), int("m", 2)]).unwrap().chunk
+    });
+    writes.collect()
+}
+
+#[test]
+fn any_number_of_heads_is_merged_by_changes_that_pass_the_gate() {
+    for (devices, merges) in [(512, 1), (1_023, 2), (2_000, 4)] {
+        let (mut ann, mut gate) = (Device::new(1), History::new());
+        let own = ann.edit("own", vec![int("n", 7)]).unwrap().chunk;
+        let others = strangers(devices);
+        for chunk in [&own].into_iter().chain(&others) {
+            gate.replay(chunk).unwrap();
+        }
+        ann.doc.apply(others.iter().map(Vec::as_slice)).unwrap();
+        let made = ann.doc.merge_heads(&ann.author).unwrap();
+        assert_eq!(made.len(), merges, "{devices}");
+        for change in &made {
+            gate.replay(&change.chunk).unwrap();
+        }
+        assert_eq!(ann.doc.heads(), [made.last().unwrap().hash]);
+        assert_eq!(gate.heads(), ann.doc.heads());
+        let written = ann.edit("own", vec![int("n", 8)]).unwrap();
+        gate.replay(&written.chunk).unwrap();
+        let mut ben = Document::load(&ann.doc.save()).unwrap();
+        assert_eq!(ben.heads(), [written.hash]);
+        assert!(ben.merge_heads(&ann.author).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_write_upon_more_heads_than_a_change_may_name_is_possible_once_they_are_merged() {
+    let mut ann = Device::new(1);
+    let others = strangers(1_024);
+    ann.doc.apply(others.iter().map(Vec::as_slice)).unwrap();
+    let refused = ann.doc.write(&ann.author, &rid("own"), &vec![int("n", 1)].into());
+    assert_eq!(refused, Err(WriteError::TooManyHeads));
+    ann.doc.merge_heads(&ann.author).unwrap();
+    assert!(ann.edit("own", vec![int("n", 1)]).is_some());
 }
 
 #[test]

@@ -64,8 +64,12 @@ fn a_thousand_ascending_edits_of_a_loaded_segment_cost_less_than_five_megabytes(
     let saved = document.save();
     drop((document, other));
 
+    let empty = ALLOCATOR.allocated();
     let mut loaded = Document::load(&saved).unwrap();
     let before = ALLOCATOR.allocated();
+    let (heap, weight) = (before - empty, loaded.weight());
+    println!("{RECORDS} records take {heap} bytes, {weight} by estimate");
+    assert!(weight < heap * 3 && heap < weight * 3, "{weight} is no estimate of {heap}");
     loaded.apply(chunks.iter().map(Vec::as_slice)).unwrap();
     let grown = ALLOCATOR.allocated().saturating_sub(before);
     println!("{EDITS} ascending edits on {RECORDS} records: {grown} bytes more");

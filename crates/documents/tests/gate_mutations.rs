@@ -1,7 +1,8 @@
 //! Mutants of honest changes: whatever the gate admits, a real document takes, saves and loads.
 //!
 //! `FIELDKEEP_MUTATIONS` sets how many are tried, `FIELDKEEP_SEED` where to begin. The counts by
-//! stage and reason are printed (`--nocapture`).
+//! stage and reason are printed (`--nocapture`). Most of the time goes into making honest changes:
+//! `FIELDKEEP_MUTANTS_A_WORLD=1000` tries ten times as many on each, for the longest runs.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -14,8 +15,6 @@ use fieldkeep_lab::generate::{commit, create, edit, replica, session};
 use fieldkeep_lab::mutate::mutant;
 use fieldkeep_lab::orders::order;
 use fieldkeep_lab::quiet::quietly;
-
-const MUTANTS_A_WORLD: usize = 100;
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
@@ -124,7 +123,10 @@ impl Drop for Announced {
     }
 }
 
-fn run(seed: u64, counts: &mut Counts) {
+/// How many mutants meet one world, unless `FIELDKEEP_MUTANTS_A_WORLD` says otherwise.
+const MUTANTS: u64 = 100;
+
+fn run(seed: u64, mutants: u64, counts: &mut Counts) {
     let mut dice = Dice::seeded(seed);
     let chunks = session(dice.roll(), 1 + dice.below(4) as u64, 10 + dice.below(40));
     if chunks.is_empty() {
@@ -133,7 +135,7 @@ fn run(seed: u64, counts: &mut Counts) {
     let known = 1 + dice.below(chunks.len());
     let mut world = World::begin(&chunks[..known]);
     let mut next = None;
-    for _ in 0..MUTANTS_A_WORLD {
+    for _ in 0..mutants {
         let chunk = if dice.one_in(2) {
             let at = (known + dice.below(6)).saturating_sub(2).min(chunks.len() - 1);
             mutant(&mut dice, &chunks, at)
@@ -160,6 +162,7 @@ fn run(seed: u64, counts: &mut Counts) {
 fn what_the_gate_admits_a_document_takes_saves_and_loads() {
     let first = number("FIELDKEEP_SEED", 1);
     let total = number("FIELDKEEP_MUTATIONS", 20_000);
+    let mutants = number("FIELDKEEP_MUTANTS_A_WORLD", MUTANTS).max(MUTANTS);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let counts = std::thread::scope(|scope| {
         let runs = |thread| {
@@ -169,7 +172,7 @@ fn what_the_gate_admits_a_document_takes_saves_and_loads() {
                     break;
                 }
                 let at = Announced(seed);
-                run(at.0, &mut counts);
+                run(at.0, mutants, &mut counts);
                 drop(at);
             }
             counts

@@ -77,6 +77,25 @@ impl Session {
     }
 }
 
+/// A segment of so many orders by one device, and an edit of each by another: a change each.
+#[must_use]
+pub fn segment(records: usize) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    let mut doc = replica(1);
+    let orders = orders::orders(1, records);
+    let created = orders.iter().map(|(id, order)| {
+        create(&mut doc, id, order);
+        commit(&mut doc, 1).expect("an order is a change")
+    });
+    let created = created.collect();
+    let mut doc = doc.fork().with_actor(replica(2).get_actor().clone());
+    let edited = orders.iter().map(|(id, _)| {
+        let (_, record) = doc.get(ROOT, id).expect("it reads").expect("it was created");
+        doc.put(&record, "state", "paid").expect("it is a map");
+        commit(&mut doc, 2).expect("an edit is a change")
+    });
+    (created, edited.collect())
+}
+
 /// The changes of an honest session of so many steps, in causal order.
 #[must_use]
 pub fn session(seed: u64, actors: u64, steps: usize) -> Vec<Vec<u8>> {

@@ -48,6 +48,48 @@ pub fn orders(seed: u64, count: usize) -> Vec<(String, Value)> {
     (0..count).map(|_| order(&mut dice)).collect()
 }
 
+/// A catalog for them: two references, two rules, and the order's scope if it is to have one.
+#[must_use]
+pub fn catalog(buckets: u32, scoped: bool) -> String {
+    let scope = if scoped { "scope = \"outlet\"" } else { "" };
+    format!(
+        r#"
+catalog = 1
+[type.customer.field]
+name = {{ required = true }}
+[type.product.field]
+name = {{ required = true }}
+[type.order]
+buckets = {buckets}
+{scope}
+[type.order.field]
+customer = {{ ref = "customer", required = true }}
+outlet = {{ required = true }}
+state = {{ schema = {{ type = "string", maxLength = 20 }} }}
+ordered_at = {{ schema = {{ type = "integer", minimum = 0 }} }}
+discount = {{ schema = {{ type = "integer" }} }}
+freight = {{ schema = {{ type = "string" }} }}
+paid = {{ schema = {{ type = "boolean" }} }}
+weight = {{ schema = {{ type = "number" }} }}
+note = {{}}
+[type.order.field.lines]
+kind = "set"
+[type.order.field.lines.field]
+product = {{ ref = "product", required = true }}
+quantity = {{ required = true, schema = {{ type = "integer" }} }}
+unit_price = {{ required = true }}
+[[type.order.rule]]
+name = "discount"
+cel = "!has(record.discount) || record.discount <= 30"
+reason = "the discount is above 30 percent"
+[[type.order.rule]]
+name = "quantities"
+cel = "record.lines.all(l, l.quantity > 0)"
+reason = "every line needs a quantity above 0"
+"#
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -141,6 +141,12 @@ impl Signed {
         Self { bytes, signature }
     }
 
+    /// blake3 of the bytes: what names the statement.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        *blake3::hash(&self.bytes).as_bytes()
+    }
+
     /// The statement, if that key signed it under that context.
     #[must_use]
     pub fn open<'b, T: Decode<'b, ()>>(&'b self, context: &str, key: &PublicKey) -> Option<T> {

@@ -48,12 +48,24 @@ pub struct Hello {
     /// The actor that the sender writes as, if it has one yet.
     #[n(10)]
     pub actor: Option<ActorId>,
+    /// The sum of the first 16 bytes of the hashes of all entries of the membership log that the
+    /// sender holds, modulo 2^128: logs may have branched.
+    #[cbor(n(11), with = "minicbor::bytes")]
+    pub members_sum: [u8; 16],
 }
 
-/// Entries of the membership log from an index on.
+impl Hello {
+    /// The sum as a number.
+    #[must_use]
+    pub fn members_sum(&self) -> u128 {
+        u128::from_be_bytes(self.members_sum)
+    }
+}
+
+/// Entries of the membership log; what an entry follows comes before it, or is known.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Members {
-    /// The index of the first.
+    /// How many entries the sender takes the receiver to hold: 0 if these are all.
     #[n(0)]
     pub base: u64,
     /// The entries.
@@ -122,7 +134,8 @@ pub struct OfferReply {
     /// The segments that differ; all others stand at the log's end.
     #[n(2)]
     pub segments: Vec<OfferAnswer>,
-    /// Which offer this answers: devices may offer again.
+    /// Which offer this answers: devices may offer again. 0 answers none: it tells the epoch, after
+    /// a witness or when a new one was opened.
     #[n(3)]
     pub round: u64,
 }
@@ -359,6 +372,9 @@ pub enum Code {
     /// Changes that the gate refuses, from a peer that should have refused them.
     #[n(17)]
     Refused,
+    /// The member was revoked.
+    #[n(18)]
+    Revoked,
 }
 
 impl Code {
@@ -464,6 +480,8 @@ frames! {
     Error(ErrorFrame) = 37,
     /// What a device holds of a segment whose cursor was reset.
     Vector(Vector) = 39,
+    /// A relay's statement that shows that the receiver once knew more.
+    Witness(Signed) = 41,
 }
 
 /// How far a device has come.

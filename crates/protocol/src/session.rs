@@ -35,7 +35,7 @@ impl Phase {
     pub fn allows(self, role: Role, frame: &Frame) -> bool {
         use Frame::{
             Ack, Catalog, Credit, Delta, Dismiss, Error, GoAway, Hello, Join, Members, Nack, Offer,
-            OfferReply, Proof, Push, Rejudge, Stats, Vector, Verdicts, Welcome,
+            OfferReply, Proof, Push, Rejudge, Stats, Vector, Verdicts, Welcome, Witness,
         };
         match (role, frame) {
             (_, Error(_)) => self != Self::Closed,
@@ -44,7 +44,8 @@ impl Phase {
             (Role::Device, Members(_)) => matches!(self, Self::Stranger | Self::Open),
             (
                 Role::Relay,
-                Members(_) | Offer(_) | Push(_) | Credit(_) | Rejudge(_) | Dismiss(_) | Vector(_),
+                Members(_) | Offer(_) | Push(_) | Credit(_) | Rejudge(_) | Dismiss(_) | Vector(_)
+                | Witness(_),
             )
             | (
                 Role::Device,
@@ -59,7 +60,7 @@ impl Phase {
             | (
                 Role::Device,
                 Hello(_) | Join(_) | Offer(_) | Push(_) | Credit(_) | Rejudge(_) | Dismiss(_)
-                | Vector(_),
+                | Vector(_) | Witness(_),
             ) => false,
         }
     }
@@ -113,8 +114,8 @@ impl Session {
     pub const STREAMS: usize = 65;
     /// Bytes that may come before the peer has introduced itself: streams overtake each other.
     const EARLY: usize = 2 * 1024 * 1024;
-    /// A stranger's frames are short.
-    const STRANGER_FRAME_MAX: u32 = 64 * 1024;
+    /// The frames of somebody who has not introduced himself are short.
+    const EARLY_FRAME_MAX: u32 = 64 * 1024;
 
     /// A session whose connection has just been made.
     #[must_use]
@@ -122,7 +123,7 @@ impl Session {
         Self {
             role,
             phase: Phase::Opening,
-            frame_max: Self::STRANGER_FRAME_MAX,
+            frame_max: Self::EARLY_FRAME_MAX,
             early: 0,
             streams: BTreeMap::new(),
         }
@@ -137,7 +138,8 @@ impl Session {
     /// Goes on to the next phase.
     pub fn enter(&mut self, phase: Phase) {
         self.phase = phase;
-        if phase == Phase::Open {
+        // A device whom the relay has forgotten brings its part of the membership log.
+        if matches!(phase, Phase::Stranger | Phase::Open) {
             self.frame_max = crate::FRAME_MAX;
         }
         if phase == Phase::Closed {
@@ -277,7 +279,7 @@ mod tests {
 
     #[test]
     fn close_codes_survive_their_number() {
-        for number in 0..=17 {
+        for number in 0..=18 {
             assert_eq!(Code::from_number(number).map(Code::number), Some(number));
         }
         assert_eq!(Code::from_number(1000), None);

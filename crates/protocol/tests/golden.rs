@@ -69,6 +69,7 @@ fn hello() -> Hello {
         frame_max: 1024 * 1024,
         root: [0x22; 16],
         actor: Some(actor()),
+        members_sum: [0x99; 16],
     }
 }
 
@@ -157,6 +158,7 @@ fn frames() -> Vec<Frame> {
         Frame::GoAway(GoAway { retry_ms: 1_000 }),
         Frame::Error(ErrorFrame { code: Code::Busy, text: "later".into() }),
         Frame::Vector(Vector { segment: known.id, vector: vector() }),
+        Frame::Witness(signed()),
     ]
 }
 
@@ -199,5 +201,5 @@ fn golden_bytes_are_read_as_the_frame_that_they_were() {
 #[test]
 fn there_is_a_golden_file_for_every_number_up_to_the_last() {
     let numbers: BTreeSet<_> = frames().iter().map(Frame::number).collect();
-    assert_eq!(numbers, (1..=39).step_by(2).collect());
+    assert_eq!(numbers, (1..=41).step_by(2).collect());
 }

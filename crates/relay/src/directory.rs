@@ -160,7 +160,8 @@ fn relay_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<M
     let number = store.setting("number")?.and_then(|bytes| bytes.try_into().ok());
     let number = u64::from_be_bytes(number.ok_or_else(damaged)?);
     let incarnation = store.setting("incarnation")?.and_then(|bytes| bytes.try_into().ok());
-    let name = members.member(number).ok_or_else(damaged)?.name.clone();
+    let member = members.by_tls(&seed.tls().public()).ok_or_else(damaged)?;
+    let name = member.name.clone();
     Ok(Me {
         role: Role::Relay,
         number,
@@ -187,7 +188,7 @@ pub fn invite(
         org: members.org(),
         relay: relay.expect("an organisation is founded with a relay").keys.tls,
         addresses: Vec::new(),
-        invite: members.len(),
+        invite: members.next_number(),
         key: one_time,
     };
     (members.sign(act, admin), ticket)

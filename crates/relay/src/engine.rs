@@ -3,7 +3,9 @@
 //! Contains no networking code, reads no clock, starts no thread. A peer's nonsense closes its own
 //! connection and nothing else.
 
+mod authority;
 mod fanout;
+mod joining;
 mod offers;
 mod peer;
 
@@ -11,9 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fieldkeep_documents::batch;
 use fieldkeep_model::status::State;
-use fieldkeep_model::{
-    ChangeHash, MembershipError, Outcome, PublicKey, RecordKey, SegmentId, Seq, SignedHead,
-};
+use fieldkeep_model::{ChangeHash, Outcome, PublicKey, RecordKey, SegmentId, Seq};
 use fieldkeep_protocol::frame::{self, Frame, Hello};
 use fieldkeep_protocol::{Code, Phase, Violation};
 use fieldkeep_replica::{AdmitError, Batch, Refused, Replica, ReplicaError};
@@ -59,8 +59,12 @@ pub enum Output {
 
 /// Entries of a segment that are merged and judged in one go, so that nothing waits long for it.
 const SLICE: usize = 256;
-/// Joins that may fail within a minute before strangers are told to wait.
-const FAILED_JOINS: usize = 20;
+/// So many changes in one commit mean that pushes are under way, and that more is to come.
+const PUSHING: usize = 64;
+/// After so many commits on end with pushes under way a slice is judged all the same.
+const PATIENCE: usize = 64;
+/// How often the segment that waits longest lets one that is in memory go first.
+const PASSED_OVER: usize = 16;
 /// Connections of one member at a time.
 const CONNECTIONS: usize = 2;
 /// Records that may wait to be judged again because a device asked.
@@ -80,11 +84,19 @@ pub struct Engine {
     /// Segments to be judged next, in order of arrival.
     queue: VecDeque<SegmentId>,
     outputs: Vec<Output>,
+    /// Changes that were admitted since the last commit.
+    arriving: usize,
+    /// Whether pushes are under way, as far as can be told, and for how many commits that was a
+    /// reason to judge nothing.
+    pushing: bool,
+    waited: usize,
+    /// How often the front of the queue had to wait for a segment that is in memory.
+    passed_over: usize,
     failed_joins: VecDeque<i64>,
     /// Records that devices ask to have judged again.
     wanted: BTreeSet<RecordKey>,
-    /// When an epoch was opened last.
-    epoch_opened: Option<i64>,
+    /// Members that are kept away until then, because their permissions are being changed.
+    suspended: BTreeMap<PublicKey, i64>,
     now: i64,
 }
 
@@ -100,9 +112,13 @@ impl Engine {
             moved: BTreeSet::new(),
             queue,
             outputs: Vec::new(),
+            arriving: 0,
+            pushing: false,
+            waited: 0,
+            passed_over: 0,
             failed_joins: VecDeque::new(),
             wanted: BTreeSet::new(),
-            epoch_opened: None,
+            suspended: BTreeMap::new(),
             now: 0,
         }
     }
@@ -174,6 +190,8 @@ impl Engine {
             self.give_up(&error);
             return Ok(std::mem::take(&mut self.outputs));
         }
+        self.pushing |= std::mem::take(&mut self.arriving) >= PUSHING;
+        self.waited += usize::from(self.pushing);
         self.fan_out()?;
         Ok(std::mem::take(&mut self.outputs))
     }
@@ -192,6 +210,13 @@ impl Engine {
         tracing::error!(%error, "nothing was saved");
     }
 
+    /// Whether more is likely to come at once, because pushes are under way: the shell then gives
+    /// it a moment before it lets a slice be judged. Never for many commits on end.
+    #[must_use]
+    pub fn expects_more(&self) -> bool {
+        self.pushing && self.waited < PATIENCE
+    }
+
     /// Merges and judges one slice of what waits. Returns whether there was any; a commit must
     /// follow.
     ///
@@ -199,13 +224,17 @@ impl Engine {
     /// When the store fails.
     pub fn work(&mut self, now: i64) -> Result<bool, ReplicaError> {
         self.now = now;
+        (self.pushing, self.waited) = (false, 0);
         if let Some(key) = self.wanted.pop_first() {
             self.rejudge(&[key])?;
             return Ok(true);
         }
-        let Some(id) = self.queue.pop_front() else { return Ok(false) };
-        match self.slice(id) {
-            Ok(()) => Ok(true),
+        let worked = match self.next_in_queue() {
+            Some(id) => self.slice(id).map(|()| true),
+            None => self.renew(),
+        };
+        match worked {
+            Ok(worked) => Ok(worked),
             Err(error) if error.is_damage() => Ok(true),
             Err(ReplicaError::Store(error @ StoreError::Full)) => {
                 self.replica.forget()?;
@@ -214,6 +243,23 @@ impl Engine {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The segment to be judged next: the first that is in memory, but the one at the front after it
+    /// was passed over a few times.
+    fn next_in_queue(&mut self) -> Option<SegmentId> {
+        let loaded = self.queue.iter().position(|id| self.replica.is_loaded(id));
+        let at = loaded.filter(|_| self.passed_over < PASSED_OVER).unwrap_or(0);
+        self.passed_over = if at == 0 { 0 } else { self.passed_over + 1 };
+        self.queue.remove(at)
+    }
+
+    /// Judges a slice of what a changed catalog or permission puts in question.
+    fn renew(&mut self) -> Result<bool, ReplicaError> {
+        let Some(renewed) = self.replica.renew(SLICE)? else { return Ok(false) };
+        self.moved.extend(renewed.judged);
+        self.moved.extend(renewed.complete.then_some(renewed.segment));
+        Ok(true)
     }
 
     fn slice(&mut self, id: SegmentId) -> Result<(), ReplicaError> {
@@ -309,6 +355,7 @@ impl Engine {
             Frame::Members(members) => self.members(id, &members)?,
             Frame::Offer(offer) => self.offer(id, &offer)?,
             Frame::Vector(vector) => self.vector(id, vector)?,
+            Frame::Witness(statement) => self.witness(id, &statement)?,
             Frame::Push(push) => self.push(id, push)?,
             Frame::Credit(credit) => self.credit(id, credit),
             Frame::Rejudge(key) => self.asked_to_rejudge(id, key)?,
@@ -344,9 +391,17 @@ impl Engine {
             );
         }
         let key = self.peers[&id].key;
-        let member = self.replica.members().by_tls(&key).map(|member| member.number);
-        if let Some(number) = member
-            && self.peers.values().filter(|peer| peer.member == Some(number)).count() >= CONNECTIONS
+        let member = self.replica.members().by_tls(&key);
+        let revoked = member.is_some_and(|member| member.revoked);
+        let member = member.map(|member| member.number);
+        // Where its entries are not the first of these, the two logs have branched: it gets all.
+        let same = self.replica.members().sum_at(hello.members) == Some(hello.members_sum());
+        let known = if same { hello.members } else { 0 };
+        if self.is_suspended(&key) {
+            return self.close(id, Code::Busy, "its permissions are being changed: come again");
+        }
+        if member.is_some()
+            && self.sessions_of(&key).iter().filter(|other| **other != id).count() >= CONNECTIONS
         {
             return self.close(id, Code::Busy, "this device has too many connections");
         }
@@ -356,12 +411,16 @@ impl Engine {
         let peer = self.peers.get_mut(&id).expect("the frame came from it");
         peer.actor = hello.actor;
         peer.member = member;
-        peer.catalog = hello.catalog;
+        (peer.catalog, peer.epoch) = (hello.catalog, hello.epoch);
         peer.session.enter(if member.is_some() { Phase::Open } else { Phase::Stranger });
         let welcome = self.introduction();
         self.control(id, &Frame::Welcome(Box::new(welcome)));
+        if revoked {
+            self.peers.get_mut(&id).expect("the frame came from it").members = known;
+            return self.turn_away(id);
+        }
         if member.is_some() {
-            self.introduce(id, hello.members);
+            self.introduce(id, known);
         }
     }
 
@@ -373,6 +432,7 @@ impl Engine {
             capabilities: 0,
             members: self.replica.members().len(),
             members_tip: self.replica.members().tip(),
+            members_sum: self.replica.members().sum().to_be_bytes(),
             epoch: self.replica.epoch(),
             catalog: self.replica.published().map_or(0, |published| published.number),
             frame_max: fieldkeep_protocol::FRAME_MAX,
@@ -384,87 +444,17 @@ impl Engine {
     /// Sends a member what it lacks of the membership log, and the catalog if it has another.
     fn introduce(&mut self, id: ConnectionId, known: u64) {
         self.tell_members(id, known);
-        let held = self.peers[&id].catalog;
-        if let Some(published) = self.replica.published().filter(|p| p.number != held) {
-            let file = frame::CatalogFile {
-                notice: published.notice.clone(),
-                source: published.catalog.source().to_owned(),
-            };
-            self.control(id, &Frame::Catalog(file));
-        }
-    }
-
-    fn join(&mut self, id: ConnectionId, join: &frame::Members) -> Result<(), ReplicaError> {
-        while self.failed_joins.front().is_some_and(|at| *at < self.now - 60_000) {
-            self.failed_joins.pop_front();
-        }
-        if self.failed_joins.len() >= FAILED_JOINS {
-            self.close(id, Code::Busy, "too many joins have failed: try again in a minute");
-            return Ok(());
-        }
-        if let Err((code, text)) = self.try_join(id, join)? {
-            self.failed_joins.push_back(self.now);
-            self.close(id, code, text);
-            return Ok(());
-        }
-        let key = self.peers[&id].key;
-        let member = self.replica.members().by_tls(&key).expect("it has just joined");
-        tracing::info!(number = member.number, name = member.name, "a device joined");
-        let number = member.number;
-        let peer = self.peers.get_mut(&id).expect("the frame came from it");
-        peer.member = Some(number);
-        peer.session.enter(Phase::Open);
-        self.introduce(id, 0);
-        self.announce_members(id);
-        Ok(())
-    }
-
-    fn try_join(
-        &mut self,
-        id: ConnectionId,
-        join: &frame::Members,
-    ) -> Result<Result<(), (Code, &'static str)>, ReplicaError> {
-        use fieldkeep_model::membership::{Act, Entry};
-        let unknown =
-            (Code::InvitationUnknown, "the invitation is unknown or was used: ask for a new one");
-        let key = self.peers[&id].key;
-        let own = join.entries.iter().find_map(|entry| match entry.read::<Entry>()?.act {
-            Act::Join { invite, keys } => (keys.tls == key).then_some((invite, keys)),
-            Act::Found { .. } | Act::Relay { .. } | Act::Invite { .. } => None,
-        });
-        let Some((invite, keys)) = own else { return Ok(Err(unknown)) };
-        // A restored relay may have lost the invitation: then it comes with the join.
-        let known = self.replica.members().invitations().get(&invite).map(|i| i.expires_ms);
-        let brought = || {
-            let at = usize::try_from(invite.checked_sub(join.base)?).ok()?;
-            match join.entries.get(at)?.read::<Entry>()?.act {
-                Act::Invite { expires_ms, .. } => Some(expires_ms),
-                Act::Found { .. } | Act::Relay { .. } | Act::Join { .. } => None,
-            }
-        };
-        match known.or_else(brought) {
-            None => return Ok(Err(unknown)),
-            Some(expires_ms) if expires_ms < self.now => {
-                let text = "the invitation has expired: ask for a new one";
-                return Ok(Err((Code::InvitationExpired, text)));
-            }
-            Some(_) => {}
-        }
-        match self.replica.append_members(join.base, &join.entries) {
-            Ok(_) if self.replica.members().by_tls(&keys.tls).is_some() => Ok(Ok(())),
-            Ok(_) => Ok(Err(unknown)),
-            Err(ReplicaError::Membership(MembershipError::Unchained)) => {
-                Ok(Err((Code::Membership, "somebody else joined at the same moment: try again")))
-            }
-            Err(ReplicaError::Membership(_)) => Ok(Err(unknown)),
-            Err(error) => Err(error),
+        let Peer { catalog: held, epoch, .. } = self.peers[&id];
+        let current = self.replica.published().map(|published| (published.epoch, published.number));
+        // Numbers go on through epochs, but two branches of a relay may have used one twice.
+        if current.is_some_and(|(of, number)| number != held || of > epoch) {
+            self.tell_catalog(id);
         }
     }
 
     fn members(&mut self, id: ConnectionId, members: &frame::Members) -> Result<(), ReplicaError> {
-        match self.replica.append_members(members.base, &members.entries) {
-            Ok(0) => {}
-            Ok(_) => self.announce_members(id),
+        match self.append_members(&members.entries) {
+            Ok(_) => {}
             Err(ReplicaError::Membership(error)) => {
                 self.close(id, Code::Membership, &error.to_string());
             }
@@ -473,10 +463,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Tells every other member what it lacks of the membership log: the entries that just came, and
-    /// those that the operator made before.
-    fn announce_members(&mut self, from: ConnectionId) {
-        let others = self.peers.iter().filter(|(id, peer)| **id != from && peer.member.is_some());
+    /// Tells every member what it lacks of the membership log.
+    fn announce_members(&mut self) {
+        let others = self.peers.iter().filter(|(_, peer)| peer.member.is_some());
         let others: Vec<_> = others.map(|(id, peer)| (*id, peer.members)).collect();
         for (id, known) in others {
             self.tell_members(id, known);
@@ -521,7 +510,7 @@ impl Engine {
         }
         let changes = Batch { segment, chunks, heads: push.heads };
         match self.replica.receive(from, &changes, self.now) {
-            Ok(received) => self.received(id, &push.segment.id, &received, &changes.heads),
+            Ok(received) => self.received(id, &push.segment.id, &received),
             Err(AdmitError::Refused(refused)) => {
                 tracing::warn!(from, segment = %push.segment.id, %refused, "refused");
                 self.refuse(id, push.segment.id, *refused)
@@ -535,14 +524,10 @@ impl Engine {
         id: ConnectionId,
         segment: &SegmentId,
         received: &fieldkeep_replica::Received,
-        heads: &[SignedHead],
     ) -> Result<(), ReplicaError> {
-        if received.admitted.is_some() {
-            self.moved.insert(*segment);
-            if !self.queue.contains(segment) {
-                self.queue.push_back(*segment);
-            }
-            self.follow_everyone(segment)?;
+        if let Some((first, last)) = received.admitted {
+            self.arriving += (last - first + 1) as usize;
+            self.has_grown(segment)?;
         }
         for hash in &received.aside {
             let nack = frame::Nack {
@@ -558,9 +543,7 @@ impl Engine {
         }
         let pos = self.replica.segment(segment).map_or(0, |row| row.tip);
         for (actor, seq, hash) in &received.newest {
-            if heads.iter().any(|head| head.head.actor == *actor) {
-                self.replica.note_newest(segment, actor, *seq)?;
-            }
+            self.replica.note_newest(segment, actor, *seq)?;
             let ack = frame::Ack { segment: *segment, actor: *actor, seq: *seq, hash: *hash, pos };
             self.control(id, &Frame::Ack(ack));
             if let Some(peer) = self.peers.get_mut(&id) {
@@ -568,6 +551,15 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Has a segment whose log has grown judged and sent on.
+    fn has_grown(&mut self, segment: &SegmentId) -> Result<(), ReplicaError> {
+        self.moved.insert(*segment);
+        if !self.queue.contains(segment) {
+            self.queue.push_back(*segment);
+        }
+        self.follow_everyone(segment)
     }
 
     fn refuse(
@@ -605,8 +597,8 @@ impl Engine {
         }
         let rows = self.replica.store().find(&dismiss.record.ty, &dismiss.record.id)?;
         let Some(row) = rows.into_iter().next() else { return Ok(()) };
-        let number = self.peers[&id].member.unwrap_or_default();
-        let who = self.replica.members().member(number).map(|member| member.name.clone());
+        let who = self.replica.members().by_tls(&self.peers[&id].key);
+        let who = who.map(|member| member.name.clone());
         let dismissal = dismiss.dismissed.then(|| Dismissal {
             hash: row.hash,
             who: who.unwrap_or_default(),
@@ -617,7 +609,7 @@ impl Engine {
     }
 
     fn may_read(&self, id: ConnectionId, key: &RecordKey) -> Result<bool, StoreError> {
-        let member = self.peers[&id].member.and_then(|n| self.replica.members().member(n));
+        let member = self.replica.members().by_tls(&self.peers[&id].key);
         let Some(member) = member else { return Ok(false) };
         let rows = self.replica.store().find(&key.ty, &key.id)?;
         let scope_of = |sid| self.replica.segments().values().find(|row| row.sid == sid);

@@ -23,6 +23,8 @@ const GROUP: usize = 4_096;
 const BACKLOG: usize = 8 * 1024 * 1024;
 /// After so long without an input packs are compressed harder, one at a time.
 const QUIET: Duration = Duration::from_secs(5);
+/// How long a device that pushes may take to go on before something else is done.
+const MOMENT: Duration = Duration::from_millis(3);
 /// How long a peer may take to introduce itself.
 const HELLO: Duration = Duration::from_secs(3);
 
@@ -152,9 +154,14 @@ fn run(
     runtime: &tokio::runtime::Handle,
 ) {
     let mut peers: HashMap<ConnectionId, mpsc::UnboundedSender<Output>> = HashMap::new();
-    let (mut idle, mut polished) = (false, false);
+    let (mut idle, mut polished, mut pushing) = (false, false, false);
     loop {
-        let first = if idle && polished {
+        let first = if std::mem::take(&mut pushing) {
+            runtime
+                .block_on(async { tokio::time::timeout(MOMENT, inbox.recv()).await })
+                .ok()
+                .flatten()
+        } else if idle && polished {
             inbox.blocking_recv()
         } else if idle {
             match runtime.block_on(async { tokio::time::timeout(QUIET, inbox.recv()).await }) {
@@ -171,6 +178,7 @@ fn run(
             break;
         }
         polished = false;
+        let first_came = first.is_some();
         let mut next = first;
         let mut taken = 0;
         while let Some(message) = next.take() {
@@ -206,7 +214,9 @@ fn run(
         }
         let outputs = engine.commit();
         route(outputs.unwrap_or_else(|error| stop(&error)), &mut peers);
-        if inbox.is_empty() {
+        if first_came && inbox.is_empty() && engine.expects_more() {
+            (pushing, idle) = (true, false);
+        } else if inbox.is_empty() {
             let worked = engine.work(now()).unwrap_or_else(|error| stop(&error));
             idle = !worked;
             if worked {

@@ -14,8 +14,8 @@ use fieldkeep_model::{
 use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, StoreError};
 
 use crate::cache::Pending;
-use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
+use crate::taint::Noted;
 
 /// Bytes that may lie aside of one member's changes.
 const ASIDE_QUOTA: u64 = 8 * 1024 * 1024;
@@ -159,12 +159,15 @@ impl Replica {
                 received.aside.push(header.hash);
                 continue;
             }
-            let admitted = self.check_with_asides(id, chunk, header)?;
-            let pos = self.append(id, chunk, &admitted, Origin::Peer)?;
+            let admitted = self.check_with_asides(id, chunk, header, &mut newest)?;
+            let pos = self.append(id, chunk, admitted, Origin::Peer)?;
             newest.insert(header.actor, (header.seq, header.hash));
             received.admitted = Some((received.admitted.map_or(pos, |(first, _)| first), pos));
         }
         self.keep_heads(id, &batch.heads)?;
+        // What lay aside for a moment only, because the next change builds on it, is in the log.
+        let history = &self.load(id)?.history;
+        received.aside.retain(|hash| !history.contains(hash));
         received.newest =
             newest.into_iter().map(|(actor, (seq, hash))| (actor, seq, hash)).collect();
         Ok(received)
@@ -216,19 +219,13 @@ impl Replica {
         Ok(())
     }
 
-    /// Whether the author may write there, as far as this replica judges that: a relay does.
-    fn permits(&self, id: &SegmentId, header: &ChangeHeader) -> bool {
-        let address = &self.row(id).address;
-        self.me.role == Role::Device
-            || self.members.author(&header.actor).is_some_and(|member| may_write(member, address))
-    }
-
     /// Checks a change; if it builds on what was kept aside, that is admitted first, tainted.
     fn check_with_asides(
         &mut self,
         id: &SegmentId,
         chunk: &[u8],
         header: &ChangeHeader,
+        newest: &mut BTreeMap<ActorId, (Seq, ChangeHash)>,
     ) -> Result<Admitted, AdmitError> {
         let refusal = match self.load(id)?.history.check(chunk) {
             Ok(admitted) => return Ok(admitted),
@@ -248,6 +245,9 @@ impl Replica {
             let deps = ChangeHeader::parse(&aside.bytes).map(|h| h.deps).unwrap_or_default();
             let history = &self.load(id)?.history;
             wanted.extend(deps.iter().filter(|dep| !history.contains(dep)));
+            // The head may name a later change: nothing vouches for this one without that.
+            let head = minicbor::decode::<SignedHead>(&aside.head).ok();
+            wanted.extend(head.map(|head| head.head.hash).filter(|head| *head != hash));
             found.insert(hash, (deps, aside));
         }
         while !found.is_empty() {
@@ -260,8 +260,9 @@ impl Replica {
             let (_, aside) = found.remove(&hash).expect("just found");
             let admitted = self.load(id)?.history.check(&aside.bytes);
             let admitted = admitted.map_err(|_| refused(header, &refusal))?;
-            self.append(id, &aside.bytes, &admitted, Origin::Tainted)?;
+            self.append(id, &aside.bytes, admitted, Origin::Tainted)?;
             self.store.take_aside(sid, &aside.hash)?;
+            newest.insert(aside.actor, (aside.seq, aside.hash));
             if let Ok(head) = minicbor::decode::<SignedHead>(&aside.head) {
                 self.keep_heads(id, &[head])?;
             }
@@ -275,7 +276,7 @@ impl Replica {
         &mut self,
         id: &SegmentId,
         chunk: &[u8],
-        admitted: &Admitted,
+        admitted: Admitted,
         origin: Origin,
     ) -> Result<Pos, ReplicaError> {
         let tainted = origin == Origin::Tainted;
@@ -300,14 +301,15 @@ impl Replica {
             Origin::Peer | Origin::Tainted => pos,
         };
         let loaded = self.load(id)?;
-        loaded.history.admit(admitted);
-        if origin != Origin::Own {
-            loaded.pending.push_back(Pending { log_pos, touched: admitted.touched.clone() });
-            self.behind.insert(*id);
+        loaded.history.admit(&admitted);
+        if tainted || !loaded.taint.is_empty() {
+            let (actor, seq, hash) = (header.actor, header.seq, header.hash);
+            let entry = Noted { pos, actor, seq, hash, tainted, bytes: chunk };
+            loaded.taint.note(&loaded.history, &entry);
         }
-        let loaded = self.load(id)?;
-        if tainted {
-            loaded.tainted.insert((header.actor, header.seq));
+        if origin != Origin::Own {
+            loaded.pending.push_back(Pending { log_pos, touched: admitted.touched });
+            self.behind.insert(*id);
         }
         Ok(pos)
     }
@@ -427,11 +429,6 @@ impl Replica {
     pub fn author(&self, actor: &ActorId) -> Option<&Member> {
         self.members.author(actor)
     }
-}
-
-/// Whether a member may write to a segment.
-fn may_write(member: &Member, address: &SegmentAddress) -> bool {
-    member.may(&address.ty, &address.scope)
 }
 
 /// What a change adds to its segment's sum.

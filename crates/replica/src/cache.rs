@@ -1,22 +1,28 @@
-//! What is loaded: the gate's index and the document of the segments in use, in bounded numbers.
+//! What is loaded: the gate's index and the document of the segments in use, bounded in number and
+//! in memory.
 //!
 //! A loaded index reaches to the log's end, a loaded document to what is materialised. Both can be
 //! dropped at any time: the log has everything.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use fieldkeep_documents::gate::Touch;
 use fieldkeep_documents::{Document, History};
-use fieldkeep_model::{ActorId, Pos, SegmentId, Seq};
+use fieldkeep_model::{Pos, SegmentId};
 use fieldkeep_store::{Log as _, Snapshot};
 
 use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
+use crate::taint::Taint;
 
 /// Segments whose index is kept in memory.
 const HISTORIES: usize = 256;
+/// Memory for them, in bytes.
+const HISTORY_BYTES: usize = 256 * 1024 * 1024;
 /// Segments whose document is kept in memory.
 const DOCUMENTS: usize = 64;
+/// Memory for them, in bytes: those of 64 segments of about the size that is meant take less.
+const DOCUMENT_BYTES: usize = 512 * 1024 * 1024;
 /// A document is saved again after so many changes.
 const SNAPSHOT_EVERY: u64 = 1_000;
 
@@ -38,8 +44,8 @@ pub(crate) struct Loaded {
     pub(crate) document: Option<Document>,
     /// What the entries that are not materialised touch.
     pub(crate) pending: VecDeque<Pending>,
-    /// The changes that were merged without permission.
-    pub(crate) tainted: BTreeSet<(ActorId, Seq)>,
+    /// What was merged without permission.
+    pub(crate) taint: Taint,
     saved: Pos,
     used: u64,
 }
@@ -50,11 +56,13 @@ pub(crate) struct Cache {
     loaded: BTreeMap<SegmentId, Loaded>,
     clock: u64,
     documents: usize,
+    document_bytes: usize,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { loaded: BTreeMap::new(), clock: 0, documents: DOCUMENTS }
+        let (documents, document_bytes) = (DOCUMENTS, DOCUMENT_BYTES);
+        Self { loaded: BTreeMap::new(), clock: 0, documents, document_bytes }
     }
 }
 
@@ -78,19 +86,27 @@ impl Cache {
         Some(loaded)
     }
 
-    /// The least recently used segment with a document, if there are too many.
+    /// The least recently used segment with a document, if there is no room for one more.
     fn excess_document(&self) -> Option<SegmentId> {
-        let holders = self.loaded.iter().filter(|(_, loaded)| loaded.document.is_some());
-        let count = holders.clone().count();
-        (count >= self.documents).then(|| holders.min_by_key(|(_, l)| l.used).map(|(id, _)| *id))?
+        let (mut count, mut bytes, mut oldest) = (0, 0, None);
+        for (id, loaded) in &self.loaded {
+            let Some(document) = &loaded.document else { continue };
+            count += 1;
+            bytes += document.weight();
+            oldest = oldest.min(Some((loaded.used, *id))).or(Some((loaded.used, *id)));
+        }
+        let full = count >= self.documents || bytes >= self.document_bytes;
+        oldest.filter(|_| full).map(|(_, id)| id)
     }
 
     fn make_room(&mut self) {
-        if self.loaded.len() >= HISTORIES {
+        let weight = |loaded: &Loaded| loaded.history.weight();
+        let mut bytes: usize = self.loaded.values().map(weight).sum();
+        while self.loaded.len() >= HISTORIES || bytes >= HISTORY_BYTES {
             let idle = self.loaded.iter().filter(|(_, loaded)| loaded.pending.is_empty());
-            if let Some(id) = idle.min_by_key(|(_, loaded)| loaded.used).map(|(id, _)| *id) {
-                self.loaded.remove(&id);
-            }
+            let oldest = idle.min_by_key(|(_, loaded)| loaded.used).map(|(id, _)| *id);
+            let Some(gone) = oldest.and_then(|id| self.loaded.remove(&id)) else { return };
+            bytes -= weight(&gone);
         }
     }
 }
@@ -99,6 +115,11 @@ impl Replica {
     /// How many documents stay in memory; the oldest is saved and dropped beyond that.
     pub fn limit_documents(&mut self, documents: usize) {
         self.cache.documents = documents.max(1);
+    }
+
+    /// How much memory the documents that stay may take by estimate, in bytes.
+    pub fn limit_document_bytes(&mut self, bytes: usize) {
+        self.cache.document_bytes = bytes;
     }
 
     /// How many documents are in memory.
@@ -138,26 +159,18 @@ impl Replica {
         let saved = saved.filter(|(pos, history)| history.len() == *pos && *pos <= row.done);
         let (from, mut history) = saved.unwrap_or_else(|| (0, History::new()));
         let mut pending = VecDeque::new();
-        let mut tainted = BTreeSet::new();
         self.each_entry(row.sid, from + 1, |entry| {
             let admitted = history
                 .replay(&entry.bytes)
                 .map_err(|refusal| ReplicaError::Damaged(*id, refusal.to_string()))?;
-            if entry.tainted {
-                tainted.insert((admitted.header.actor, admitted.header.seq));
-            }
             if entry.pos > row.done {
                 let log_pos = if self.me.role == Role::Relay { entry.pos } else { row.cursor.pos };
                 pending.push_back(Pending { log_pos, touched: admitted.touched });
             }
             Ok::<_, ReplicaError>(())
         })?;
-        if from > 0 {
-            for pos in self.tainted_before(row.sid, from)? {
-                tainted.extend(self.entry(row.sid, pos)?.map(|e| (e.header.actor, e.header.seq)));
-            }
-        }
-        Ok(Loaded { history, document: None, pending, tainted, saved: 0, used: 0 })
+        let taint = self.read_taint(row.sid, &history)?;
+        Ok(Loaded { history, document: None, pending, taint, saved: 0, used: 0 })
     }
 
     /// Loads the newest snapshot that verifies and merges what came after it.

@@ -30,7 +30,7 @@ impl Replica {
         let settled = self.undoable(id, |replica| {
             let (kept, lost) = replica.part(id, actor, from)?;
             let edits = replica.own_content(id, &lost)?;
-            replica.keep_branch(id, &lost, now)?;
+            replica.keep_branch(id, &lost, "fork", now)?;
             replica.rebuild(id, kept)?;
             replica.renew_incarnation()?;
             replica.write_again(id, &edits, now)?;
@@ -83,10 +83,12 @@ impl Replica {
         Ok(document.rewritten(&chunks, &|actor, counter| document.locate(actor, counter)))
     }
 
-    fn keep_branch(
+    /// Keeps entries aside that are taken out of the log.
+    pub(crate) fn keep_branch(
         &mut self,
         id: &SegmentId,
         lost: &[Entry],
+        reason: &str,
         now: i64,
     ) -> Result<(), ReplicaError> {
         let sid = self.row(id).sid;
@@ -96,7 +98,7 @@ impl Replica {
                 hash: header.hash,
                 actor: header.actor,
                 seq: header.seq,
-                reason: "fork".into(),
+                reason: reason.to_owned(),
                 time: now,
                 records: Vec::new(),
                 head: Vec::new(),
@@ -108,7 +110,7 @@ impl Replica {
 
     /// Writes the log again with these entries only, and derives everything from it afresh. The
     /// cursor stays: the relay's log never held the others.
-    fn rebuild(&mut self, id: &SegmentId, kept: Vec<Entry>) -> Result<(), ReplicaError> {
+    pub(crate) fn rebuild(&mut self, id: &SegmentId, kept: Vec<Entry>) -> Result<(), ReplicaError> {
         let sid = self.row(id).sid;
         let waiting = self.store.outgoing(sid)?;
         let heads = self.store.heads(sid, 1, self.row(id).tip)?;

@@ -87,7 +87,8 @@ impl Replica {
         let partial = |ty: &TypeName| self.holds_in_part(ty);
         let segment = |sid| self.segment_of(sid).map_or(SegmentId([0; 16]), |row| row.id);
         let world = World { store: &self.store, segment: &segment, partial: &partial };
-        let previous = last_valid_fields(subject);
+        let reads = catalog.ty(&address.ty).is_some_and(|object| object.reads_previous());
+        let previous = reads.then(|| last_valid_fields(subject)).flatten();
         catalog.judge(
             &fieldkeep_catalog::Subject {
                 ty: &address.ty,
@@ -105,7 +106,7 @@ impl Replica {
     #[must_use]
     pub fn holds_in_part(&self, ty: &TypeName) -> bool {
         self.me.role == Role::Device
-            && self.members.member(self.me.number).is_none_or(|member| {
+            && self.members.author(&self.me.actor()).is_none_or(|member| {
                 !member.grants.iter().any(|g| g.scope.is_none() && g.ty.as_ref() == Some(ty))
                     && (member.grants.iter().any(|g| g.ty.as_ref() == Some(ty))
                         || !member.grants.contains(&fieldkeep_model::Grant::ALL))
@@ -240,20 +241,6 @@ impl Replica {
         Opening { salt, value: value.to_owned(), segment: about }
     }
 
-    /// Whether a current value of the record was merged without permission.
-    fn is_tainted(&mut self, id: &SegmentId, record: &RecordId) -> Result<bool, ReplicaError> {
-        if self.load(id)?.tainted.is_empty() {
-            return Ok(false);
-        }
-        let loaded = self.load_document(id)?;
-        let document = loaded.document.as_ref().expect("just loaded");
-        let writers = document.writers(record, &[String::new()]);
-        Ok(writers.into_iter().any(|(_, actor, counter)| {
-            let change = loaded.history.author_of_op(&actor, counter);
-            change.is_some_and(|(_, seq)| loaded.tainted.contains(&(actor, seq)))
-        }))
-    }
-
     fn count_held(
         &mut self,
         id: &SegmentId,
@@ -288,6 +275,7 @@ impl Replica {
     ) -> Result<Vec<Culprit>, ReplicaError> {
         let everything = [String::new()];
         let fields = if fields.is_empty() { &everything } else { fields };
+        let done = self.row(id).done;
         let loaded = self.load_document(id)?;
         let document = loaded.document.as_ref().expect("just loaded");
         let history = &loaded.history;
@@ -296,6 +284,13 @@ impl Replica {
             let Some((hash, _)) = history.author_of_op(&actor, counter) else { continue };
             let Some(pos) = history.position(&hash) else { continue };
             written.entry(pos).or_insert_with(|| (hash, BTreeSet::new())).1.insert(field);
+        }
+        for trace in loaded.taint.traces(&row.id, done) {
+            written
+                .entry(trace.pos)
+                .or_insert_with(|| (trace.hash, BTreeSet::new()))
+                .1
+                .insert(trace.field.clone());
         }
         let recent: Vec<_> =
             written.range(row.valid_pos + 1..).map(|(_, (hash, _))| *hash).collect();
@@ -461,8 +456,49 @@ impl Replica {
         Ok(rows)
     }
 
+    /// Saves one composed record on a device, with its state, and sets that of what depends on it.
+    /// Its row is written once: nothing else is judged that could ask for it, but where it refers
+    /// to itself.
+    pub(crate) fn project_alone(
+        &mut self,
+        mut subject: Subject,
+    ) -> Result<RecordRow, ReplicaError> {
+        if self.refers_to_itself(&subject) {
+            self.save_projected(&mut subject)?;
+            let mut rows = self.forecast_all(vec![subject])?;
+            return Ok(rows.pop().expect("one subject, one row"));
+        }
+        self.foretell(&mut subject)?;
+        self.save_projected(&mut subject)?;
+        let alone = std::slice::from_ref(&subject);
+        for dependant in self.dependants(alone, |state| matches!(state, State::Forecast(_)))? {
+            self.forecast(dependant)?;
+        }
+        Ok(subject.row)
+    }
+
+    fn refers_to_itself(&self, subject: &Subject) -> bool {
+        let address = &self.row(&subject.segment).address;
+        let Some(catalog) = self.catalog() else { return false };
+        let references = catalog.ty(&address.ty).map(|object| object.references(&subject.fields));
+        let references = references.unwrap_or_default();
+        references.iter().any(|other| other.ty == address.ty && other.id == subject.row.id)
+    }
+
     /// Sets one record's state on a device, and returns its row.
-    pub(crate) fn forecast(&mut self, subject: Subject) -> Result<RecordRow, ReplicaError> {
+    pub(crate) fn forecast(&mut self, mut subject: Subject) -> Result<RecordRow, ReplicaError> {
+        self.foretell(&mut subject)?;
+        let Subject { mut row, previous, .. } = subject;
+        let provisional = State::Judged(Outcome::Valid);
+        if row.state != provisional || previous.is_some_and(|p| p.state != provisional) {
+            self.store.put_record(&mut row)?;
+        }
+        Ok(row)
+    }
+
+    /// Puts a device's knowledge of a record's validity into its row, and writes nothing: the
+    /// relay's verdict where it judged this content, a forecast elsewhere.
+    fn foretell(&self, subject: &mut Subject) -> Result<(), ReplicaError> {
         let segment = self.row(&subject.segment);
         let (sid, judged) = (segment.sid, segment.judged);
         let stated: Option<Verdict> = match self.store.verdict(sid, &subject.row.id)? {
@@ -474,37 +510,29 @@ impl Replica {
             Some(verdict) if verdict.record == subject.row.hash => State::Judged(verdict.outcome),
             None if passed => State::Judged(Outcome::Valid),
             Some(_) | None => {
-                let judgement = self.catalog().map(|catalog| self.judge(&catalog, &subject));
-                return self.save_forecast(subject, judgement);
+                let judgement = self.catalog().map(|catalog| self.judge(&catalog, subject));
+                foresee(subject, judgement);
+                return Ok(());
             }
         };
-        let mut row = subject.row;
+        let row = &mut subject.row;
         (row.state, row.forecast) = (state, None);
         row.valid = stated.and_then(|verdict| verdict.last_valid).map(|valid| valid.json);
-        let provisional = State::Judged(Outcome::Valid);
-        if state != provisional || subject.previous.is_some_and(|p| p.state != provisional) {
-            self.store.put_record(&mut row)?;
-        }
-        Ok(row)
+        Ok(())
     }
+}
 
-    fn save_forecast(
-        &mut self,
-        subject: Subject,
-        judgement: Option<Judgement>,
-    ) -> Result<RecordRow, ReplicaError> {
-        let mut row = subject.row;
-        let (forecast, reasons) = match judgement {
-            None => (Forecast::NeedsRelay, Vec::new()),
-            Some(judgement) => (forecast_of(&judgement), judgement.reasons),
-        };
-        row.valid = valid_before(subject.previous.as_ref());
-        row.state = State::Forecast(forecast);
-        row.forecast = (!reasons.is_empty())
-            .then(|| minicbor::to_vec(&reasons).expect("encoding into memory cannot fail"));
-        self.store.put_record(&mut row)?;
-        Ok(row)
-    }
+/// Puts a forecast into a record's row.
+fn foresee(subject: &mut Subject, judgement: Option<Judgement>) {
+    let row = &mut subject.row;
+    let (forecast, reasons) = match judgement {
+        None => (Forecast::NeedsRelay, Vec::new()),
+        Some(judgement) => (forecast_of(&judgement), judgement.reasons),
+    };
+    row.valid = valid_before(subject.previous.as_ref());
+    row.state = State::Forecast(forecast);
+    row.forecast = (!reasons.is_empty())
+        .then(|| minicbor::to_vec(&reasons).expect("encoding into memory cannot fail"));
 }
 
 fn forecast_of(judgement: &Judgement) -> Forecast {

@@ -122,15 +122,26 @@ impl Replica {
         if pos >= row.tip {
             return Ok((pos == row.tip).then_some(row.chain));
         }
-        let (mut at, mut chain) = (0, Chain::START);
-        if let Some(pack) = self.store.pack(row.sid, pos)? {
+        let sid = row.sid;
+        let (at, chain) = self.store.chain_before(sid, pos)?.unwrap_or((0, Chain::START));
+        if let Some(loaded) = self.cache.peek(id) {
+            let mut hashes = (at + 1..=pos).map(|pos| Some(loaded.history.change_at(pos)?.2));
+            return Ok(hashes.try_fold(chain, |chain, hash| Some(chain.extend(&hash?))));
+        }
+        self.walk_chain(sid, (at, chain), pos)
+    }
+
+    /// The chain at a position, from one before it or from the pack between them.
+    fn walk_chain(
+        &self,
+        sid: i64,
+        (mut at, mut chain): (Pos, Chain),
+        pos: Pos,
+    ) -> Result<Option<Chain>, ReplicaError> {
+        if let Some(pack) = self.store.pack(sid, pos)?.filter(|pack| pack.first > at) {
             (at, chain) = (pack.first - 1, pack.chain);
         }
-        if let Some(kept) = self.store.chain_before(row.sid, pos)?.filter(|kept| kept.0 >= at) {
-            (at, chain) = kept;
-        }
-        let mut found = None;
-        let walk = self.each_entry(row.sid, at + 1, |entry| {
+        let walk = self.each_entry(sid, at + 1, |entry| {
             if at == pos {
                 return Err(Walk::Done);
             }
@@ -141,10 +152,7 @@ impl Replica {
         if let Err(Walk::Failed(error)) = walk {
             return Err(error);
         }
-        if at == pos {
-            found = Some(chain);
-        }
-        Ok(found)
+        Ok((at == pos).then_some(chain))
     }
 
     /// The stretch of a log from a position on, of about so many bytes, ending where signed heads
@@ -169,6 +177,22 @@ impl Replica {
         let chain = self.chain_at(id, first - 1)?.unwrap_or(Chain::START);
         let mut gathering = Gathering::new(first, chain);
         let mut taken = 0;
+        // The echo of what the peer wrote itself, often all there is, needs no row.
+        if let Some(loaded) = self.cache.peek(id) {
+            while taken < bytes
+                && let Some(entry) = loaded.history.change_at(gathering.last + 1)
+            {
+                let (actor, seq, hash) = entry;
+                if !known(&actor, seq) {
+                    break;
+                }
+                gathering.pass_over(gathering.last + 1, actor, seq, &hash);
+                taken += 1;
+            }
+        }
+        if gathering.last == row.tip {
+            return Ok(Some(gathering.stretch));
+        }
         let heads = self.store.heads(row.sid, first, row.tip)?;
         let heads: BTreeSet<ChangeHash> = heads.iter().map(|(_, head)| head.head.hash).collect();
         // A stretch ends only where a head vouches for the newest change of each author in it.

@@ -14,6 +14,9 @@ use crate::identity::Role;
 use crate::judging::Subject;
 use crate::replica::{Replica, ReplicaError};
 
+/// A relay merges the heads of a segment that has more of them.
+const HEADS: usize = 16;
+
 /// What a call of [`Replica::materialise`] did.
 #[derive(Clone, Debug, Default)]
 pub struct Materialised {
@@ -26,10 +29,20 @@ pub struct Materialised {
 }
 
 impl Replica {
-    /// The segments with entries that are not materialised.
+    /// The segments with entries that are not materialised, those that are in memory first: loading
+    /// one costs as much as merging some two hundred changes, and may drop one that is needed next.
     #[must_use]
     pub fn behind(&self) -> Vec<SegmentId> {
-        self.behind.iter().copied().collect()
+        let all = self.behind.iter().copied();
+        let (mut loaded, others): (Vec<_>, Vec<_>) = all.partition(|id| self.is_loaded(id));
+        loaded.extend(others);
+        loaded
+    }
+
+    /// Whether a segment's document is in memory.
+    #[must_use]
+    pub fn is_loaded(&self, id: &SegmentId) -> bool {
+        self.cache.peek(id).is_some_and(|loaded| loaded.document.is_some())
     }
 
     /// Merges at most so many entries of a segment, projects what they touch, and judges it.
@@ -111,7 +124,7 @@ impl Replica {
     /// # Errors
     /// When the replica fails.
     pub fn tidy(&mut self, id: &SegmentId, now: i64) -> Result<(), ReplicaError> {
-        match self.undoable(id, |replica| replica.merge_heads(id, now)) {
+        match self.undoable(id, |replica| replica.merge_heads(id, HEADS, now)) {
             Ok(false) => {}
             Ok(true) => {
                 self.issue_verdicts(id, Vec::new())?;
@@ -152,11 +165,25 @@ impl Replica {
         log_pos: Pos,
         unsaved: u64,
     ) -> Result<Subject, ReplicaError> {
+        let mut subject = self.compose(id, record, merged, log_pos, unsaved)?;
+        self.save_projected(&mut subject)?;
+        Ok(subject)
+    }
+
+    /// A record's row as it is merged, with a provisional state. Nothing is written.
+    pub(crate) fn compose(
+        &self,
+        id: &SegmentId,
+        record: &RecordId,
+        merged: Record,
+        log_pos: Pos,
+        unsaved: u64,
+    ) -> Result<Subject, ReplicaError> {
         let sid = self.row(id).sid;
         let previous = self.store.record(sid, record)?;
         let json = merged.canonical();
         let old = previous.as_ref();
-        let mut row = RecordRow {
+        let row = RecordRow {
             rid: old.map_or(0, |old| old.rid),
             sid,
             id: record.clone(),
@@ -171,10 +198,15 @@ impl Replica {
             valid_pos: self.row(id).done,
             forecast: None,
         };
-        self.store.put_record(&mut row)?;
-        self.count(id, old, &row);
-        self.index(id, &row, old.is_some(), &merged.fields)?;
         Ok(Subject { segment: *id, row, previous, fields: merged.fields })
+    }
+
+    /// Writes a composed row, with its counts and indexes.
+    pub(crate) fn save_projected(&mut self, subject: &mut Subject) -> Result<(), ReplicaError> {
+        self.store.put_record(&mut subject.row)?;
+        let Subject { segment, row, previous, fields } = subject;
+        self.count(segment, previous.as_ref(), row);
+        self.index(segment, row, previous.is_some(), fields)
     }
 
     /// Keeps the segment's counts and its sum of rows.
@@ -191,7 +223,7 @@ impl Replica {
         segment.live += u64::from(!row.deleted);
     }
 
-    fn index(
+    pub(crate) fn index(
         &mut self,
         id: &SegmentId,
         row: &RecordRow,

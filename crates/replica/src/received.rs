@@ -180,7 +180,7 @@ impl Replica {
             }
             Err(refusal) => return Err(refused(header, &refusal).into()),
         };
-        self.append(id, chunk, &admitted, Origin::Log(cursor.pos))?;
+        self.append(id, chunk, admitted, Origin::Log(cursor.pos))?;
         Ok(())
     }
 
@@ -339,10 +339,8 @@ impl Replica {
         signed: &Signed,
         openings: &[Opening],
     ) -> Result<Vec<RecordId>, VerdictError> {
-        let member = self.members.member(relay).filter(|member| member.relay);
-        let key = member.ok_or(VerdictError::Unsigned)?.keys.signing;
-        let block: VerdictBlock =
-            signed.open(verdict::CONTEXT, &key).ok_or(VerdictError::Unsigned)?;
+        let block: Option<VerdictBlock> = self.members.stated_by(relay, verdict::CONTEXT, signed);
+        let block = block.ok_or(VerdictError::Unsigned)?;
         if block.org != self.org() || block.segment != *id {
             return Err(VerdictError::Unsigned);
         }

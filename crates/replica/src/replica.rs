@@ -13,9 +13,10 @@ use minicbor::{Decode, Encode};
 
 use crate::cache::Cache;
 use crate::identity::Me;
+use crate::renewal::Renewal;
 
 /// The context under which a relay states its catalog.
-const CATALOG_CONTEXT: &str = "fieldkeep 1 catalog";
+pub(crate) const CATALOG_CONTEXT: &str = "fieldkeep 1 catalog";
 
 /// Why a replica could not do what it was asked: all of it lies in the store or in the catalog.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum ReplicaError {
     /// The catalog does not parse.
     #[error("the catalog cannot be used:\n{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Catalog(Vec<CatalogError>),
+    /// The catalog changes what is frozen once a type is published.
+    #[error("the catalog cannot replace the published one:\n{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Frozen(Vec<CatalogError>),
     /// The catalog is not signed by a relay of the organisation.
     #[error("the catalog is not signed by a relay of this organisation")]
     CatalogUnsigned,
@@ -61,13 +65,13 @@ pub struct Published {
 
 /// What a relay signs of a catalog.
 #[derive(Clone, Debug, Encode, Decode)]
-struct CatalogNotice {
+pub(crate) struct CatalogNotice {
     #[n(0)]
-    org: OrgId,
+    pub(crate) org: OrgId,
     #[n(1)]
-    epoch: Epoch,
+    pub(crate) epoch: Epoch,
     #[n(2)]
-    number: u64,
+    pub(crate) number: u64,
     #[n(3)]
     hash: CatalogHash,
     #[n(4)]
@@ -90,6 +94,7 @@ pub struct Replica {
     pub(crate) behind: BTreeSet<SegmentId>,
     pub(crate) cache: Cache,
     pub(crate) epoch: Epoch,
+    pub(crate) renewal: Renewal,
     entropy: blake3::OutputReader,
 }
 
@@ -108,6 +113,7 @@ impl Replica {
         let rows = store.segments()?;
         let published = store.newest_catalog()?.map(restore_catalog).transpose()?;
         let epoch = stored_epoch(&store)?;
+        let renewal = Renewal::stored(&store)?;
         let behind = rows.iter().filter(|row| row.done < row.tip).map(|row| row.id).collect();
         Ok(Self {
             store,
@@ -120,6 +126,7 @@ impl Replica {
             behind,
             cache: Cache::default(),
             epoch,
+            renewal,
             entropy: blake3::Hasher::new_keyed(&entropy).finalize_xof(),
         })
     }
@@ -161,6 +168,7 @@ impl Replica {
         let catalog = self.store.newest_catalog()?.map(restore_catalog).transpose();
         self.published = catalog.map_err(|error| damaged(&error.to_string()))?;
         self.epoch = stored_epoch(&self.store)?;
+        self.renewal = Renewal::stored(&self.store)?;
         let incarnation =
             self.store.setting("incarnation")?.and_then(|bytes| bytes.try_into().ok());
         self.me.incarnation = u32::from_be_bytes(incarnation.unwrap_or_default());
@@ -228,6 +236,10 @@ impl Replica {
         let counter = met.counter.max(self.epoch.counter) + 1;
         let epoch = Epoch { counter, salt: self.draw() };
         self.enter_epoch(epoch)?;
+        if let Some(Published { number, catalog, .. }) = self.published.clone() {
+            // Devices may know a later one of the epoch before: this one stands.
+            self.state_catalog(catalog, number + 1)?;
+        }
         self.renew_incarnation()
     }
 
@@ -257,12 +269,32 @@ impl Replica {
         self.published.as_ref().map(|published| published.catalog.clone())
     }
 
-    /// Publishes a catalog, as the relay; devices take it over with [`Replica::adopt_catalog`].
+    /// Publishes a catalog, as the relay; devices take it over with [`Replica::adopt_catalog`]. What
+    /// it changes for records is worked off with [`Replica::renew`]. Returns its number: that of the
+    /// one in force if it is the same.
     ///
     /// # Errors
-    /// When the disk refuses.
-    pub fn publish(&mut self, catalog: Catalog) -> Result<(), ReplicaError> {
-        let number = self.published.as_ref().map_or(0, |published| published.number) + 1;
+    /// [`ReplicaError::Frozen`] when it changes what is frozen; when the disk refuses.
+    pub fn publish(&mut self, catalog: Catalog) -> Result<u64, ReplicaError> {
+        let Some(before) = self.published.clone() else {
+            self.state_catalog(catalog, 1)?;
+            return Ok(1);
+        };
+        if before.catalog.hash() == catalog.hash() {
+            return Ok(before.number);
+        }
+        let errors = before.catalog.check_successor(&catalog);
+        if !errors.is_empty() {
+            return Err(ReplicaError::Frozen(errors));
+        }
+        let changed = before.catalog.changed_types(&catalog);
+        self.state_catalog(catalog, before.number + 1)?;
+        self.renew_types(&changed)?;
+        Ok(before.number + 1)
+    }
+
+    /// Signs a catalog as the one in force.
+    fn state_catalog(&mut self, catalog: Catalog, number: u64) -> Result<(), StoreError> {
         let notice = CatalogNotice {
             org: self.org(),
             epoch: self.epoch,
@@ -288,11 +320,10 @@ impl Replica {
     /// When no relay of the organisation signed it, or it does not parse.
     pub fn adopt_catalog(&mut self, notice: Signed, source: String) -> Result<bool, ReplicaError> {
         let stated: CatalogNotice = notice.read().ok_or(ReplicaError::CatalogUnsigned)?;
-        let relay = self.members.member(stated.relay).filter(|member| member.relay);
-        let key = relay.ok_or(ReplicaError::CatalogUnsigned)?.keys.signing;
-        let signed = notice.open::<CatalogNotice>(CATALOG_CONTEXT, &key).is_some()
-            && stated.org == self.org()
-            && stated.hash == CatalogHash::of(&source);
+        let signed: Option<CatalogNotice> =
+            self.members.stated_by(stated.relay, CATALOG_CONTEXT, &notice);
+        let signed =
+            signed.is_some() && stated.org == self.org() && stated.hash == CatalogHash::of(&source);
         if !signed {
             return Err(ReplicaError::CatalogUnsigned);
         }
@@ -302,25 +333,27 @@ impl Replica {
         }
         let stored = StoredCatalog { epoch, number, notice, source };
         self.store.put_catalog(&stored)?;
-        self.published = Some(restore_catalog(stored)?);
+        let next = restore_catalog(stored)?;
+        if let Some(before) = self.published.replace(next.clone()) {
+            self.renew_types(&before.catalog.changed_types(&next.catalog))?;
+        }
+        // What the catalog before did not have may be taken under this one.
+        self.store.forget_refusals("undeclared")?;
         Ok(true)
     }
 
-    /// Appends entries of the membership log that begin at an index; those that are known already
-    /// are passed over.
+    /// Takes over entries of the membership log, all or none; those that are known already are
+    /// passed over. Returns how many are new.
     ///
     /// # Errors
-    /// When an entry does not follow; those before it are kept.
-    pub fn append_members(&mut self, base: u64, entries: &[Signed]) -> Result<u64, ReplicaError> {
-        let known = self.members.len().saturating_sub(base);
-        let mut appended = 0;
-        for entry in entries.iter().skip(known as usize) {
-            let number = self.members.len();
-            self.members.append(entry.clone())?;
+    /// When an entry does not follow a known one, or somebody joins whom no relay admitted.
+    pub fn append_members(&mut self, entries: &[Signed]) -> Result<u64, ReplicaError> {
+        let known = self.members.len();
+        let new = self.members.merge(entries)?;
+        for (number, entry) in (known..).zip(&new) {
             self.store.append_member(number, entry)?;
-            appended += 1;
         }
-        Ok(appended)
+        Ok(new.len() as u64)
     }
 
     /// The segments, by id.

@@ -1,6 +1,6 @@
 //! Writing: one call is one Automerge change, and becomes durable with the next commit.
 
-use fieldkeep_documents::document::{Author, WriteError};
+use fieldkeep_documents::document::{Author, HEADS_AT_ONCE, WriteError};
 use fieldkeep_documents::{Document, Record};
 use fieldkeep_model::{
     ChangeHash, Edit, Head, Pos, RecordEdit, RecordId, RecordKey, Scalar, SegmentId, Seq,
@@ -142,6 +142,7 @@ impl Replica {
         author: &Author,
     ) -> Result<Wrote, PutError> {
         self.catch_up(segment)?;
+        self.merge_heads(segment, HEADS_AT_ONCE, author.time)?;
         let document = self.document(segment)?;
         let written = document.write(author, &key.id, edit).map_err(PutError::Write)?;
         let Some(written) = written else {
@@ -173,7 +174,7 @@ impl Replica {
                 author: None,
             }))
         })?;
-        let pos = self.append(id, chunk, &admitted, Origin::Own)?;
+        let pos = self.append(id, chunk, admitted, Origin::Own)?;
         self.row_mut(id).done = pos;
         Ok(pos)
     }
@@ -189,16 +190,13 @@ impl Replica {
         let sid = self.row(id).sid;
         let device = self.me.role == Role::Device;
         if device {
-            let actor = self.me.actor();
-            let records = vec![key.id.clone()];
-            self.store.put_outgoing(sid, &Outgoing { pos, actor, seq, refused: None, records })?;
+            self.expect_receipt(id, pos, seq, vec![key.id.clone()])?;
         }
-        let log_pos = if device { 0 } else { pos };
-        let subject = self.project_as(id, &key.id, record, log_pos, u64::from(device))?;
         if device {
-            let mut rows = self.forecast_all(vec![subject])?;
-            return Ok(rows.pop().expect("one subject, one row"));
+            let subject = self.compose(id, &key.id, record, 0, 1)?;
+            return Ok(self.project_alone(subject)?);
         }
+        let subject = self.project_as(id, &key.id, record, pos, 0)?;
         self.issue_verdicts(id, vec![subject])?;
         Ok(self.store.record(sid, &key.id)?.expect("just saved"))
     }
@@ -260,21 +258,44 @@ impl Replica {
         Author { actor: self.me.actor(), person, time: now }
     }
 
-    /// Merges a relay's heads by a change of its own when there are more than a few: each change
-    /// names all heads, so many of them make every later change larger. Returns whether it did.
-    pub(crate) fn merge_heads(&mut self, id: &SegmentId, now: i64) -> Result<bool, PutError> {
-        const HEADS: usize = 16;
-        if self.load(id)?.history.heads().len() <= HEADS {
+    /// Merges a segment's heads by changes of this replica's own when there are more than so many:
+    /// each change names all heads, so many of them make every later change larger. Returns whether
+    /// it did.
+    pub(crate) fn merge_heads(
+        &mut self,
+        id: &SegmentId,
+        most: usize,
+        now: i64,
+    ) -> Result<bool, PutError> {
+        if self.load(id)?.history.heads().len() <= most {
             return Ok(false);
         }
         let author = self.writer(now);
-        let made = self.document(id)?.merge_heads(&author).map_err(PutError::Write)?;
-        let Some(made) = made else { return Ok(false) };
-        self.keep_own(id, &made.chunk)?;
+        let merges = self.document(id)?.merge_heads(&author).map_err(PutError::Write)?;
+        for made in &merges {
+            let pos = self.keep_own(id, &made.chunk)?;
+            if self.me.role == Role::Device {
+                self.expect_receipt(id, pos, made.seq, Vec::new())?;
+            }
+        }
+        let Some(made) = merges.last() else { return Ok(false) };
         let head = Head { actor: made.actor, seq: made.seq, hash: made.hash };
         let head = SignedHead::new(&self.org(), id, head, &self.me.keys);
         self.keep_heads(id, &[head])?;
         Ok(true)
+    }
+
+    /// Notes that an own change of these records needs a receipt.
+    fn expect_receipt(
+        &mut self,
+        id: &SegmentId,
+        pos: Pos,
+        seq: Seq,
+        records: Vec<RecordId>,
+    ) -> Result<(), StoreError> {
+        let actor = self.me.actor();
+        let outgoing = Outgoing { pos, actor, seq, refused: None, records };
+        self.store.put_outgoing(self.row(id).sid, &outgoing)
     }
 
     /// The changes of a segment after a position that await a receipt, of about so many bytes.

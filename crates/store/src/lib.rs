@@ -9,6 +9,7 @@
 mod error;
 pub mod home;
 mod log;
+mod permissions;
 mod records;
 mod schema;
 mod segments;
@@ -18,6 +19,7 @@ mod verdicts;
 pub use error::StoreError;
 pub use home::{Home, HomeError};
 pub use log::{Aside, ChangeRow, Flags, Log, Outgoing, PackRow, Snapshot};
+pub use permissions::Permissions;
 pub use records::{Dependants, Page, RecordRow, Records};
 pub use segments::{Cursor, SegmentRow, Segments};
 pub use settings::{Settings, StoredCatalog};
@@ -146,11 +148,14 @@ impl Store {
     /// When the disk refuses. [`StoreError::Full`] when SQLite has given the whole transaction up
     /// for want of room: nothing since the last commit is kept then.
     pub fn end_step(&mut self, keep: bool) -> Result<()> {
-        if self.writing && self.connection.is_autocommit() {
-            self.writing = false;
-            return Err(StoreError::Full);
+        let step = self.steps.pop();
+        let lost = !self.writing || self.connection.is_autocommit();
+        if lost {
+            // The one who is told first is the innermost; the others have nothing left to undo.
+            let told = !std::mem::take(&mut self.writing);
+            return if told && !keep { Ok(()) } else { Err(StoreError::Full) };
         }
-        match self.steps.pop() {
+        match step {
             Some(Step::Part) => {
                 if !keep {
                     self.savepoint("ROLLBACK TO step")?;

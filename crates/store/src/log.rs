@@ -353,9 +353,10 @@ pub trait Log: Queries {
     fn pack(&self, sid: i64, pos: Pos) -> Result<Option<PackRow>> {
         let mut query = self.connection().prepare_cached(
             "SELECT key, last, level, raw, hash, flags, bytes, chain FROM pack
-             WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1",
+             WHERE key = (SELECT key FROM pack WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1)
+               AND last >= ?",
         )?;
-        let bounds = [SegmentRow::key(sid, 0), SegmentRow::key(sid, pos)];
+        let bounds = [SegmentRow::key(sid, 0), SegmentRow::key(sid, pos), pos as i64];
         let pack = query.query_row(bounds, |row| {
             let tainted: Vec<u8> = row.get(5)?;
             Ok(PackRow {
@@ -372,7 +373,7 @@ pub trait Log: Queries {
                 chain: Chain(row.get(7)?),
             })
         });
-        let pack = pack.optional()?.filter(|pack| pack.last >= pos);
+        let pack = pack.optional()?;
         match &pack {
             Some(pack) if *blake3::hash(&pack.bytes).as_bytes() != pack.hash => {
                 Err(damaged(&format!("the pack of segment {sid} from position {}", pack.first)))

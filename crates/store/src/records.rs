@@ -305,14 +305,15 @@ pub trait Records: Queries {
         rows.map(|row| row?).collect()
     }
 
-    /// Every record of a segment.
+    /// The records of a segment behind a number, at most so many.
     ///
     /// # Errors
     /// When the disk fails or a row is damaged.
-    fn segment_records(&self, sid: i64) -> Result<Vec<RecordRow>> {
-        let sql = format!("SELECT {COLUMNS} FROM record WHERE sid = ? ORDER BY rid");
+    fn records_behind(&self, sid: i64, rid: i64, limit: usize) -> Result<Vec<RecordRow>> {
+        let sql =
+            format!("SELECT {COLUMNS} FROM record WHERE sid = ? AND rid > ? ORDER BY rid LIMIT ?");
         let mut query = self.connection().prepare_cached(&sql)?;
-        let rows = query.query_map([sid], |row| Ok(read(row)))?;
+        let rows = query.query_map(params![sid, rid, limit as i64], |row| Ok(read(row)))?;
         rows.map(|row| row?).collect()
     }
 

@@ -149,12 +149,11 @@ async fn ticket(relay: &Relay, directory: &Path, name: &'static str) -> Result<T
     let address = relay.address();
     ask(relay, move |engine| {
         let members = engine.replica().members();
-        let base = members.len();
         let one_time = KeyPair::from_secret(secret);
         let expires = now_ms() + HOUR_MS;
         let (entry, mut ticket) =
             invite(members, &admin, one_time, name, vec![Grant::ALL], expires);
-        engine.replica_mut().append_members(base, &[entry])?;
+        engine.replica_mut().append_members(&[entry])?;
         ticket.addresses = vec![address];
         Ok(ticket)
     })

@@ -1,8 +1,11 @@
-//! What is asked of a relay's directory: the quarantine, and the membership log.
+//! What is asked of a relay's directory: the quarantine, the membership log, the catalog, the epoch.
 
 use data_encoding::HEXLOWER;
+use fieldkeep_model::membership::{self, Act};
 use fieldkeep_model::status::State;
-use fieldkeep_model::{Signature, Signed};
+use fieldkeep_model::{Grant, PublicKey, Signature, Signed, TypeName};
+use fieldkeep_relay::Engine;
+use fieldkeep_replica::Replica;
 use fieldkeep_store::{Log as _, Segments as _, Settings as _};
 
 use super::read::Reading;
@@ -11,7 +14,7 @@ use crate::access::{Owner, RelayOwner};
 use crate::failure::{Code, Failure, Trouble};
 use crate::request::{Entry, Name, Response};
 use crate::shape::{Aside, device_name};
-use crate::time::rfc3339;
+use crate::time::{now_ms, rfc3339};
 
 pub(super) fn relay(owner: &Owner) -> Result<&RelayOwner, Failure> {
     match owner {
@@ -87,14 +90,68 @@ pub(super) fn members(owner: &Owner) -> Result<Response, Failure> {
 
 pub(super) fn append(owner: &Owner, base: u64, entry: &Entry) -> Result<Response, Failure> {
     let entry = signed(entry)?;
-    let appended = relay(owner)?.with_replica(move |replica| {
-        if replica.members().len() != base {
+    let appended = relay(owner)?.with_engine(move |engine| {
+        if engine.replica().members().len() != base || !holds(engine.replica(), &entry)? {
             return Ok(false);
         }
-        replica.append_members(base, &[entry])?;
+        engine.append_members(&[entry])?;
         Ok(true)
     })?;
     Ok(Response::Appended(appended))
+}
+
+/// Whether the relay holds of a member what an entry says that it holds.
+fn holds(replica: &Replica, entry: &Signed) -> Result<bool, Failure> {
+    let act = entry.read::<membership::Entry>().map(|entry| entry.act);
+    let (key, grants, cuts) = match act {
+        Some(Act::Grant { member, grants, cuts }) => (member, grants, cuts),
+        Some(Act::Revoke { member, cuts }) => (member, Vec::new(), cuts),
+        Some(
+            Act::Found { .. }
+            | Act::Relay { .. }
+            | Act::Invite { .. }
+            | Act::Join { .. }
+            | Act::Admit { .. },
+        )
+        | None => return Ok(true),
+    };
+    Ok(match replica.members().device(&key) {
+        Some(member) => replica.cut_offs(member, &grants)? == cuts,
+        None => false,
+    })
+}
+
+pub(super) fn cut_offs(
+    owner: &Owner,
+    member: &str,
+    grants: Vec<(Option<TypeName>, Option<String>)>,
+) -> Result<Response, Failure> {
+    let key = HEXLOWER.decode(member.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+    let key = PublicKey(key.ok_or_else(Failure::unexpected)?);
+    let grants: Vec<_> = grants.into_iter().map(|(ty, scope)| Grant { ty, scope }).collect();
+    let cuts = relay(owner)?
+        .with_engine(move |engine| Ok(engine.cut_offs(now_ms(), &key, &grants)?))?
+        .ok_or_else(|| Failure::new(Code::NotFound, "there is no such device", ""))?;
+    let bytes = minicbor::to_vec(cuts).expect("encoding into memory cannot fail");
+    Ok(Response::CutOffs(HEXLOWER.encode(&bytes)))
+}
+
+pub(super) fn publish(owner: &Owner, source: String) -> Result<Response, Failure> {
+    relay(owner)?.with_engine(move |engine| {
+        let number = |engine: &Engine| engine.replica().published().map(|p| p.number);
+        let before = number(engine);
+        let number = engine.publish(&source)?;
+        Ok(Response::Published { number, changed: before != Some(number) })
+    })
+}
+
+pub(super) fn restore(owner: &Owner) -> Result<Response, Failure> {
+    relay(owner)?.with_engine(|engine| {
+        engine.restore()?;
+        let epoch = engine.replica().epoch().counter;
+        let segments = engine.replica().segments().len() as u64;
+        Ok(Response::Restored { epoch, segments })
+    })
 }
 
 /// Reads an entry.

@@ -2,17 +2,17 @@
 //! takes it up. This command opens the key; the process that serves is handed the signed entry.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use fieldkeep_link::KeyFile;
 use fieldkeep_model::{Grant, KeyPair, MembershipLog, Ticket, TypeName};
-use fieldkeep_relay::{admin_key, invite};
+use fieldkeep_relay::invite;
 use fieldkeep_replica::ReplicaError;
 use serde::Serialize;
 
 use super::DEFAULT_LISTEN;
+use super::permission::{admin, growing};
 use crate::access::Access;
 use crate::execute::signed;
 use crate::export::catalog;
@@ -30,6 +30,7 @@ pub(super) struct Wish {
     pub(super) scopes: Vec<(TypeName, String)>,
     pub(super) ttl: Duration,
     pub(super) addresses: Vec<SocketAddr>,
+    pub(super) admin_key: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -42,11 +43,7 @@ struct Shape {
 
 pub(super) fn run(directory: &Path, wish: Wish, output: &mut Output) -> Result<(), Trouble> {
     let mut access = Access::new(directory)?;
-    let admin = KeyFile::open(admin_key(directory)).map_err(|error| {
-        let remedy = "an invitation is signed with it: bring it back for that";
-        Failure::new(Code::Denied, error.to_string(), remedy)
-    })?;
-    let admin = admin.signing();
+    let admin = admin(directory, wish.admin_key)?;
     check_scopes(&mut access, &wish.scopes)?;
     let expires = now_ms().saturating_add(i64::try_from(wish.ttl.as_millis()).unwrap_or(i64::MAX));
     for _ in 0..TRIES {
@@ -67,8 +64,7 @@ pub(super) fn run(directory: &Path, wish: Wish, output: &mut Output) -> Result<(
             return print(output, &ticket, name, expires);
         }
     }
-    let message = "the membership log keeps growing under this command";
-    Err(Failure::new(Code::Failure, message, "try again").into())
+    Err(growing().into())
 }
 
 fn print(output: &mut Output, ticket: &Ticket, name: String, expires: i64) -> Result<(), Trouble> {
@@ -96,13 +92,16 @@ pub(super) fn members(access: &mut Access) -> Result<(MembershipLog, Option<Stri
 }
 
 /// Everything, but for the types that are limited to scopes.
-fn grants(scopes: &[(TypeName, String)]) -> Vec<Grant> {
+pub(super) fn grants(scopes: &[(TypeName, String)]) -> Vec<Grant> {
     let scoped =
         scopes.iter().map(|(ty, scope)| Grant { ty: Some(ty.clone()), scope: Some(scope.clone()) });
     std::iter::once(Grant::ALL).chain(scoped).collect()
 }
 
-fn check_scopes(access: &mut Access, scopes: &[(TypeName, String)]) -> Result<(), Trouble> {
+pub(super) fn check_scopes(
+    access: &mut Access,
+    scopes: &[(TypeName, String)],
+) -> Result<(), Trouble> {
     if scopes.is_empty() {
         return Ok(());
     }
@@ -124,7 +123,7 @@ fn check_scopes(access: &mut Access, scopes: &[(TypeName, String)]) -> Result<()
 
 fn numbered(log: &MembershipLog) -> String {
     let devices = log.members().values().filter(|member| !member.relay).count();
-    format!("device-{}", devices + log.invitations().len() + 1)
+    format!("device-{}", devices + log.open_invitations() + 1)
 }
 
 /// The addresses for a ticket: those that were named, else where the relay listens.

@@ -1,9 +1,9 @@
 //! What the device takes over: the relay's answer to its offer, log, verdicts and proofs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use fieldkeep_documents::batch;
-use fieldkeep_model::{SegmentId, Seq, VersionVector};
+use fieldkeep_model::{SegmentId, Seq, Signed, VerdictBlock, VersionVector};
 use fieldkeep_protocol::Code;
 use fieldkeep_protocol::frame::{
     Delta, Frame, OfferAnswer, OfferReply, Proof, Run, Standing, Vector, Verdicts,
@@ -18,15 +18,25 @@ const DELTA_RAW: usize = 8 * 1024 * 1024;
 impl Engine {
     pub(super) fn offer_reply(&mut self, reply: OfferReply) -> Result<(), ReplicaError> {
         let before = self.replica.epoch();
+        if reply.epoch.counter <= before.counter && reply.epoch != before {
+            // It has gone back behind what it stated.
+            let statement = self.replica.latest_witness()?;
+            statement.into_iter().for_each(|one| self.show(one));
+        }
+        if reply.round == 0 {
+            self.epoch_told(reply.epoch != before);
+        }
         if reply.epoch != before {
             self.replica.enter_epoch(reply.epoch)?;
             self.replica.reset_verdicts();
         }
         let answered: BTreeSet<SegmentId> = reply.segments.iter().map(|a| a.segment.id).collect();
         for answer in reply.segments {
-            self.answer(answer)?;
+            self.answer(answer, reply.epoch == before)?;
         }
-        self.require_unknown(&answered)?;
+        if reply.round > 0 {
+            self.require_unknown(&answered)?;
+        }
         self.progress.offered = true;
         self.forgotten = false;
         self.forget_told_wishes()?;
@@ -36,7 +46,7 @@ impl Engine {
     /// A segment of which nothing came back is not offered, and the relay names every one that it
     /// has: where it says nothing of one, it has none of it, whatever it once gave receipts for.
     fn require_unknown(&mut self, answered: &BTreeSet<SegmentId>) -> Result<(), ReplicaError> {
-        let me = self.replica.members().member(self.replica.me().number);
+        let me = self.replica.members().author(&self.replica.me().actor());
         let unknown = self.replica.segments().values().filter(|row| {
             let granted = me.is_some_and(|me| me.may(&row.address.ty, &row.address.scope));
             row.cursor.pos == 0 && row.tip > 0 && granted && !answered.contains(&row.id)
@@ -49,7 +59,7 @@ impl Engine {
         Ok(())
     }
 
-    fn answer(&mut self, answer: OfferAnswer) -> Result<(), ReplicaError> {
+    fn answer(&mut self, answer: OfferAnswer, same_epoch: bool) -> Result<(), ReplicaError> {
         let short = fieldkeep_protocol::offer::short(&answer.segment.id.0);
         let id = match self.replica.segment_beginning(&short) {
             Some(row) => row.id,
@@ -67,6 +77,9 @@ impl Engine {
             Standing::Reset => {
                 tracing::warn!(segment = %id, "the relay's log is not the one that was known: comparing all");
                 let held = answer.vector.unwrap_or_default();
+                if same_epoch {
+                    self.witness(&id)?;
+                }
                 self.replica.reset_cursor(&id);
                 self.replica.require_upload(&id, &held)?;
                 self.pushed.remove(&id);
@@ -80,6 +93,37 @@ impl Engine {
         }
         self.open.insert(id, answer.tip);
         Ok(())
+    }
+
+    /// Shows the relay the newest that it stated of a segment, once a connection.
+    fn witness(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+        if self.witnessed.insert(*id) {
+            let statement = self.replica.witness_of(id)?;
+            statement.into_iter().for_each(|one| self.show(one));
+        }
+        Ok(())
+    }
+
+    /// Shows the relay what it once stated; the session goes on until it has said what came of it.
+    pub(super) fn show(&mut self, statement: Signed) {
+        self.shown += 1;
+        self.control(&Frame::Witness(statement));
+    }
+
+    /// The relay says its epoch, unasked or because it was shown something. In another one it states
+    /// and proves everything again.
+    fn epoch_told(&mut self, another: bool) {
+        self.shown = self.shown.saturating_sub(1);
+        let me = self.replica.members().author(&self.replica.me().actor());
+        let Some(me) = me.filter(|_| another) else { return };
+        let rows = self
+            .replica
+            .segments()
+            .values()
+            .filter(|row| row.cursor.pos > 0 && me.may(&row.address.ty, &row.address.scope));
+        for row in rows {
+            self.open.entry(row.id).or_insert(row.cursor.pos);
+        }
     }
 
     /// What this device holds, without the actors of whom the relay has another branch: their
@@ -158,6 +202,7 @@ impl Engine {
                 let open = self.open.entry(id).or_default();
                 *open = pos.max(*open);
                 self.credits.insert(id, pos);
+                self.take_early(&id)?;
             }
             Err(FollowError::Refused(refused)) if refused.code == "unknown-author" => {
                 // The entry that admits the author comes on another stream.
@@ -198,8 +243,23 @@ impl Engine {
         Ok(Err(FollowError::Unchained))
     }
 
-    pub(super) fn verdicts(&mut self, verdicts: &Verdicts) -> Result<(), ReplicaError> {
+    /// Takes the verdicts that came before the segment did.
+    fn take_early(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+        let early = std::mem::take(&mut self.early);
+        let (ready, rest) = early.into_iter().partition(|verdicts| verdicts.segment == *id);
+        self.early = rest;
+        let ready: VecDeque<Verdicts> = ready;
+        ready.into_iter().try_for_each(|verdicts| self.verdicts(verdicts))
+    }
+
+    pub(super) fn verdicts(&mut self, verdicts: Verdicts) -> Result<(), ReplicaError> {
         if self.replica.segment(&verdicts.segment).is_none() {
+            // Its first stretch comes on another stream; these are not stated a second time.
+            if self.early.len() >= PARKED {
+                self.close(Code::Unchained, "verdicts of segments that do not come");
+                return Ok(());
+            }
+            self.early.push_back(verdicts);
             return Ok(());
         }
         for block in &verdicts.blocks {
@@ -212,6 +272,15 @@ impl Engine {
                 }
                 Err(VerdictError::Replica(error)) => return Err(error),
             }
+        }
+        // A relay that states what it has long gone beyond has forgotten that.
+        let order = |block: &Signed| {
+            let block = block.read::<VerdictBlock>();
+            block.map(|block| (block.epoch, block.number, block.pos))
+        };
+        let held = self.replica.judged_block(&verdicts.segment)?;
+        if verdicts.blocks.last().and_then(order) < held.as_ref().and_then(order) {
+            self.witness(&verdicts.segment)?;
         }
         Ok(())
     }

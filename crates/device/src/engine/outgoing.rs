@@ -120,6 +120,9 @@ impl Engine {
             code => {
                 let why = format!("{code}: {}", nack.text);
                 self.replica.note_refusal(&nack.segment, &nack.hash, &why)?;
+                if code == "not-permitted" {
+                    self.set_unauthorised_aside(&nack.segment)?;
+                }
             }
         }
         Ok(())

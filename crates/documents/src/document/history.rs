@@ -35,7 +35,7 @@ pub type Locate<'l> = dyn Fn(ActorId, u64) -> Option<(RecordId, String)> + 'l;
 
 /// Something that a change did.
 #[derive(Clone, Debug)]
-enum Act {
+pub(super) enum Act {
     /// Made a record, a set or a child, which is empty at first.
     Made,
     /// Wrote a scalar.
@@ -113,10 +113,10 @@ fn merge(before: &mut FieldWrite, value: Option<Value>, added: bool) {
 }
 
 /// What the changes made, by the operation that made it.
-type MadeObjects = BTreeMap<(ActorId, u64), (RecordId, FieldPath)>;
+pub(super) type MadeObjects = BTreeMap<(ActorId, u64), (RecordId, FieldPath)>;
 
 /// Calls `then` for everything that a change did, in order, with its place.
-fn each_act(
+pub(super) fn each_act(
     chunk: &[u8],
     locate: &Locate<'_>,
     made: &mut MadeObjects,

@@ -54,8 +54,8 @@ pub(super) fn pack(doc: &Automerge) -> Vec<u8> {
     out
 }
 
-/// The document of a snapshot, ready for many edits.
-pub(super) fn unpack(snapshot: &[u8]) -> Result<Automerge, LoadError> {
+/// The document of a snapshot, ready for many edits, and the length of its uncompressed save.
+pub(super) fn unpack(snapshot: &[u8]) -> Result<(Automerge, usize), LoadError> {
     let split = snapshot.len().checked_sub(TRAILER).ok_or(LoadError::Damaged)?;
     let (kept, trailer) = snapshot.split_at(split);
     if blake3::hash(kept).as_bytes() != trailer {
@@ -72,7 +72,8 @@ pub(super) fn unpack(snapshot: &[u8]) -> Result<Automerge, LoadError> {
         cut(&mut doc);
         Some(doc)
     };
-    catch_unwind(AssertUnwindSafe(load)).ok().flatten().ok_or(LoadError::Document)
+    let loaded = catch_unwind(AssertUnwindSafe(load)).ok().flatten();
+    loaded.map(|doc| (doc, saved.len())).ok_or(LoadError::Document)
 }
 
 fn inflate(frame: &[u8]) -> Option<Vec<u8>> {

@@ -22,6 +22,24 @@ pub struct Path {
     pub steps: Vec<Step>,
 }
 
+impl Path {
+    /// The way down as people write it: `lines[7].quantity`, empty for the record itself. What lies
+    /// deeper than a child's field goes by the field's name.
+    #[must_use]
+    pub fn field(&self) -> String {
+        let mut field = String::new();
+        for (depth, step) in self.steps.iter().enumerate() {
+            match (depth, step) {
+                (0, Step::Key(key)) => field.push_str(key),
+                (1, Step::Key(key)) => field.push_str(&format!("[{key}]")),
+                (2, Step::Key(key)) => field.push_str(&format!(".{key}")),
+                (_, Step::Key(_) | Step::Element) => break,
+            }
+        }
+        field
+    }
+}
+
 /// One step of a [`Path`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {

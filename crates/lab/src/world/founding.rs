@@ -2,7 +2,7 @@
 //! joined.
 
 use fieldkeep_catalog::Catalog;
-use fieldkeep_model::membership::{Act, MemberKeys};
+use fieldkeep_model::membership::{self, Act, MemberKeys};
 use fieldkeep_model::{Epoch, Grant, KeyPair, MembershipLog, Seed, TypeName};
 use fieldkeep_replica::{Me, Replica, ReplicaError, Role};
 use fieldkeep_store::{Settings as _, Store, StoreError};
@@ -63,12 +63,15 @@ pub(crate) fn found(seed: u64, names: &[String], catalog: &str) -> Result<Founde
         let one_time = KeyPair::from_secret(drawn(seed, "invitation", device as u64));
         let grants = grants(device, names.len());
         let expires_ms = i64::MAX;
+        let invite = members.next_number();
         let act = Act::Invite { key: one_time.public(), name: name.clone(), grants, expires_ms };
         members.append(members.sign(act, &admin))?;
         let keys = MemberKeys::of(&Seed(drawn(seed, "device", device as u64)));
-        let act = Act::Join { invite: members.len() - 1, keys };
-        members.append(members.sign(act, &one_time))?;
-        numbers.push(members.len() - 1);
+        let join = members.sign(Act::Join { invite, keys }, &one_time);
+        let admitted = membership::admission(&join, RELAY, &relay.signing());
+        members.append(join)?;
+        members.append(admitted)?;
+        numbers.push(members.by_tls(&keys.tls).expect("it has just joined").number);
     }
     let store = base(&members, "relay", RELAY)?;
     let relay = me(&store, &relay, &members, Role::Relay)?;

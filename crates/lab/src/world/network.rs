@@ -355,14 +355,12 @@ mod tests {
     fn arrived(network: &mut Network, events: &mut Events<Event>) -> (Vec<u8>, usize) {
         let (mut bytes, mut ends) = (Vec::new(), 0);
         while let Some((at, event)) = events.next(Micros::MAX) {
-            match event {
-                Event::Arrives(id, to, number) => match network.arrive(id, to, number, at) {
-                    Ok(Some(Arrival::Bytes(_, part))) => bytes.extend(part),
-                    Ok(_) => {}
-                    Err(until) => events.plan(until, Event::Arrives(id, to, number)),
-                },
-                Event::Closed(..) => ends += 1,
-                _ => {}
+            ends += usize::from(matches!(event, Event::Closed(..)));
+            let Event::Arrives(id, to, number) = event else { continue };
+            match network.arrive(id, to, number, at) {
+                Ok(Some(Arrival::Bytes(_, part))) => bytes.extend(part),
+                Ok(_) => {}
+                Err(until) => events.plan(until, Event::Arrives(id, to, number)),
             }
         }
         (bytes, ends)

@@ -309,7 +309,7 @@ impl World {
         if known != digest {
             let who = device.map_or_else(|| "the relay".to_owned(), |at| format!("device {at}"));
             let text = format!(
-                "{who} has other verdicts of {} at verdict {} and position {}",
+                "{who} has other verdicts of {} at verdict {} and position {} of epoch {epoch}",
                 row.address, row.verdict, row.judged
             );
             return Err(self.violation(Oracle::Verdicts, text));

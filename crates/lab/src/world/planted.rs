@@ -15,6 +15,9 @@ use super::oracle::{Checked, Oracle};
 use super::plant::Plant;
 use super::time::HOUR;
 
+/// More records than a segment has.
+const ROWS: usize = 1 << 30;
+
 impl World {
     /// Whether a plant is to act.
     pub(crate) fn planted(&self, plant: Plant) -> bool {
@@ -172,7 +175,7 @@ fn delete_one(replica: &mut Replica, now: i64) -> Result<bool, ReplicaError> {
     let Some((ty, sid)) = segment.map(|row| (row.address.ty.clone(), row.sid)) else {
         return Ok(false);
     };
-    let records = replica.store().segment_records(sid)?;
+    let records = replica.store().records_behind(sid, 0, ROWS)?;
     let Some(record) = records.into_iter().find(|record| !record.deleted) else {
         return Ok(false);
     };
@@ -184,7 +187,7 @@ fn delete_one(replica: &mut Replica, now: i64) -> Result<bool, ReplicaError> {
 fn alter_record(replica: &mut Replica) -> Result<bool, ReplicaError> {
     let rows: Vec<_> = replica.segments().values().map(|row| row.sid).collect();
     for sid in rows {
-        if let Some(mut record) = replica.store().segment_records(sid)?.into_iter().next() {
+        if let Some(mut record) = replica.store().records_behind(sid, 0, ROWS)?.into_iter().next() {
             record.json = record.json.replacen('{', "{\"altered\":1,", 1);
             record.hash = RecordHash::of(&record.json);
             replica.store_mut().put_record(&mut record)?;

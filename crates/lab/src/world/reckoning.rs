@@ -19,6 +19,9 @@ const PATIENCE: u64 = 3 * HOUR;
 /// How often it is asked whether it has.
 const LOOK: u64 = 5 * SECOND;
 
+/// More records than a segment has.
+const ROWS: usize = 1 << 30;
+
 impl World {
     /// Ends every fault and lets everything come to rest.
     pub(crate) fn comes_to_rest(&mut self) -> Checked {
@@ -258,7 +261,7 @@ fn refusal(replica: &Replica) -> Option<String> {
 }
 
 fn states(store: &Store, sid: i64) -> Result<BTreeMap<RecordId, State>, StoreError> {
-    let rows = store.segment_records(sid)?;
+    let rows = store.records_behind(sid, 0, ROWS)?;
     Ok(rows.into_iter().map(|row| (row.id, row.state)).collect())
 }
 

@@ -25,6 +25,8 @@ const GROUP: usize = 4_096;
 const TURN: Micros = MILLISECOND;
 /// How long a slice of judging takes.
 const SLICE: Micros = 3 * MILLISECOND;
+/// How long judging waits for more of a push.
+const MOMENT: Micros = 2 * MILLISECOND;
 /// How long a peer may take to introduce itself.
 const HELLO: Micros = 3 * SECOND;
 
@@ -157,7 +159,11 @@ impl World {
         if manner == 2 {
             return self.kill_relay();
         }
-        if self.relay.inbox.is_empty() {
+        let more = self.relay.engine.as_ref().is_some_and(Engine::expects_more);
+        if taken > 0 && more && self.relay.inbox.is_empty() {
+            // More of the same push is expected in a moment: what it brings is judged with this.
+            self.plan_relay_turn(MOMENT);
+        } else if self.relay.inbox.is_empty() {
             self.relay_works()?;
         } else {
             self.plan_relay_turn(TURN);

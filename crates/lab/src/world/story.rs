@@ -80,6 +80,20 @@ impl World {
         self.fine = false;
     }
 
+    /// People have a bad signal from now on, for some minutes: packets are lost, and streams
+    /// overtake each other.
+    ///
+    /// # Panics
+    /// When a promise is broken.
+    pub fn weather(&mut self, peers: &[Peer], minutes: u64) {
+        self.lossy = true;
+        for peer in peers {
+            let Peer::Device(at) = *peer else { panic!("people have signals on devices") };
+            told(self.wish(at, Wish::Always));
+        }
+        told(self.runs_until(self.now + minutes * MINUTE));
+    }
+
     /// A person has a signal until everything written there has a receipt, and loses it at once.
     ///
     /// # Panics

@@ -163,7 +163,8 @@ impl Engine {
         let Some(following) = peer.following.get(segment) else { return Ok(()) };
         let row = &self.replica.segments()[segment];
         let (tip, verdict) = (row.tip, row.verdict);
-        let complete = following.confirmed == tip && row.done == tip && row.judged == tip;
+        let judged = row.judged == tip && !self.replica.is_renewing_in(segment);
+        let complete = following.confirmed == tip && row.done == tip && judged;
         if !complete || following.proved == Some((tip, verdict)) {
             return Ok(());
         }

@@ -13,25 +13,13 @@ use fieldkeep_replica::ReplicaError;
 use super::peer::Following;
 use super::{ConnectionId, Engine};
 
-/// A device may know of so many restores that this relay does not, and no more: what it says is not
-/// signed, and each of them costs a number.
-const RESTORES: u64 = 1 << 20;
-
-/// How long an epoch lasts at least, in milliseconds.
-const EPOCH_MS: i64 = 60_000;
-
 impl Engine {
     pub(super) fn offer(&mut self, id: ConnectionId, offer: &Offer) -> Result<(), ReplicaError> {
         let Some(entries) = offer.entries() else {
             self.close(id, Code::Malformed, "an offer that does not decode");
             return Ok(());
         };
-        if offer.epoch.counter > self.replica.epoch().counter.saturating_add(RESTORES) {
-            self.close(id, Code::Malformed, "an epoch that no relay can have come to");
-            return Ok(());
-        }
         let member = self.member(id);
-        self.notice_restore(offer.epoch, &entries)?;
         let mut offered: BTreeMap<[u8; 8], OfferEntry> =
             entries.into_iter().map(|entry| (entry.segment, entry)).collect();
         let mut answers = Vec::new();
@@ -70,34 +58,6 @@ impl Engine {
             self.pump(id, &segment)?;
         }
         self.tell_stats(id)?;
-        Ok(())
-    }
-
-    /// A cursor that lies beyond a log's end, or on another chain, in an epoch that this relay takes
-    /// for its own: this is an old copy of the relay's directory. Later epochs say the same.
-    fn notice_restore(&mut self, epoch: Epoch, entries: &[OfferEntry]) -> Result<(), ReplicaError> {
-        let own = self.replica.epoch();
-        if epoch < own && epoch.counter < own.counter {
-            return Ok(());
-        }
-        let mut contradicted = epoch != own && epoch.counter >= own.counter;
-        for entry in entries.iter().filter(|entry| entry.pos > 0) {
-            contradicted |= match self.replica.segment_beginning(&entry.segment).map(|row| row.id) {
-                None => true,
-                Some(segment) => {
-                    let chain = self.replica.chain_at(&segment, entry.pos)?;
-                    chain.is_none_or(|chain| short(&chain.0) != entry.chain)
-                }
-            };
-        }
-        // An epoch costs every device a look at everything: nobody gets one whenever he likes.
-        let recent = self.epoch_opened.is_some_and(|at| self.now < at + EPOCH_MS);
-        if contradicted && (epoch > own || !recent) {
-            self.epoch_opened = Some(self.now);
-            tracing::warn!(%epoch, "devices know a later log: this relay was restored from an old copy");
-            self.replica.open_epoch_above(epoch)?;
-            self.moved.extend(self.replica.restate_verdicts()?);
-        }
         Ok(())
     }
 
@@ -140,7 +100,8 @@ impl Engine {
             let in_sync = standing == Standing::Same
                 && same_epoch
                 && (entry.verdict, entry.judged) == (verdict, judged)
-                && entry.own_seq == own_seq;
+                && entry.own_seq == own_seq
+                && !self.replica.is_renewing_in(&segment);
             if in_sync {
                 following.proved = Some((tip, verdict));
                 self.subscribe(id, segment, following);
@@ -168,7 +129,7 @@ impl Engine {
         let address = self.replica.segments()[segment].address.clone();
         let mut news = Vec::new();
         for (id, peer) in &self.peers {
-            let member = peer.member.and_then(|number| self.replica.members().member(number));
+            let member = self.replica.members().by_tls(&peer.key);
             let may = member.is_some_and(|member| member.may(&address.ty, &address.scope));
             if peer.offered && may && !peer.following.contains_key(segment) {
                 news.push(*id);
@@ -215,11 +176,11 @@ impl Engine {
     }
 
     pub(super) fn member(&self, id: ConnectionId) -> Member {
-        let number = self.peers[&id].member.expect("the session is open");
-        self.replica.members().member(number).expect("members stay members").clone()
+        let key = &self.peers[&id].key;
+        self.replica.members().by_tls(key).expect("members stay members").clone()
     }
 
-    fn root_for(&self, member: &Member) -> [u8; 16] {
+    pub(super) fn root_for(&self, member: &Member) -> [u8; 16] {
         let granted = self.replica.segments().values();
         let granted = granted.filter(|row| member.may(&row.address.ty, &row.address.scope));
         let cursors = granted.map(|row| (row.id, row.tip, row.chain, row.verdict, row.judged));

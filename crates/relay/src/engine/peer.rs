@@ -15,6 +15,8 @@ pub(crate) struct Peer {
     pub(crate) actor: Option<ActorId>,
     /// The number of the catalog that it holds.
     pub(crate) catalog: u64,
+    /// The newest epoch that it knows.
+    pub(crate) epoch: fieldkeep_model::Epoch,
     /// How many entries of the membership log it holds.
     pub(crate) members: u64,
     pub(crate) following: BTreeMap<SegmentId, Following>,
@@ -58,6 +60,7 @@ impl Peer {
             member: None,
             actor: None,
             catalog: 0,
+            epoch: fieldkeep_model::Epoch::default(),
             members: 0,
             following: BTreeMap::new(),
             outstanding: 0,

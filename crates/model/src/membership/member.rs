@@ -1,0 +1,181 @@
+//! Members: what each may, and how far that reaches back.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode};
+
+use super::{CutOff, MemberKeys};
+use crate::head::Head;
+use crate::id::{ActorId, ChangeHash, DeviceNumber, SegmentAddress, SegmentId, Seq, TypeName};
+use crate::key::PublicKey;
+
+/// A permission to read and write a type, all of it or one scope.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Grant {
+    /// The type, or all types that no other grant of the member names.
+    #[n(0)]
+    pub ty: Option<TypeName>,
+    /// The scope, or all.
+    #[n(1)]
+    pub scope: Option<String>,
+}
+
+impl Grant {
+    /// Everything.
+    pub const ALL: Self = Self { ty: None, scope: None };
+}
+/// Someone who belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The index of the entry by which it joined, on its branch.
+    pub number: DeviceNumber,
+    /// Its name: the person's, for a device.
+    pub name: String,
+    /// Its keys.
+    pub keys: MemberKeys,
+    /// What it may read and write; a relay may all.
+    pub grants: Vec<Grant>,
+    /// Whether it is a relay.
+    pub relay: bool,
+    /// Whether everything was taken from it: it is the author of what it wrote, and no more.
+    pub revoked: bool,
+    /// How far its changes are authorised where it lost the permission.
+    cuts: BTreeMap<(SegmentId, ActorId), (Seq, ChangeHash)>,
+}
+
+impl Member {
+    pub(super) fn admitted(
+        number: DeviceNumber,
+        name: String,
+        keys: MemberKeys,
+        grants: Vec<Grant>,
+    ) -> Self {
+        let (relay, revoked, cuts) = (false, false, BTreeMap::new());
+        Self { number, name, keys, grants, relay, revoked, cuts }
+    }
+
+    pub(super) fn relay(number: DeviceNumber, name: String, keys: MemberKeys) -> Self {
+        Self { relay: true, ..Self::admitted(number, name, keys, vec![Grant::ALL]) }
+    }
+
+    /// The member with other grants.
+    #[must_use]
+    pub fn with_grants(&self, grants: &[Grant]) -> Self {
+        Self { grants: grants.to_vec(), ..self.clone() }
+    }
+
+    /// Whether a change of this member is authorised: by its grants, or because a relay held it
+    /// before they were taken away.
+    #[must_use]
+    pub fn may_have_written(
+        &self,
+        address: &SegmentAddress,
+        segment: SegmentId,
+        change: &Head,
+    ) -> bool {
+        self.may(&address.ty, &address.scope) || self.is_before_cut(segment, change)
+    }
+
+    /// Whether a change lies before the member's cut-off in that segment.
+    fn is_before_cut(&self, segment: SegmentId, change: &Head) -> bool {
+        let cut = self.cuts.get(&(segment, change.actor));
+        cut.is_some_and(|(seq, hash)| {
+            change.seq < *seq || (change.seq == *seq && change.hash == *hash)
+        })
+    }
+
+    fn cut(&mut self, cuts: &[CutOff]) {
+        for cut in
+            cuts.iter().filter(|cut| cut.actor.belongs_to(cut.actor.device(), &self.keys.signing))
+        {
+            let kept = self.cuts.entry((cut.segment, cut.actor)).or_insert((cut.seq, cut.hash));
+            if kept.0 < cut.seq {
+                *kept = (cut.seq, cut.hash);
+            }
+        }
+    }
+
+    /// Whether the member may read and write that scope of that type: a type that grants name is
+    /// limited to the scopes that they name, any other needs a grant of all types.
+    #[must_use]
+    pub fn may(&self, ty: &TypeName, scope: &str) -> bool {
+        if self.revoked {
+            return false;
+        }
+        let named: Vec<_> = self.grants.iter().filter(|g| g.ty.as_ref() == Some(ty)).collect();
+        if named.is_empty() {
+            return self.grants.contains(&Grant::ALL);
+        }
+        named.iter().any(|g| g.scope.as_deref().is_none_or(|granted| granted == scope))
+    }
+}
+/// An invitation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invitation {
+    /// The index of its entry on its branch.
+    pub number: u64,
+    /// The one-time key.
+    pub key: PublicKey,
+    /// The member's name.
+    pub name: String,
+    /// The member's grants.
+    pub grants: Vec<Grant>,
+    /// When it ends, milliseconds UTC.
+    pub expires_ms: i64,
+}
+
+/// What was decided about a device since it joined.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    /// The grants that replace its own.
+    replaced: Option<Vec<Grant>>,
+    /// The entry that says so: its index and hash.
+    entry: (u64, [u8; 32]),
+    revoked: bool,
+    cuts: Vec<CutOff>,
+}
+
+impl Standing {
+    /// Notes other grants; of entries on several branches the one with the highest index stands.
+    pub(super) fn replace(&mut self, entry: (u64, [u8; 32]), grants: Vec<Grant>, cuts: &[CutOff]) {
+        self.cuts.extend(cuts);
+        if self.entry < entry {
+            (self.replaced, self.entry) = (Some(grants), entry);
+        }
+    }
+
+    /// Notes a revocation: nothing undoes it.
+    pub(super) fn revoke(&mut self, cuts: &[CutOff]) {
+        self.cuts.extend(cuts);
+        self.revoked = true;
+    }
+
+    /// Makes a member what was decided.
+    pub(super) fn apply(&self, member: &mut Member) {
+        member.cut(&self.cuts);
+        if let Some(grants) = &self.replaced {
+            member.grants.clone_from(grants);
+        }
+        if self.revoked {
+            member.revoked = true;
+            member.grants.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Seed;
+
+    #[test]
+    fn a_grant_of_a_scope_limits_its_type_and_no_other() {
+        let ty = |name| TypeName::new(name).expect("a name");
+        let grants = vec![Grant::ALL, Grant { ty: Some(ty("order")), scope: Some("42".into()) }];
+        let keys = MemberKeys::of(&Seed([1; 32]));
+        let member = Member::admitted(1, "ann".into(), keys, grants);
+        assert!(member.may(&ty("order"), "42"));
+        assert!(!member.may(&ty("order"), "43"));
+        assert!(member.may(&ty("customer"), ""));
+    }
+}

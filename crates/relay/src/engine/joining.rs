@@ -1,0 +1,91 @@
+//! Joining: a key that is not a member's becomes one, and how that is slowed down for those who
+//! guess.
+
+use fieldkeep_model::Signed;
+use fieldkeep_model::membership::{self, Act, Entry};
+use fieldkeep_protocol::{Code, Phase, frame};
+use fieldkeep_replica::ReplicaError;
+
+use super::{ConnectionId, Engine};
+
+/// Joins that may fail within a minute before strangers are told to wait.
+const FAILED_JOINS: usize = 20;
+
+impl Engine {
+    pub(super) fn join(
+        &mut self,
+        id: ConnectionId,
+        join: &frame::Members,
+    ) -> Result<(), ReplicaError> {
+        while self.failed_joins.front().is_some_and(|at| *at < self.now - 60_000) {
+            self.failed_joins.pop_front();
+        }
+        if self.failed_joins.len() >= FAILED_JOINS {
+            self.close(id, Code::Busy, "too many joins have failed: try again in a minute");
+            return Ok(());
+        }
+        if let Err((code, text)) = self.try_join(id, join)? {
+            self.failed_joins.push_back(self.now);
+            self.close(id, code, text);
+            return Ok(());
+        }
+        let key = self.peers[&id].key;
+        let member = self.replica.members().by_tls(&key).expect("it has just joined");
+        tracing::info!(number = member.number, name = member.name, "a device joined");
+        let number = member.number;
+        // Whoever brings the entry that revokes it is turned away by that.
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
+        peer.member = Some(number);
+        peer.session.enter(Phase::Open);
+        self.introduce(id, 0);
+        Ok(())
+    }
+
+    /// Takes a device in that joins: by an invitation that is good now, or by entries that say that a
+    /// relay had admitted it before, when this one has forgotten that.
+    fn try_join(
+        &mut self,
+        id: ConnectionId,
+        join: &frame::Members,
+    ) -> Result<Result<(), (Code, &'static str)>, ReplicaError> {
+        let unknown =
+            (Code::InvitationUnknown, "the invitation is unknown or was used: ask for a new one");
+        let key = self.peers[&id].key;
+        let read = |signed: &Signed| Some((signed.clone(), signed.read::<Entry>()?));
+        let entries: Vec<(Signed, Entry)> = join.entries.iter().filter_map(read).collect();
+        let own = entries.iter().find_map(|(signed, entry)| match entry.act {
+            Act::Join { invite, keys } if keys.tls == key => Some((signed, entry, invite)),
+            Act::Found { .. }
+            | Act::Relay { .. }
+            | Act::Invite { .. }
+            | Act::Join { .. }
+            | Act::Grant { .. }
+            | Act::Revoke { .. }
+            | Act::Admit { .. } => None,
+        });
+        let Some((signed, entry, invite)) = own else { return Ok(Err(unknown)) };
+        let hash = signed.digest();
+        let brought = if entries.iter().any(|(_, entry)| entry.previous == hash) {
+            join.entries.clone()
+        } else {
+            let Some(invitation) = self.replica.members().invitation(invite) else {
+                return Ok(Err(unknown));
+            };
+            if invitation.expires_ms < self.now {
+                let text = "the invitation has expired: ask for a new one";
+                return Ok(Err((Code::InvitationExpired, text)));
+            }
+            if entry.previous != self.replica.members().tip() {
+                let text = "somebody else joined at the same moment: try again";
+                return Ok(Err((Code::Membership, text)));
+            }
+            let me = self.replica.me();
+            vec![signed.clone(), membership::admission(signed, me.number, &me.keys)]
+        };
+        match self.append_members(&brought) {
+            Ok(_) if self.replica.members().by_tls(&key).is_some() => Ok(Ok(())),
+            Ok(_) | Err(ReplicaError::Membership(_)) => Ok(Err(unknown)),
+            Err(error) => Err(error),
+        }
+    }
+}

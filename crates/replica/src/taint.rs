@@ -1,0 +1,147 @@
+//! Taint: what was merged without permission, because something permitted builds on it.
+//!
+//! A record is held while a value stands in it that such a change wrote; the document tells those.
+//! It does not tell who added to a counter, cleared a field, took characters out of a text or made
+//! something empty: such a trace is kept here, until a permitted change that knows of it replaces
+//! or clears what stands in the field. Both follow from the log alone, whatever order it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fieldkeep_documents::document::Deed;
+use fieldkeep_documents::{Document, History};
+use fieldkeep_model::{ActorId, ChangeHash, Pos, RecordId, SegmentId, Seq};
+
+use crate::log::Entry;
+use crate::replica::{Replica, ReplicaError};
+
+/// What a segment's log holds of changes without permission.
+#[derive(Debug, Default)]
+pub(crate) struct Taint {
+    /// Those changes.
+    changes: BTreeSet<(ActorId, Seq)>,
+    /// What they did that no standing value shows.
+    traces: BTreeMap<RecordId, Vec<Trace>>,
+}
+
+/// Something that a change without permission did to a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trace {
+    /// The change's position in the log.
+    pub(crate) pos: Pos,
+    /// The change.
+    pub(crate) hash: ChangeHash,
+    /// The field.
+    pub(crate) field: String,
+    /// The position of the permitted change that replaced the field's value.
+    until: Option<Pos>,
+}
+
+impl Trace {
+    /// Whether it stands when everything through a position is merged.
+    fn stands(&self, done: Pos) -> bool {
+        self.pos <= done && self.until.is_none_or(|until| until > done)
+    }
+}
+
+impl Taint {
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Whether a change was merged without permission.
+    pub(crate) fn contains(&self, actor: ActorId, seq: Seq) -> bool {
+        self.changes.contains(&(actor, seq))
+    }
+
+    /// The traces in a record that stand when everything through a position is merged.
+    pub(crate) fn traces(&self, record: &RecordId, done: Pos) -> impl Iterator<Item = &Trace> {
+        self.traces.get(record).into_iter().flatten().filter(move |trace| trace.stands(done))
+    }
+
+    /// Notes an entry of the log that was just appended; `history` holds it.
+    pub(crate) fn note(&mut self, history: &History, entry: &Noted<'_>) {
+        if entry.tainted {
+            self.changes.insert((entry.actor, entry.seq));
+        } else if self.traces.is_empty() {
+            return;
+        }
+        let locate = |actor: ActorId, counter: u64| {
+            let path = history.path(&actor, counter)?;
+            let field = path.field();
+            Some((path.record, field))
+        };
+        for deed in Document::deeds(entry.bytes, &locate) {
+            if !entry.tainted {
+                self.replace(history, entry, &deed);
+            } else if !deed.visible {
+                let (pos, hash) = (entry.pos, entry.hash);
+                let trace = Trace { pos, hash, field: deed.field, until: None };
+                self.traces.entry(deed.record).or_default().push(trace);
+            }
+        }
+    }
+
+    /// Ends the traces of which a permitted change knows, and whose field's value it replaces.
+    fn replace(&mut self, history: &History, entry: &Noted<'_>, deed: &Deed) {
+        let traces = self.traces.get_mut(&deed.record).into_iter().flatten();
+        for trace in traces.filter(|trace| trace.until.is_none()) {
+            let replaced = deed.replaces && deed.lies_in(&trace.field);
+            if replaced && history.covers(&[entry.hash], &trace.hash) {
+                trace.until = Some(entry.pos);
+            }
+        }
+    }
+}
+
+/// A log entry, as far as taint is concerned.
+pub(crate) struct Noted<'e> {
+    pub(crate) pos: Pos,
+    pub(crate) actor: ActorId,
+    pub(crate) seq: Seq,
+    pub(crate) hash: ChangeHash,
+    pub(crate) tainted: bool,
+    pub(crate) bytes: &'e [u8],
+}
+
+impl<'e> From<&'e Entry> for Noted<'e> {
+    fn from(entry: &'e Entry) -> Self {
+        let Entry { pos, header, tainted, bytes } = entry;
+        let (actor, seq, hash) = (header.actor, header.seq, header.hash);
+        Self { pos: *pos, actor, seq, hash, tainted: *tainted, bytes }
+    }
+}
+
+impl Replica {
+    /// Reads a segment's taint from its log, of which `history` holds everything.
+    pub(crate) fn read_taint(&self, sid: i64, history: &History) -> Result<Taint, ReplicaError> {
+        let mut taint = Taint::default();
+        if let Some(first) = self.tainted_before(sid, history.len())?.first() {
+            self.each_entry(sid, *first, |entry| {
+                taint.note(history, &Noted::from(&entry));
+                Ok::<_, ReplicaError>(())
+            })?;
+        }
+        Ok(taint)
+    }
+
+    /// Whether something in the record stands that was merged without permission.
+    pub(crate) fn is_tainted(
+        &mut self,
+        id: &SegmentId,
+        record: &RecordId,
+    ) -> Result<bool, ReplicaError> {
+        let done = self.row(id).done;
+        let taint = &self.load(id)?.taint;
+        if taint.is_empty() || taint.traces(record, done).next().is_some() {
+            return Ok(!taint.is_empty());
+        }
+        let loaded = self.load_document(id)?;
+        let document = loaded.document.as_ref().expect("just loaded");
+        let writers = document.writers(record, &[String::new()]);
+        Ok(writers.into_iter().any(|(_, actor, counter)| {
+            let change = loaded.history.author_of_op(&actor, counter);
+            change.is_some_and(|(_, seq)| loaded.taint.contains(actor, seq))
+        }))
+    }
+}
