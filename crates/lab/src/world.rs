@@ -23,6 +23,7 @@ mod run;
 mod shrink;
 mod step;
 pub mod story;
+pub mod talk;
 pub mod time;
 pub mod workload;
 
@@ -46,6 +47,7 @@ use network::{Arrival, LineId, Network, Reason, Side};
 use oracle::{Checked, Watch};
 use plan::Who;
 use relay::RelayNode;
+use talk::{Ear, Talk};
 use time::{Events, Micros};
 
 /// What happens in the world.
@@ -92,6 +94,7 @@ pub struct World {
     fine: bool,
     ledger: Ledger,
     watch: Watch,
+    talk: Talk,
     tally: Tally,
     figures: Figures,
     plant: Option<Plant>,
@@ -138,6 +141,7 @@ impl World {
             fine: false,
             ledger: Ledger::default(),
             watch: Watch::default(),
+            talk: Talk::default(),
             tally: Tally::default(),
             figures: Figures::default(),
             plant,
@@ -151,14 +155,24 @@ impl World {
     pub(crate) fn runs_until(&mut self, until: Micros) -> Checked {
         while let Some((at, event)) = self.events.next(until) {
             self.now = at;
-            self.figures.events += 1;
             self.take(event)?;
         }
         self.now = self.now.max(until);
         Ok(())
     }
 
+    /// Lets the next thing happen, if it is due until then.
+    pub(crate) fn runs_once(&mut self, until: Micros) -> Checked {
+        let Some((at, event)) = self.events.next(until) else {
+            self.now = until;
+            return Ok(());
+        };
+        self.now = at;
+        self.take(event)
+    }
+
     fn take(&mut self, event: Event) -> Checked {
+        self.figures.events += 1;
         match event {
             Event::Planned(place) => {
                 let step = self.steps[place];
@@ -193,6 +207,9 @@ impl World {
             self.history.update(&self.now.to_be_bytes()).update(&stream.to_be_bytes());
             self.history.update(&line.to_be_bytes()).update(bytes);
             self.figures.bytes += bytes.len() as u64;
+            let ear = if to == Side::Relay { Ear::Relay } else { Ear::Device };
+            let member = self.is_member(line);
+            self.talk.hears((line, ear), *stream, bytes, member);
         }
         match to {
             Side::Relay => self.relay_hears(line, arrival),
@@ -200,7 +217,16 @@ impl World {
         }
     }
 
+    /// Whether the relay knows whose connection that is.
+    fn is_member(&self, line: LineId) -> bool {
+        let device = self.network.line(line).map(|line| &self.devices[line.device]);
+        let members = self.relay.replica().map(fieldkeep_replica::Replica::members);
+        let known = device.zip(members).and_then(|(device, m)| m.by_tls(&device.tls));
+        known.is_some()
+    }
+
     fn told_of_end(&mut self, line: LineId, side: Side, reason: Reason) {
+        self.talk.ends(line, if side == Side::Relay { Ear::Relay } else { Ear::Device });
         match side {
             Side::Relay => self.relay_loses(line),
             Side::Device => self.device_loses(line, reason),

@@ -163,10 +163,18 @@ impl Replica {
         let open = self.segments.values().filter(|row| row.done < row.tip);
         self.behind = open.map(|row| row.id).collect();
         let damaged = |what: &str| StoreError::Damaged(what.to_owned());
-        self.members = MembershipLog::open(self.store.members()?)
-            .map_err(|error| damaged(&error.to_string()))?;
-        let catalog = self.store.newest_catalog()?.map(restore_catalog).transpose();
-        self.published = catalog.map_err(|error| damaged(&error.to_string()))?;
+        // Both only grow: where nothing of them was undone, they need not be verified and read again.
+        let entries = self.store.members()?;
+        if entries.len() as u64 != self.members.len() {
+            self.members =
+                MembershipLog::open(entries).map_err(|error| damaged(&error.to_string()))?;
+        }
+        let stored = self.store.newest_catalog()?;
+        let held = self.published.as_ref().map(|published| (published.epoch, published.number));
+        if stored.as_ref().map(|stored| (stored.epoch, stored.number)) != held {
+            let catalog = stored.map(restore_catalog).transpose();
+            self.published = catalog.map_err(|error| damaged(&error.to_string()))?;
+        }
         self.epoch = stored_epoch(&self.store)?;
         self.renewal = Renewal::stored(&self.store)?;
         let incarnation =

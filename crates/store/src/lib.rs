@@ -188,6 +188,15 @@ impl Store {
         Ok(())
     }
 
+    /// How the store waits for the disk, as SQLite counts it: 2 is `FULL`, each commit synced before
+    /// it returns; 1 is `NORMAL`, which syncs when the log is carried over; 0 never waits.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn sync_level(&self) -> Result<u8> {
+        Ok(self.connection.query_row("PRAGMA synchronous", [], |row| row.get(0))?)
+    }
+
     /// Whether something awaits the commit.
     #[must_use]
     pub fn is_writing(&self) -> bool {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_device::{Engine, Input, Output};
-use fieldkeep_model::{ActorId, MembershipLog, Seed, SegmentId, Seq};
+use fieldkeep_model::{ActorId, MembershipLog, PublicKey, Seed, SegmentId, Seq};
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::{Integrity, Replica, ReplicaError, Role};
 use fieldkeep_store::{Settings as _, Store, StoreError};
@@ -45,6 +45,8 @@ pub(crate) struct DeviceNode {
     pub(crate) engine: Option<Engine>,
     pub(crate) store: Option<Store>,
     pub(crate) seed: Seed,
+    /// The key that its connections prove.
+    pub(crate) tls: PublicKey,
     /// The device that it is, or is a copy of.
     pub(crate) original: usize,
     pub(crate) territory: String,
@@ -82,6 +84,7 @@ impl DeviceNode {
         Self {
             engine: None,
             store: Some(joined.store),
+            tls: joined.seed.tls().public(),
             seed: joined.seed,
             original: number,
             territory: joined.territory,
@@ -245,7 +248,7 @@ impl World {
         if self.relay.life != lives[Side::Relay as usize] || self.relay.engine.is_none() {
             self.network.die(&mut self.events, self.now, line, Side::Relay);
         } else {
-            let key = device.seed.tls().public();
+            let key = device.tls;
             self.relay_connected(line, key);
         }
         if !current {

@@ -116,31 +116,34 @@ impl World {
     }
 
     /// Every write that was reported saved, and that some disk still had, is in the relay's log; or
-    /// it lost a fork, lies aside, and its record is there.
+    /// it lost a fork, lies aside, and its author has written its record again. Where the author's
+    /// disk was put back behind it besides, the bytes that lie aside elsewhere are what is left.
     fn nothing_is_lost(&mut self) -> Checked {
         let standing: Vec<_> = self.ledger.standing().cloned().collect();
         for saved in &standing {
             if self.relay_holds(&saved.segment, &saved.hash) {
                 continue;
             }
-            let aside =
-                (0..self.devices.len()).any(|at| self.is_aside(at, &saved.segment, &saved.hash));
+            let aside = (0..self.devices.len())
+                .filter(|at| self.is_aside(*at, &saved.segment, &saved.hash))
+                .map(|at| self.devices[at].original)
+                .collect::<BTreeSet<_>>();
             let there = self.relay_reads(&saved.record).is_some();
-            if !aside || !there {
+            let author = self.devices[saved.device].original;
+            if there && !aside.is_empty() {
+                self.figures.rewritten += 1;
+            } else if !aside.is_empty() && !aside.contains(&author) {
+                self.figures.kept_aside += 1;
+            } else {
                 let text = format!(
                     "change {} of device {} to {} was reported saved: {}",
                     saved.seq,
                     saved.device,
                     saved.record,
-                    if aside {
-                        "it lies aside, and nobody wrote it again"
-                    } else {
-                        "nobody has it"
-                    }
+                    if aside.is_empty() { "nobody has it" } else { "nobody wrote it again" }
                 );
                 return Err(self.violation(Oracle::Lost, text));
             }
-            self.figures.rewritten += 1;
         }
         self.nobody_deleted(standing.iter().map(|saved| &saved.record).collect())
     }
@@ -153,8 +156,8 @@ impl World {
     /// Records that nobody deleted are not deleted.
     fn nobody_deleted(&self, records: BTreeSet<&fieldkeep_model::RecordKey>) -> Checked {
         for record in records {
-            let deleted = self.relay_reads(record);
-            if deleted == Some(true) && !self.ledger.deleted.contains(record) {
+            let deleted = self.relay_reads(record) == Some(true);
+            if deleted && !self.ledger.deleted.contains(record) {
                 let text = format!("{record} is deleted, and no person did it");
                 return Err(self.violation(Oracle::Deletion, text));
             }

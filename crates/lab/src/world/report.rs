@@ -19,9 +19,14 @@ impl fmt::Display for Run {
         writeln!(f, "seed {seed}: {devices} devices, {days} days, faults {faults}")?;
         writeln!(
             f,
-            "  {} writes saved, {} of them written again after a fork; {} records, {} held; \
-             {} devices in the end",
-            figures.writes, figures.rewritten, figures.records, figures.held, figures.devices
+            "  {} writes saved, {} of them written again after a fork, {} kept aside; \
+             {} records, {} held; {} devices in the end",
+            figures.writes,
+            figures.rewritten,
+            figures.kept_aside,
+            figures.records,
+            figures.held,
+            figures.devices
         )?;
         writeln!(f, "  {} events, {} bytes arrived", figures.events, figures.bytes)?;
         let struck: Vec<String> = Fault::ALL
@@ -38,6 +43,10 @@ impl fmt::Display for Run {
              {} times synced",
             looks.projections, looks.verdicts, looks.receipts, looks.forecasts, looks.synced
         )?;
+        let missing: Vec<String> = self.heard.missing().iter().map(ToString::to_string).collect();
+        if !missing.is_empty() {
+            writeln!(f, "  never heard in a session: {}", missing.join(", "))?;
+        }
         let digest: String = self.history[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         write!(f, "  history {digest}: ")?;
         match &self.violation {

@@ -6,6 +6,7 @@ use super::fault::{Fault, Faults, Tally};
 use super::oracle::{Checked, Looks, Oracle, Violation};
 use super::plan::{Settings, Step, plan, territories};
 use super::plant::Plant;
+use super::talk::Heard;
 use super::time::{DAY, HOUR};
 use super::workload::CATALOG;
 use super::{Event, World};
@@ -17,6 +18,8 @@ pub struct Figures {
     pub writes: u64,
     /// Those among them that lost a fork and were written again.
     pub rewritten: u64,
+    /// Those whose author's disk was put back behind them as well: their bytes lie aside elsewhere.
+    pub kept_aside: u64,
     /// Events that happened.
     pub events: u64,
     /// Bytes that arrived anywhere.
@@ -40,6 +43,8 @@ pub struct Run {
     pub looks: Looks,
     /// How often each kind of fault struck.
     pub tally: Tally,
+    /// What was said in which phase of a session.
+    pub heard: Heard,
     /// The promise that was broken, if one was.
     pub violation: Option<Violation>,
     /// A digest of everything that happened: equal runs have equal ones.
@@ -78,6 +83,7 @@ pub fn run_steps(settings: &Settings, plant: Option<Plant>, steps: Vec<Step>) ->
         figures: world.figures,
         looks: world.watch.counts,
         tally: world.tally,
+        heard: world.talk.heard,
         violation,
         history: *world.history.finalize().as_bytes(),
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use fieldkeep_device::{Engine, PutError};
 use fieldkeep_model::{RecordEdit, RecordKey};
 use fieldkeep_replica::ReplicaError;
-use fieldkeep_store::{Dismissal, Records as _, StoreError};
+use fieldkeep_store::{Dismissal, Records as _, Store, StoreError};
 
 use super::device::{DeviceNode, Wish};
 use super::disk::{File, fill};
@@ -300,7 +300,8 @@ impl World {
 
     /// A device's directory is put back from its old copy.
     fn puts_back(&mut self, at: usize, silent: bool) -> Checked {
-        let Some(backup) = self.devices[at].backup.take() else { return Ok(()) };
+        let backup = self.devices[at].backup.as_ref().map(Store::copy);
+        let Some(Ok(backup)) = backup else { return Ok(()) };
         self.stop_device(at);
         self.devices[at].store = Some(backup);
         if !silent {

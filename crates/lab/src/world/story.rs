@@ -1,5 +1,7 @@
 //! Stories: the world as tests tell it, in words of the field.
 
+use std::collections::BTreeSet;
+
 use fieldkeep_model::{Outcome, RecordKey, status::State};
 use fieldkeep_replica::{RecordView, Replica};
 use serde_json::{Map, Value};
@@ -7,7 +9,7 @@ use serde_json::{Map, Value};
 use super::World;
 use super::device::Wish;
 use super::oracle::Violation;
-use super::time::MINUTE;
+use super::time::{MILLISECOND, MINUTE};
 use super::workload::{CATALOG, Deed};
 
 /// Somebody in a story: a person with a device, or the relay.
@@ -118,15 +120,49 @@ impl World {
         let Peer::Device(at) = peer else { panic!("people have signals on devices") };
         self.fine = true;
         told(self.wish(at, Wish::Always));
-        let until = self.now + MINUTE;
+        // The relay may still count connections that are gone, and tell the device to come again.
+        let until = self.now + 10 * MINUTE;
         while !reached(self) {
-            assert!(self.now < until, "waited a minute in vain");
-            told(self.runs_until(self.now + 1));
+            assert!(self.now < until, "waited in vain");
+            told(self.runs_once(until));
         }
         self.stop_device(at);
+        // What is on its way to the relay still arrives, or some of it.
+        while !(self.network.is_quiet() && self.relay.is_idle()) && self.now < until {
+            told(self.runs_once(until));
+        }
         self.devices[at].wish = Wish::Offline;
         told(self.start_device(at));
         self.fine = false;
+    }
+
+    /// A person has a signal until everything is exchanged, judged and proven, and loses it at once.
+    ///
+    /// # Panics
+    /// When a promise is broken, or it takes too long.
+    pub fn sync(&mut self, peer: Peer) {
+        let Peer::Device(at) = peer else { panic!("people sync on devices") };
+        self.devices[at].complete = false;
+        self.connected_until(peer, |world| world.devices[at].complete);
+    }
+
+    /// A person has a signal for so many milliseconds, and loses it wherever it is.
+    ///
+    /// # Panics
+    /// When a promise is broken.
+    pub fn glimpse(&mut self, peer: Peer, milliseconds: u64) {
+        let begun = self.now;
+        self.connected_until(peer, |world| world.now >= begun + milliseconds * MILLISECOND);
+    }
+
+    /// The writes of the world, by number, that somebody has.
+    pub fn holds(&mut self, peer: Peer) -> BTreeSet<usize> {
+        let all = self.ledger.entries.clone();
+        let held = all.iter().enumerate().filter(|(_, saved)| match peer {
+            Peer::Device(at) => self.device_holds(at, &saved.segment, &saved.hash),
+            Peer::Relay => self.relay_holds(&saved.segment, &saved.hash),
+        });
+        held.map(|(number, _)| number).collect()
     }
 
     /// A copy of the relay's directory is put away.
