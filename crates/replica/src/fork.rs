@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use fieldkeep_model::{ActorId, ChangeHash, RecordEdit, RecordId, SegmentId, Seq};
+use fieldkeep_model::{ActorId, ChangeHash, Pos, RecordEdit, RecordId, SegmentId, Seq};
 use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, Outgoing};
 
 use crate::log::Entry;
@@ -43,27 +43,49 @@ impl Replica {
         settled
     }
 
-    /// Parts the log into what stays and what goes.
+    /// Parts the log into what stays and what goes: the branch and what builds on it, and what of
+    /// others nobody could carry to the relay any more, because the head that vouches for it goes.
     fn part(
         &self,
         id: &SegmentId,
         actor: &ActorId,
         from: Seq,
     ) -> Result<(Vec<Entry>, Vec<Entry>), ReplicaError> {
-        let mut gone: BTreeSet<ChangeHash> = BTreeSet::new();
-        let (mut kept, mut lost) = (Vec::new(), Vec::new());
-        self.each_entry(self.row(id).sid, 1, |entry| {
-            let header = &entry.header;
-            let branch = header.actor == *actor && header.seq >= from;
-            if branch || header.deps.iter().any(|dep| gone.contains(dep)) {
-                gone.insert(header.hash);
-                lost.push(entry);
-            } else {
-                kept.push(entry);
-            }
+        let row = self.row(id);
+        let heads = self.store.heads(row.sid, 1, row.tip)?;
+        let heads: BTreeSet<ChangeHash> = heads.iter().map(|(_, head)| head.head.hash).collect();
+        let waiting = self.store.outgoing(row.sid)?;
+        let waiting: BTreeSet<Pos> = waiting.iter().map(|change| change.pos).collect();
+        let mut entries = Vec::new();
+        self.each_entry(row.sid, 1, |entry| {
+            entries.push(entry);
             Ok::<_, ReplicaError>(())
         })?;
-        Ok((kept, lost))
+        let mut gone: BTreeSet<ChangeHash> = BTreeSet::new();
+        loop {
+            for Entry { header, .. } in &entries {
+                let branch = header.actor == *actor && header.seq >= from;
+                if branch || header.deps.iter().any(|dep| gone.contains(dep)) {
+                    gone.insert(header.hash);
+                }
+            }
+            let mut vouched: BTreeSet<ActorId> = BTreeSet::new();
+            let before = gone.len();
+            for Entry { header, pos, .. } in entries.iter().rev() {
+                if gone.contains(&header.hash) || vouched.contains(&header.actor) {
+                    continue;
+                }
+                let own = header.actor.device() == self.me.number;
+                if own || !waiting.contains(pos) || heads.contains(&header.hash) {
+                    vouched.insert(header.actor);
+                } else {
+                    gone.insert(header.hash);
+                }
+            }
+            if gone.len() == before {
+                return Ok(entries.into_iter().partition(|e| !gone.contains(&e.header.hash)));
+            }
+        }
     }
 
     /// What this device wrote in the lost branch, as edits.

@@ -1,6 +1,6 @@
 //! What a device takes over from the relay: its log, its receipts, its verdicts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_documents::{Code, Document};
 use fieldkeep_model::status::State;
@@ -102,11 +102,12 @@ impl From<StoreError> for VerdictError {
 }
 
 impl Replica {
-    /// Takes over a stretch of the relay's log, and the cursor with it.
+    /// Takes over a stretch of the relay's log, and the cursor with it. What others brought there of
+    /// the changes that this replica carries has its receipt by that.
     ///
     /// # Errors
     /// See [`FollowError`]; nothing of the stretch was written then.
-    pub fn follow(&mut self, follow: &Follow) -> Result<(), FollowError> {
+    pub fn follow(&mut self, follow: &Follow) -> Result<Receipt, FollowError> {
         let id = follow.segment.id(&self.org());
         self.undoable(&id, |replica| {
             replica.open_segment(&follow.segment)?;
@@ -114,7 +115,7 @@ impl Replica {
         })
     }
 
-    fn follow_all(&mut self, id: &SegmentId, follow: &Follow) -> Result<(), FollowError> {
+    fn follow_all(&mut self, id: &SegmentId, follow: &Follow) -> Result<Receipt, FollowError> {
         let expected = self.row(id).cursor.pos + 1;
         if follow.first != expected {
             return Err(FollowError::OutOfStep { first: follow.first, expected });
@@ -128,17 +129,21 @@ impl Replica {
         let mut sent = follow.chunks.iter().zip(&headers);
         let mut cursor = self.row(id).cursor.clone();
         let mut chain = cursor.chain();
+        let mut carried = BTreeMap::new();
         for item in &follow.items {
             cursor.pos += 1;
             let (hash, deps) = match item {
                 Item::Known(actor, seq) => {
                     let history = &self.load(id)?.history;
                     let hash = history.hash_of(actor, *seq).ok_or(FollowError::Unchained)?;
+                    carried.insert(*actor, (*seq, cursor.pos));
                     (hash, history.deps_of(&hash))
                 }
                 Item::Sent => {
                     let (chunk, header) = sent.next().ok_or(FollowError::Unchained)?;
-                    self.take_over(id, chunk, header, &cursor)?;
+                    if !self.take_over(id, chunk, header, &cursor)? {
+                        carried.insert(header.actor, (header.seq, cursor.pos));
+                    }
                     (header.hash, header.deps.clone())
                 }
             };
@@ -153,19 +158,29 @@ impl Replica {
         cursor.epoch = follow.epoch;
         cursor.chain = chain.0;
         self.row_mut(id).cursor = cursor;
-        Ok(self.keep_heads(id, &follow.heads)?)
+        self.keep_heads(id, &follow.heads)?;
+        // For this device's own changes the relay sends a receipt.
+        carried.remove(&self.me.actor());
+        let mut receipt = Receipt::default();
+        for (actor, (seq, pos)) in carried {
+            let settled = self.acknowledge(id, &actor, seq, pos)?;
+            receipt.changes += settled.changes;
+            receipt.records.extend(settled.records);
+        }
+        Ok(receipt)
     }
 
+    /// Takes over a change of the relay's log, unless it is here. Returns whether it was not.
     fn take_over(
         &mut self,
         id: &SegmentId,
         chunk: &[u8],
         header: &fieldkeep_model::ChangeHeader,
         cursor: &Cursor,
-    ) -> Result<(), FollowError> {
+    ) -> Result<bool, FollowError> {
         let history = &self.load(id)?.history;
         if history.contains(&header.hash) {
-            return Ok(());
+            return Ok(false);
         }
         if let Some(held) = history.hash_of(&header.actor, header.seq) {
             // One log has one branch: both would be a lie, not a fork.
@@ -181,7 +196,7 @@ impl Replica {
             Err(refusal) => return Err(refused(header, &refusal).into()),
         };
         self.append(id, chunk, admitted, Origin::Log(cursor.pos))?;
-        Ok(())
+        Ok(true)
     }
 
     /// Puts a cursor back to the log's beginning: the relay's log is not the one that it was of.
@@ -218,6 +233,10 @@ impl Replica {
     ) -> Result<Receipt, ReplicaError> {
         let (sid, judged) = (self.row(id).sid, self.row(id).judged);
         let covered = self.store.acknowledge(sid, actor, seq)?;
+        if covered.iter().any(|change| change.refused.is_some()) {
+            // Others brought it after all: what builds on it may go now.
+            self.store.forget_refusals("")?;
+        }
         let mut receipt = Receipt { changes: covered.len() as u64, records: Vec::new() };
         for change in covered {
             self.store.settle(sid, &change.records, pos)?;
@@ -272,7 +291,8 @@ impl Replica {
         Ok(agreed)
     }
 
-    /// Notes why the relay did not take a change: it stays here, and is not sent again.
+    /// Notes why the relay did not take a change: it stays here with what builds on it, and is not
+    /// sent again before the relay has it from others.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -283,9 +303,10 @@ impl Replica {
         why: &str,
     ) -> Result<(), ReplicaError> {
         let sid = self.row(id).sid;
-        let Some((actor, seq)) = self.load(id)?.history.locate(hash) else { return Ok(()) };
         for mut change in self.store.outgoing(sid)? {
-            if change.actor == actor && change.seq >= seq {
+            let history = &self.load(id)?.history;
+            let held = history.hash_of(&change.actor, change.seq);
+            if held.is_some_and(|held| history.covers(&[held], hash)) {
                 change.refused = Some(why.to_owned());
                 self.store.put_outgoing(sid, &change)?;
             }

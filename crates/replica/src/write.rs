@@ -214,6 +214,8 @@ impl Replica {
             let key = RecordKey::new(ty.clone(), record.clone());
             match self.put_in(id, &key, edit, &author) {
                 Err(PutError::Write(_)) => self.write_in_parts(id, &key, edit, &author)?,
+                // It was taken from a record that the lost branch held, too: there is none.
+                Err(PutError::Absent(_)) => tracing::warn!(%key, "kept aside"),
                 other => drop(other?),
             }
         }

@@ -8,7 +8,9 @@ use fieldkeep_protocol::Code;
 use fieldkeep_protocol::frame::{
     Delta, Frame, OfferAnswer, OfferReply, Proof, Run, Standing, Vector, Verdicts,
 };
-use fieldkeep_replica::{Follow, FollowError, Item, ReplicaError, SegmentProof, VerdictError};
+use fieldkeep_replica::{
+    Follow, FollowError, Item, Receipt, ReplicaError, SegmentProof, VerdictError,
+};
 
 use super::{Engine, PARKED};
 
@@ -196,8 +198,13 @@ impl Engine {
         };
         let id = delta.segment.id;
         match self.follow(&id, &follow)? {
-            Ok(()) => {
+            Ok(receipt) => {
                 self.progress.received += changes;
+                self.progress.sent += receipt.changes;
+                if receipt.changes > 0 {
+                    self.pushed.remove(&id);
+                }
+                self.note_changed(&id, receipt.records);
                 let pos = self.replica.segments()[&id].cursor.pos;
                 let open = self.open.entry(id).or_default();
                 *open = pos.max(*open);
@@ -226,11 +233,11 @@ impl Engine {
         &mut self,
         id: &SegmentId,
         follow: &Follow,
-    ) -> Result<Result<(), FollowError>, ReplicaError> {
+    ) -> Result<Result<Receipt, FollowError>, ReplicaError> {
         // Each turn takes one forked actor out.
         for _ in 0..=fieldkeep_model::header::limit::DEPS {
             match self.replica.follow(follow) {
-                Ok(()) => return Ok(Ok(())),
+                Ok(receipt) => return Ok(Ok(receipt)),
                 Err(FollowError::Replica(error)) => return Err(error),
                 Err(FollowError::Fork(actor, seq)) => {
                     if !self.write_branch_again(id, &actor, seq)? {

@@ -120,6 +120,8 @@ impl Engine {
             code => {
                 let why = format!("{code}: {}", nack.text);
                 self.replica.note_refusal(&nack.segment, &nack.hash, &why)?;
+                // The rest of its batch goes without it.
+                self.pushed.remove(&nack.segment);
                 if code == "not-permitted" {
                     self.set_unauthorised_aside(&nack.segment)?;
                 }

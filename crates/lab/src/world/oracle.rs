@@ -388,7 +388,7 @@ impl World {
             let progress = engine.progress();
             let progress =
                 progress.map_err(|e| self.violation(Oracle::Contained, e.to_string()))?;
-            progress.complete()
+            progress.complete() && progress.refused == 0
         };
         let before = std::mem::replace(&mut self.devices[at].complete, complete);
         if !complete || before {
