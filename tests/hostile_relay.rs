@@ -426,6 +426,7 @@ async fn what_a_relay_says_it_lost_is_unsaved_until_it_has_a_receipt_again() {
         tip: 0,
         own_seq: 0,
         vector: Some(VersionVector::default()),
+        own_hash: None,
     };
     let epoch = Epoch { counter: captured.epoch.counter + 1, ..captured.epoch };
     let reply = OfferReply { epoch, root: [0; 16], segments: vec![lost], round: 1 };

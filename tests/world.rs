@@ -163,3 +163,35 @@ fn verdicts_that_overtake_the_first_changes_of_their_segment_stand() {
         world.settle();
     }
 }
+
+/// Worlds that broke a promise once, as they were found, with five devices and one day.
+#[test]
+fn worlds_that_broke_a_promise_once_keep_it() {
+    for (seed, story) in [
+        (
+            6009,
+            "A colleague's two changes were carried to a relay that was put back. The second built \
+             on a branch that lost, went aside with it, and took the only signed head along: no \
+             relay would ever take the first one, nor what the carrier wrote on top. And a deletion \
+             of a record that only the lost branch held stopped the fork from being settled.",
+        ),
+        (
+            6046,
+            "The relay's disk was full for a while, and a device was told that its log was equal \
+             before it had merged what it received: it showed itself as synced.",
+        ),
+        (
+            6084,
+            "A deletion lay aside with the record that it deletes: there was nothing to delete.",
+        ),
+        (
+            6110,
+            "Two copies of a device used the same names for different changes. One of them took \
+             the other's receipts for its own, no longer sent the changes beneath its newest one, \
+             and could take over nothing that was built on the other's.",
+        ),
+    ] {
+        println!("{story}");
+        keeps_every_promise(seed);
+    }
+}

@@ -60,7 +60,7 @@ pub struct Progress {
     pub waiting: u64,
     /// Changes that the relay did not take.
     pub refused: u64,
-    /// Segments that are not proven equal.
+    /// Segments that are not proven equal, or not merged into what is read.
     pub open: u64,
     /// Segments that were proven equal on this connection.
     pub proven: u64,
@@ -171,7 +171,9 @@ impl Engine {
     /// When the store fails.
     pub fn progress(&self) -> Result<Progress, ReplicaError> {
         let mut progress = self.progress.clone();
-        progress.open = self.open.len() as u64;
+        let mut open: BTreeSet<SegmentId> = self.replica.behind().into_iter().collect();
+        open.extend(self.open.keys());
+        progress.open = open.len() as u64;
         if progress.offered {
             let proven = |(id, row): &(&SegmentId, &SegmentRow)| {
                 row.cursor.pos > 0 && !self.open.contains_key(*id)
@@ -192,10 +194,7 @@ impl Engine {
     /// Whether the progress is worth a look: cheap, and true whenever it is complete.
     #[must_use]
     pub fn may_be_complete(&self) -> bool {
-        self.progress.offered
-            && self.shown == 0
-            && self.open.is_empty()
-            && !self.replica.is_renewing()
+        self.progress.offered && self.shown == 0 && self.open.is_empty() && !self.has_work()
     }
 
     /// Whether something is to be merged, or judged again.

@@ -102,6 +102,10 @@ pub struct OfferAnswer {
     /// The relay's version vector, when the standing is `Reset`.
     #[n(4)]
     pub vector: Option<VersionVector>,
+    /// Which change that is, where the device has no receipt of that seq: a copy of the device may
+    /// have written it.
+    #[n(5)]
+    pub own_hash: Option<ChangeHash>,
 }
 
 /// How a device's cursor stands to a relay's log.

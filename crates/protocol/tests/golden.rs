@@ -108,6 +108,7 @@ fn frames() -> Vec<Frame> {
                 tip: 301,
                 own_seq: 999,
                 vector: Some(vector()),
+                own_hash: Some(ChangeHash([0x66; 32])),
             }],
             round: 1,
         }),

@@ -272,6 +272,19 @@ impl Replica {
         Ok(self.load(id)?.history.contains(hash))
     }
 
+    /// The change of that actor and seq, if it is in a segment's log.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn hash_of(
+        &mut self,
+        id: &SegmentId,
+        actor: &ActorId,
+        seq: Seq,
+    ) -> Result<Option<ChangeHash>, ReplicaError> {
+        Ok(self.load(id)?.history.hash_of(actor, seq))
+    }
+
     /// The part of a version vector that is true here: without the actors of whom this replica
     /// holds another branch, or cannot tell because it holds less.
     ///

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use fieldkeep_documents::batch;
-use fieldkeep_model::{SegmentId, Seq, Signed, VerdictBlock, VersionVector};
+use fieldkeep_model::{SegmentId, Signed, VerdictBlock, VersionVector};
 use fieldkeep_protocol::Code;
 use fieldkeep_protocol::frame::{
     Delta, Frame, OfferAnswer, OfferReply, Proof, Run, Standing, Vector, Verdicts,
@@ -66,19 +66,19 @@ impl Engine {
         let id = match self.replica.segment_beginning(&short) {
             Some(row) => row.id,
             None => {
-                let Some(address) = answer.segment.address else { return Ok(()) };
+                let Some(address) = &answer.segment.address else { return Ok(()) };
                 if address.id(&self.replica.org()) != answer.segment.id {
                     self.close(Code::Malformed, "a segment's address does not hash to its id");
                     return Ok(());
                 }
-                self.replica.open_segment(&address)?
+                self.replica.open_segment(address)?
             }
         };
         match answer.standing {
             Standing::Denied => return Ok(()),
             Standing::Reset => {
                 tracing::warn!(segment = %id, "the relay's log is not the one that was known: comparing all");
-                let held = answer.vector.unwrap_or_default();
+                let held = answer.vector.clone().unwrap_or_default();
                 if same_epoch {
                     self.witness(&id)?;
                 }
@@ -90,7 +90,7 @@ impl Engine {
             }
             Standing::Same | Standing::Behind => {
                 self.replica.carry_cursor(&id, self.replica.epoch());
-                self.compare_own(&id, answer.own_seq, answer.tip)?;
+                self.compare_own(&id, &answer)?;
             }
         }
         self.open.insert(id, answer.tip);
@@ -144,9 +144,11 @@ impl Engine {
     }
 
     /// The relay says through which seq it holds this device's changes: fewer than it once
-    /// acknowledged are sent again; more than the device has mean that the device was restored.
-    fn compare_own(&mut self, id: &SegmentId, held: Seq, tip: u64) -> Result<(), ReplicaError> {
+    /// acknowledged are sent again; more than the device has mean that the device was restored. Where
+    /// that seq is another change there, a copy of this device wrote it: the log brings it.
+    fn compare_own(&mut self, id: &SegmentId, answer: &OfferAnswer) -> Result<(), ReplicaError> {
         use fieldkeep_store::Log as _;
+        let (held, tip) = (answer.own_seq, answer.tip);
         let actor = self.replica.me().actor();
         let sid = self.replica.segments()[id].sid;
         let acknowledged = self.replica.store().acknowledged(sid, &actor)?;
@@ -165,7 +167,10 @@ impl Engine {
             }
             self.replica.require_upload(id, &vector)?;
             self.pushed.remove(id);
-        } else if held > acknowledged {
+        } else if held > acknowledged
+            && answer.own_hash.is_some()
+            && answer.own_hash == self.replica.hash_of(id, &actor, held)?
+        {
             // The receipt was lost on the way, not the change.
             let receipt = self.replica.acknowledge(id, &actor, held, tip)?;
             self.progress.sent += held - acknowledged;

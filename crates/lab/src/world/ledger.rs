@@ -11,6 +11,8 @@ pub(crate) struct Saved {
     pub(crate) device: usize,
     pub(crate) segment: SegmentId,
     pub(crate) record: RecordKey,
+    /// Whether it deletes the record or brings it back, and says nothing more.
+    pub(crate) bare: bool,
     pub(crate) actor: ActorId,
     pub(crate) seq: Seq,
     pub(crate) hash: ChangeHash,

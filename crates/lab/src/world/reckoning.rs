@@ -117,7 +117,8 @@ impl World {
 
     /// Every write that was reported saved, and that some disk still had, is in the relay's log; or
     /// it lost a fork, lies aside, and its author has written its record again. Where the author's
-    /// disk was put back behind it besides, the bytes that lie aside elsewhere are what is left.
+    /// disk was put back behind it besides, the bytes that lie aside elsewhere are what is left. So
+    /// they are of a deletion whose record lies aside with it: there is nothing to delete.
     fn nothing_is_lost(&mut self) -> Checked {
         let standing: Vec<_> = self.ledger.standing().cloned().collect();
         for saved in &standing {
@@ -132,7 +133,7 @@ impl World {
             let author = self.devices[saved.device].original;
             if there && !aside.is_empty() {
                 self.figures.rewritten += 1;
-            } else if !aside.is_empty() && !aside.contains(&author) {
+            } else if !aside.is_empty() && (saved.bare || !aside.contains(&author)) {
                 self.figures.kept_aside += 1;
             } else {
                 let text = format!(

@@ -138,7 +138,7 @@ impl World {
         if edit.deleted == Some(true) {
             self.ledger.deleted.insert(key.clone());
         }
-        self.note_saved(at, &wrote)?;
+        self.note_saved(at, &wrote, edit.edits.is_empty())?;
         self.deliver(at, outputs);
         self.foretold(at, &wrote);
         self.device_saw(at)?;
@@ -163,7 +163,7 @@ impl World {
         }
     }
 
-    fn note_saved(&mut self, at: usize, wrote: &fieldkeep_replica::Wrote) -> Checked {
+    fn note_saved(&mut self, at: usize, wrote: &fieldkeep_replica::Wrote, bare: bool) -> Checked {
         self.figures.writes += 1;
         let Some((seq, hash)) = wrote.change else { return Ok(()) };
         self.note(&hash.0);
@@ -175,7 +175,7 @@ impl World {
         let number = self.ledger.entries.len();
         self.devices[at].recent.push(number);
         self.devices[at].unsaved.insert((segment, actor, seq), number);
-        let saved = Saved { device: at, segment, record, actor, seq, hash, lost: false };
+        let saved = Saved { device: at, segment, record, bare, actor, seq, hash, lost: false };
         if let Some(other) = self.ledger.note(saved).filter(|_| !self.may_be_forked()) {
             let text = format!("{hash} and {other} are both change {seq} of {actor}");
             return Err(self.violation(Oracle::Incarnation, text));

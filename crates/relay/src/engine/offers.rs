@@ -45,6 +45,7 @@ impl Engine {
                 tip: 0,
                 own_seq: 0,
                 vector: Some(Default::default()),
+                own_hash: None,
             });
         }
         let root = self.root_for(&member);
@@ -108,11 +109,16 @@ impl Engine {
                 return Ok(None);
             }
         }
+        let receipts = entry.map_or(0, |entry| entry.own_seq);
+        let own_hash = match self.peers[&id].actor.filter(|_| own_seq > receipts) {
+            Some(actor) => self.replica.hash_of(&segment, &actor, own_seq)?,
+            None => None,
+        };
         let address = (!following.introduced).then_some(address);
         following.introduced = true;
         self.subscribe(id, segment, following);
         let segment = SegmentRef { id: segment, address };
-        Ok(Some(OfferAnswer { segment, standing, tip, own_seq, vector }))
+        Ok(Some(OfferAnswer { segment, standing, tip, own_seq, vector, own_hash }))
     }
 
     pub(super) fn subscribe(&mut self, id: ConnectionId, segment: SegmentId, following: Following) {
@@ -191,5 +197,12 @@ impl Engine {
 
 fn denied(id: SegmentId) -> OfferAnswer {
     let segment = SegmentRef { id, address: None };
-    OfferAnswer { segment, standing: Standing::Denied, tip: 0, own_seq: 0, vector: None }
+    OfferAnswer {
+        segment,
+        standing: Standing::Denied,
+        tip: 0,
+        own_seq: 0,
+        vector: None,
+        own_hash: None,
+    }
 }
