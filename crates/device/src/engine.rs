@@ -101,6 +101,8 @@ pub struct Engine {
     /// Pushes without a receipt: segment, one of the authors with its newest seq, bytes.
     under_way: VecDeque<(SegmentId, ActorId, Seq, u64)>,
     in_flight: u64,
+    /// Whether the next push need not wait for anything.
+    goes_on: bool,
     /// Segments whose rows were read and checked on this connection.
     verified: BTreeSet<SegmentId>,
     parked: VecDeque<Delta>,
@@ -134,6 +136,7 @@ impl Engine {
             pushed: BTreeMap::new(),
             under_way: VecDeque::new(),
             in_flight: 0,
+            goes_on: false,
             verified: BTreeSet::new(),
             parked: VecDeque::new(),
             early: VecDeque::new(),
@@ -197,10 +200,10 @@ impl Engine {
         self.progress.offered && self.shown == 0 && self.open.is_empty() && !self.has_work()
     }
 
-    /// Whether something is to be merged, or judged again.
+    /// Whether something is to be merged, judged again, or sent without waiting for anything.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.replica.behind().is_empty() || self.replica.is_renewing()
+        self.replica.is_behind() || self.replica.is_renewing() || (self.goes_on && self.is_online())
     }
 
     /// Whether this side has ended the session, or a proof was not equal.

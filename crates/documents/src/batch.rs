@@ -14,12 +14,12 @@ mod stream;
 mod tail;
 
 use std::collections::HashMap;
-use std::io::Read;
 
 use fieldkeep_model::header::{frame, limit, write_sleb, write_uleb};
 use fieldkeep_model::{ActorId, ChangeHash, ChangeHeader, Seq};
 use sha2::{Digest, Sha256};
 
+use crate::packing::{self, InflateError};
 use stream::{Cursor, Reader, Writer};
 
 const VERSION: u8 = 1;
@@ -109,7 +109,7 @@ pub fn encode(chunks: &[&[u8]], level: i32) -> Vec<u8> {
         encoder.chunk(chunk);
     }
     let payload = encoder.finish();
-    let packed = zstd::bulk::compress(&payload, level).unwrap_or_default();
+    let packed = packing::deflate(&payload, level).unwrap_or_default();
     let smaller = !packed.is_empty() && packed.len() < payload.len();
     let (packing, rest) = if smaller { (ZSTD, packed) } else { (PLAIN, payload) };
     let mut out = Vec::with_capacity(2 + rest.len());
@@ -137,17 +137,12 @@ pub fn decode(bytes: &[u8], max_raw: usize) -> Result<Vec<Vec<u8>>, BatchError> 
 
 /// A payload is hardly ever longer than the chunks; for tiny ones it may be.
 fn inflate(packed: &[u8], max_raw: usize) -> Result<Vec<u8>, BatchError> {
-    const SLACK: u64 = 64 * 1024;
-    let most = (max_raw as u64).saturating_mul(2).saturating_add(SLACK);
-    let reader = zstd::Decoder::with_buffer(packed).map_err(|_| BatchError::Malformed)?;
-    let mut reader = reader.single_frame();
-    let mut payload = Vec::new();
-    let read = reader.by_ref().take(most.saturating_add(1)).read_to_end(&mut payload);
-    read.map_err(|_| BatchError::Malformed)?;
-    if payload.len() as u64 > most {
-        return Err(BatchError::TooLarge);
-    }
-    if reader.finish().is_empty() { Ok(payload) } else { Err(BatchError::Malformed) }
+    const SLACK: usize = 64 * 1024;
+    let most = max_raw.saturating_mul(2).saturating_add(SLACK);
+    packing::inflate(packed, most).map_err(|error| match error {
+        InflateError::Malformed => BatchError::Malformed,
+        InflateError::TooLarge => BatchError::TooLarge,
+    })
 }
 
 /// Values that are named by the order in which they appeared.

@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod document;
 pub mod gate;
+mod packing;
 
 pub use document::{Document, Record};
 pub use gate::{Admitted, Code, History, Refusal};

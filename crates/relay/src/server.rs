@@ -19,6 +19,8 @@ use crate::engine::{ConnectionId, Engine, Input, Output};
 const WAITING: usize = 1_024;
 /// Inputs that are taken into one commit.
 const GROUP: usize = 4_096;
+/// Bytes of inputs after which a commit is due: receipts leave while the next are taken in.
+const GROUP_BYTES: usize = 512 * 1024;
 /// What may wait to be sent to one peer before it counts as lost.
 const BACKLOG: usize = 8 * 1024 * 1024;
 /// After so long without an input packs are compressed harder, one at a time.
@@ -180,7 +182,7 @@ fn run(
         polished = false;
         let first_came = first.is_some();
         let mut next = first;
-        let mut taken = 0;
+        let (mut taken, mut bytes) = (0, 0);
         while let Some(message) = next.take() {
             match message {
                 Message::Stop => {
@@ -201,14 +203,16 @@ fn run(
                     fail(engine.handle(now(), Input::Connected(id, key)));
                 }
                 Message::Input(input) => {
-                    if let Input::Closed(id) = &input {
-                        peers.remove(id);
+                    match &input {
+                        Input::Closed(id) => drop(peers.remove(id)),
+                        Input::Bytes(_, _, piece) => bytes += piece.len(),
+                        Input::Connected(..) | Input::Finished(..) => {}
                     }
                     fail(engine.handle(now(), input));
                 }
             }
             taken += 1;
-            if taken < GROUP {
+            if taken < GROUP && bytes < GROUP_BYTES {
                 next = inbox.try_recv().ok();
             }
         }

@@ -29,6 +29,12 @@ pub struct Materialised {
 }
 
 impl Replica {
+    /// Whether there are entries that are not materialised.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        !self.behind.is_empty()
+    }
+
     /// The segments with entries that are not materialised, those that are in memory first: loading
     /// one costs as much as merging some two hundred changes, and may drop one that is needed next.
     #[must_use]

@@ -17,8 +17,10 @@ const PUSH: u64 = 1;
 const IN_FLIGHT: u64 = 1024 * 1024;
 
 impl Engine {
-    /// Sends what has no receipt and was not sent on this connection, as far as the window allows.
+    /// Sends what has no receipt and was not sent on this connection, as far as the window allows;
+    /// about a batch at a time, so that the relay takes the first while the next is made.
     pub(super) fn push_outgoing(&mut self) -> Result<(), ReplicaError> {
+        self.goes_on = false;
         // Strangers may join and nothing else: what overtook the join would end the session.
         let waits = self.forgotten && !self.progress.offered;
         if self.session.is_none() || waits || !self.replica.store().has_outgoing()? {
@@ -26,18 +28,23 @@ impl Engine {
             return Ok(());
         }
         let ids: Vec<SegmentId> = self.replica.segments().keys().copied().collect();
+        let until = IN_FLIGHT.min(self.in_flight + BATCH as u64);
         for id in ids {
             let after = self.pushed.get(&id).copied().unwrap_or(0);
             if after >= self.replica.segments()[&id].tip {
                 continue;
             }
-            self.push_segment(&id)?;
+            self.push_segment(&id, until)?;
+            if self.in_flight >= until {
+                self.goes_on = until < IN_FLIGHT;
+                break;
+            }
         }
         Ok(())
     }
 
-    fn push_segment(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
-        while self.in_flight < IN_FLIGHT {
+    fn push_segment(&mut self, id: &SegmentId, until: u64) -> Result<(), ReplicaError> {
+        while self.in_flight < until {
             let after = self.pushed.get(id).copied().unwrap_or(0);
             let Some(batch) = self.replica.outgoing_batch(id, after, BATCH)? else {
                 self.pushed.insert(*id, self.replica.segments()[id].tip);

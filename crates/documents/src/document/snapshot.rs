@@ -4,20 +4,19 @@
 //! only speeds loading: one that does not verify is refused, and the document is built from its
 //! changes.
 
-use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::transaction::Transactable;
 use automerge::{ActorId, Automerge, LoadOptions, ObjType, ROOT, ReadDoc, ValueRef};
 
 use super::write::ENCODING;
+use crate::packing;
 
 const VERSION: u8 = 1;
-const LEVEL: i32 = 3;
 const TRAILER: usize = 32;
 
 /// The largest save that is inflated, in bytes: far above what a segment is meant for.
-const INFLATED_MAX: u64 = 1 << 30;
+const INFLATED_MAX: usize = 1 << 30;
 
 /// How many records lie between two cuts.
 const CUT_EVERY: usize = 16;
@@ -47,8 +46,8 @@ pub enum LoadError {
 pub(super) fn pack(doc: &Automerge) -> Vec<u8> {
     let saved = doc.save_nocompress();
     let mut out = vec![VERSION];
-    let frame = zstd::bulk::compress(&saved, LEVEL).expect("compressing in memory does not fail");
-    out.extend_from_slice(&frame);
+    let packed = packing::deflate(&saved, packing::LEVEL);
+    out.extend(packed.expect("compressing in memory does not fail"));
     let digest = blake3::hash(&out);
     out.extend_from_slice(digest.as_bytes());
     out
@@ -61,11 +60,11 @@ pub(super) fn unpack(snapshot: &[u8]) -> Result<(Automerge, usize), LoadError> {
     if blake3::hash(kept).as_bytes() != trailer {
         return Err(LoadError::Damaged);
     }
-    let (version, frame) = kept.split_first().ok_or(LoadError::Damaged)?;
+    let (version, packed) = kept.split_first().ok_or(LoadError::Damaged)?;
     if *version != VERSION {
         return Err(LoadError::Version(*version));
     }
-    let saved = inflate(frame).ok_or(LoadError::Inflate)?;
+    let saved = packing::inflate(packed, INFLATED_MAX).map_err(|_| LoadError::Inflate)?;
     let load = || {
         let options = LoadOptions::new().text_encoding(ENCODING);
         let mut doc = Automerge::load_with_options(&saved, options).ok()?;
@@ -74,13 +73,6 @@ pub(super) fn unpack(snapshot: &[u8]) -> Result<(Automerge, usize), LoadError> {
     };
     let loaded = catch_unwind(AssertUnwindSafe(load)).ok().flatten();
     loaded.map(|doc| (doc, saved.len())).ok_or(LoadError::Document)
-}
-
-fn inflate(frame: &[u8]) -> Option<Vec<u8>> {
-    let mut saved = Vec::new();
-    let reader = zstd::Decoder::with_buffer(frame).ok()?;
-    reader.take(INFLATED_MAX + 1).read_to_end(&mut saved).ok()?;
-    (saved.len() as u64 <= INFLATED_MAX).then_some(saved)
 }
 
 /// Breaks up the single slab that loading leaves in each of Automerge's columns, which every splice

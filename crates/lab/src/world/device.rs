@@ -322,7 +322,7 @@ impl World {
     }
 
     pub(crate) fn is_behind(&self, at: usize) -> bool {
-        self.devices[at].replica().is_some_and(|replica| !replica.behind().is_empty())
+        self.devices[at].engine.as_ref().is_some_and(Engine::has_work)
     }
 
     fn die_before_commit(&mut self, at: usize, inputs: Vec<Input>) -> Checked {
