@@ -73,6 +73,14 @@ impl History {
         self.examine(chunk, None)
     }
 
+    /// As [`History::check`], of a change whose header was read already: `raw` is its raw form.
+    ///
+    /// # Errors
+    /// As [`History::check`].
+    pub fn check_parsed(&self, header: &ChangeHeader, raw: &[u8]) -> Result<Admitted, Refusal> {
+        self.examine_parsed(header.clone(), raw, None)
+    }
+
     /// As [`History::check`], leaving out stage 2, 3 or 4: so that a test can show what each is for.
     ///
     /// # Errors
@@ -85,13 +93,22 @@ impl History {
     fn examine(&self, chunk: &[u8], without: Option<u8>) -> Result<Admitted, Refusal> {
         let parsed = ChangeHeader::parse_with_raw(chunk);
         let (header, raw) = parsed.map_err(Code::Header).map_err(Refusal::at(0))?;
+        self.examine_parsed(header, &raw, without)
+    }
+
+    fn examine_parsed(
+        &self,
+        header: ChangeHeader,
+        raw: &[u8],
+        without: Option<u8>,
+    ) -> Result<Admitted, Refusal> {
         let causes = if without == Some(2) {
             self.causality.suppose(&header)
         } else {
             self.causality.check(&header).map_err(Refusal::at(2))?
         };
         let form = if without == Some(3) { Form::Any } else { Form::Canonical };
-        let operations = Operations::decode(&header, &raw, form).map_err(Refusal::at(3))?;
+        let operations = Operations::decode(&header, raw, form).map_err(Refusal::at(3))?;
         let (additions, touched) = if without == Some(4) {
             Default::default()
         } else {

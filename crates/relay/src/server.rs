@@ -20,7 +20,7 @@ const WAITING: usize = 1_024;
 /// Inputs that are taken into one commit.
 const GROUP: usize = 4_096;
 /// Bytes of inputs after which a commit is due: receipts leave while the next are taken in.
-const GROUP_BYTES: usize = 512 * 1024;
+const GROUP_BYTES: usize = 128 * 1024;
 /// What may wait to be sent to one peer before it counts as lost.
 const BACKLOG: usize = 8 * 1024 * 1024;
 /// After so long without an input packs are compressed harder, one at a time.

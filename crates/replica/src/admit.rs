@@ -4,9 +4,10 @@
 //! for it), then the gate, change by change. What its author may not write is kept aside, unmerged,
 //! until something permitted builds on it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use fieldkeep_documents::{Admitted, Code, Refusal};
+use fieldkeep_documents::{Admitted, Code, History, Refusal};
 use fieldkeep_model::{
     ActorId, ChangeHash, ChangeHeader, DeviceNumber, Member, Pos, SegmentAddress, SegmentId, Seq,
     SignedHead, VersionVector,
@@ -102,13 +103,13 @@ impl Replica {
         batch: &Batch,
         now: i64,
     ) -> Result<Received, AdmitError> {
-        let headers = self.vouched(batch)?;
+        let changes = self.vouched(batch)?;
         let id = batch.segment.id(&self.org());
         let result = self.undoable(&id, |replica| {
             replica.open_segment(&batch.segment)?;
-            replica.receive_all(&id, batch, &headers, now)
+            replica.receive_all(&id, batch, &changes, now)
         });
-        tracing::debug!(segment = %id, from, changes = headers.len(), admitted = result.is_ok());
+        tracing::debug!(segment = %id, from, changes = changes.len(), admitted = result.is_ok());
         result
     }
 
@@ -144,12 +145,13 @@ impl Replica {
         &mut self,
         id: &SegmentId,
         batch: &Batch,
-        headers: &[ChangeHeader],
+        changes: &[Parsed<'_>],
         now: i64,
     ) -> Result<Received, AdmitError> {
         let mut received = Received::default();
         let mut newest = BTreeMap::new();
-        for (chunk, header) in batch.chunks.iter().zip(headers) {
+        for change in changes {
+            let Parsed { header, chunk, .. } = change;
             if self.load(id)?.history.contains(&header.hash) {
                 newest.insert(header.actor, (header.seq, header.hash));
                 continue;
@@ -159,7 +161,7 @@ impl Replica {
                 received.aside.push(header.hash);
                 continue;
             }
-            let admitted = self.check_with_asides(id, chunk, header, &mut newest)?;
+            let admitted = self.check_with_asides(id, change, &mut newest)?;
             let pos = self.append(id, chunk, admitted, Origin::Peer)?;
             newest.insert(header.actor, (header.seq, header.hash));
             received.admitted = Some((received.admitted.map_or(pos, |(first, _)| first), pos));
@@ -173,18 +175,18 @@ impl Replica {
         Ok(received)
     }
 
-    /// Reads the headers of a batch that passes stages 0 and 1.
-    pub(crate) fn vouched(&self, batch: &Batch) -> Result<Vec<ChangeHeader>, AdmitError> {
-        let headers = parse(&batch.chunks)?;
-        self.identify(batch, &headers)?;
-        Ok(headers)
+    /// Reads the changes of a batch that passes stages 0 and 1.
+    pub(crate) fn vouched<'a>(&self, batch: &'a Batch) -> Result<Vec<Parsed<'a>>, AdmitError> {
+        let changes = parse(&batch.chunks)?;
+        self.identify(batch, &changes)?;
+        Ok(changes)
     }
 
     /// Stage 1: every change is a member's, and a valid signed head names the newest of each actor.
-    fn identify(&self, batch: &Batch, headers: &[ChangeHeader]) -> Result<(), AdmitError> {
+    fn identify(&self, batch: &Batch, changes: &[Parsed<'_>]) -> Result<(), AdmitError> {
         let segment = batch.segment.id(&self.org());
         let mut newest: BTreeMap<ActorId, &ChangeHeader> = BTreeMap::new();
-        for header in headers {
+        for Parsed { header, .. } in changes {
             if self.members.author(&header.actor).is_none() {
                 return Err(stage_one(header, "unknown-author", "its author is not a member"));
             }
@@ -223,11 +225,11 @@ impl Replica {
     fn check_with_asides(
         &mut self,
         id: &SegmentId,
-        chunk: &[u8],
-        header: &ChangeHeader,
+        change: &Parsed<'_>,
         newest: &mut BTreeMap<ActorId, (Seq, ChangeHash)>,
     ) -> Result<Admitted, AdmitError> {
-        let refusal = match self.load(id)?.history.check(chunk) {
+        let header = &change.header;
+        let refusal = match change.check(&self.load(id)?.history) {
             Ok(admitted) => return Ok(admitted),
             Err(refusal) => refusal,
         };
@@ -267,7 +269,7 @@ impl Replica {
                 self.keep_heads(id, &[head])?;
             }
         }
-        let admitted = self.load(id)?.history.check(chunk);
+        let admitted = change.check(&self.load(id)?.history);
         admitted.map_err(|refusal| self::refused(header, &refusal))
     }
 
@@ -436,9 +438,33 @@ pub(crate) fn log_digest(hash: &ChangeHash) -> u128 {
     u128::from_be_bytes(hash.0[..16].try_into().expect("sixteen bytes"))
 }
 
-fn parse(chunks: &[Vec<u8>]) -> Result<Vec<ChangeHeader>, AdmitError> {
-    let headers = chunks.iter().map(|chunk| {
-        ChangeHeader::parse(chunk).map_err(|error| {
+/// A change that passed stage 0.
+pub(crate) struct Parsed<'a> {
+    pub(crate) header: ChangeHeader,
+    pub(crate) chunk: &'a [u8],
+    /// Whether the chunk is raw. What deflated ones inflate to is not kept: a batch of them may come
+    /// to far more than the batch.
+    raw: bool,
+}
+
+impl Parsed<'_> {
+    /// Stages 2 to 4 of the gate.
+    pub(crate) fn check(&self, history: &History) -> Result<Admitted, Refusal> {
+        if self.raw {
+            history.check_parsed(&self.header, self.chunk)
+        } else {
+            history.check(self.chunk)
+        }
+    }
+}
+
+fn parse(chunks: &[Vec<u8>]) -> Result<Vec<Parsed<'_>>, AdmitError> {
+    let changes = chunks.iter().map(|chunk| {
+        let parsed = ChangeHeader::parse_with_raw(chunk).map(|(header, raw)| {
+            let raw = matches!(raw, Cow::Borrowed(_));
+            Parsed { header, chunk, raw }
+        });
+        parsed.map_err(|error| {
             let code = Code::Header(error);
             AdmitError::Refused(Box::new(Refused {
                 hash: ChangeHash([0; 32]),
@@ -450,7 +476,7 @@ fn parse(chunks: &[Vec<u8>]) -> Result<Vec<ChangeHeader>, AdmitError> {
             }))
         })
     });
-    headers.collect()
+    changes.collect()
 }
 
 fn stage_one(header: &ChangeHeader, code: &'static str, text: &str) -> AdmitError {

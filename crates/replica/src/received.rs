@@ -11,7 +11,7 @@ use fieldkeep_model::{
 };
 use fieldkeep_store::{BlockRow, Cursor, Log as _, Outgoing, RecordRow, Records as _, StoreError};
 
-use crate::admit::{AdmitError, Batch, Origin, Refused, refused};
+use crate::admit::{AdmitError, Batch, Origin, Parsed, Refused, refused};
 use crate::judging::unchanged;
 use crate::log::Item;
 use crate::replica::{Replica, ReplicaError};
@@ -125,8 +125,8 @@ impl Replica {
             chunks: follow.chunks.clone(),
             heads: follow.heads.clone(),
         };
-        let headers = self.vouched(&batch)?;
-        let mut sent = follow.chunks.iter().zip(&headers);
+        let changes = self.vouched(&batch)?;
+        let mut sent = changes.iter();
         let mut cursor = self.row(id).cursor.clone();
         let mut chain = cursor.chain();
         let mut carried = BTreeMap::new();
@@ -140,8 +140,9 @@ impl Replica {
                     (hash, history.deps_of(&hash))
                 }
                 Item::Sent => {
-                    let (chunk, header) = sent.next().ok_or(FollowError::Unchained)?;
-                    if !self.take_over(id, chunk, header, &cursor)? {
+                    let change = sent.next().ok_or(FollowError::Unchained)?;
+                    let header = &change.header;
+                    if !self.take_over(id, change, &cursor)? {
                         carried.insert(header.actor, (header.seq, cursor.pos));
                     }
                     (header.hash, header.deps.clone())
@@ -174,10 +175,10 @@ impl Replica {
     fn take_over(
         &mut self,
         id: &SegmentId,
-        chunk: &[u8],
-        header: &fieldkeep_model::ChangeHeader,
+        change: &Parsed<'_>,
         cursor: &Cursor,
     ) -> Result<bool, FollowError> {
+        let header = &change.header;
         let history = &self.load(id)?.history;
         if history.contains(&header.hash) {
             return Ok(false);
@@ -188,14 +189,14 @@ impl Replica {
             let fork = FollowError::Fork(header.actor, header.seq);
             return Err(if lie { FollowError::Unchained } else { fork });
         }
-        let admitted = match history.check(chunk) {
+        let admitted = match change.check(history) {
             Ok(admitted) => admitted,
             Err(refusal) if matches!(refusal.code, Code::Fork { .. }) => {
                 return Err(FollowError::Fork(header.actor, header.seq));
             }
             Err(refusal) => return Err(refused(header, &refusal).into()),
         };
-        self.append(id, chunk, admitted, Origin::Log(cursor.pos))?;
+        self.append(id, change.chunk, admitted, Origin::Log(cursor.pos))?;
         Ok(true)
     }
 
