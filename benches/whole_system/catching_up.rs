@@ -36,7 +36,7 @@ pub(crate) fn cold(sizes: &Sizes, table: &mut Table) {
             let home = directory();
             copy(&relay, &home.path().join("relay"));
             let camp = Camp::serve(home);
-            let runs = if count == sizes.many && !idle { 1 } else { sizes.runs };
+            let runs = if count == sizes.many { 1 } else { sizes.runs };
             let mut figures = Vec::new();
             for run in 0..runs {
                 let subject = camp.device(&format!("subject{run}"), vec![Grant::ALL]);
