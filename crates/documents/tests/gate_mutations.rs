@@ -140,8 +140,9 @@ fn run(seed: u64, mutants: u64, counts: &mut Counts) {
             let at = (known + dice.below(6)).saturating_sub(2).min(chunks.len() - 1);
             mutant(&mut dice, &chunks, at)
         } else {
-            // Honest next changes are dear to make: each serves for several mutants.
-            if next.is_none() || dice.one_in(8) {
+            // Honest next changes are dear to make: each serves for several mutants, the more the
+            // more there are to be.
+            if next.is_none() || dice.one_in(8 * (mutants / MUTANTS) as usize) {
                 next = world.next(&mut dice);
             }
             next.as_ref().map_or_else(Vec::new, |next| mutant(&mut dice, next, 0))
