@@ -12,6 +12,8 @@ mod founding;
 mod ledger;
 mod network;
 mod nonsense;
+mod office;
+pub mod operator;
 pub mod oracle;
 pub mod plan;
 pub mod plant;
@@ -28,6 +30,7 @@ pub mod time;
 pub mod workload;
 
 pub use fault::{Fault, Faults, Tally};
+pub use operator::{Decision, Decisions};
 pub use oracle::{Looks, Oracle, Violation};
 pub use plan::{Settings, Step, plan};
 pub use plant::Plant;
@@ -71,6 +74,8 @@ pub(crate) enum Event {
     Closed(LineId, Side, Reason),
     RelayStarts,
     DeviceStarts(usize),
+    /// The operator tries again to carry out what a step decided.
+    Again(Step, Decision),
     /// A disk has room again, after that long.
     Freed(Who, Micros),
 }
@@ -96,6 +101,9 @@ pub struct World {
     watch: Watch,
     talk: Talk,
     tally: Tally,
+    /// How often each decision of the operator was carried out, and how many still wait for that.
+    decided: Tally<Decision>,
+    undecided: usize,
     figures: Figures,
     plant: Option<Plant>,
     plant_acted: bool,
@@ -143,6 +151,8 @@ impl World {
             watch: Watch::default(),
             talk: Talk::default(),
             tally: Tally::default(),
+            decided: Tally::default(),
+            undecided: 0,
             figures: Figures::default(),
             plant,
             plant_acted: false,
@@ -192,6 +202,7 @@ impl World {
             Event::Closed(line, side, reason) => self.told_of_end(line, side, reason),
             Event::RelayStarts => self.start_relay()?,
             Event::DeviceStarts(at) => self.start_device(at)?,
+            Event::Again(step, decision) => self.tries(step, decision)?,
             Event::Freed(who, lasts) => self.freed(who, lasts)?,
         }
         Ok(())

@@ -142,7 +142,8 @@ struct Foretold {
     forecast: Forecast,
     /// The verdict cursor of the record's segment.
     cursor: (u64, Pos),
-    catalog: u64,
+    /// The catalog in force: its epoch and number.
+    catalog: (Epoch, u64),
     /// The changes that the device held, by segment.
     held: Vec<(SegmentId, u128)>,
 }
@@ -427,7 +428,7 @@ impl World {
             record: wrote.key.id.clone(),
             forecast,
             cursor: (row.verdict, row.judged),
-            catalog: replica.published().map_or(0, |published| published.number),
+            catalog: in_force(replica),
             held,
         };
         self.watch.foretold.entry((row.id, row.sum)).or_default().push(foretold);
@@ -469,7 +470,7 @@ impl World {
         let same = |(id, sum): &(SegmentId, u128)| {
             replica.segment(id).map_or(*sum == 0, |row| row.sum == *sum && row.done == row.tip)
         };
-        let catalog = replica.published().map_or(0, |published| published.number);
+        let catalog = in_force(replica);
         if catalog != foretold.catalog || !foretold.held.iter().all(same) {
             return Ok(());
         }
@@ -603,6 +604,13 @@ impl World {
     pub(crate) fn may_be_forked(&self) -> bool {
         self.tally.of(Fault::SilentClone) + self.tally.of(Fault::SilentRestore) > 0
     }
+}
+
+/// Epoch and number of the catalog in force.
+fn in_force(replica: &Replica) -> (Epoch, u64) {
+    replica
+        .published()
+        .map_or_else(Default::default, |published| (published.epoch, published.number))
 }
 
 /// A digest of the verdicts that stand in a segment, in order of id.

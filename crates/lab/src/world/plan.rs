@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::fault::{Fault, Faults};
+use super::operator::{Decision, Decisions};
 use super::time::{DAY, HOUR, MINUTE, Micros, Moment};
 use super::workload::Work;
 use crate::Dice;
@@ -15,6 +16,7 @@ use crate::Dice;
 pub(crate) const CREW: usize = 4;
 /// Visits of a device and day, of five writes each.
 const VISITS: usize = 8;
+
 /// What a run is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -26,6 +28,8 @@ pub struct Settings {
     pub days: usize,
     /// What goes wrong.
     pub faults: Faults,
+    /// What the operator decides.
+    pub operator: Decisions,
 }
 
 /// Who does something, or has it done to it.
@@ -60,6 +64,8 @@ pub enum Act {
     Disconnect,
     /// A copy of the directory is put away.
     Backup,
+    /// The operator decides something about whoever it is.
+    Decision(Decision),
     /// Something goes wrong at the next opportunity.
     Fault(Fault),
 }
@@ -72,6 +78,7 @@ impl fmt::Display for Act {
             Self::Connect => f.write_str("has a signal"),
             Self::Disconnect => f.write_str("loses the signal"),
             Self::Backup => f.write_str("is backed up"),
+            Self::Decision(decision) => decision.fmt(f),
             Self::Fault(fault) => write!(f, "suffers: {fault}"),
         }
     }
@@ -115,6 +122,9 @@ pub fn plan(settings: &Settings) -> Vec<Step> {
         }
     }
     drawing.faults(settings);
+    // With dice of its own: what the operator leaves changes nothing else.
+    drawing.dice = Dice::seeded(settings.seed ^ 0x6f70_6572_6174_6f72);
+    drawing.operator(settings);
     let mut steps = drawing.steps;
     steps.sort_by_key(|step| (step.at, step.who));
     steps
@@ -234,6 +244,20 @@ impl Drawing {
         }
     }
 
+    /// What the operator decides, while people work.
+    fn operator(&mut self, settings: &Settings) {
+        let days = settings.devices * settings.days;
+        for decision in &settings.operator.0 {
+            let one_in = match decision {
+                Decision::Publish => 200,
+            };
+            for _ in 0..days.div_ceil(one_in) {
+                let day = self.dice.below(settings.days) as u64 * DAY;
+                self.soon(day + 9 * HOUR, 7 * HOUR, Who::Relay, Act::Decision(*decision));
+            }
+        }
+    }
+
     /// What a copy does on the day on which it was made.
     fn copy(&mut self, device: usize, made: Micros) {
         let who = Who::Device(device);
@@ -254,13 +278,16 @@ mod tests {
 
     #[test]
     fn a_plan_has_forty_writes_a_device_and_day_and_every_fault() {
-        let settings = Settings { seed: 1, devices: 9, days: 2, faults: Faults::all() };
+        let settings = Settings::new(1, 9, 2);
         let steps = plan(&settings);
         let first = Who::Device(1);
         let works = steps.iter().filter(|s| s.who == first && matches!(s.act, Act::Work(_)));
         assert_eq!(works.count(), 80);
         for fault in Fault::ALL.into_iter().filter(|fault| *fault != Fault::Loss) {
             assert!(steps.iter().any(|step| step.act == Act::Fault(fault)), "{fault}");
+        }
+        for decision in Decision::ALL {
+            assert!(steps.iter().any(|step| step.act == Act::Decision(decision)), "{decision}");
         }
         assert!(steps.is_sorted_by_key(|step| step.at));
         assert_eq!(steps, plan(&settings));

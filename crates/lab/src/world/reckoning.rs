@@ -47,9 +47,10 @@ impl World {
 
     /// Whether nothing is under way and every device is shown as synced.
     fn is_settled(&self) -> bool {
-        let relay = self.relay.replica().is_some_and(|replica| replica.behind().is_empty());
+        let relay = self.relay.replica().is_some_and(|r| r.behind().is_empty() && !r.is_renewing());
         let device = |at: usize| self.devices[at].complete && !self.is_behind(at);
         relay
+            && self.undecided == 0
             && self.relay.is_idle()
             && self.network.is_quiet()
             && (0..self.devices.len()).all(device)

@@ -93,6 +93,11 @@ impl World {
         self.plan_relay_turn(TURN);
     }
 
+    /// Has the engine's thread go around soon, though nothing came.
+    pub(crate) fn wake_relay(&mut self) {
+        self.plan_relay_turn(TURN);
+    }
+
     fn plan_relay_turn(&mut self, after: Micros) {
         if !std::mem::replace(&mut self.relay.turn, true) {
             self.events.plan(self.now + after, Event::RelayTurn(self.relay.life));

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::fault::{Fault, Faults, Tally};
+use super::operator::{Decision, Decisions};
 use super::oracle::{Checked, Looks, Oracle, Violation};
 use super::plan::{Settings, Step, plan, territories};
 use super::plant::Plant;
@@ -43,6 +44,8 @@ pub struct Run {
     pub looks: Looks,
     /// How often each kind of fault struck.
     pub tally: Tally,
+    /// How often each decision of the operator was carried out.
+    pub decided: Tally<Decision>,
     /// What was said in which phase of a session.
     pub heard: Heard,
     /// The promise that was broken, if one was.
@@ -83,6 +86,7 @@ pub fn run_steps(settings: &Settings, plant: Option<Plant>, steps: Vec<Step>) ->
         figures: world.figures,
         looks: world.watch.counts,
         tally: world.tally,
+        decided: world.decided,
         heard: world.talk.heard,
         violation,
         history: *world.history.finalize().as_bytes(),
@@ -90,10 +94,10 @@ pub fn run_steps(settings: &Settings, plant: Option<Plant>, steps: Vec<Step>) ->
 }
 
 impl Settings {
-    /// Settings with every fault.
+    /// Settings with every fault and an operator who decides everything.
     #[must_use]
     pub fn new(seed: u64, devices: usize, days: usize) -> Self {
-        Self { seed, devices, days, faults: Faults::all() }
+        Self { seed, devices, days, faults: Faults::all(), operator: Decisions::all() }
     }
 
     /// How many device-days that is.

@@ -47,6 +47,7 @@ impl World {
                 self.devices[at].backup = self.devices[at].disk().and_then(|disk| disk.copy().ok());
                 Ok(())
             }
+            Act::Decision(decision) => self.decides(*step, decision),
             Act::Fault(fault) => self.strikes(at, fault, dice),
         }
     }
@@ -59,6 +60,7 @@ impl World {
                 self.relay.backup = disk.and_then(|disk| disk.copy().ok());
                 Ok(())
             }
+            Act::Decision(decision) => self.decides(*step, decision),
             Act::Fault(Fault::RelayRestore) => self.restore_relay(),
             Act::Fault(Fault::RelayDiskFull) => {
                 self.fill_relay(true)?;
