@@ -9,6 +9,7 @@ mod device;
 mod disk;
 pub mod fault;
 mod founding;
+mod joining;
 mod ledger;
 mod network;
 mod nonsense;
@@ -90,8 +91,10 @@ pub struct World {
     network: Network,
     relay: RelayNode,
     devices: Vec<DeviceNode>,
-    /// How many devices there were before any was copied.
+    /// How many devices there were in the beginning.
     founders: usize,
+    /// From which number on devices are copies that somebody made.
+    copies: usize,
     files: u64,
     /// Whether packets are lost.
     lossy: bool,
@@ -112,10 +115,11 @@ pub struct World {
 }
 
 impl World {
-    /// An organisation with devices that have joined, and nothing written.
+    /// An organisation with devices that have joined, room for those that will, and nothing written.
     pub(crate) fn founded(
         seed: u64,
         names: &[String],
+        to_come: usize,
         catalog: &str,
         plant: Option<Plant>,
     ) -> Result<Self, ReplicaError> {
@@ -132,6 +136,12 @@ impl World {
             joined.store.commit()?;
             devices.push(DeviceNode::new(joined, number, file));
         }
+        let founders = devices.len();
+        for number in founders..founders + to_come {
+            let keys = Seed(founding::drawn(seed, "device", number as u64));
+            let territory = founding::territory(number, founders);
+            devices.push(DeviceNode::absent(keys, territory, number, File(2 + number as u64)));
+        }
         let mut relay = founded.relay;
         File(1).note(relay.store_mut())?;
         relay.commit()?;
@@ -142,7 +152,8 @@ impl World {
             dice,
             events: Events::default(),
             relay: RelayNode::new(Engine::new(relay), relay_seed, File(1)),
-            founders: devices.len(),
+            founders,
+            copies: devices.len(),
             files: 2 + devices.len() as u64,
             devices,
             lossy: false,

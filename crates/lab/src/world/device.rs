@@ -81,13 +81,19 @@ pub(crate) struct DeviceNode {
 
 impl DeviceNode {
     pub(crate) fn new(joined: Joined, number: usize, file: File) -> Self {
+        let Joined { seed, territory, store } = joined;
+        Self { store: Some(store), ..Self::absent(seed, territory, number, file) }
+    }
+
+    /// A device that is yet to join.
+    pub(crate) fn absent(seed: Seed, territory: String, number: usize, file: File) -> Self {
         Self {
             engine: None,
-            store: Some(joined.store),
-            tls: joined.seed.tls().public(),
-            seed: joined.seed,
+            store: None,
+            tls: seed.tls().public(),
+            seed,
             original: number,
-            territory: joined.territory,
+            territory,
             file,
             life: 0,
             backup: None,

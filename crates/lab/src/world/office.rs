@@ -7,7 +7,7 @@ use fieldkeep_replica::{Replica, ReplicaError};
 
 use super::operator::Decision;
 use super::oracle::{Checked, Oracle};
-use super::plan::Step;
+use super::plan::{Step, Who};
 use super::time::MINUTE;
 use super::workload;
 use super::{Event, World};
@@ -36,33 +36,39 @@ impl World {
     fn carries_out(&mut self, step: &Step, decision: Decision) -> Checked<bool> {
         let dice = Dice::seeded(step.dice);
         match decision {
-            Decision::Publish => self.commands(|engine| publish(engine, dice)),
+            Decision::Publish => {
+                let published = self.commands(|engine| publish(engine, dice).map(Some))?;
+                Ok(published.is_some())
+            }
+            Decision::Join => match step.who {
+                Who::Device(at) => self.joins(at),
+                Who::Relay => Ok(true),
+            },
         }
     }
 
     /// One command on the relay's engine, with a commit of its own. Returns what it says.
-    fn commands(
+    pub(crate) fn commands<T>(
         &mut self,
-        command: impl FnOnce(&mut Engine) -> Result<bool, ReplicaError>,
-    ) -> Checked<bool> {
+        command: impl FnOnce(&mut Engine) -> Result<Option<T>, ReplicaError>,
+    ) -> Checked<Option<T>> {
         let done = self.relay.engine.as_mut().map(command).transpose();
         let done = done.map_err(|error| self.violation(Oracle::Contained, error.to_string()))?;
         let outputs = self.relay_commits()?;
         self.route(outputs);
         self.relay_saw()?;
         self.wake_relay();
-        Ok(done == Some(true))
+        Ok(done.flatten())
     }
 }
 
 /// Publishes a catalog with other rules than the one in force.
-fn publish(engine: &mut Engine, mut dice: Dice) -> Result<bool, ReplicaError> {
+fn publish(engine: &mut Engine, mut dice: Dice) -> Result<u64, ReplicaError> {
     let source = |replica: &Replica| replica.published().map(|p| p.catalog.source().to_owned());
     let before = source(engine.replica());
     let mut next = workload::catalog(&mut dice);
     while Some(&next) == before.as_ref() {
         next = workload::catalog(&mut dice);
     }
-    engine.publish(&next)?;
-    Ok(true)
+    engine.publish(&next)
 }

@@ -10,17 +10,20 @@ use std::str::FromStr;
 pub enum Decision {
     /// A catalog with other rules is published.
     Publish,
+    /// A device that was not there before is invited, and joins.
+    Join,
 }
 
 impl Decision {
     /// Every kind.
-    pub const ALL: [Self; 1] = [Self::Publish];
+    pub const ALL: [Self; 2] = [Self::Publish, Self::Join];
 
     /// The word for it on the command line.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Publish => "publish",
+            Self::Join => "join",
         }
     }
 
@@ -29,6 +32,7 @@ impl Decision {
     pub fn done(self) -> &'static str {
         match self {
             Self::Publish => "published",
+            Self::Join => "joined",
         }
     }
 }
@@ -38,6 +42,7 @@ impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Publish => "publishes a catalog",
+            Self::Join => "joins",
         })
     }
 }
@@ -105,7 +110,7 @@ mod tests {
 
     #[test]
     fn lists_of_decisions_are_read_as_they_are_written() {
-        for text in ["all", "none"] {
+        for text in ["all", "none", "publish"] {
             let decisions: Decisions = text.parse().expect("known words");
             assert_eq!(decisions.to_string(), text);
         }

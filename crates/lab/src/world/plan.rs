@@ -17,6 +17,11 @@ pub(crate) const CREW: usize = 4;
 /// Visits of a device and day, of five writes each.
 const VISITS: usize = 8;
 
+/// One device joins in so many device-days.
+pub(crate) const JOIN: usize = 100;
+/// A catalog is published in so many.
+const PUBLISH: usize = 200;
+
 /// What a run is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -183,7 +188,7 @@ impl Drawing {
 
     fn faults(&mut self, settings: &Settings) {
         let days = settings.devices * settings.days;
-        let mut copies = settings.devices;
+        let mut copies = settings.devices + settings.joins();
         for fault in &settings.faults.0 {
             // One of each kind at least: it is armed until it can strike.
             let one_in = match fault {
@@ -248,17 +253,34 @@ impl Drawing {
     fn operator(&mut self, settings: &Settings) {
         let days = settings.devices * settings.days;
         for decision in &settings.operator.0 {
-            let one_in = match decision {
-                Decision::Publish => 200,
-            };
-            for _ in 0..days.div_ceil(one_in) {
-                let day = self.dice.below(settings.days) as u64 * DAY;
-                self.soon(day + 9 * HOUR, 7 * HOUR, Who::Relay, Act::Decision(*decision));
+            match decision {
+                Decision::Publish => (0..days.div_ceil(PUBLISH)).for_each(|_| {
+                    self.decision(settings, Who::Relay, *decision);
+                }),
+                Decision::Join => (0..settings.joins()).for_each(|number| {
+                    self.newcomer(settings, settings.devices + number);
+                }),
             }
         }
     }
 
-    /// What a copy does on the day on which it was made.
+    fn decision(&mut self, settings: &Settings, who: Who, decision: Decision) -> Micros {
+        let day = self.dice.below(settings.days) as u64 * DAY;
+        self.soon(day + 9 * HOUR, 7 * HOUR, who, Act::Decision(decision))
+    }
+
+    /// A device joins, syncs, and works from then on.
+    fn newcomer(&mut self, settings: &Settings, device: usize) {
+        let who = Who::Device(device);
+        let joins = self.decision(settings, who, Decision::Join);
+        self.step(joins + MINUTE, who, Act::Sync);
+        self.copy(device, joins);
+        for day in joins / DAY + 1..settings.days as u64 {
+            self.day(device, day * DAY, VISITS);
+        }
+    }
+
+    /// What a copy or a newcomer does on the day on which it came.
     fn copy(&mut self, device: usize, made: Micros) {
         let who = Who::Device(device);
         for _ in 0..3 {

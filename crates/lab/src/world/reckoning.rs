@@ -48,12 +48,17 @@ impl World {
     /// Whether nothing is under way and every device is shown as synced.
     fn is_settled(&self) -> bool {
         let relay = self.relay.replica().is_some_and(|r| r.behind().is_empty() && !r.is_renewing());
-        let device = |at: usize| self.devices[at].complete && !self.is_behind(at);
+        let device = |at: usize| self.is_done(at) && !self.is_behind(at);
         relay
             && self.undecided == 0
             && self.relay.is_idle()
             && self.network.is_quiet()
             && (0..self.devices.len()).all(device)
+    }
+
+    /// Whether nothing is left for a device to do, if it exists.
+    fn is_done(&self, at: usize) -> bool {
+        self.devices[at].complete || self.devices[at].disk().is_none()
     }
 
     fn explain_unrest(&self) -> Checked {
@@ -66,7 +71,7 @@ impl World {
             let text = format!("{held} records are held, and {behind} segments are not judged");
             return Err(self.violation(Oracle::Held, text));
         }
-        let unsettled = (0..self.devices.len()).filter(|at| !self.devices[*at].complete);
+        let unsettled = (0..self.devices.len()).filter(|at| !self.is_done(*at));
         let described: Vec<_> = unsettled.take(4).map(|at| self.describe(at)).collect();
         let text = format!("after 3 hours without a fault: {}", described.join("; "));
         Err(self.violation(Oracle::Settles, text))

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::fault::{Fault, Faults, Tally};
 use super::operator::{Decision, Decisions};
 use super::oracle::{Checked, Looks, Oracle, Violation};
-use super::plan::{Settings, Step, plan, territories};
+use super::plan::{JOIN, Settings, Step, plan, territories};
 use super::plant::Plant;
 use super::talk::Heard;
 use super::time::{DAY, HOUR};
@@ -64,7 +64,7 @@ pub fn run(settings: &Settings, plant: Option<Plant>) -> Run {
 #[must_use]
 pub fn run_steps(settings: &Settings, plant: Option<Plant>, steps: Vec<Step>) -> Run {
     let names: Vec<String> = (0..settings.devices).map(|n| format!("person {n}")).collect();
-    let mut world = match World::founded(settings.seed, &names, CATALOG, plant) {
+    let mut world = match World::founded(settings.seed, &names, settings.joins(), CATALOG, plant) {
         Ok(world) => world,
         Err(error) => panic!("the world cannot be founded: {error}"),
     };
@@ -106,6 +106,12 @@ impl Settings {
         self.devices * self.days
     }
 
+    /// How many devices join in the middle.
+    pub(crate) fn joins(&self) -> usize {
+        let joins = self.operator.has(Decision::Join);
+        if joins { self.device_days().div_ceil(JOIN) } else { 0 }
+    }
+
     /// How many territories the devices work in.
     #[must_use]
     pub fn territories(&self) -> usize {
@@ -134,6 +140,7 @@ impl World {
         let Some(replica) = self.relay.replica() else { return };
         self.figures.records = replica.segments().values().map(|row| row.records).sum();
         self.figures.held = replica.segments().values().map(|row| row.held).sum();
-        self.figures.devices = self.devices.len() as u64;
+        let there = self.devices.iter().filter(|device| device.disk().is_some());
+        self.figures.devices = there.count() as u64;
     }
 }

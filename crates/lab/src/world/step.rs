@@ -277,9 +277,10 @@ impl World {
     fn copies(&mut self, at: usize, silent: bool) -> Checked {
         // A relay serves two connections of one member: of each device there is one copy.
         let copied: BTreeSet<usize> =
-            self.devices[self.founders..].iter().map(|copy| copy.original).collect();
-        let candidates = (0..self.founders).map(|n| (at + n) % self.founders);
-        let Some(at) = candidates.into_iter().find(|at| !copied.contains(at)) else {
+            self.devices[self.copies..].iter().map(|copy| copy.original).collect();
+        let mut candidates = (0..self.copies).map(|n| (at + n) % self.copies);
+        let may = |at: &usize| !copied.contains(at) && self.devices[*at].disk().is_some();
+        let Some(at) = candidates.find(may) else {
             return Ok(());
         };
         self.stop_device(at);
