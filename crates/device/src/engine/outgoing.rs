@@ -105,6 +105,15 @@ impl Engine {
                 if let Some(vector) = &nack.vector {
                     self.replica.require_upload(&nack.segment, vector)?;
                 }
+                // What builds on a refused change can never arrive: sending it again would not end.
+                if let Some(why) = self.replica.refusal_beneath(&nack.segment, &nack.hash)? {
+                    self.replica.note_refusal(&nack.segment, &nack.hash, &why)?;
+                }
+                self.pushed.remove(&nack.segment);
+            }
+            // A relay that was put back has forgotten who wrote this, and is told on this connection:
+            // the push overtook that.
+            "unknown-author" if self.knows_author(&nack)? => {
                 self.pushed.remove(&nack.segment);
             }
             "fork" | "seq" | "predecessor" | "start-op" => {
@@ -135,6 +144,14 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Whether the membership log here says who wrote a refused change.
+    fn knows_author(&mut self, nack: &Nack) -> Result<bool, ReplicaError> {
+        let sid = self.replica.segments()[&nack.segment].sid;
+        let outgoing = self.replica.store().outgoing(sid)?;
+        let known = |actor| self.replica.members().author(actor).is_some();
+        Ok(outgoing.iter().all(|change| known(&change.actor)))
     }
 
     /// Takes this device's branch out of a segment and writes its content again as a new
