@@ -16,6 +16,7 @@ mod nonsense;
 mod office;
 pub mod operator;
 pub mod oracle;
+mod permitted;
 pub mod plan;
 pub mod plant;
 mod planted;
@@ -31,7 +32,7 @@ pub mod time;
 pub mod workload;
 
 pub use fault::{Fault, Faults, Tally};
-pub use operator::{Decision, Decisions};
+pub use operator::{Decision, Decisions, Reach};
 pub use oracle::{Looks, Oracle, Violation};
 pub use plan::{Settings, Step, plan};
 pub use plant::Plant;
@@ -75,6 +76,8 @@ pub(crate) enum Event {
     Closed(LineId, Side, Reason),
     RelayStarts,
     DeviceStarts(usize),
+    /// The operator has the relay open an epoch.
+    EpochOpens,
     /// The operator tries again to carry out what a step decided.
     Again(Step, Decision),
     /// A disk has room again, after that long.
@@ -213,6 +216,7 @@ impl World {
             Event::Closed(line, side, reason) => self.told_of_end(line, side, reason),
             Event::RelayStarts => self.start_relay()?,
             Event::DeviceStarts(at) => self.start_device(at)?,
+            Event::EpochOpens => self.epoch_opens()?,
             Event::Again(step, decision) => self.tries(step, decision)?,
             Event::Freed(who, lasts) => self.freed(who, lasts)?,
         }

@@ -50,6 +50,8 @@ pub(crate) struct DeviceNode {
     /// The device that it is, or is a copy of.
     pub(crate) original: usize,
     pub(crate) territory: String,
+    /// Where it is to work as soon as it knows that it may.
+    pub(crate) bound_for: Option<String>,
     pub(crate) file: File,
     pub(crate) life: u64,
     pub(crate) backup: Option<Store>,
@@ -77,6 +79,8 @@ pub(crate) struct DeviceNode {
     pub(crate) seen: BTreeMap<SegmentId, Seen>,
     /// Whether the last look found everything exchanged and proven.
     pub(crate) complete: bool,
+    /// The same, but for what the relay did not take.
+    pub(crate) exchanged: bool,
 }
 
 impl DeviceNode {
@@ -94,6 +98,7 @@ impl DeviceNode {
             seed,
             original: number,
             territory,
+            bound_for: None,
             file,
             life: 0,
             backup: None,
@@ -115,6 +120,7 @@ impl DeviceNode {
             recent: Vec::new(),
             seen: BTreeMap::new(),
             complete: false,
+            exchanged: false,
         }
     }
 
@@ -416,7 +422,7 @@ impl World {
             return self.end_session(at, false);
         }
         let once = self.devices[at].wish == Wish::Once;
-        if once && self.devices[at].complete {
+        if once && self.devices[at].exchanged {
             return self.end_session(at, true);
         }
         if self.is_behind(at) {
@@ -447,6 +453,10 @@ impl World {
     /// The connection is over, for a reason or without one.
     fn disconnected(&mut self, at: usize, reason: Reason) -> Checked {
         let (code, text) = reason.unzip();
+        if code == Some(Code::Revoked) && self.devices[at].wish == Wish::Once {
+            // Its person is told that it is of no use to try again.
+            self.devices[at].wish = Wish::Offline;
+        }
         let device = &mut self.devices[at];
         if let Some(engine) = device.engine.as_mut() {
             engine.ended(code, text.as_deref().unwrap_or_default());
@@ -524,6 +534,7 @@ impl World {
         device.turn = false;
         device.identified = false;
         device.complete = false;
+        device.exchanged = false;
         device.inbox.clear();
         device.closed = None;
         if let Some(line) = device.line.take() {

@@ -7,6 +7,7 @@ use fieldkeep_model::{Epoch, Grant, KeyPair, MembershipLog, Seed, Signed, TypeNa
 use fieldkeep_replica::{Me, Replica, ReplicaError, Role};
 use fieldkeep_store::{Settings as _, Store, StoreError};
 
+use super::operator::Reach;
 use super::plan::territories;
 use super::workload::SCOPED;
 
@@ -54,6 +55,25 @@ pub(crate) fn grants(device: usize, devices: usize) -> Vec<Grant> {
             scope: Some(scope.clone()),
         }));
     }
+    grants
+}
+
+/// What a device is granted later, which works in that territory.
+pub(crate) fn reaching(reach: Reach, territory: &str) -> Vec<Grant> {
+    // A scope that nothing lies in.
+    const NOWHERE: &str = "nowhere";
+    let mut grants = vec![Grant::ALL];
+    if reach == Reach::Everywhere {
+        return grants;
+    }
+    grants.extend(SCOPED.map(|ty| {
+        let kept = reach == Reach::Fewer && ["payment", "stock"].contains(&ty);
+        let scope = if kept { NOWHERE } else { territory };
+        Grant {
+            ty: Some(TypeName::new(ty).expect("a type of the catalog")),
+            scope: Some(scope.to_owned()),
+        }
+    }));
     grants
 }
 

@@ -12,11 +12,17 @@ pub enum Decision {
     Publish,
     /// A device that was not there before is invited, and joins.
     Join,
+    /// A device is revoked: it is lost, and whoever has it goes on writing.
+    Revoke,
+    /// A device's grants are replaced: fewer, more, or those of another territory.
+    Move,
+    /// The relay is put back from an old copy, and is told so.
+    Restore,
 }
 
 impl Decision {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Publish, Self::Join];
+    pub const ALL: [Self; 5] = [Self::Publish, Self::Join, Self::Revoke, Self::Move, Self::Restore];
 
     /// The word for it on the command line.
     #[must_use]
@@ -24,6 +30,9 @@ impl Decision {
         match self {
             Self::Publish => "publish",
             Self::Join => "join",
+            Self::Revoke => "revoke",
+            Self::Move => "move",
+            Self::Restore => "restore",
         }
     }
 
@@ -33,6 +42,9 @@ impl Decision {
         match self {
             Self::Publish => "published",
             Self::Join => "joined",
+            Self::Revoke => "revoked",
+            Self::Move => "moved",
+            Self::Restore => "restored",
         }
     }
 }
@@ -43,7 +55,31 @@ impl fmt::Display for Decision {
         f.write_str(match self {
             Self::Publish => "publishes a catalog",
             Self::Join => "joins",
+            Self::Revoke => "is revoked",
+            Self::Move => "is granted something else",
+            Self::Restore => "is put back from an old copy, and told so",
         })
+    }
+}
+
+/// What a device is granted from some moment on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reach {
+    /// A territory, by number, in place of its own.
+    Territory(usize),
+    /// Its own territory, without payments and stock.
+    Fewer,
+    /// Every territory.
+    Everywhere,
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Territory(number) => write!(f, "moves to t{number}"),
+            Self::Fewer => f.write_str("is kept from payments and stock"),
+            Self::Everywhere => f.write_str("may work in every territory"),
+        }
     }
 }
 
@@ -110,7 +146,7 @@ mod tests {
 
     #[test]
     fn lists_of_decisions_are_read_as_they_are_written() {
-        for text in ["all", "none", "publish"] {
+        for text in ["all", "none", "publish,revoke"] {
             let decisions: Decisions = text.parse().expect("known words");
             assert_eq!(decisions.to_string(), text);
         }

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use super::fault::{Fault, Faults};
-use super::operator::{Decision, Decisions};
+use super::operator::{Decision, Decisions, Reach};
 use super::time::{DAY, HOUR, MINUTE, Micros, Moment};
 use super::workload::Work;
 use crate::Dice;
@@ -21,6 +21,12 @@ const VISITS: usize = 8;
 pub(crate) const JOIN: usize = 100;
 /// A catalog is published in so many.
 const PUBLISH: usize = 200;
+/// A device is revoked in so many.
+const REVOKE: usize = 100;
+/// A device's grants are replaced in so many.
+const MOVE: usize = 25;
+/// The relay is put back and told so in so many.
+const RESTORE: usize = 300;
 
 /// What a run is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +77,8 @@ pub enum Act {
     Backup,
     /// The operator decides something about whoever it is.
     Decision(Decision),
+    /// The operator grants a device something else.
+    Reach(Reach),
     /// Something goes wrong at the next opportunity.
     Fault(Fault),
 }
@@ -84,6 +92,7 @@ impl fmt::Display for Act {
             Self::Disconnect => f.write_str("loses the signal"),
             Self::Backup => f.write_str("is backed up"),
             Self::Decision(decision) => decision.fmt(f),
+            Self::Reach(reach) => reach.fmt(f),
             Self::Fault(fault) => write!(f, "suffers: {fault}"),
         }
     }
@@ -229,9 +238,7 @@ impl Drawing {
         let at = self.soon(day + 9 * HOUR, 7 * HOUR, who, Act::Fault(fault));
         match fault {
             Fault::Restore | Fault::SilentRestore | Fault::RelayRestore => {
-                // The copy is of the same day, or older.
-                let age = HOUR / 2 + self.dice.roll() % (at - 8 * HOUR);
-                self.step(at - age.min(at - HOUR), who, Act::Backup);
+                self.backup(who, at);
             }
             Fault::Clone | Fault::SilentClone => {
                 self.copy(*copies, at);
@@ -251,7 +258,9 @@ impl Drawing {
 
     /// What the operator decides, while people work.
     fn operator(&mut self, settings: &Settings) {
-        let days = settings.devices * settings.days;
+        let days = settings.device_days();
+        // The office stays what it is.
+        let mut crew: Vec<usize> = (1..settings.devices).collect();
         for decision in &settings.operator.0 {
             match decision {
                 Decision::Publish => (0..days.div_ceil(PUBLISH)).for_each(|_| {
@@ -260,8 +269,39 @@ impl Drawing {
                 Decision::Join => (0..settings.joins()).for_each(|number| {
                     self.newcomer(settings, settings.devices + number);
                 }),
+                Decision::Revoke => {
+                    for _ in 0..days.div_ceil(REVOKE).min(crew.len() / 2) {
+                        let lost = crew.swap_remove(self.dice.below(crew.len()));
+                        self.decision(settings, Who::Device(lost), *decision);
+                    }
+                }
+                Decision::Move => {
+                    let moves = if crew.is_empty() { 0 } else { days.div_ceil(MOVE) };
+                    (0..moves).for_each(|_| self.moves(settings, &crew));
+                }
+                Decision::Restore => (0..days.div_ceil(RESTORE)).for_each(|_| {
+                    let at = self.decision(settings, Who::Relay, *decision);
+                    self.backup(Who::Relay, at);
+                }),
             }
         }
+    }
+
+    fn moves(&mut self, settings: &Settings, crew: &[usize]) {
+        let who = Who::Device(*self.dice.pick(crew));
+        let reach = match self.dice.below(4) {
+            0 => Reach::Fewer,
+            1 => Reach::Everywhere,
+            _ => Reach::Territory(self.dice.below(settings.territories() + 1)),
+        };
+        let day = self.dice.below(settings.days) as u64 * DAY;
+        self.soon(day + 9 * HOUR, 7 * HOUR, who, Act::Reach(reach));
+    }
+
+    /// A copy is put away some time before that moment: of the same day, or older.
+    fn backup(&mut self, who: Who, before: Micros) {
+        let age = HOUR / 2 + self.dice.roll() % (before - 8 * HOUR);
+        self.step(before - age.min(before - HOUR), who, Act::Backup);
     }
 
     fn decision(&mut self, settings: &Settings, who: Who, decision: Decision) -> Micros {
@@ -309,7 +349,12 @@ mod tests {
             assert!(steps.iter().any(|step| step.act == Act::Fault(fault)), "{fault}");
         }
         for decision in Decision::ALL {
-            assert!(steps.iter().any(|step| step.act == Act::Decision(decision)), "{decision}");
+            let of = |act| match act {
+                Act::Decision(decision) => Some(decision),
+                Act::Reach(_) => Some(Decision::Move),
+                _ => None,
+            };
+            assert!(steps.iter().any(|step| of(step.act) == Some(decision)), "{decision}");
         }
         assert!(steps.is_sorted_by_key(|step| step.at));
         assert_eq!(steps, plan(&settings));

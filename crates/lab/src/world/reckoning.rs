@@ -58,7 +58,11 @@ impl World {
 
     /// Whether nothing is left for a device to do, if it exists.
     fn is_done(&self, at: usize) -> bool {
-        self.devices[at].complete || self.devices[at].disk().is_none()
+        let device = &self.devices[at];
+        device.complete
+            || device.disk().is_none()
+            || self.knows_it_is_revoked(at)
+            || device.exchanged && self.is_refused_rightly(at)
     }
 
     fn explain_unrest(&self) -> Checked {
@@ -100,6 +104,7 @@ impl World {
     pub(crate) fn reckons(&mut self) -> Checked {
         self.gate_was_passed()?;
         self.nothing_is_lost()?;
+        self.permissions_were_kept()?;
         for at in 0..self.devices.len() {
             self.is_equal(at)?;
         }
@@ -129,6 +134,17 @@ impl World {
         let standing: Vec<_> = self.ledger.standing().cloned().collect();
         for saved in &standing {
             if self.relay_holds(&saved.segment, &saved.hash) {
+                continue;
+            }
+            if saved.receipt == Some(self.relay.restores) {
+                let text = format!(
+                    "the relay gave a receipt for change {} of device {} to {}, and has it no more",
+                    saved.seq, saved.device, saved.record
+                );
+                return Err(self.violation(Oracle::Lost, text));
+            }
+            if self.is_kept_without_permission(saved) {
+                self.figures.unauthorised += 1;
                 continue;
             }
             let aside = (0..self.devices.len())

@@ -329,14 +329,19 @@ impl World {
         Ok(replica)
     }
 
-    /// Puts the relay's directory back from its old copy.
+    /// Puts the relay's directory back from its old copy, which is noticed.
     pub(crate) fn restore_relay(&mut self) -> Checked {
-        let Some(backup) = self.relay.backup.take() else { return Ok(()) };
+        self.relay.file = File(self.relay.file.0 + 1);
+        self.put_relay_back_silently()
+    }
+
+    /// Puts the relay's directory back from its old copy, into the same file.
+    pub(crate) fn put_relay_back_silently(&mut self) -> Checked {
+        let backup = self.relay.backup.as_ref().map(Store::copy);
+        let Some(Ok(backup)) = backup else { return Ok(()) };
         self.stop_relay();
         self.relay.store = Some(backup);
         self.relay.restores += 1;
-        self.relay.file = File(self.relay.file.0 + 1);
-        self.tally.struck(Fault::RelayRestore);
         self.start_relay()?;
         self.relay_went_back()
     }

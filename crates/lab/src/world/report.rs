@@ -20,11 +20,12 @@ impl fmt::Display for Run {
         writeln!(f, "seed {seed}: {devices} devices, {days} days, faults {faults}")?;
         writeln!(
             f,
-            "  {} writes saved, {} of them written again after a fork, {} kept aside; \
+            "  {} writes saved, {} of them written again after a fork, {} kept aside, {} not authorised; \
              {} records, {} held; {} devices in the end",
             figures.writes,
             figures.rewritten,
             figures.kept_aside,
+            figures.unauthorised,
             figures.records,
             figures.held,
             figures.devices

@@ -21,6 +21,8 @@ pub struct Figures {
     pub rewritten: u64,
     /// Those whose author's disk was put back behind them as well: their bytes lie aside elsewhere.
     pub kept_aside: u64,
+    /// Those that their author had no permission for, as it turned out: somebody holds each of them.
+    pub unauthorised: u64,
     /// Events that happened.
     pub events: u64,
     /// Bytes that arrived anywhere.
