@@ -84,8 +84,10 @@ impl Engine {
             *in_flight -= if covered { *size } else { 0 };
             !covered
         });
-        // What the log brought back before its receipt is proven already.
-        if ack.pos > self.replica.segments()[&ack.segment].cursor.pos {
+        // What the log brought back before its receipt is proven already; a log that this device may
+        // not read any more brings nothing back.
+        let row = &self.replica.segments()[&ack.segment];
+        if ack.pos > row.cursor.pos && self.may_read(&row.address) {
             let open = self.open.entry(ack.segment).or_default();
             *open = ack.pos.max(*open);
         }
