@@ -104,9 +104,13 @@ impl Engine {
         self.nothing_under_way();
         match nack.code.as_str() {
             "missing-deps" => {
-                if let Some(vector) = &nack.vector {
-                    self.replica.require_upload(&nack.segment, vector)?;
+                // Of a segment that this device may not read the relay does not say what it holds:
+                // everything goes up again, once a connection.
+                if nack.vector.is_none() && !self.sent_again.insert(nack.segment) {
+                    return Ok(());
                 }
+                let held = nack.vector.clone().unwrap_or_default();
+                self.replica.require_upload(&nack.segment, &held)?;
                 // What builds on a refused change can never arrive: sending it again would not end.
                 if let Some(why) = self.replica.refusal_beneath(&nack.segment, &nack.hash)? {
                     self.replica.note_refusal(&nack.segment, &nack.hash, &why)?;
