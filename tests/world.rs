@@ -208,3 +208,34 @@ fn worlds_that_broke_a_promise_once_keep_it() {
         keeps_every_promise(&without_operator(Settings::new(seed, DEVICES, 1)));
     }
 }
+
+/// The same, with what the operator decided in them.
+#[test]
+fn worlds_with_an_operator_that_broke_a_promise_once_keep_it() {
+    for (seed, operator, story) in [
+        (
+            10,
+            "publish,join",
+            "A device carried a newcomer's changes to a relay that was put back and had forgotten \
+             the newcomer. The push overtook the entry that admits it, was refused for good, and \
+             everything on top was refused for want of it and sent again without end.",
+        ),
+        (
+            10,
+            "all",
+            "A receipt was lost, the scope was withdrawn, and the second receipt told the device of \
+             a log that it may not read: it waited for that log for ever.",
+        ),
+        (
+            36,
+            "all",
+            "A relay that was put back lost changes of a scope that had been withdrawn from the \
+             device which held them. It does not say what it lacks there, so what the device wrote \
+             on top was refused and sent again without end.",
+        ),
+    ] {
+        println!("{story}");
+        let operator: Decisions = operator.parse().expect("known words");
+        keeps_every_promise(&Settings { operator, ..Settings::new(seed, DEVICES, 1) });
+    }
+}

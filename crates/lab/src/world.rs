@@ -11,6 +11,7 @@ pub mod fault;
 mod founding;
 mod joining;
 mod ledger;
+mod memberships;
 mod network;
 mod nonsense;
 mod office;
@@ -48,6 +49,7 @@ use crate::Dice;
 use device::DeviceNode;
 use disk::File;
 use ledger::Ledger;
+use memberships::Memberships;
 use network::{Arrival, LineId, Network, Reason, Side};
 use oracle::{Checked, Watch};
 use plan::Who;
@@ -104,6 +106,7 @@ pub struct World {
     /// Whether nothing fails any more.
     fine: bool,
     ledger: Ledger,
+    memberships: Memberships,
     watch: Watch,
     talk: Talk,
     tally: Tally,
@@ -162,6 +165,7 @@ impl World {
             lossy: false,
             fine: false,
             ledger: Ledger::default(),
+            memberships: Memberships::default(),
             watch: Watch::default(),
             talk: Talk::default(),
             tally: Tally::default(),

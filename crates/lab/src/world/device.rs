@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_device::{Engine, Input, Output};
-use fieldkeep_model::{ActorId, MembershipLog, PublicKey, Seed, SegmentId, Seq};
+use fieldkeep_model::{ActorId, PublicKey, Seed, SegmentId, Seq};
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::{Integrity, Replica, ReplicaError, Role};
 use fieldkeep_store::{Settings as _, Store, StoreError};
@@ -152,7 +152,7 @@ impl World {
     }
 
     fn open_device(&mut self, at: usize, store: Store) -> Result<Replica, ReplicaError> {
-        let members = MembershipLog::open(store.members()?)?;
+        let members = self.memberships.open(store.members()?)?;
         let device = &self.devices[at];
         let me = me(&store, &device.seed, &members, Role::Device)?;
         let copy = device.file.is_copy(&store)?;

@@ -99,6 +99,7 @@ impl Talk {
             session.enter(Phase::Open);
             let join = Frame::Join(self.application(&welcome));
             for frame in self.says(engine, &mut session, &join)? {
+                #[allow(clippy::wildcard_enum_match_arm, reason = "all others say nothing of it")]
                 match frame {
                     Frame::Members(Members { base: 0, entries }) => {
                         members = Some(MembershipLog::open(entries).map_err(|e| e.to_string())?);
@@ -128,6 +129,7 @@ impl Talk {
         engine.handle(self.now, input).map_err(said)?;
         let mut frames = Vec::new();
         for output in engine.commit().map_err(said)? {
+            #[allow(clippy::wildcard_enum_match_arm, reason = "all others go to others")]
             let bytes = match output {
                 Output::Send { to, stream: 0, bytes, .. } if to == self.line => bytes,
                 other => {

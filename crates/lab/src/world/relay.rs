@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fieldkeep_model::{MembershipLog, PublicKey, Seed};
+use fieldkeep_model::{PublicKey, Seed};
 use fieldkeep_protocol::Code;
 use fieldkeep_relay::{Engine, Input, Output};
 use fieldkeep_replica::{Replica, ReplicaError, Role};
@@ -314,7 +314,7 @@ impl World {
     }
 
     fn open_relay(&mut self, store: Store) -> Result<Replica, ReplicaError> {
-        let members = MembershipLog::open(store.members()?)?;
+        let members = self.memberships.open(store.members()?)?;
         let me = me(&store, &self.relay.seed, &members, Role::Relay)?;
         let copy = self.relay.file.is_copy(&store)?;
         let entropy = drawn(self.seed, "relay entropy", self.relay.life);

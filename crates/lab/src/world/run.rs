@@ -132,7 +132,10 @@ impl World {
         }
         self.runs_until((settings.days - 1) as u64 * DAY + 20 * HOUR)?;
         let rested = self.comes_to_rest();
-        self.gate_was_passed()?;
+        if rested.is_err() {
+            // What was smuggled in is a better reason than what came of it.
+            self.gate_was_passed()?;
+        }
         rested?;
         self.plant_at_rest()?;
         self.reckons()
