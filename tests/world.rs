@@ -8,7 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fieldkeep_lab::quiet;
 use fieldkeep_lab::world::story::{held, valid};
 use fieldkeep_lab::world::{
-    Faults, Peer, Plant, Settings, Tally, World, plan, run, run_steps, shrink,
+    Decision, Decisions, Faults, Peer, Plant, Run, Settings, Tally, World, plan, run, run_steps,
+    shrink,
 };
 use serde_json::json;
 
@@ -25,18 +26,28 @@ fn fresh_seed() -> u64 {
     since.as_nanos() as u64 % 1_000_000_000
 }
 
-fn keeps_every_promise(seed: u64) -> Tally {
-    let run = run(&Settings::new(seed, DEVICES, 1), None);
+fn keeps_every_promise(settings: &Settings) -> Run {
+    let run = run(settings, None);
     println!("{run}");
-    assert_eq!(run.violation, None, "seed {seed}");
-    run.tally
+    assert_eq!(run.violation, None, "seed {}", settings.seed);
+    run
+}
+
+/// As worlds were before an operator decided anything in them.
+fn without_operator(settings: Settings) -> Settings {
+    Settings { operator: Decisions::default(), ..settings }
 }
 
 #[test]
 fn every_promise_is_kept_in_worlds_of_fixed_seeds_and_every_fault_strikes() {
-    let mut struck = Tally::default();
-    (1..=3).map(keeps_every_promise).for_each(|tally| struck.add(&tally));
-    assert_eq!(struck.missing(&Faults::all()), [], "never struck");
+    let (mut struck, mut decided) = (Tally::default(), Tally::<Decision>::default());
+    for seed in 1..=3 {
+        let run = keeps_every_promise(&Settings::new(seed, DEVICES, 1));
+        struck.add(&run.tally);
+        decided.add(&run.decided);
+    }
+    assert_eq!(struck.missing(&Faults::all().0), [], "never struck");
+    assert_eq!(decided.missing(&Decisions::all().0), [], "never carried out");
 }
 
 #[test]
@@ -45,7 +56,7 @@ fn every_promise_is_kept_in_worlds_of_fresh_seeds() {
     let first = fresh_seed();
     for seed in first..first + worlds.unwrap_or(1) {
         println!("fresh seed {seed}");
-        keeps_every_promise(seed);
+        keeps_every_promise(&Settings::new(seed, DEVICES, 1));
     }
 }
 
@@ -73,7 +84,8 @@ fn every_plant_is_found_by_its_oracle() {
 
 #[test]
 fn a_failure_is_shrunk_to_fewer_steps_that_fail_alike() {
-    let settings = Settings { faults: Faults::default(), ..Settings::new(3, 3, 1) };
+    let settings =
+        without_operator(Settings { faults: Faults::default(), ..Settings::new(3, 3, 1) });
     let steps = plan(&settings);
     let failed = run_steps(&settings, Some(Plant::UnearnedReceipt), steps.clone());
     let violation = failed.violation.expect("the plant is found");
@@ -164,7 +176,8 @@ fn verdicts_that_overtake_the_first_changes_of_their_segment_stand() {
     }
 }
 
-/// Worlds that broke a promise once, as they were found, with five devices and one day.
+/// Worlds that broke a promise once, as they were found, with five devices, one day, and nothing for
+/// the operator to do.
 #[test]
 fn worlds_that_broke_a_promise_once_keep_it() {
     for (seed, story) in [
@@ -192,6 +205,37 @@ fn worlds_that_broke_a_promise_once_keep_it() {
         ),
     ] {
         println!("{story}");
-        keeps_every_promise(seed);
+        keeps_every_promise(&without_operator(Settings::new(seed, DEVICES, 1)));
+    }
+}
+
+/// The same, with what the operator decided in them.
+#[test]
+fn worlds_with_an_operator_that_broke_a_promise_once_keep_it() {
+    for (seed, operator, story) in [
+        (
+            10,
+            "publish,join",
+            "A device carried a newcomer's changes to a relay that was put back and had forgotten \
+             the newcomer. The push overtook the entry that admits it, was refused for good, and \
+             everything on top was refused for want of it and sent again without end.",
+        ),
+        (
+            10,
+            "all",
+            "A receipt was lost, the scope was withdrawn, and the second receipt told the device of \
+             a log that it may not read: it waited for that log for ever.",
+        ),
+        (
+            36,
+            "all",
+            "A relay that was put back lost changes of a scope that had been withdrawn from the \
+             device which held them. It does not say what it lacks there, so what the device wrote \
+             on top was refused and sent again without end.",
+        ),
+    ] {
+        println!("{story}");
+        let operator: Decisions = operator.parse().expect("known words");
+        keeps_every_promise(&Settings { operator, ..Settings::new(seed, DEVICES, 1) });
     }
 }

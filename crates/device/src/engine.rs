@@ -98,6 +98,8 @@ pub struct Engine {
     open: BTreeMap<SegmentId, Pos>,
     /// Through which position of its own log each segment was pushed on this connection.
     pushed: BTreeMap<SegmentId, Pos>,
+    /// Segments of which everything was sent again on this connection.
+    sent_again: BTreeSet<SegmentId>,
     /// Pushes without a receipt: segment, one of the authors with its newest seq, bytes.
     under_way: VecDeque<(SegmentId, ActorId, Seq, u64)>,
     in_flight: u64,
@@ -134,6 +136,7 @@ impl Engine {
             changed: BTreeSet::new(),
             open: BTreeMap::new(),
             pushed: BTreeMap::new(),
+            sent_again: BTreeSet::new(),
             under_way: VecDeque::new(),
             in_flight: 0,
             goes_on: false,
@@ -303,6 +306,7 @@ impl Engine {
         self.session = Some(session);
         self.open.clear();
         self.pushed.clear();
+        self.sent_again.clear();
         self.nothing_under_way();
         self.verified.clear();
         self.witnessed.clear();

@@ -9,10 +9,15 @@ mod device;
 mod disk;
 pub mod fault;
 mod founding;
+mod joining;
 mod ledger;
+mod memberships;
 mod network;
 mod nonsense;
+mod office;
+pub mod operator;
 pub mod oracle;
+mod permitted;
 pub mod plan;
 pub mod plant;
 mod planted;
@@ -28,6 +33,7 @@ pub mod time;
 pub mod workload;
 
 pub use fault::{Fault, Faults, Tally};
+pub use operator::{Decision, Decisions, Reach};
 pub use oracle::{Looks, Oracle, Violation};
 pub use plan::{Settings, Step, plan};
 pub use plant::Plant;
@@ -43,6 +49,7 @@ use crate::Dice;
 use device::DeviceNode;
 use disk::File;
 use ledger::Ledger;
+use memberships::Memberships;
 use network::{Arrival, LineId, Network, Reason, Side};
 use oracle::{Checked, Watch};
 use plan::Who;
@@ -71,6 +78,10 @@ pub(crate) enum Event {
     Closed(LineId, Side, Reason),
     RelayStarts,
     DeviceStarts(usize),
+    /// The operator has the relay open an epoch.
+    EpochOpens,
+    /// The operator tries again to carry out what a step decided.
+    Again(Step, Decision),
     /// A disk has room again, after that long.
     Freed(Who, Micros),
 }
@@ -85,17 +96,23 @@ pub struct World {
     network: Network,
     relay: RelayNode,
     devices: Vec<DeviceNode>,
-    /// How many devices there were before any was copied.
+    /// How many devices there were in the beginning.
     founders: usize,
+    /// From which number on devices are copies that somebody made.
+    copies: usize,
     files: u64,
     /// Whether packets are lost.
     lossy: bool,
     /// Whether nothing fails any more.
     fine: bool,
     ledger: Ledger,
+    memberships: Memberships,
     watch: Watch,
     talk: Talk,
     tally: Tally,
+    /// How often each decision of the operator was carried out, and how many still wait for that.
+    decided: Tally<Decision>,
+    undecided: usize,
     figures: Figures,
     plant: Option<Plant>,
     plant_acted: bool,
@@ -104,10 +121,11 @@ pub struct World {
 }
 
 impl World {
-    /// An organisation with devices that have joined, and nothing written.
+    /// An organisation with devices that have joined, room for those that will, and nothing written.
     pub(crate) fn founded(
         seed: u64,
         names: &[String],
+        to_come: usize,
         catalog: &str,
         plant: Option<Plant>,
     ) -> Result<Self, ReplicaError> {
@@ -124,6 +142,12 @@ impl World {
             joined.store.commit()?;
             devices.push(DeviceNode::new(joined, number, file));
         }
+        let founders = devices.len();
+        for number in founders..founders + to_come {
+            let keys = Seed(founding::drawn(seed, "device", number as u64));
+            let territory = founding::territory(number, founders);
+            devices.push(DeviceNode::absent(keys, territory, number, File(2 + number as u64)));
+        }
         let mut relay = founded.relay;
         File(1).note(relay.store_mut())?;
         relay.commit()?;
@@ -134,15 +158,19 @@ impl World {
             dice,
             events: Events::default(),
             relay: RelayNode::new(Engine::new(relay), relay_seed, File(1)),
-            founders: devices.len(),
+            founders,
+            copies: devices.len(),
             files: 2 + devices.len() as u64,
             devices,
             lossy: false,
             fine: false,
             ledger: Ledger::default(),
+            memberships: Memberships::default(),
             watch: Watch::default(),
             talk: Talk::default(),
             tally: Tally::default(),
+            decided: Tally::default(),
+            undecided: 0,
             figures: Figures::default(),
             plant,
             plant_acted: false,
@@ -192,6 +220,8 @@ impl World {
             Event::Closed(line, side, reason) => self.told_of_end(line, side, reason),
             Event::RelayStarts => self.start_relay()?,
             Event::DeviceStarts(at) => self.start_device(at)?,
+            Event::EpochOpens => self.epoch_opens()?,
+            Event::Again(step, decision) => self.tries(step, decision)?,
             Event::Freed(who, lasts) => self.freed(who, lasts)?,
         }
         Ok(())

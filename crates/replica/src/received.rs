@@ -328,6 +328,30 @@ impl Replica {
         Ok(())
     }
 
+    /// Whether a change that waits for a receipt builds on one that the relay did not take, and why it
+    /// did not.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn refusal_beneath(
+        &mut self,
+        id: &SegmentId,
+        hash: &ChangeHash,
+    ) -> Result<Option<String>, ReplicaError> {
+        let outgoing = self.store.outgoing(self.row(id).sid)?;
+        let refused: Vec<_> =
+            outgoing.into_iter().filter(|change| change.refused.is_some()).collect();
+        if refused.is_empty() {
+            return Ok(None);
+        }
+        let history = &self.load(id)?.history;
+        let beneath = refused.into_iter().find(|change| {
+            let held = history.hash_of(&change.actor, change.seq);
+            held.is_some_and(|held| held != *hash && history.covers(&[*hash], &held))
+        });
+        Ok(beneath.and_then(|change| change.refused))
+    }
+
     /// Notes everything that the relay lacks as unsaved, whoever wrote it: the relay lost it.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use fieldkeep_lab::world::{
-    Faults, Plant, Run, Settings, Step, Tally, plan, report, run_steps, shrink,
+    Decision, Decisions, Faults, Plant, Run, Settings, Step, Tally, plan, report, run_steps, shrink,
 };
 use serde_json::json;
 
@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// What goes wrong: all, none, or kinds with commas between.
     #[arg(long, default_value = "all")]
     faults: Faults,
+    /// What the operator decides: all, none, or kinds with commas between.
+    #[arg(long, default_value = "all")]
+    operator: Decisions,
     /// A mistake to plant in the shells, to see it found.
     #[arg(long)]
     plant: Option<Plant>,
@@ -63,11 +66,12 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<ExitCode, Trouble>
     }
     let seeds = args.seeds.clone().unwrap_or(args.seed..args.seed.saturating_add(1));
     let mut failed = Vec::new();
-    let mut struck = Tally::default();
+    let (mut struck, mut decided) = (Tally::default(), Tally::default());
     for seed in seeds {
         let faults = args.faults.clone();
-        let settings = Settings { seed, devices: args.devices, days: args.days, faults };
-        if !one(args, &settings, &mut struck, output)? {
+        let operator = args.operator.clone();
+        let settings = Settings { seed, devices: args.devices, days: args.days, faults, operator };
+        if !one(args, &settings, (&mut struck, &mut decided), output)? {
             failed.push(seed.to_string());
         }
     }
@@ -76,12 +80,14 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<ExitCode, Trouble>
         return Err(Failure::new(Code::Failure, text, "the commands above repeat it").into());
     }
     // What a part of a plan leaves out need not strike, and not every small world has room for all.
-    let missing = struck.missing(&args.faults).into_iter().map(|fault| fault.to_string());
+    let missing = struck.missing(&args.faults.0).into_iter().map(|fault| fault.to_string());
+    let undone = decided.missing(&args.operator.0).into_iter().map(|kind| kind.word().to_owned());
+    let missing = missing.chain(undone);
     let missing: Vec<String> = missing.filter(|_| args.only.is_empty()).collect();
     if missing.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    let text = format!("never struck, so nothing was learnt of them: {}", missing.join(", "));
+    let text = format!("never happened, so nothing was learnt of them: {}", missing.join(", "));
     Err(Failure::new(Code::Failure, text, "take more devices, days or seeds").into())
 }
 
@@ -89,7 +95,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<ExitCode, Trouble>
 fn one(
     args: &Args,
     settings: &Settings,
-    struck: &mut Tally,
+    (struck, decided): (&mut Tally, &mut Tally<Decision>),
     output: &mut Output,
 ) -> Result<bool, Trouble> {
     let mut steps = plan(settings);
@@ -101,6 +107,7 @@ fn one(
     let run = run_steps(settings, args.plant, steps.clone());
     let took = began.elapsed();
     struck.add(&run.tally);
+    decided.add(&run.decided);
     tell(&run, took, output)?;
     if let Some(violation) = &run.violation
         && args.only.is_empty()
@@ -121,10 +128,12 @@ fn tell(run: &Run, took: Duration, output: &mut Output) -> Result<(), Trouble> {
         let broken = run.violation.as_ref().map(ToString::to_string);
         let struck = run.tally.0.iter().map(|(fault, n)| (fault.to_string(), json!(n)));
         let struck: serde_json::Map<_, _> = struck.collect();
+        let decided = run.decided.0.iter().map(|(kind, n)| (kind.done().to_owned(), json!(n)));
+        let decided: serde_json::Map<_, _> = decided.collect();
         let told = json!({
             "seed": run.settings.seed, "devices": run.settings.devices, "days": run.settings.days,
             "seconds": seconds, "device_days_a_minute": rate, "writes": run.figures.writes,
-            "struck": struck, "broken": broken,
+            "struck": struck, "decided": decided, "broken": broken,
         });
         output.object("world", &told)?;
         return Ok(());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use fieldkeep_documents::batch;
-use fieldkeep_model::{SegmentId, Signed, VerdictBlock, VersionVector};
+use fieldkeep_model::{SegmentAddress, SegmentId, Signed, VerdictBlock, VersionVector};
 use fieldkeep_protocol::Code;
 use fieldkeep_protocol::frame::{
     Delta, Frame, OfferAnswer, OfferReply, Proof, Run, Standing, Vector, Verdicts,
@@ -48,9 +48,8 @@ impl Engine {
     /// A segment of which nothing came back is not offered, and the relay names every one that it
     /// has: where it says nothing of one, it has none of it, whatever it once gave receipts for.
     fn require_unknown(&mut self, answered: &BTreeSet<SegmentId>) -> Result<(), ReplicaError> {
-        let me = self.replica.members().author(&self.replica.me().actor());
         let unknown = self.replica.segments().values().filter(|row| {
-            let granted = me.is_some_and(|me| me.may(&row.address.ty, &row.address.scope));
+            let granted = self.may_read(&row.address);
             row.cursor.pos == 0 && row.tip > 0 && granted && !answered.contains(&row.id)
         });
         for id in unknown.map(|row| row.id).collect::<Vec<_>>() {
@@ -110,6 +109,12 @@ impl Engine {
     pub(super) fn show(&mut self, statement: Signed) {
         self.shown += 1;
         self.control(&Frame::Witness(statement));
+    }
+
+    /// Whether this device's grants reach a segment, as far as it has heard.
+    pub(super) fn may_read(&self, address: &SegmentAddress) -> bool {
+        let me = self.replica.members().author(&self.replica.me().actor());
+        me.is_some_and(|me| me.may(&address.ty, &address.scope))
     }
 
     /// The relay says its epoch, unasked or because it was shown something. In another one it states

@@ -84,8 +84,10 @@ impl Engine {
             *in_flight -= if covered { *size } else { 0 };
             !covered
         });
-        // What the log brought back before its receipt is proven already.
-        if ack.pos > self.replica.segments()[&ack.segment].cursor.pos {
+        // What the log brought back before its receipt is proven already; a log that this device may
+        // not read any more brings nothing back.
+        let row = &self.replica.segments()[&ack.segment];
+        if ack.pos > row.cursor.pos && self.may_read(&row.address) {
             let open = self.open.entry(ack.segment).or_default();
             *open = ack.pos.max(*open);
         }
@@ -102,9 +104,22 @@ impl Engine {
         self.nothing_under_way();
         match nack.code.as_str() {
             "missing-deps" => {
-                if let Some(vector) = &nack.vector {
-                    self.replica.require_upload(&nack.segment, vector)?;
+                // Of a segment that this device may not read the relay does not say what it holds:
+                // everything goes up again, once a connection.
+                if nack.vector.is_none() && !self.sent_again.insert(nack.segment) {
+                    return Ok(());
                 }
+                let held = nack.vector.clone().unwrap_or_default();
+                self.replica.require_upload(&nack.segment, &held)?;
+                // What builds on a refused change can never arrive: sending it again would not end.
+                if let Some(why) = self.replica.refusal_beneath(&nack.segment, &nack.hash)? {
+                    self.replica.note_refusal(&nack.segment, &nack.hash, &why)?;
+                }
+                self.pushed.remove(&nack.segment);
+            }
+            // A relay that was put back has forgotten who wrote this, and is told on this connection:
+            // the push overtook that.
+            "unknown-author" if self.knows_author(&nack)? => {
                 self.pushed.remove(&nack.segment);
             }
             "fork" | "seq" | "predecessor" | "start-op" => {
@@ -135,6 +150,14 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Whether the membership log here says who wrote a refused change.
+    fn knows_author(&mut self, nack: &Nack) -> Result<bool, ReplicaError> {
+        let sid = self.replica.segments()[&nack.segment].sid;
+        let outgoing = self.replica.store().outgoing(sid)?;
+        let known = |actor| self.replica.members().author(actor).is_some();
+        Ok(outgoing.iter().all(|change| known(&change.actor)))
     }
 
     /// Takes this device's branch out of a segment and writes its content again as a new

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_device::{Engine, Input, Output};
-use fieldkeep_model::{ActorId, MembershipLog, PublicKey, Seed, SegmentId, Seq};
+use fieldkeep_model::{ActorId, PublicKey, Seed, SegmentId, Seq};
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::{Integrity, Replica, ReplicaError, Role};
 use fieldkeep_store::{Settings as _, Store, StoreError};
@@ -50,6 +50,8 @@ pub(crate) struct DeviceNode {
     /// The device that it is, or is a copy of.
     pub(crate) original: usize,
     pub(crate) territory: String,
+    /// Where it is to work as soon as it knows that it may.
+    pub(crate) bound_for: Option<String>,
     pub(crate) file: File,
     pub(crate) life: u64,
     pub(crate) backup: Option<Store>,
@@ -77,17 +79,26 @@ pub(crate) struct DeviceNode {
     pub(crate) seen: BTreeMap<SegmentId, Seen>,
     /// Whether the last look found everything exchanged and proven.
     pub(crate) complete: bool,
+    /// The same, but for what the relay did not take.
+    pub(crate) exchanged: bool,
 }
 
 impl DeviceNode {
     pub(crate) fn new(joined: Joined, number: usize, file: File) -> Self {
+        let Joined { seed, territory, store } = joined;
+        Self { store: Some(store), ..Self::absent(seed, territory, number, file) }
+    }
+
+    /// A device that is yet to join.
+    pub(crate) fn absent(seed: Seed, territory: String, number: usize, file: File) -> Self {
         Self {
             engine: None,
-            store: Some(joined.store),
-            tls: joined.seed.tls().public(),
-            seed: joined.seed,
+            store: None,
+            tls: seed.tls().public(),
+            seed,
             original: number,
-            territory: joined.territory,
+            territory,
+            bound_for: None,
             file,
             life: 0,
             backup: None,
@@ -109,6 +120,7 @@ impl DeviceNode {
             recent: Vec::new(),
             seen: BTreeMap::new(),
             complete: false,
+            exchanged: false,
         }
     }
 
@@ -140,7 +152,7 @@ impl World {
     }
 
     fn open_device(&mut self, at: usize, store: Store) -> Result<Replica, ReplicaError> {
-        let members = MembershipLog::open(store.members()?)?;
+        let members = self.memberships.open(store.members()?)?;
         let device = &self.devices[at];
         let me = me(&store, &device.seed, &members, Role::Device)?;
         let copy = device.file.is_copy(&store)?;
@@ -410,7 +422,7 @@ impl World {
             return self.end_session(at, false);
         }
         let once = self.devices[at].wish == Wish::Once;
-        if once && self.devices[at].complete {
+        if once && self.devices[at].exchanged {
             return self.end_session(at, true);
         }
         if self.is_behind(at) {
@@ -441,6 +453,10 @@ impl World {
     /// The connection is over, for a reason or without one.
     fn disconnected(&mut self, at: usize, reason: Reason) -> Checked {
         let (code, text) = reason.unzip();
+        if code == Some(Code::Revoked) && self.devices[at].wish == Wish::Once {
+            // Its person is told that it is of no use to try again.
+            self.devices[at].wish = Wish::Offline;
+        }
         let device = &mut self.devices[at];
         if let Some(engine) = device.engine.as_mut() {
             engine.ended(code, text.as_deref().unwrap_or_default());
@@ -518,6 +534,7 @@ impl World {
         device.turn = false;
         device.identified = false;
         device.complete = false;
+        device.exchanged = false;
         device.inbox.clear();
         device.closed = None;
         if let Some(line) = device.line.take() {

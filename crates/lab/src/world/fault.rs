@@ -141,32 +141,38 @@ impl fmt::Display for Faults {
     }
 }
 
-/// How often each kind of fault has struck.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally(pub BTreeMap<Fault, u64>);
+/// How often each kind of fault has struck, or of decision was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally<K = Fault>(pub BTreeMap<K, u64>);
 
-impl Tally {
-    pub(crate) fn struck(&mut self, fault: Fault) {
-        *self.0.entry(fault).or_default() += 1;
+impl<K> Default for Tally<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Copy + Ord> Tally<K> {
+    pub(crate) fn struck(&mut self, kind: K) {
+        *self.0.entry(kind).or_default() += 1;
     }
 
     /// How often a kind has struck.
     #[must_use]
-    pub fn of(&self, fault: Fault) -> u64 {
-        self.0.get(&fault).copied().unwrap_or_default()
+    pub fn of(&self, kind: K) -> u64 {
+        self.0.get(&kind).copied().unwrap_or_default()
     }
 
     /// Counts what struck in another run, too.
     pub fn add(&mut self, other: &Self) {
-        for (fault, times) in &other.0 {
-            *self.0.entry(*fault).or_default() += times;
+        for (kind, times) in &other.0 {
+            *self.0.entry(*kind).or_default() += times;
         }
     }
 
     /// The kinds that were asked for and never struck.
     #[must_use]
-    pub fn missing(&self, asked: &Faults) -> Vec<Fault> {
-        asked.0.iter().copied().filter(|fault| self.of(*fault) == 0).collect()
+    pub fn missing(&self, asked: &BTreeSet<K>) -> Vec<K> {
+        asked.iter().copied().filter(|kind| self.of(*kind) == 0).collect()
     }
 }
 
@@ -191,6 +197,6 @@ mod tests {
         let asked: Faults = "cut,kill".parse().expect("known words");
         let mut tally = Tally::default();
         tally.struck(Fault::Cut);
-        assert_eq!(tally.missing(&asked), [Fault::Kill]);
+        assert_eq!(tally.missing(&asked.0), [Fault::Kill]);
     }
 }

@@ -3,10 +3,11 @@
 
 use fieldkeep_catalog::Catalog;
 use fieldkeep_model::membership::{self, Act, MemberKeys};
-use fieldkeep_model::{Epoch, Grant, KeyPair, MembershipLog, Seed, TypeName};
+use fieldkeep_model::{Epoch, Grant, KeyPair, MembershipLog, Seed, Signed, TypeName};
 use fieldkeep_replica::{Me, Replica, ReplicaError, Role};
 use fieldkeep_store::{Settings as _, Store, StoreError};
 
+use super::operator::Reach;
 use super::plan::territories;
 use super::workload::SCOPED;
 
@@ -39,7 +40,13 @@ pub(crate) fn territory(device: usize, devices: usize) -> String {
     format!("t{}", device.saturating_sub(1) % territories(devices))
 }
 
-fn grants(device: usize, devices: usize) -> Vec<Grant> {
+/// The key that signs what the operator decides.
+pub(crate) fn admin(seed: u64) -> KeyPair {
+    KeyPair::from_secret(drawn(seed, "admin", 0))
+}
+
+/// What a device is granted when it joins.
+pub(crate) fn grants(device: usize, devices: usize) -> Vec<Grant> {
     let mut grants = vec![Grant::ALL];
     if device > 0 {
         let scope = territory(device, devices);
@@ -51,9 +58,28 @@ fn grants(device: usize, devices: usize) -> Vec<Grant> {
     grants
 }
 
+/// What a device is granted later, which works in that territory.
+pub(crate) fn reaching(reach: Reach, territory: &str) -> Vec<Grant> {
+    // A scope that nothing lies in.
+    const NOWHERE: &str = "nowhere";
+    let mut grants = vec![Grant::ALL];
+    if reach == Reach::Everywhere {
+        return grants;
+    }
+    grants.extend(SCOPED.map(|ty| {
+        let kept = reach == Reach::Fewer && ["payment", "stock"].contains(&ty);
+        let scope = if kept { NOWHERE } else { territory };
+        Grant {
+            ty: Some(TypeName::new(ty).expect("a type of the catalog")),
+            scope: Some(scope.to_owned()),
+        }
+    }));
+    grants
+}
+
 /// Founds an organisation with a catalog, and has devices join.
 pub(crate) fn found(seed: u64, names: &[String], catalog: &str) -> Result<Founded, ReplicaError> {
-    let admin = KeyPair::from_secret(drawn(seed, "admin", 0));
+    let admin = admin(seed);
     let relay = Seed(drawn(seed, "relay", 0));
     let mut members = MembershipLog::found("acme", &admin, first(drawn(seed, "salt", 0)));
     let act = Act::Relay { keys: MemberKeys::of(&relay), name: "relay".into() };
@@ -86,16 +112,38 @@ pub(crate) fn found(seed: u64, names: &[String], catalog: &str) -> Result<Founde
     for (device, number) in numbers.into_iter().enumerate() {
         let mut store = template.copy()?;
         store.set("number", &u64::to_be_bytes(number))?;
-        let seed = Seed(drawn(seed, "device", device as u64));
-        let me = me(&store, &seed, &members, Role::Device)?;
-        let mut joined = Replica::open(store, me, members.clone(), [0; 32])?;
+        let keys = Seed(drawn(seed, "device", device as u64));
         let source = published.catalog.source().to_owned();
-        joined.adopt_catalog(published.notice.clone(), source)?;
-        joined.commit()?;
-        let territory = territory(device, names.len());
-        devices.push(Joined { seed, territory, store: joined.into_store() });
+        let store = begin(store, &keys, members.clone(), published.notice.clone(), source)?;
+        devices.push(Joined { seed: keys, territory: territory(device, names.len()), store });
     }
     Ok(Founded { relay: replica, devices })
+}
+
+/// The store of a device that has just joined, from what the relay told it.
+pub(crate) fn settle(
+    keys: &Seed,
+    members: MembershipLog,
+    notice: Signed,
+    source: String,
+) -> Result<Store, ReplicaError> {
+    let number = members.by_tls(&keys.tls().public()).map(|member| member.number);
+    let store = base(&members, "device", number.unwrap_or_default())?;
+    begin(store, keys, members, notice, source)
+}
+
+fn begin(
+    store: Store,
+    keys: &Seed,
+    members: MembershipLog,
+    notice: Signed,
+    source: String,
+) -> Result<Store, ReplicaError> {
+    let me = me(&store, keys, &members, Role::Device)?;
+    let mut replica = Replica::open(store, me, members, [0; 32])?;
+    replica.adopt_catalog(notice, source)?;
+    replica.commit()?;
+    Ok(replica.into_store())
 }
 
 fn base(members: &MembershipLog, role: &str, number: u64) -> Result<Store, StoreError> {

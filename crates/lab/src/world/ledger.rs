@@ -16,6 +16,8 @@ pub(crate) struct Saved {
     pub(crate) actor: ActorId,
     pub(crate) seq: Seq,
     pub(crate) hash: ChangeHash,
+    /// How often the relay had been put back when it was seen to hold what it gave a receipt for.
+    pub(crate) receipt: Option<u64>,
     /// Every disk that had it was put back to an older state: nothing can bring it back.
     pub(crate) lost: bool,
 }

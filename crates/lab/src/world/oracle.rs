@@ -44,6 +44,8 @@ pub enum Oracle {
     Bounded,
     /// Whatever is in a log has passed the gate, and a member wrote it.
     Gate,
+    /// What is authorised is merged, and what is not is marked where it had to be.
+    Permitted,
     /// When nothing fails any more, everything is exchanged, judged and proven soon.
     Settles,
     /// Nothing that a peer or a disk does ends a process.
@@ -52,7 +54,7 @@ pub enum Oracle {
 
 impl Oracle {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Projection,
         Self::Verdicts,
         Self::Lost,
@@ -65,6 +67,7 @@ impl Oracle {
         Self::Deletion,
         Self::Bounded,
         Self::Gate,
+        Self::Permitted,
         Self::Settles,
         Self::Contained,
     ];
@@ -85,6 +88,7 @@ impl Oracle {
             Self::Deletion => "deletion",
             Self::Bounded => "bounded",
             Self::Gate => "gate",
+            Self::Permitted => "permitted",
             Self::Settles => "settles",
             Self::Contained => "contained",
         }
@@ -142,7 +146,8 @@ struct Foretold {
     forecast: Forecast,
     /// The verdict cursor of the record's segment.
     cursor: (u64, Pos),
-    catalog: u64,
+    /// The catalog in force: its epoch and number.
+    catalog: (Epoch, u64),
     /// The changes that the device held, by segment.
     held: Vec<(SegmentId, u128)>,
 }
@@ -370,6 +375,9 @@ impl World {
                 format!("device {at} has a receipt of {hash}, and the relay has no such change");
             return Err(self.violation(Oracle::Unsaved, text));
         }
+        if held {
+            self.ledger.entries[number].receipt = Some(restores);
+        }
         self.watch.receipts.push((segment, hash));
         Ok(())
     }
@@ -384,19 +392,23 @@ impl World {
     /// What is shown as synced is what the relay had at that position.
     fn saw_completion(&mut self, at: usize) -> Checked {
         let Some(engine) = self.devices[at].engine.as_ref() else { return Ok(()) };
-        let complete = engine.is_online() && engine.may_be_complete() && {
+        let (exchanged, complete) = if engine.is_online() && engine.may_be_complete() {
             let progress = engine.progress();
             let progress =
                 progress.map_err(|e| self.violation(Oracle::Contained, e.to_string()))?;
-            progress.complete() && progress.refused == 0
+            (progress.complete(), progress.complete() && progress.refused == 0)
+        } else {
+            (false, false)
         };
+        self.devices[at].exchanged = exchanged;
         let before = std::mem::replace(&mut self.devices[at].complete, complete);
         if !complete || before {
             return Ok(());
         }
         self.watch.counts.synced += 1;
         let Some(replica) = self.devices[at].replica() else { return Ok(()) };
-        for row in replica.segments().values().filter(|row| row.tip > 0) {
+        let followed = |row: &&SegmentRow| row.tip > 0 && self.may_read(at, row);
+        for row in replica.segments().values().filter(followed) {
             let known = self.watch.logs.get(&(row.id, row.cursor.pos));
             let equal = row.tip == row.cursor.pos
                 && row.done == row.tip
@@ -427,7 +439,7 @@ impl World {
             record: wrote.key.id.clone(),
             forecast,
             cursor: (row.verdict, row.judged),
-            catalog: replica.published().map_or(0, |published| published.number),
+            catalog: in_force(replica),
             held,
         };
         self.watch.foretold.entry((row.id, row.sum)).or_default().push(foretold);
@@ -469,7 +481,7 @@ impl World {
         let same = |(id, sum): &(SegmentId, u128)| {
             replica.segment(id).map_or(*sum == 0, |row| row.sum == *sum && row.done == row.tip)
         };
-        let catalog = replica.published().map_or(0, |published| published.number);
+        let catalog = in_force(replica);
         if catalog != foretold.catalog || !foretold.held.iter().all(same) {
             return Ok(());
         }
@@ -568,7 +580,12 @@ impl World {
     }
 
     /// Whether any disk has a change: the relay's, its author's, or another device's.
-    fn is_held(&mut self, author: usize, segment: &SegmentId, hash: &ChangeHash) -> bool {
+    pub(crate) fn is_held(
+        &mut self,
+        author: usize,
+        segment: &SegmentId,
+        hash: &ChangeHash,
+    ) -> bool {
         let others = (0..self.devices.len()).filter(|at| *at != author);
         let order: Vec<usize> = std::iter::once(author).chain(others).collect();
         self.relay_holds(segment, hash)
@@ -605,6 +622,13 @@ impl World {
     }
 }
 
+/// Epoch and number of the catalog in force.
+fn in_force(replica: &Replica) -> (Epoch, u64) {
+    replica
+        .published()
+        .map_or_else(Default::default, |published| (published.epoch, published.number))
+}
+
 /// A digest of the verdicts that stand in a segment, in order of id.
 fn standing(store: &Store, sid: i64) -> Result<[u8; 32], StoreError> {
     let mut hasher = blake3::Hasher::new();
@@ -615,11 +639,14 @@ fn standing(store: &Store, sid: i64) -> Result<[u8; 32], StoreError> {
 }
 
 /// Whether a verdict rests on what a device of one territory cannot see: a value that must be the
-/// only one of all territories.
+/// only one of all territories; or on what no rule reads and the relay's log alone decides: that
+/// something was merged without permission.
 fn reads_beyond(replica: &Replica, sid: i64, record: &RecordId) -> bool {
+    let foreign = ["unique", "not_permitted"];
     let stated = replica.store().verdict(sid, record).ok().flatten();
     let stated = stated.and_then(|(bytes, _)| minicbor::decode::<Verdict>(&bytes).ok());
-    stated.is_some_and(|verdict| verdict.reasons.iter().any(|reason| reason.id == "unique"))
+    stated
+        .is_some_and(|verdict| verdict.reasons.iter().any(|reason| foreign.contains(&&*reason.id)))
 }
 
 /// Whether a closed store has a change, in its rows or aside.

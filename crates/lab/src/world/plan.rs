@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::fault::{Fault, Faults};
+use super::operator::{Decision, Decisions, Reach};
 use super::time::{DAY, HOUR, MINUTE, Micros, Moment};
 use super::workload::Work;
 use crate::Dice;
@@ -15,6 +16,18 @@ use crate::Dice;
 pub(crate) const CREW: usize = 4;
 /// Visits of a device and day, of five writes each.
 const VISITS: usize = 8;
+
+/// One device joins in so many device-days.
+pub(crate) const JOIN: usize = 100;
+/// A catalog is published in so many.
+const PUBLISH: usize = 200;
+/// A device is revoked in so many.
+const REVOKE: usize = 100;
+/// A device's grants are replaced in so many.
+const MOVE: usize = 25;
+/// The relay is put back and told so in so many.
+const RESTORE: usize = 300;
+
 /// What a run is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -26,6 +39,8 @@ pub struct Settings {
     pub days: usize,
     /// What goes wrong.
     pub faults: Faults,
+    /// What the operator decides.
+    pub operator: Decisions,
 }
 
 /// Who does something, or has it done to it.
@@ -60,6 +75,10 @@ pub enum Act {
     Disconnect,
     /// A copy of the directory is put away.
     Backup,
+    /// The operator decides something about whoever it is.
+    Decision(Decision),
+    /// The operator grants a device something else.
+    Reach(Reach),
     /// Something goes wrong at the next opportunity.
     Fault(Fault),
 }
@@ -72,6 +91,8 @@ impl fmt::Display for Act {
             Self::Connect => f.write_str("has a signal"),
             Self::Disconnect => f.write_str("loses the signal"),
             Self::Backup => f.write_str("is backed up"),
+            Self::Decision(decision) => decision.fmt(f),
+            Self::Reach(reach) => reach.fmt(f),
             Self::Fault(fault) => write!(f, "suffers: {fault}"),
         }
     }
@@ -115,6 +136,9 @@ pub fn plan(settings: &Settings) -> Vec<Step> {
         }
     }
     drawing.faults(settings);
+    // With dice of its own: what the operator leaves changes nothing else.
+    drawing.dice = Dice::seeded(settings.seed ^ 0x6f70_6572_6174_6f72);
+    drawing.operator(settings);
     let mut steps = drawing.steps;
     steps.sort_by_key(|step| (step.at, step.who));
     steps
@@ -173,7 +197,7 @@ impl Drawing {
 
     fn faults(&mut self, settings: &Settings) {
         let days = settings.devices * settings.days;
-        let mut copies = settings.devices;
+        let mut copies = settings.devices + settings.joins();
         for fault in &settings.faults.0 {
             // One of each kind at least: it is armed until it can strike.
             let one_in = match fault {
@@ -214,9 +238,7 @@ impl Drawing {
         let at = self.soon(day + 9 * HOUR, 7 * HOUR, who, Act::Fault(fault));
         match fault {
             Fault::Restore | Fault::SilentRestore | Fault::RelayRestore => {
-                // The copy is of the same day, or older.
-                let age = HOUR / 2 + self.dice.roll() % (at - 8 * HOUR);
-                self.step(at - age.min(at - HOUR), who, Act::Backup);
+                self.backup(who, at);
             }
             Fault::Clone | Fault::SilentClone => {
                 self.copy(*copies, at);
@@ -234,7 +256,71 @@ impl Drawing {
         }
     }
 
-    /// What a copy does on the day on which it was made.
+    /// What the operator decides, while people work.
+    fn operator(&mut self, settings: &Settings) {
+        let days = settings.device_days();
+        // The office stays what it is.
+        let mut crew: Vec<usize> = (1..settings.devices).collect();
+        for decision in &settings.operator.0 {
+            match decision {
+                Decision::Publish => (0..days.div_ceil(PUBLISH)).for_each(|_| {
+                    self.decision(settings, Who::Relay, *decision);
+                }),
+                Decision::Join => (0..settings.joins()).for_each(|number| {
+                    self.newcomer(settings, settings.devices + number);
+                }),
+                Decision::Revoke => {
+                    for _ in 0..days.div_ceil(REVOKE).min(crew.len() / 2) {
+                        let lost = crew.swap_remove(self.dice.below(crew.len()));
+                        self.decision(settings, Who::Device(lost), *decision);
+                    }
+                }
+                Decision::Move => {
+                    let moves = if crew.is_empty() { 0 } else { days.div_ceil(MOVE) };
+                    (0..moves).for_each(|_| self.moves(settings, &crew));
+                }
+                Decision::Restore => (0..days.div_ceil(RESTORE)).for_each(|_| {
+                    let at = self.decision(settings, Who::Relay, *decision);
+                    self.backup(Who::Relay, at);
+                }),
+            }
+        }
+    }
+
+    fn moves(&mut self, settings: &Settings, crew: &[usize]) {
+        let who = Who::Device(*self.dice.pick(crew));
+        let reach = match self.dice.below(4) {
+            0 => Reach::Fewer,
+            1 => Reach::Everywhere,
+            _ => Reach::Territory(self.dice.below(settings.territories() + 1)),
+        };
+        let day = self.dice.below(settings.days) as u64 * DAY;
+        self.soon(day + 9 * HOUR, 7 * HOUR, who, Act::Reach(reach));
+    }
+
+    /// A copy is put away some time before that moment: of the same day, or older.
+    fn backup(&mut self, who: Who, before: Micros) {
+        let age = HOUR / 2 + self.dice.roll() % (before - 8 * HOUR);
+        self.step(before - age.min(before - HOUR), who, Act::Backup);
+    }
+
+    fn decision(&mut self, settings: &Settings, who: Who, decision: Decision) -> Micros {
+        let day = self.dice.below(settings.days) as u64 * DAY;
+        self.soon(day + 9 * HOUR, 7 * HOUR, who, Act::Decision(decision))
+    }
+
+    /// A device joins, syncs, and works from then on.
+    fn newcomer(&mut self, settings: &Settings, device: usize) {
+        let who = Who::Device(device);
+        let joins = self.decision(settings, who, Decision::Join);
+        self.step(joins + MINUTE, who, Act::Sync);
+        self.copy(device, joins);
+        for day in joins / DAY + 1..settings.days as u64 {
+            self.day(device, day * DAY, VISITS);
+        }
+    }
+
+    /// What a copy or a newcomer does on the day on which it came.
     fn copy(&mut self, device: usize, made: Micros) {
         let who = Who::Device(device);
         for _ in 0..3 {
@@ -254,13 +340,18 @@ mod tests {
 
     #[test]
     fn a_plan_has_forty_writes_a_device_and_day_and_every_fault() {
-        let settings = Settings { seed: 1, devices: 9, days: 2, faults: Faults::all() };
+        let settings = Settings::new(1, 9, 2);
         let steps = plan(&settings);
         let first = Who::Device(1);
         let works = steps.iter().filter(|s| s.who == first && matches!(s.act, Act::Work(_)));
         assert_eq!(works.count(), 80);
         for fault in Fault::ALL.into_iter().filter(|fault| *fault != Fault::Loss) {
             assert!(steps.iter().any(|step| step.act == Act::Fault(fault)), "{fault}");
+        }
+        for decision in Decision::ALL {
+            let moves = |act| decision == Decision::Move && matches!(act, Act::Reach(_));
+            let is = |act| act == Act::Decision(decision) || moves(act);
+            assert!(steps.iter().any(|step| is(step.act)), "{decision}");
         }
         assert!(steps.is_sorted_by_key(|step| step.at));
         assert_eq!(steps, plan(&settings));

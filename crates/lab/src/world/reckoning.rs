@@ -47,12 +47,22 @@ impl World {
 
     /// Whether nothing is under way and every device is shown as synced.
     fn is_settled(&self) -> bool {
-        let relay = self.relay.replica().is_some_and(|replica| replica.behind().is_empty());
-        let device = |at: usize| self.devices[at].complete && !self.is_behind(at);
+        let relay = self.relay.replica().is_some_and(|r| r.behind().is_empty() && !r.is_renewing());
+        let device = |at: usize| self.is_done(at) && !self.is_behind(at);
         relay
+            && self.undecided == 0
             && self.relay.is_idle()
             && self.network.is_quiet()
             && (0..self.devices.len()).all(device)
+    }
+
+    /// Whether nothing is left for a device to do, if it exists.
+    fn is_done(&self, at: usize) -> bool {
+        let device = &self.devices[at];
+        device.complete
+            || device.disk().is_none()
+            || self.knows_it_is_revoked(at)
+            || device.exchanged && self.is_refused_rightly(at)
     }
 
     fn explain_unrest(&self) -> Checked {
@@ -65,7 +75,7 @@ impl World {
             let text = format!("{held} records are held, and {behind} segments are not judged");
             return Err(self.violation(Oracle::Held, text));
         }
-        let unsettled = (0..self.devices.len()).filter(|at| !self.devices[*at].complete);
+        let unsettled = (0..self.devices.len()).filter(|at| !self.is_done(*at));
         let described: Vec<_> = unsettled.take(4).map(|at| self.describe(at)).collect();
         let text = format!("after 3 hours without a fault: {}", described.join("; "));
         Err(self.violation(Oracle::Settles, text))
@@ -94,6 +104,7 @@ impl World {
     pub(crate) fn reckons(&mut self) -> Checked {
         self.gate_was_passed()?;
         self.nothing_is_lost()?;
+        self.permissions_were_kept()?;
         for at in 0..self.devices.len() {
             self.is_equal(at)?;
         }
@@ -123,6 +134,17 @@ impl World {
         let standing: Vec<_> = self.ledger.standing().cloned().collect();
         for saved in &standing {
             if self.relay_holds(&saved.segment, &saved.hash) {
+                continue;
+            }
+            if saved.receipt == Some(self.relay.restores) {
+                let text = format!(
+                    "the relay gave a receipt for change {} of device {} to {}, and has it no more",
+                    saved.seq, saved.device, saved.record
+                );
+                return Err(self.violation(Oracle::Lost, text));
+            }
+            if self.is_kept_without_permission(saved) {
+                self.figures.unauthorised += 1;
                 continue;
             }
             let aside = (0..self.devices.len())

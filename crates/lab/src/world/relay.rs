@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fieldkeep_model::{MembershipLog, PublicKey, Seed};
+use fieldkeep_model::{PublicKey, Seed};
 use fieldkeep_protocol::Code;
 use fieldkeep_relay::{Engine, Input, Output};
 use fieldkeep_replica::{Replica, ReplicaError, Role};
@@ -90,6 +90,11 @@ impl World {
             return;
         }
         self.relay.inbox.push_back(input);
+        self.plan_relay_turn(TURN);
+    }
+
+    /// Has the engine's thread go around soon, though nothing came.
+    pub(crate) fn wake_relay(&mut self) {
         self.plan_relay_turn(TURN);
     }
 
@@ -309,7 +314,7 @@ impl World {
     }
 
     fn open_relay(&mut self, store: Store) -> Result<Replica, ReplicaError> {
-        let members = MembershipLog::open(store.members()?)?;
+        let members = self.memberships.open(store.members()?)?;
         let me = me(&store, &self.relay.seed, &members, Role::Relay)?;
         let copy = self.relay.file.is_copy(&store)?;
         let entropy = drawn(self.seed, "relay entropy", self.relay.life);
@@ -324,14 +329,19 @@ impl World {
         Ok(replica)
     }
 
-    /// Puts the relay's directory back from its old copy.
+    /// Puts the relay's directory back from its old copy, which is noticed.
     pub(crate) fn restore_relay(&mut self) -> Checked {
-        let Some(backup) = self.relay.backup.take() else { return Ok(()) };
+        self.relay.file = File(self.relay.file.0 + 1);
+        self.put_relay_back_silently()
+    }
+
+    /// Puts the relay's directory back from its old copy, into the same file.
+    pub(crate) fn put_relay_back_silently(&mut self) -> Checked {
+        let backup = self.relay.backup.as_ref().map(Store::copy);
+        let Some(Ok(backup)) = backup else { return Ok(()) };
         self.stop_relay();
         self.relay.store = Some(backup);
         self.relay.restores += 1;
-        self.relay.file = File(self.relay.file.0 + 1);
-        self.tally.struck(Fault::RelayRestore);
         self.start_relay()?;
         self.relay_went_back()
     }

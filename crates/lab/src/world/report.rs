@@ -4,6 +4,7 @@
 use std::fmt::{self, Write as _};
 
 use super::fault::Fault;
+use super::operator::Decisions;
 use super::plan::{Settings, Step};
 use super::plant::Plant;
 use super::run::Run;
@@ -15,15 +16,16 @@ const STEPS: usize = 60;
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { settings, figures, looks, tally, .. } = self;
-        let Settings { seed, devices, days, faults } = settings;
+        let Settings { seed, devices, days, faults, operator } = settings;
         writeln!(f, "seed {seed}: {devices} devices, {days} days, faults {faults}")?;
         writeln!(
             f,
-            "  {} writes saved, {} of them written again after a fork, {} kept aside; \
+            "  {} writes saved, {} of them written again after a fork, {} kept aside, {} not authorised; \
              {} records, {} held; {} devices in the end",
             figures.writes,
             figures.rewritten,
             figures.kept_aside,
+            figures.unauthorised,
             figures.records,
             figures.held,
             figures.devices
@@ -36,6 +38,14 @@ impl fmt::Display for Run {
             .collect();
         if !struck.is_empty() {
             writeln!(f, "  struck: {}", struck.join(", "))?;
+        }
+        let decided: Vec<String> = operator
+            .0
+            .iter()
+            .map(|kind| format!("{} {}", kind.done(), self.decided.of(*kind)))
+            .collect();
+        if !decided.is_empty() {
+            writeln!(f, "  the operator: {}", decided.join(", "))?;
         }
         writeln!(
             f,
@@ -59,10 +69,13 @@ impl fmt::Display for Run {
 /// The command that repeats a run, with those steps of its plan only.
 #[must_use]
 pub fn command(settings: &Settings, plant: Option<Plant>, places: Option<&[usize]>) -> String {
-    let Settings { seed, devices, days, faults } = settings;
+    let Settings { seed, devices, days, faults, operator } = settings;
     let mut command = format!(
         "fieldkeep lab world --seed {seed} --devices {devices} --days {days} --faults {faults}"
     );
+    if *operator != Decisions::all() {
+        let _ = write!(command, " --operator {operator}");
+    }
     if let Some(plant) = plant {
         let _ = write!(command, " --plant {plant}");
     }

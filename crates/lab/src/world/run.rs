@@ -3,8 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::fault::{Fault, Faults, Tally};
+use super::operator::{Decision, Decisions};
 use super::oracle::{Checked, Looks, Oracle, Violation};
-use super::plan::{Settings, Step, plan, territories};
+use super::plan::{JOIN, Settings, Step, plan, territories};
 use super::plant::Plant;
 use super::talk::Heard;
 use super::time::{DAY, HOUR};
@@ -20,6 +21,8 @@ pub struct Figures {
     pub rewritten: u64,
     /// Those whose author's disk was put back behind them as well: their bytes lie aside elsewhere.
     pub kept_aside: u64,
+    /// Those that their author had no permission for, as it turned out: somebody holds each of them.
+    pub unauthorised: u64,
     /// Events that happened.
     pub events: u64,
     /// Bytes that arrived anywhere.
@@ -43,6 +46,8 @@ pub struct Run {
     pub looks: Looks,
     /// How often each kind of fault struck.
     pub tally: Tally,
+    /// How often each decision of the operator was carried out.
+    pub decided: Tally<Decision>,
     /// What was said in which phase of a session.
     pub heard: Heard,
     /// The promise that was broken, if one was.
@@ -61,7 +66,7 @@ pub fn run(settings: &Settings, plant: Option<Plant>) -> Run {
 #[must_use]
 pub fn run_steps(settings: &Settings, plant: Option<Plant>, steps: Vec<Step>) -> Run {
     let names: Vec<String> = (0..settings.devices).map(|n| format!("person {n}")).collect();
-    let mut world = match World::founded(settings.seed, &names, CATALOG, plant) {
+    let mut world = match World::founded(settings.seed, &names, settings.joins(), CATALOG, plant) {
         Ok(world) => world,
         Err(error) => panic!("the world cannot be founded: {error}"),
     };
@@ -83,6 +88,7 @@ pub fn run_steps(settings: &Settings, plant: Option<Plant>, steps: Vec<Step>) ->
         figures: world.figures,
         looks: world.watch.counts,
         tally: world.tally,
+        decided: world.decided,
         heard: world.talk.heard,
         violation,
         history: *world.history.finalize().as_bytes(),
@@ -90,16 +96,22 @@ pub fn run_steps(settings: &Settings, plant: Option<Plant>, steps: Vec<Step>) ->
 }
 
 impl Settings {
-    /// Settings with every fault.
+    /// Settings with every fault and an operator who decides everything.
     #[must_use]
     pub fn new(seed: u64, devices: usize, days: usize) -> Self {
-        Self { seed, devices, days, faults: Faults::all() }
+        Self { seed, devices, days, faults: Faults::all(), operator: Decisions::all() }
     }
 
     /// How many device-days that is.
     #[must_use]
     pub fn device_days(&self) -> usize {
         self.devices * self.days
+    }
+
+    /// How many devices join in the middle.
+    pub(crate) fn joins(&self) -> usize {
+        let joins = self.operator.has(Decision::Join);
+        if joins { self.device_days().div_ceil(JOIN) } else { 0 }
     }
 
     /// How many territories the devices work in.
@@ -120,7 +132,10 @@ impl World {
         }
         self.runs_until((settings.days - 1) as u64 * DAY + 20 * HOUR)?;
         let rested = self.comes_to_rest();
-        self.gate_was_passed()?;
+        if rested.is_err() {
+            // What was smuggled in is a better reason than what came of it.
+            self.gate_was_passed()?;
+        }
         rested?;
         self.plant_at_rest()?;
         self.reckons()
@@ -130,6 +145,7 @@ impl World {
         let Some(replica) = self.relay.replica() else { return };
         self.figures.records = replica.segments().values().map(|row| row.records).sum();
         self.figures.held = replica.segments().values().map(|row| row.held).sum();
-        self.figures.devices = self.devices.len() as u64;
+        let there = self.devices.iter().filter(|device| device.disk().is_some());
+        self.figures.devices = there.count() as u64;
     }
 }

@@ -17,6 +17,7 @@ use super::founding::Joined;
 use super::ledger::Saved;
 use super::network::{Arrival, Side};
 use super::nonsense;
+use super::operator::Decision;
 use super::oracle::{Checked, Oracle};
 use super::plan::{Act, Step, Who};
 use super::plant::Plant;
@@ -47,6 +48,8 @@ impl World {
                 self.devices[at].backup = self.devices[at].disk().and_then(|disk| disk.copy().ok());
                 Ok(())
             }
+            Act::Decision(decision) => self.decides(*step, decision),
+            Act::Reach(_) => self.decides(*step, Decision::Move),
             Act::Fault(fault) => self.strikes(at, fault, dice),
         }
     }
@@ -59,7 +62,13 @@ impl World {
                 self.relay.backup = disk.and_then(|disk| disk.copy().ok());
                 Ok(())
             }
-            Act::Fault(Fault::RelayRestore) => self.restore_relay(),
+            Act::Decision(decision) => self.decides(*step, decision),
+            Act::Fault(Fault::RelayRestore) => {
+                if self.relay.backup.is_some() {
+                    self.tally.struck(Fault::RelayRestore);
+                }
+                self.restore_relay()
+            }
             Act::Fault(Fault::RelayDiskFull) => {
                 self.fill_relay(true)?;
                 self.freed_after(Who::Relay, MINUTE + dice.roll() % (5 * MINUTE));
@@ -69,12 +78,13 @@ impl World {
                 self.relay.armed.insert(fault);
                 Ok(())
             }
-            Act::Work(_) | Act::Sync | Act::Connect | Act::Disconnect => Ok(()),
+            Act::Work(_) | Act::Sync | Act::Connect | Act::Disconnect | Act::Reach(_) => Ok(()),
         }
     }
 
     /// Somebody works.
     fn works(&mut self, at: usize, work: Work, dice: Dice) -> Checked {
+        self.goes_where_it_may(at);
         let device = &self.devices[at];
         let Some(replica) = device.replica() else { return Ok(()) };
         let territory = if at == 0 {
@@ -175,7 +185,17 @@ impl World {
         let number = self.ledger.entries.len();
         self.devices[at].recent.push(number);
         self.devices[at].unsaved.insert((segment, actor, seq), number);
-        let saved = Saved { device: at, segment, record, bare, actor, seq, hash, lost: false };
+        let saved = Saved {
+            device: at,
+            segment,
+            record,
+            bare,
+            actor,
+            seq,
+            hash,
+            lost: false,
+            receipt: None,
+        };
         if let Some(other) = self.ledger.note(saved).filter(|_| !self.may_be_forked()) {
             let text = format!("{hash} and {other} are both change {seq} of {actor}");
             return Err(self.violation(Oracle::Incarnation, text));
@@ -275,9 +295,10 @@ impl World {
     fn copies(&mut self, at: usize, silent: bool) -> Checked {
         // A relay serves two connections of one member: of each device there is one copy.
         let copied: BTreeSet<usize> =
-            self.devices[self.founders..].iter().map(|copy| copy.original).collect();
-        let candidates = (0..self.founders).map(|n| (at + n) % self.founders);
-        let Some(at) = candidates.into_iter().find(|at| !copied.contains(at)) else {
+            self.devices[self.copies..].iter().map(|copy| copy.original).collect();
+        let mut candidates = (0..self.copies).map(|n| (at + n) % self.copies);
+        let may = |at: &usize| !copied.contains(at) && self.devices[*at].disk().is_some();
+        let Some(at) = candidates.find(may) else {
             return Ok(());
         };
         self.stop_device(at);

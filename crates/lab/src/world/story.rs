@@ -50,7 +50,7 @@ impl World {
     #[must_use]
     pub fn seeded(seed: u64, names: &[&str]) -> Self {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let world = Self::founded(seed, &names, CATALOG, None);
+        let world = Self::founded(seed, &names, 0, CATALOG, None);
         let mut world = world.expect("a world with a sound catalog can be founded");
         for at in 0..world.devices.len() {
             told(world.start_device(at));
