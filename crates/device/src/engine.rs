@@ -98,8 +98,8 @@ pub struct Engine {
     open: BTreeMap<SegmentId, Pos>,
     /// Through which position of its own log each segment was pushed on this connection.
     pushed: BTreeMap<SegmentId, Pos>,
-    /// Segments of which everything was sent again on this connection.
-    sent_again: BTreeSet<SegmentId>,
+    /// How often what was refused in a segment was sent again on this connection.
+    sent_again: BTreeMap<SegmentId, u32>,
     /// Pushes without a receipt: segment, one of the authors with its newest seq, bytes.
     under_way: VecDeque<(SegmentId, ActorId, Seq, u64)>,
     in_flight: u64,
@@ -136,7 +136,7 @@ impl Engine {
             changed: BTreeSet::new(),
             open: BTreeMap::new(),
             pushed: BTreeMap::new(),
-            sent_again: BTreeSet::new(),
+            sent_again: BTreeMap::new(),
             under_way: VecDeque::new(),
             in_flight: 0,
             goes_on: false,

@@ -15,6 +15,8 @@ use super::Engine;
 const PUSH: u64 = 1;
 /// Bytes of changes that are under way without a receipt.
 const IN_FLIGHT: u64 = 1024 * 1024;
+/// How often on a connection a push may overtake what tells the relay who its author is.
+const OVERTAKEN: u32 = 8;
 
 impl Engine {
     /// Sends what has no receipt and was not sent on this connection, as far as the window allows;
@@ -106,7 +108,7 @@ impl Engine {
             "missing-deps" => {
                 // Of a segment that this device may not read the relay does not say what it holds:
                 // everything goes up again, once a connection.
-                if nack.vector.is_none() && !self.sent_again.insert(nack.segment) {
+                if nack.vector.is_none() && !self.may_send_again(&nack.segment, 1) {
                     return Ok(());
                 }
                 let held = nack.vector.clone().unwrap_or_default();
@@ -120,7 +122,9 @@ impl Engine {
             // A relay that was put back has forgotten who wrote this, and is told on this connection:
             // the push overtook that.
             "unknown-author" if self.knows_author(&nack)? => {
-                self.pushed.remove(&nack.segment);
+                if self.may_send_again(&nack.segment, OVERTAKEN) {
+                    self.pushed.remove(&nack.segment);
+                }
             }
             "fork" | "seq" | "predecessor" | "start-op" => {
                 if !self.replica.holds_change(&nack.segment, &nack.hash)? {
@@ -150,6 +154,14 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Counts one more time that what was refused in a segment goes up again on this connection;
+    /// whether that is within bounds. The next connection tries anew.
+    fn may_send_again(&mut self, id: &SegmentId, times: u32) -> bool {
+        let sent = self.sent_again.entry(*id).or_default();
+        *sent += 1;
+        *sent <= times
     }
 
     /// Whether the membership log here says who wrote a refused change.

@@ -29,6 +29,8 @@ pub enum Plant {
     OtherCatalog,
     /// The shell deletes a record that nobody deleted.
     SystemDelete,
+    /// A change that is permitted is marked in the relay's log as merged without permission.
+    WrongTaint,
     /// While a record is held, the relay judges nothing else.
     HeldBlocks,
     /// The relay is never told that a connection ended.
@@ -41,7 +43,7 @@ pub enum Plant {
 
 impl Plant {
     /// Every plant.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::EarlyAck,
         Self::LyingSync,
         Self::ReusedIncarnation,
@@ -52,6 +54,7 @@ impl Plant {
         Self::AlteredVerdict,
         Self::OtherCatalog,
         Self::SystemDelete,
+        Self::WrongTaint,
         Self::HeldBlocks,
         Self::LeakedConnection,
         Self::NoReturn,
@@ -72,6 +75,7 @@ impl Plant {
             Self::AlteredVerdict => "altered-verdict",
             Self::OtherCatalog => "other-catalog",
             Self::SystemDelete => "system-delete",
+            Self::WrongTaint => "wrong-taint",
             Self::HeldBlocks => "held-blocks",
             Self::LeakedConnection => "leaked-connection",
             Self::NoReturn => "no-return",
@@ -93,6 +97,7 @@ impl Plant {
             Self::AlteredVerdict => &[Oracle::Verdicts],
             Self::OtherCatalog => &[Oracle::Forecast],
             Self::SystemDelete => &[Oracle::Deletion],
+            Self::WrongTaint => &[Oracle::Permitted],
             Self::HeldBlocks => &[Oracle::Held],
             Self::LeakedConnection => &[Oracle::Bounded],
             Self::NoReturn => &[Oracle::Settles],

@@ -70,6 +70,12 @@ impl World {
     /// Plants that act when everything has come to rest, so that nothing writes over them.
     pub(crate) fn plant_at_rest(&mut self) -> Checked {
         let plant = self.plant;
+        if let Some(engine) =
+            self.relay.engine.as_mut().filter(|_| plant == Some(Plant::WrongTaint))
+        {
+            let acted = taint_one(engine.replica_mut());
+            self.plant_acted = self.acts(acted)?;
+        }
         for device in &mut self.devices {
             let Some(engine) = device.engine.as_mut() else { continue };
             let replica = engine.replica_mut();
@@ -182,6 +188,20 @@ fn delete_one(replica: &mut Replica, now: i64) -> Result<bool, ReplicaError> {
     let deleted = replica.put(&RecordKey::new(ty, record.id), &RecordEdit::delete(), now);
     replica.commit()?;
     Ok(deleted.is_ok())
+}
+
+/// The first change of a log that is marked as none without permission is marked as one.
+fn taint_one(replica: &mut Replica) -> Result<bool, ReplicaError> {
+    let rows: Vec<_> = replica.segments().values().map(|row| row.sid).collect();
+    for sid in rows {
+        let untainted = replica.store().changes(sid, 1, 1)?.into_iter().find(|c| !c.flags.tainted);
+        if let Some(change) = untainted {
+            replica.store_mut().taint(sid, change.pos)?;
+            replica.commit()?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn alter_record(replica: &mut Replica) -> Result<bool, ReplicaError> {
