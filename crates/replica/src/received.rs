@@ -82,6 +82,9 @@ pub struct Receipt {
     pub changes: u64,
     /// The records that they touch.
     pub records: Vec<RecordId>,
+    /// Whether something may be sent now that was held back with one of them, which the relay had
+    /// refused before others brought it.
+    pub freed: bool,
 }
 
 /// Why verdicts were not taken over.
@@ -167,6 +170,7 @@ impl Replica {
             let settled = self.acknowledge(id, &actor, seq, pos)?;
             receipt.changes += settled.changes;
             receipt.records.extend(settled.records);
+            receipt.freed |= settled.freed;
         }
         Ok(receipt)
     }
@@ -234,12 +238,11 @@ impl Replica {
     ) -> Result<Receipt, ReplicaError> {
         let (sid, judged) = (self.row(id).sid, self.row(id).judged);
         let covered = self.store.acknowledge(sid, actor, seq)?;
-        if covered.iter().any(|change| change.refused.is_some()) {
-            // Others brought it after all: what builds on it may go now.
-            self.store.forget_refusals("")?;
-        }
-        let mut receipt = Receipt { changes: covered.len() as u64, records: Vec::new() };
+        let mut receipt = Receipt { changes: covered.len() as u64, ..Receipt::default() };
         for change in covered {
+            if change.refused.is_some() {
+                receipt.freed |= self.free_what_builds_on(id, &change)?;
+            }
             self.store.settle(sid, &change.records, pos)?;
             receipt.records.extend(change.records);
         }
@@ -248,6 +251,28 @@ impl Replica {
             self.store.pass_judged(sid, judged)?;
         }
         Ok(receipt)
+    }
+
+    /// Lets go what was held back because it builds on a change that the relay had refused and has
+    /// after all. Returns whether there was any.
+    fn free_what_builds_on(
+        &mut self,
+        id: &SegmentId,
+        change: &Outgoing,
+    ) -> Result<bool, ReplicaError> {
+        let sid = self.row(id).sid;
+        let waiting = self.store.outgoing(sid)?;
+        let history = &self.load(id)?.history;
+        let Some(base) = history.hash_of(&change.actor, change.seq) else { return Ok(false) };
+        let builds = |held: &Outgoing| {
+            let hash = history.hash_of(&held.actor, held.seq);
+            held.refused.is_some() && hash.is_some_and(|hash| history.covers(&[hash], &base))
+        };
+        let freed: Vec<Outgoing> = waiting.into_iter().filter(builds).collect();
+        for held in &freed {
+            self.store.put_outgoing(sid, &Outgoing { refused: None, ..held.clone() })?;
+        }
+        Ok(!freed.is_empty())
     }
 
     /// Notes that the relay's log through a position is proven to be what is held here. Returns the

@@ -178,8 +178,7 @@ impl Engine {
         {
             // The receipt was lost on the way, not the change.
             let receipt = self.replica.acknowledge(id, &actor, held, tip)?;
-            self.progress.sent += held - acknowledged;
-            self.note_changed(id, receipt.records);
+            self.note_receipt(id, receipt);
         }
         Ok(())
     }
@@ -210,11 +209,7 @@ impl Engine {
         match self.follow(&id, &follow)? {
             Ok(receipt) => {
                 self.progress.received += changes;
-                self.progress.sent += receipt.changes;
-                if receipt.changes > 0 {
-                    self.pushed.remove(&id);
-                }
-                self.note_changed(&id, receipt.records);
+                self.note_receipt(&id, receipt);
                 let pos = self.replica.segments()[&id].cursor.pos;
                 let open = self.open.entry(id).or_default();
                 *open = pos.max(*open);

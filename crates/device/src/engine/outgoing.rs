@@ -1,12 +1,10 @@
 //! What the device sends: its unsaved changes, in bounded pushes, and what becomes of them.
 
-use std::collections::BTreeSet;
-
 use fieldkeep_documents::batch;
 use fieldkeep_model::SegmentId;
 use fieldkeep_protocol::frame::{Ack, Frame, Nack, Push, SegmentRef};
 use fieldkeep_protocol::{BATCH, Code, priority};
-use fieldkeep_replica::{OutgoingBatch, PutError, ReplicaError};
+use fieldkeep_replica::{OutgoingBatch, PutError, Receipt, ReplicaError};
 use fieldkeep_store::Log as _;
 
 use super::Engine;
@@ -78,7 +76,6 @@ impl Engine {
             return Ok(());
         }
         let receipt = self.replica.acknowledge(&ack.segment, &ack.actor, ack.seq, ack.pos)?;
-        self.progress.sent += receipt.changes;
         // A receipt of one of a push's authors is a receipt of the push.
         let in_flight = &mut self.in_flight;
         self.under_way.retain(|(segment, actor, seq, size)| {
@@ -93,8 +90,17 @@ impl Engine {
             let open = self.open.entry(ack.segment).or_default();
             *open = ack.pos.max(*open);
         }
-        self.note_changed(&ack.segment, receipt.records.into_iter().collect::<BTreeSet<_>>());
+        self.note_receipt(&ack.segment, receipt);
         Ok(())
+    }
+
+    /// What a receipt means for the session: progress, what may be sent now, what watchers are told.
+    pub(super) fn note_receipt(&mut self, id: &SegmentId, receipt: Receipt) {
+        self.progress.sent += receipt.changes;
+        if receipt.freed {
+            self.pushed.remove(id);
+        }
+        self.note_changed(id, receipt.records);
     }
 
     /// The relay did not take a push: what is missing is sent, a lost branch is written again, and
