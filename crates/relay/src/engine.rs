@@ -5,6 +5,7 @@
 
 mod authority;
 mod fanout;
+mod influx;
 mod joining;
 mod offers;
 mod peer;
@@ -19,6 +20,7 @@ use fieldkeep_protocol::{Code, Phase, Violation};
 use fieldkeep_replica::{AdmitError, Batch, Refused, Replica, ReplicaError};
 use fieldkeep_store::{Dismissal, Log as _, Records as _, SegmentRow, StoreError};
 
+use influx::Influx;
 use peer::Peer;
 
 /// A connection, as the shell numbers it.
@@ -59,10 +61,6 @@ pub enum Output {
 
 /// Entries of a segment that are merged and judged in one go, so that nothing waits long for it.
 const SLICE: usize = 256;
-/// So many changes in one commit mean that pushes are under way, and that more is to come.
-const PUSHING: usize = 64;
-/// After so many commits on end with pushes under way a slice is judged all the same.
-const PATIENCE: usize = 64;
 /// How often the segment that waits longest lets one that is in memory go first.
 const PASSED_OVER: usize = 16;
 /// Connections of one member at a time.
@@ -84,12 +82,7 @@ pub struct Engine {
     /// Segments to be judged next, in order of arrival.
     queue: VecDeque<SegmentId>,
     outputs: Vec<Output>,
-    /// Changes that were admitted since the last commit.
-    arriving: usize,
-    /// Whether pushes are under way, as far as can be told, and for how many commits that was a
-    /// reason to judge nothing.
-    pushing: bool,
-    waited: usize,
+    influx: Influx,
     /// How often the front of the queue had to wait for a segment that is in memory.
     passed_over: usize,
     failed_joins: VecDeque<i64>,
@@ -112,9 +105,7 @@ impl Engine {
             moved: BTreeSet::new(),
             queue,
             outputs: Vec::new(),
-            arriving: 0,
-            pushing: false,
-            waited: 0,
+            influx: Influx::default(),
             passed_over: 0,
             failed_joins: VecDeque::new(),
             wanted: BTreeSet::new(),
@@ -190,8 +181,7 @@ impl Engine {
             self.give_up(&error);
             return Ok(std::mem::take(&mut self.outputs));
         }
-        self.pushing |= std::mem::take(&mut self.arriving) >= PUSHING;
-        self.waited += usize::from(self.pushing);
+        self.influx.committed();
         self.fan_out()?;
         Ok(std::mem::take(&mut self.outputs))
     }
@@ -214,7 +204,7 @@ impl Engine {
     /// it a moment before it lets a slice be judged. Never for many commits on end.
     #[must_use]
     pub fn expects_more(&self) -> bool {
-        self.pushing && self.waited < PATIENCE
+        self.influx.expects_more()
     }
 
     /// Merges and judges one slice of what waits. Returns whether there was any; a commit must
@@ -224,7 +214,7 @@ impl Engine {
     /// When the store fails.
     pub fn work(&mut self, now: i64) -> Result<bool, ReplicaError> {
         self.now = now;
-        (self.pushing, self.waited) = (false, 0);
+        self.influx.judged();
         if let Some(key) = self.wanted.pop_first() {
             self.rejudge(&[key])?;
             return Ok(true);
@@ -526,7 +516,7 @@ impl Engine {
         received: &fieldkeep_replica::Received,
     ) -> Result<(), ReplicaError> {
         if let Some((first, last)) = received.admitted {
-            self.arriving += (last - first + 1) as usize;
+            self.influx.arrived((last - first + 1) as usize);
             self.has_grown(segment)?;
         }
         for hash in &received.aside {
