@@ -233,6 +233,20 @@ fn worlds_with_an_operator_that_broke_a_promise_once_keep_it() {
              device which held them. It does not say what it lacks there, so what the device wrote \
              on top was refused and sent again without end.",
         ),
+        (
+            30035,
+            "all",
+            "A device that was put back carried somebody's changes, which the relay refused and then \
+             had from others. Their receipt forgot every refusal of the device, so that what had been \
+             refused for reasons of its own was sent again without end.",
+        ),
+        (
+            20054,
+            "all",
+            "A relay that was put back and a copied device: the copy brought changes of somebody who \
+             had been revoked, which the relay kept aside, and held back what others had built on \
+             them, though the relay would have merged that.",
+        ),
     ] {
         println!("{story}");
         let operator: Decisions = operator.parse().expect("known words");

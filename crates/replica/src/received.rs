@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fieldkeep_documents::{Code, Document};
+use fieldkeep_documents::{Code, Document, History};
 use fieldkeep_model::status::State;
 use fieldkeep_model::verdict::{self, ArgValue, Opening};
 use fieldkeep_model::{
@@ -341,11 +341,35 @@ impl Replica {
         hash: &ChangeHash,
         why: &str,
     ) -> Result<(), ReplicaError> {
+        self.refuse(id, why, |history, held| history.covers(&[held], hash))
+    }
+
+    /// Notes that the relay keeps a change aside. What builds on it may go all the same: if its author
+    /// was allowed to write it, the relay merges both.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn note_aside(
+        &mut self,
+        id: &SegmentId,
+        hash: &ChangeHash,
+        why: &str,
+    ) -> Result<(), ReplicaError> {
+        self.refuse(id, why, |_, held| held == *hash)
+    }
+
+    /// Marks what waits for a receipt and is meant by a refusal.
+    fn refuse(
+        &mut self,
+        id: &SegmentId,
+        why: &str,
+        meant: impl Fn(&History, ChangeHash) -> bool,
+    ) -> Result<(), ReplicaError> {
         let sid = self.row(id).sid;
         for mut change in self.store.outgoing(sid)? {
             let history = &self.load(id)?.history;
             let held = history.hash_of(&change.actor, change.seq);
-            if held.is_some_and(|held| history.covers(&[held], hash)) {
+            if held.is_some_and(|held| meant(history, held)) {
                 change.refused = Some(why.to_owned());
                 self.store.put_outgoing(sid, &change)?;
             }

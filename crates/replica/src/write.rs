@@ -214,8 +214,12 @@ impl Replica {
             let key = RecordKey::new(ty.clone(), record.clone());
             match self.put_in(id, &key, edit, &author) {
                 Err(PutError::Write(_)) => self.write_in_parts(id, &key, edit, &author)?,
-                // It was taken from a record that the lost branch held, too: there is none.
-                Err(PutError::Absent(_)) => tracing::warn!(%key, "kept aside"),
+                // Only the lost branch has the record that this edit is for.
+                Err(PutError::Absent(_)) => tracing::warn!(
+                    %key,
+                    "an edit was not written again, because its record is not there; \
+                     its bytes are kept aside"
+                ),
                 other => drop(other?),
             }
         }
@@ -235,7 +239,11 @@ impl Replica {
         let parts = edit.edits.iter().map(|one| RecordEdit::from(vec![one.clone()]));
         for part in parts.chain(edit.deleted.map(|_| deletion)) {
             match self.put_in(id, key, &part, author) {
-                Err(PutError::Write(error)) => tracing::error!(%key, %error, "kept aside"),
+                Err(PutError::Write(error)) => tracing::error!(
+                    %key,
+                    %error,
+                    "part of an edit could not be written again; its bytes are kept aside"
+                ),
                 other => drop(other?),
             }
         }

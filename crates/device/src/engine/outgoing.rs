@@ -151,11 +151,13 @@ impl Engine {
             }
             code => {
                 let why = format!("{code}: {}", nack.text);
-                self.replica.note_refusal(&nack.segment, &nack.hash, &why)?;
                 // The rest of its batch goes without it.
                 self.pushed.remove(&nack.segment);
                 if code == "not-permitted" {
+                    self.replica.note_aside(&nack.segment, &nack.hash, &why)?;
                     self.set_unauthorised_aside(&nack.segment)?;
+                } else {
+                    self.replica.note_refusal(&nack.segment, &nack.hash, &why)?;
                 }
             }
         }
@@ -189,8 +191,12 @@ impl Engine {
         let settled = self.replica.set_branch_aside(id, actor, from, self.now);
         self.pushed.remove(id);
         match settled {
-            Ok(changes) => {
+            Ok(changes) if actor.device() == self.replica.me().number => {
                 tracing::warn!(segment = %id, changes, "this device was copied or restored: its lost branch was written again");
+                Ok(true)
+            }
+            Ok(changes) => {
+                tracing::warn!(segment = %id, %actor, changes, "another device's lost branch was set aside");
                 Ok(true)
             }
             Err(PutError::Replica(error)) => Err(error),
