@@ -7,13 +7,15 @@ mod merge;
 mod sync;
 mod world;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
+use fieldkeep_lab::benchmark::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::failure::{Code, Failure, Trouble};
@@ -80,6 +82,35 @@ fn bar() -> ProgressBar {
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.enable_steady_tick(std::time::Duration::from_millis(500));
     bar
+}
+
+/// Runs a benchmark whose results go to a folder: a bar shows how far it is, and each result is told
+/// as it comes.
+fn watched<T, R>(
+    output: &mut Output,
+    folder: &Path,
+    head: &str,
+    line: impl Fn(&T) -> String,
+    run: impl FnOnce(&mut dyn FnMut(&Progress<T>)) -> io::Result<R>,
+) -> Result<R, Trouble> {
+    let bar = bar();
+    if !output.is_json() {
+        output.line(head)?;
+    }
+    let (mut told, mut broken) = (0, Ok(()));
+    let results = run(&mut |progress| {
+        bar.set_length(progress.total as u64);
+        bar.set_position(progress.done as u64);
+        bar.set_message(progress.next.clone().unwrap_or_default());
+        let news = progress.ended.as_ref().filter(|_| progress.done > told && !output.is_json());
+        if let Some(ended) = news {
+            told = progress.done;
+            broken = bar.suspend(|| output.line(&line(ended)).and_then(|()| output.flush()));
+        }
+    });
+    bar.finish_and_clear();
+    broken?;
+    Ok(results.map_err(|error| Failure::file(folder, &error))?)
 }
 
 /// A folder for results where none is named: beside the others, unlike any before.

@@ -171,7 +171,9 @@ async fn converse(
     }
 }
 
-fn introduction(ticket: &Ticket) -> Hello {
+/// What a stranger with a ticket says first.
+#[must_use]
+pub fn introduction(ticket: &Ticket) -> Hello {
     Hello {
         versions: vec![fieldkeep_protocol::VERSION],
         software: concat!("fieldkeep/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -189,7 +191,8 @@ fn introduction(ticket: &Ticket) -> Hello {
 }
 
 /// The entry that takes the invitation up, behind the tip that the relay named.
-fn application(ticket: &Ticket, seed: &Seed, welcome: &Hello) -> Members {
+#[must_use]
+pub fn application(ticket: &Ticket, seed: &Seed, welcome: &Hello) -> Members {
     let act = Act::Join { invite: ticket.invite, keys: MemberKeys::of(seed) };
     let entry = Entry { previous: welcome.members_tip, act };
     let entry = Signed::new(membership::CONTEXT, &entry, &ticket.key);

@@ -11,7 +11,7 @@ mod sync;
 
 pub use device::{Device, Event, OpenError, Remote, fresh_id};
 pub use engine::{Engine, Input, Output, Progress};
-pub use join::{JoinError, join};
+pub use join::{JoinError, application, introduction, join};
 pub use sync::{SyncError, SyncReport};
 
 pub use fieldkeep_replica::{PutError, RecordView, Wrote};

@@ -6,6 +6,7 @@
 
 pub mod anatomy;
 pub mod authors;
+pub mod benchmark;
 pub mod camp;
 mod chart;
 pub mod dice;

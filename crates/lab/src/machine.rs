@@ -1,9 +1,11 @@
 //! Where a measurement ran: the machine, and the versions of what was measured.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::{fmt, fs};
 
 use serde::Serialize;
+
+use crate::chart;
 
 /// A machine, as far as it tells.
 #[derive(Clone, Debug, Serialize)]
@@ -45,6 +47,21 @@ impl Machine {
             load: load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
         }
     }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { processor, cores, memory, system, load } = self;
+        let memory = chart::size(*memory as f64);
+        write!(f, "{processor}, {cores} cores, {memory}, {system}, load {load:.1} at the start")
+    }
+}
+
+/// Versions in a line.
+pub(crate) fn told(versions: &BTreeMap<String, String>) -> String {
+    let named: Vec<_> =
+        versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    named.join(", ")
 }
 
 /// The versions of what is compared, as this program was built with them.

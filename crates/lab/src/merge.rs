@@ -25,7 +25,7 @@ pub(crate) use durable::copy;
 pub use cell::{Cell, Limits, Program, Step, run_task};
 pub use engine::EngineName;
 pub use measure::{Metrics, count_heap};
-pub use plan::{Plan, PlanError, Progress};
+pub use plan::{Plan, PlanError};
 pub use workload::WorkloadName;
 
 /// What is compared with what.

@@ -24,6 +24,7 @@ use std::{fs, io};
 
 use results::{Property, Results, Row, SCHEMA, Subject};
 
+use crate::benchmark::{Progress, replace, writable};
 use crate::machine::{Machine, versions};
 
 /// How often each is measured at each round trip time.
@@ -118,19 +119,6 @@ impl std::str::FromStr for Property {
     }
 }
 
-/// How far a benchmark is.
-#[derive(Clone, Debug)]
-pub struct Progress {
-    /// The row that has just ended.
-    pub ended: Option<Row>,
-    /// Rows that ended.
-    pub done: usize,
-    /// All rows.
-    pub total: usize,
-    /// The row that begins.
-    pub next: Option<String>,
-}
-
 impl Plan {
     /// Looks whether it can be run, and makes the folder for its results.
     ///
@@ -154,10 +142,7 @@ impl Plan {
             return Err(PlanError::Delays);
         }
         let failed = |error| PlanError::Folder { path: self.out.clone(), error };
-        fs::create_dir_all(&self.out).map_err(failed)?;
-        let probe = self.out.join("results.partial");
-        fs::write(&probe, b"").map_err(failed)?;
-        fs::remove_file(&probe).map_err(failed)
+        writable(&self.out).map_err(failed)
     }
 
     fn rows(&self) -> Vec<(Property, Subject)> {
@@ -174,7 +159,7 @@ impl Plan {
     pub fn run(
         &self,
         stop: &AtomicBool,
-        mut progress: impl FnMut(&Progress),
+        mut progress: impl FnMut(&Progress<Row>),
     ) -> io::Result<Results> {
         let mut results = self.blank();
         let rows = self.rows();
@@ -232,7 +217,7 @@ impl Plan {
     fn write(&self, results: &Results) -> io::Result<()> {
         results.write(&self.out)?;
         let page = report::html(results);
-        crate::merge::results::replace(&self.out.join("report.html"), page.as_bytes())
+        replace(&self.out.join("report.html"), page.as_bytes())
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fieldkeep_lab::merge::results::{Outcome, Results, Run};
 use fieldkeep_lab::merge::{EngineName, Limits, Plan, PlanError, Program, WorkloadName};
 
-use super::{BUILD, bar, fresh_folder, stop_flag, typed};
+use super::{BUILD, fresh_folder, stop_flag, typed, watched};
 use crate::failure::{Code, Failure, Trouble};
 use crate::output::Output;
 
@@ -69,26 +69,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<ExitCode, Trouble>
             time: Duration::from_secs(args.time_limit),
         },
     };
-    let bar = bar();
-    let mut told = 0;
-    let mut broken = Ok(());
-    if !output.is_json() {
-        output.line(HEAD)?;
-    }
-    let results = plan.run(&program, &stop, |progress| {
-        bar.set_length(progress.total as u64);
-        bar.set_position(progress.done as u64);
-        bar.set_message(progress.next.clone().unwrap_or_default());
-        if let Some(run) = progress.ended.as_ref().filter(|_| progress.done > told) {
-            told = progress.done;
-            if !output.is_json() {
-                broken = bar.suspend(|| output.line(&row(run)).and_then(|()| output.flush()));
-            }
-        }
-    });
-    bar.finish_and_clear();
-    broken?;
-    let results = results.map_err(|error| Failure::file(&plan.out, &error))?;
+    let results = watched(output, &plan.out, HEAD, row, |told| plan.run(&program, &stop, told))?;
     if output.is_json() {
         output.line(&serde_json::to_string(&results).map_err(std::io::Error::from)?)?;
     } else {

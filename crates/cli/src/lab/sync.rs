@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use fieldkeep_lab::sync::results::{Property, Row, Subject};
 use fieldkeep_lab::sync::{Plan, PlanError};
 
-use super::{BUILD, bar, fresh_folder, stop_flag, typed};
+use super::{BUILD, fresh_folder, stop_flag, typed, watched};
 use crate::failure::{Code, Failure, Trouble};
 use crate::output::Output;
 
@@ -44,25 +44,7 @@ pub(crate) struct Args {
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<ExitCode, Trouble> {
     let plan = plan(args)?;
     let stop = stop_flag()?;
-    let bar = bar();
-    if !output.is_json() {
-        output.line(HEAD)?;
-    }
-    let (mut told, mut broken) = (0, Ok(()));
-    let results = plan.run(&stop, |progress| {
-        bar.set_length(progress.total as u64);
-        bar.set_position(progress.done as u64);
-        bar.set_message(progress.next.clone().unwrap_or_default());
-        if let Some(row) = progress.ended.as_ref().filter(|_| progress.done > told) {
-            told = progress.done;
-            if !output.is_json() {
-                broken = bar.suspend(|| output.line(&line(row)).and_then(|()| output.flush()));
-            }
-        }
-    });
-    bar.finish_and_clear();
-    broken?;
-    let results = results.map_err(|error| Failure::file(&plan.out, &error))?;
+    let results = watched(output, &plan.out, HEAD, line, |told| plan.run(&stop, told))?;
     if output.is_json() {
         output.line(&serde_json::to_string(&results).map_err(std::io::Error::from)?)?;
     } else {

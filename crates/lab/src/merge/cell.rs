@@ -90,6 +90,18 @@ impl Cell {
         fs::rename(&partial, self.path(name)).expect("the scratch folder takes it");
     }
 
+    /// Leaves a folder for later steps, whole or not at all; one that is there already stays.
+    pub(crate) fn keep_folder(&self, name: &str, fill: impl FnOnce(&Path)) {
+        let (folder, partial) = (self.path(name), self.path(&format!("{name}.partial")));
+        if folder.exists() {
+            return;
+        }
+        // A step that was ended may have left it.
+        let _ = fs::remove_dir_all(&partial);
+        fill(&partial);
+        fs::rename(&partial, &folder).expect("the scratch folder takes it");
+    }
+
     /// What an earlier step left.
     pub(crate) fn kept(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).expect("an earlier step left it")

@@ -65,17 +65,16 @@ pub(crate) fn prepare(cell: &Cell) {
     if cell.workload == WorkloadName::Build {
         return workload::ensure_base(cell);
     }
-    let base = cell.path(BASE);
-    if !base.exists() {
-        fs::create_dir_all(&base).expect("the scratch folder takes it");
+    cell.keep_folder(BASE, |base| {
+        fs::create_dir_all(base).expect("the scratch folder takes it");
         let state = cell.kept(BASE_STATE);
         if cell.engine == EngineName::Rows {
-            let mut keeper = projected::Bare::open(&base);
+            let mut keeper = projected::Bare::open(base);
             keeper.receive(&Delivery { messages: vec![state], touched: Vec::new() });
         } else {
-            projected::Projected::found(cell, &base, &state);
+            projected::Projected::found(cell, base, &state);
         }
-    }
+    });
 }
 
 /// What is delivered, in order.

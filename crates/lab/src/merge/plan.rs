@@ -11,6 +11,7 @@ use super::engine::EngineName;
 use super::results::{METRICS, Outcome, Results, Run, SCHEMA};
 use super::workload::{self, WorkloadName, trace_file, traces};
 use super::{Comparison, report};
+use crate::benchmark::{Progress, replace, writable};
 use crate::machine::{Machine, versions};
 
 /// The fewest and the most records: below, workloads have not enough fields to keep edits apart.
@@ -117,19 +118,6 @@ impl std::str::FromStr for WorkloadName {
     }
 }
 
-/// How far a benchmark is.
-#[derive(Clone, Debug)]
-pub struct Progress {
-    /// The run that has just ended; nothing before the first one.
-    pub ended: Option<Run>,
-    /// Runs that ended.
-    pub done: usize,
-    /// All runs.
-    pub total: usize,
-    /// The run that begins; nothing after the last one.
-    pub next: Option<String>,
-}
-
 /// The engine, workload, comparison and size of a run.
 type Place = (EngineName, WorkloadName, Comparison, usize);
 
@@ -159,7 +147,8 @@ impl Plan {
         if self.places().is_empty() {
             return Err(PlanError::Nothing);
         }
-        writable(&self.out)
+        let failed = |error| PlanError::Folder { path: self.out.clone(), error };
+        writable(&self.out).map_err(failed)
     }
 
     /// Leaves out workloads whose editing traces are not there, and names them.
@@ -200,7 +189,7 @@ impl Plan {
         &self,
         program: &Program,
         stop: &AtomicBool,
-        mut progress: impl FnMut(&Progress),
+        mut progress: impl FnMut(&Progress<Run>),
     ) -> io::Result<Results> {
         let scratch = self.out.join("scratch");
         let mut results = self.blank();
@@ -274,7 +263,7 @@ impl Plan {
 
     fn write(&self, results: &Results) -> io::Result<()> {
         results.write(&self.out)?;
-        super::results::replace(&self.out.join("report.html"), report::html(results).as_bytes())
+        replace(&self.out.join("report.html"), report::html(results).as_bytes())
     }
 }
 
@@ -294,13 +283,4 @@ fn does(engine: EngineName, workload: WorkloadName, comparison: Comparison) -> b
             durable || workload == WorkloadName::Verdict && engine == EngineName::Fieldkeep
         }
     }
-}
-
-/// Makes a folder, and looks whether files can be made in it.
-fn writable(folder: &Path) -> Result<(), PlanError> {
-    let failed = |error| PlanError::Folder { path: folder.to_owned(), error };
-    fs::create_dir_all(folder).map_err(failed)?;
-    let probe = folder.join("results.partial");
-    fs::write(&probe, b"").map_err(failed)?;
-    fs::remove_file(&probe).map_err(failed)
 }

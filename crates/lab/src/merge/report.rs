@@ -9,6 +9,7 @@ use super::engine::EngineName;
 use super::results::{Outcome, Results, Run};
 use super::workload::WorkloadName;
 use crate::chart::{self, Line, escape};
+use crate::machine::told;
 
 /// A figure of a table: its title, the names of figures of which the first that there is counts,
 /// and how it is written.
@@ -73,23 +74,13 @@ fn head(page: &mut String, results: &Results) {
     let class = if results.all_agree() { "dim" } else { "warn" };
     let _ = write!(page, "<p class=\"{class}\">{}</p>", escape(&results.agreement_line()));
     let _ = write!(page, "<p><code>{}</code></p>", escape(&results.command));
-    let machine = &results.machine;
     let _ = write!(
         page,
-        "<p class=\"dim\">{}, {} cores, {}, {}, load {:.1} at the start · seed {}, {} actors · {}</p>",
-        escape(&machine.processor),
-        machine.cores,
-        chart::size(machine.memory as f64),
-        escape(&machine.system),
-        machine.load,
+        "<p class=\"dim\">{} · seed {}, {} actors · {}</p>",
+        escape(&results.machine.to_string()),
         results.seed,
         results.devices,
-        results
-            .versions
-            .iter()
-            .map(|(name, version)| format!("{name} {version}"))
-            .collect::<Vec<_>>()
-            .join(", ")
+        told(&results.versions)
     );
     page.push_str("<ul class=\"legend\">");
     for engine in engines(results) {

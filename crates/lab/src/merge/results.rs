@@ -9,9 +9,8 @@
 //! of one workload had to arrive at, who did, and who did not. The CSV has a line for each figure.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
-use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +18,7 @@ use super::Comparison;
 use super::engine::EngineName;
 use super::measure::Metrics;
 use super::workload::WorkloadName;
+use crate::benchmark::replace;
 use crate::machine::Machine;
 
 /// The schema's name and version.
@@ -279,13 +279,6 @@ impl Results {
         }
         out
     }
-}
-
-/// Puts a file in another one's place, so that whoever reads sees one of both.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let partial = path.with_extension("partial");
-    fs::write(&partial, bytes)?;
-    fs::rename(partial, path)
 }
 
 impl Run {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::results::{Property, Results, Row, Subject};
 use crate::chart::{self, Line, escape};
+use crate::machine::told;
 
 /// The page.
 pub(super) fn html(results: &Results) -> String {
@@ -16,22 +17,15 @@ pub(super) fn html(results: &Results) -> String {
     if results.partial {
         page.push_str("<p class=\"warn\">These results are partial: rows are missing.</p>");
     }
-    let machine = &results.machine;
-    let versions: Vec<_> =
-        results.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let _ = write!(
         page,
-        "<p><code>{}</code></p><p class=\"dim\">{}, {} cores, {}, {}, load {:.1} at the start · \
-         seed {} · {}</p><p class=\"dim\">Round trips are the slope of time over added round trip \
-         time, less that of a bare handshake. Bytes are those of streams, both ways.</p>",
+        "<p><code>{}</code></p><p class=\"dim\">{} · seed {} · {}</p><p class=\"dim\">Round trips \
+         are the slope of time over added round trip time, less that of a bare handshake. Bytes are \
+         those of streams, both ways.</p>",
         escape(&results.command),
-        escape(&machine.processor),
-        machine.cores,
-        chart::size(machine.memory as f64),
-        escape(&machine.system),
-        machine.load,
+        escape(&results.machine.to_string()),
         results.seed,
-        versions.join(", ")
+        told(&results.versions)
     );
     for property in Property::ALL {
         let rows: Vec<_> = results.rows.iter().filter(|row| row.property == property).collect();

@@ -17,8 +17,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Ideal, Plan, Sample, median, slope};
+use crate::benchmark::replace;
 use crate::machine::Machine;
-use crate::merge::results::replace;
 
 /// The schema's name and version.
 pub const SCHEMA: &str = "fieldkeep/lab-sync/1";

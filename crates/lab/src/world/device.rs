@@ -323,7 +323,7 @@ impl World {
             if manner == 2 {
                 return self.kill_device(at);
             }
-        } else if closed.is_none() && self.is_behind(at) {
+        } else if closed.is_none() && self.has_work(at) {
             self.device_works(at)?;
         }
         self.device_saw(at)?;
@@ -333,7 +333,7 @@ impl World {
         self.after_step(at)
     }
 
-    pub(crate) fn is_behind(&self, at: usize) -> bool {
+    pub(crate) fn has_work(&self, at: usize) -> bool {
         self.devices[at].engine.as_ref().is_some_and(Engine::has_work)
     }
 
@@ -425,7 +425,7 @@ impl World {
         if once && self.devices[at].exchanged {
             return self.end_session(at, true);
         }
-        if self.is_behind(at) {
+        if self.has_work(at) {
             self.plan_device_turn(at, SLICE);
         }
         Ok(())

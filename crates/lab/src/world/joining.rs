@@ -4,9 +4,9 @@
 //! The talk is told to the relay's engine frame by frame and in one go: whoever joins stands beside
 //! the operator, with a signal. Nobody loses a ticket in this world.
 
-use fieldkeep_model::membership::{Act, Entry, MemberKeys};
-use fieldkeep_model::{Grant, KeyPair, MembershipLog, Seed, Signed, Ticket, membership};
-use fieldkeep_protocol::frame::{CatalogFile, Frame, Hello, Members};
+use fieldkeep_device::{application, introduction};
+use fieldkeep_model::{Grant, KeyPair, MembershipLog, Seed, Ticket};
+use fieldkeep_protocol::frame::{CatalogFile, Frame, Members};
 use fieldkeep_protocol::{Phase, Role, Session};
 use fieldkeep_relay::{Engine, Input, Output, invite};
 use fieldkeep_replica::ReplicaError;
@@ -91,13 +91,13 @@ impl Talk {
         engine.handle(self.now, Input::Connected(self.line, key)).map_err(said)?;
         let mut session = Session::new(Role::Device);
         session.enter(Phase::Opening);
-        let hello = Frame::Hello(Box::new(self.introduction()));
+        let hello = Frame::Hello(Box::new(introduction(&self.ticket)));
         let mut members = None;
         let mut catalog = None;
         for frame in self.says(engine, &mut session, &hello)? {
             let Frame::Welcome(welcome) = frame else { continue };
             session.enter(Phase::Open);
-            let join = Frame::Join(self.application(&welcome));
+            let join = Frame::Join(application(&self.ticket, &self.keys, &welcome));
             for frame in self.says(engine, &mut session, &join)? {
                 #[allow(clippy::wildcard_enum_match_arm, reason = "all others say nothing of it")]
                 match frame {
@@ -143,30 +143,5 @@ impl Talk {
             }
         }
         Ok(frames)
-    }
-
-    fn introduction(&self) -> Hello {
-        Hello {
-            versions: vec![fieldkeep_protocol::VERSION],
-            software: "fieldkeep lab".to_owned(),
-            org: self.ticket.org,
-            capabilities: 0,
-            members: 0,
-            members_tip: [0; 32],
-            members_sum: [0; 16],
-            epoch: Default::default(),
-            catalog: 0,
-            frame_max: fieldkeep_protocol::FRAME_MAX,
-            root: [0; 16],
-            actor: None,
-        }
-    }
-
-    /// The entry that takes the invitation up, behind the tip that the relay named.
-    fn application(&self, welcome: &Hello) -> Members {
-        let act = Act::Join { invite: self.ticket.invite, keys: MemberKeys::of(&self.keys) };
-        let entry = Entry { previous: welcome.members_tip, act };
-        let entry = Signed::new(membership::CONTEXT, &entry, &self.ticket.key);
-        Members { base: welcome.members, entries: vec![entry] }
     }
 }

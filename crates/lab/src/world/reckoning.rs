@@ -48,7 +48,7 @@ impl World {
     /// Whether nothing is under way and every device is shown as synced.
     fn is_settled(&self) -> bool {
         let relay = self.relay.replica().is_some_and(|r| r.behind().is_empty() && !r.is_renewing());
-        let device = |at: usize| self.is_done(at) && !self.is_behind(at);
+        let device = |at: usize| self.is_done(at) && !self.has_work(at);
         relay
             && self.undecided == 0
             && self.relay.is_idle()

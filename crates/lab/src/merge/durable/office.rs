@@ -56,29 +56,25 @@ impl Keeper for Kept {
 
 /// Makes an organisation, the deliveries of a workload, and the replica that they begin with.
 pub(super) fn prepare(cell: &Cell) {
-    let founded = cell.path(FOUNDED);
-    if !founded.exists() {
-        drop(Kept::open(&founded, cell.records, cell.devices));
-    }
-    let base = cell.path(BASE);
-    if !base.exists() {
-        super::copy(&founded, &base);
-    }
-    let Kept(mut office) = Kept::open(&base, cell.records, cell.devices);
-    // The last member writes what comes later.
-    let mut authors = Authors::of(&office, cell.devices + 1);
+    let open = |folder: &Path| Kept::open(folder, cell.records, cell.devices);
+    cell.keep_folder(FOUNDED, |founded| drop(open(founded)));
     let records = work::records(cell.seed, cell.records);
     let by =
         |(nth, (id, edit)): (usize, &work::Write)| (nth % cell.devices, id.clone(), edit.clone());
     let writes: Vec<By> = records.iter().enumerate().map(by).collect();
+    let Kept(office) = open(&cell.path(FOUNDED));
+    // The last member writes what comes later.
+    let mut authors = Authors::of(&office, cell.devices + 1);
     let built = writes.chunks(BATCH).map(|writes| authors.delivery(&office, writes));
     let built: Vec<_> = built.collect();
-    if office.replica.segments().is_empty() {
+    cell.keep_folder(BASE, |base| {
+        super::copy(&cell.path(FOUNDED), base);
+        let Kept(mut office) = open(base);
         for delivery in &built {
             office.receive(delivery);
         }
         office.replica.save_all().expect("the disk takes it");
-    }
+    });
     let deliveries = match cell.workload.remote() {
         None => built,
         Some(remote) => {
