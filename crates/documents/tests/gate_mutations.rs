@@ -142,7 +142,7 @@ fn run(seed: u64, mutants: u64, counts: &mut Counts) {
         } else {
             // Honest next changes are dear to make: each serves for several mutants, the more the
             // more there are to be.
-            if next.is_none() || dice.one_in(8 * (mutants / MUTANTS) as usize) {
+            if next.is_none() || dice.one_in(8 * (mutants / MUTANTS).min(4) as usize) {
                 next = world.next(&mut dice);
             }
             next.as_ref().map_or_else(Vec::new, |next| mutant(&mut dice, next, 0))
