@@ -237,20 +237,19 @@ impl Replica {
         let mut wanted: Vec<_> = refusal.waits().unwrap_or_default().to_vec();
         let mut found: BTreeMap<ChangeHash, (Vec<ChangeHash>, Aside)> = BTreeMap::new();
         while let Some(hash) = wanted.pop() {
-            if found.contains_key(&hash) {
-                continue;
+            if !found.contains_key(&hash) {
+                let aside = self.store.aside(sid, &hash)?;
+                let Some(aside) = aside.filter(|aside| aside.reason == "not_permitted") else {
+                    return Err(refused(header, &refusal));
+                };
+                let deps = ChangeHeader::parse(&aside.bytes).map(|h| h.deps).unwrap_or_default();
+                let history = &self.load(id)?.history;
+                wanted.extend(deps.iter().filter(|dep| !history.contains(dep)));
+                found.insert(hash, (deps, aside));
             }
-            let Some(aside) = self.store.aside(sid, &hash)?.filter(|a| a.reason == "not_permitted")
-            else {
-                return Err(refused(header, &refusal));
-            };
-            let deps = ChangeHeader::parse(&aside.bytes).map(|h| h.deps).unwrap_or_default();
-            let history = &self.load(id)?.history;
-            wanted.extend(deps.iter().filter(|dep| !history.contains(dep)));
-            // The head may name a later change: nothing vouches for this one without that.
-            let head = minicbor::decode::<SignedHead>(&aside.head).ok();
-            wanted.extend(head.map(|head| head.head.hash).filter(|head| *head != hash));
-            found.insert(hash, (deps, aside));
+            if wanted.is_empty() {
+                wanted = unvouched(&found);
+            }
         }
         while !found.is_empty() {
             let history = &self.load(id)?.history;
@@ -477,6 +476,20 @@ fn parse(chunks: &[Vec<u8>]) -> Result<Vec<Parsed<'_>>, AdmitError> {
         })
     });
     changes.collect()
+}
+
+/// What vouches for changes that lay aside, and is not among them: a head that came with its author's
+/// newest may name a later one.
+fn unvouched(found: &BTreeMap<ChangeHash, (Vec<ChangeHash>, Aside)>) -> Vec<ChangeHash> {
+    let mut newest: BTreeMap<ActorId, &Aside> = BTreeMap::new();
+    for (_, aside) in found.values() {
+        let known = newest.entry(aside.actor).or_insert(aside);
+        if known.seq < aside.seq {
+            *known = aside;
+        }
+    }
+    let heads = newest.values().filter_map(|aside| minicbor::decode::<SignedHead>(&aside.head).ok());
+    heads.map(|head| head.head.hash).filter(|hash| !found.contains_key(hash)).collect()
 }
 
 fn stage_one(header: &ChangeHeader, code: &'static str, text: &str) -> AdmitError {

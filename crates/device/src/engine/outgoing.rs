@@ -15,6 +15,9 @@ const PUSH: u64 = 1;
 const IN_FLIGHT: u64 = 1024 * 1024;
 /// How often on a connection a push may overtake what tells the relay who its author is.
 const OVERTAKEN: u32 = 8;
+/// How often on a connection everything that the relay lacks may go up again: each of the pushes that
+/// are under way may find that something is missing, but sending it must help in the end.
+const MISSING: u32 = 64;
 
 impl Engine {
     /// Sends what has no receipt and was not sent on this connection, as far as the window allows;
@@ -114,7 +117,8 @@ impl Engine {
             "missing-deps" => {
                 // Of a segment that this device may not read the relay does not say what it holds:
                 // everything goes up again, once a connection.
-                if nack.vector.is_none() && !self.may_send_again(&nack.segment, 1) {
+                let times = if nack.vector.is_some() { MISSING } else { 1 };
+                if !self.may_send_again(&nack.segment, times) {
                     return Ok(());
                 }
                 let held = nack.vector.clone().unwrap_or_default();

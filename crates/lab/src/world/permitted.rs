@@ -46,15 +46,16 @@ impl World {
         revoked(self.relay.replica()) && revoked(self.devices[at].replica())
     }
 
-    /// Whether a write is not in the relay's log because its author had no permission, and nobody lost
-    /// it. Either nothing authorises it. Or its author, who may not write there any more, wrote it on
-    /// a branch beside the one that the cut-off names, as a device does that was put back: it has it
-    /// alone, because it may speak to nobody; or aside, and what it wrote again is not permitted.
+    /// Whether a write is not in the relay's log because somebody had no permission, and nobody lost
+    /// it. Nothing authorises it; or those who have it were revoked, and may speak to nobody. Or its
+    /// author, who may not write there any more, wrote it on a branch beside the one that the cut-off
+    /// names, as a device does that was put back: it has it alone; or aside, and what it wrote again
+    /// is not permitted.
     pub(crate) fn is_kept_without_permission(&mut self, saved: &Saved) -> bool {
         if !self.is_held(saved.device, &saved.segment, &saved.hash) {
             return false;
         }
-        if !self.is_authorised(saved) {
+        if !self.is_authorised(saved) || self.is_with_the_revoked(saved) {
             return true;
         }
         let Some(address) = self.address(&saved.segment) else { return false };
@@ -62,6 +63,13 @@ impl World {
         let author = members.and_then(|members| members.author(&saved.actor));
         let may = author.is_some_and(|author| author.may(&address.ty, &address.scope));
         !may && (self.is_only_at(saved) || self.is_aside_at_author(saved))
+    }
+
+    /// Whether those who have a write were all revoked.
+    fn is_with_the_revoked(&mut self, saved: &Saved) -> bool {
+        (0..self.devices.len()).all(|at| {
+            self.knows_it_is_revoked(at) || !self.device_holds(at, &saved.segment, &saved.hash)
+        })
     }
 
     /// Whether its author's devices have a write, and no others.
