@@ -247,6 +247,46 @@ fn worlds_with_an_operator_that_broke_a_promise_once_keep_it() {
              had been revoked, which the relay kept aside, and held back what others had built on \
              them, though the relay would have merged that.",
         ),
+        (
+            50343,
+            "all",
+            "Two copies of a revoked device had each left a change aside on the relay. The head that \
+             came with their common past named one branch, a member had built on the other: both \
+             were merged, which failed, and the member's device sent its change without end.",
+        ),
+        (
+            50394,
+            "all",
+            "A device took out what somebody was not allowed to write, derived the segment again, and \
+             forgot where in the relay's log its records lie. No proof came that would tell, because \
+             nothing had changed there: they were shown as likely valid for ever.",
+        ),
+        (
+            60048,
+            "all",
+            "A push held changes up to a cut-off and beyond it. The relay merged the first and kept \
+             the others aside, and with them the only head: nobody could follow that log any more.",
+        ),
+        (
+            60073,
+            "all",
+            "A device brought everything back to a relay that had lost it. A change in the middle \
+             builds on somebody's who had been revoked, whose head comes later in the same push: it \
+             was looked for too early, and the push was refused each time.",
+        ),
+        (
+            60439,
+            "all",
+            "A device carried another one's branch that had lost a fork. It took its own for the lost \
+             one, and wrote it again and again.",
+        ),
+        (
+            60441,
+            "all",
+            "A device had receipts under a former incarnation and had never had anything back when \
+             the relay was put back. The relay says what it holds of the present incarnation only: \
+             the device was shown as synced, and what the relay had lost stayed where it was.",
+        ),
     ] {
         println!("{story}");
         let operator: Decisions = operator.parse().expect("known words");

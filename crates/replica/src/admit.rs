@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_documents::{Admitted, Code, History, Refusal};
 use fieldkeep_model::{
-    ActorId, ChangeHash, ChangeHeader, DeviceNumber, Member, Pos, SegmentAddress, SegmentId, Seq,
-    SignedHead, VersionVector,
+    ActorId, ChangeHash, ChangeHeader, DeviceNumber, Head, Member, Pos, SegmentAddress, SegmentId,
+    Seq, SignedHead, VersionVector,
 };
 use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, StoreError};
 
@@ -91,6 +91,14 @@ impl From<StoreError> for AdmitError {
     }
 }
 
+/// What a batch brings into the log, or finds there.
+struct Intake {
+    /// The newest change of each author.
+    newest: BTreeMap<ActorId, (Seq, ChangeHash)>,
+    /// Heads that may vouch for them: those that came, and those that lay aside.
+    heads: Vec<SignedHead>,
+}
+
 impl Replica {
     /// Admits a batch that a member handed over.
     ///
@@ -149,11 +157,11 @@ impl Replica {
         now: i64,
     ) -> Result<Received, AdmitError> {
         let mut received = Received::default();
-        let mut newest = BTreeMap::new();
+        let mut intake = Intake { newest: BTreeMap::new(), heads: batch.heads.clone() };
         for change in changes {
             let Parsed { header, chunk, .. } = change;
             if self.load(id)?.history.contains(&header.hash) {
-                newest.insert(header.actor, (header.seq, header.hash));
+                intake.newest.insert(header.actor, (header.seq, header.hash));
                 continue;
             }
             if !self.permits(id, header) {
@@ -161,17 +169,18 @@ impl Replica {
                 received.aside.push(header.hash);
                 continue;
             }
-            let admitted = self.check_with_asides(id, change, &mut newest)?;
+            let admitted = self.check_with_asides(id, change, &mut intake)?;
             let pos = self.append(id, chunk, admitted, Origin::Peer)?;
-            newest.insert(header.actor, (header.seq, header.hash));
+            intake.newest.insert(header.actor, (header.seq, header.hash));
             received.admitted = Some((received.admitted.map_or(pos, |(first, _)| first), pos));
         }
-        self.keep_heads(id, &batch.heads)?;
-        // What lay aside for a moment only, because the next change builds on it, is in the log.
+        self.vouch(id, &mut intake)?;
+        self.keep_heads(id, &intake.heads)?;
+        // What lay aside for a moment only, because others build on it, is in the log.
         let history = &self.load(id)?.history;
         received.aside.retain(|hash| !history.contains(hash));
         received.newest =
-            newest.into_iter().map(|(actor, (seq, hash))| (actor, seq, hash)).collect();
+            intake.newest.into_iter().map(|(actor, (seq, hash))| (actor, seq, hash)).collect();
         Ok(received)
     }
 
@@ -211,11 +220,8 @@ impl Replica {
                     && head.verifies(&self.org(), &segment, &member.keys.signing)
             });
             if !vouched {
-                return Err(stage_one(
-                    header,
-                    "unvouched",
-                    "no signed head of its author vouches for it",
-                ));
+                let ChangeHeader { actor, seq, hash, .. } = **header;
+                return Err(unvouched(Head { actor, seq, hash }));
             }
         }
         Ok(())
@@ -226,50 +232,88 @@ impl Replica {
         &mut self,
         id: &SegmentId,
         change: &Parsed<'_>,
-        newest: &mut BTreeMap<ActorId, (Seq, ChangeHash)>,
+        intake: &mut Intake,
     ) -> Result<Admitted, AdmitError> {
-        let header = &change.header;
         let refusal = match change.check(&self.load(id)?.history) {
             Ok(admitted) => return Ok(admitted),
             Err(refusal) => refusal,
         };
+        let waits = refusal.waits().unwrap_or_default().to_vec();
+        if !self.admit_asides(id, waits, intake)? {
+            return Err(refused(&change.header, &refusal));
+        }
+        let admitted = change.check(&self.load(id)?.history);
+        admitted.map_err(|refusal| refused(&change.header, &refusal))
+    }
+
+    /// Sees to it that a head vouches for every author's newest change in the log. Where all that
+    /// there are name a change that was kept aside, that is admitted, tainted: without it nobody
+    /// could tell who wrote the others.
+    fn vouch(&mut self, id: &SegmentId, intake: &mut Intake) -> Result<(), AdmitError> {
         let sid = self.row(id).sid;
-        let mut wanted: Vec<_> = refusal.waits().unwrap_or_default().to_vec();
+        let authors: Vec<ActorId> = intake.newest.keys().copied().collect();
+        for actor in authors {
+            let history = &self.load(id)?.history;
+            let seq = history.vector().seq(&actor);
+            let Some(last) = history.hash_of(&actor, seq) else { continue };
+            let pos = history.position(&last).unwrap_or(0);
+            let mut vouching = intake.heads.iter().filter(|head| head.head.actor == actor);
+            let here = vouching.any(|head| head.head.hash == last);
+            let stored = self.store.heads(sid, pos, pos)?;
+            if here || stored.iter().any(|(_, head)| head.head.hash == last) {
+                continue;
+            }
+            let heads = intake.heads.iter().map(|head| head.head);
+            let heads: Vec<Head> = heads.filter(|head| head.actor == actor).collect();
+            let mut vouched = false;
+            for head in heads.iter().filter(|head| head.seq > seq) {
+                vouched = vouched || self.admit_asides(id, vec![head.hash], intake)?;
+            }
+            if !vouched {
+                return Err(unvouched(Head { actor, seq, hash: last }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Admits what was kept aside, with all that it builds on, tainted. Returns whether that could be
+    /// done; if not, some of it may have been.
+    fn admit_asides(
+        &mut self,
+        id: &SegmentId,
+        mut wanted: Vec<ChangeHash>,
+        intake: &mut Intake,
+    ) -> Result<bool, AdmitError> {
+        let sid = self.row(id).sid;
         let mut found: BTreeMap<ChangeHash, (Vec<ChangeHash>, Aside)> = BTreeMap::new();
         while let Some(hash) = wanted.pop() {
-            if !found.contains_key(&hash) {
-                let aside = self.store.aside(sid, &hash)?;
-                let Some(aside) = aside.filter(|aside| aside.reason == "not_permitted") else {
-                    return Err(refused(header, &refusal));
-                };
-                let deps = ChangeHeader::parse(&aside.bytes).map(|h| h.deps).unwrap_or_default();
-                let history = &self.load(id)?.history;
-                wanted.extend(deps.iter().filter(|dep| !history.contains(dep)));
-                found.insert(hash, (deps, aside));
+            if found.contains_key(&hash) {
+                continue;
             }
-            if wanted.is_empty() {
-                wanted = unvouched(&found);
-            }
+            let aside = self.store.aside(sid, &hash)?;
+            let Some(aside) = aside.filter(|aside| aside.reason == "not_permitted") else {
+                return Ok(false);
+            };
+            let deps = ChangeHeader::parse(&aside.bytes).map(|h| h.deps).unwrap_or_default();
+            let history = &self.load(id)?.history;
+            wanted.extend(deps.iter().filter(|dep| !history.contains(dep)));
+            found.insert(hash, (deps, aside));
         }
         while !found.is_empty() {
             let history = &self.load(id)?.history;
             let ready =
                 found.iter().find(|(_, (deps, _))| deps.iter().all(|d| history.contains(d)));
-            let Some(hash) = ready.map(|(hash, _)| *hash) else {
-                return Err(refused(header, &refusal));
-            };
+            let Some(hash) = ready.map(|(hash, _)| *hash) else { return Ok(false) };
             let (_, aside) = found.remove(&hash).expect("just found");
-            let admitted = self.load(id)?.history.check(&aside.bytes);
-            let admitted = admitted.map_err(|_| refused(header, &refusal))?;
+            let Ok(admitted) = self.load(id)?.history.check(&aside.bytes) else {
+                return Ok(false);
+            };
             self.append(id, &aside.bytes, admitted, Origin::Tainted)?;
             self.store.take_aside(sid, &aside.hash)?;
-            newest.insert(aside.actor, (aside.seq, aside.hash));
-            if let Ok(head) = minicbor::decode::<SignedHead>(&aside.head) {
-                self.keep_heads(id, &[head])?;
-            }
+            intake.newest.insert(aside.actor, (aside.seq, aside.hash));
+            intake.heads.extend(minicbor::decode::<SignedHead>(&aside.head));
         }
-        let admitted = change.check(&self.load(id)?.history);
-        admitted.map_err(|refusal| self::refused(header, &refusal))
+        Ok(true)
     }
 
     /// Appends a checked change to the log.
@@ -478,18 +522,15 @@ fn parse(chunks: &[Vec<u8>]) -> Result<Vec<Parsed<'_>>, AdmitError> {
     changes.collect()
 }
 
-/// What vouches for changes that lay aside, and is not among them: a head that came with its author's
-/// newest may name a later one.
-fn unvouched(found: &BTreeMap<ChangeHash, (Vec<ChangeHash>, Aside)>) -> Vec<ChangeHash> {
-    let mut newest: BTreeMap<ActorId, &Aside> = BTreeMap::new();
-    for (_, aside) in found.values() {
-        let known = newest.entry(aside.actor).or_insert(aside);
-        if known.seq < aside.seq {
-            *known = aside;
-        }
-    }
-    let heads = newest.values().filter_map(|aside| minicbor::decode::<SignedHead>(&aside.head).ok());
-    heads.map(|head| head.head.hash).filter(|hash| !found.contains_key(hash)).collect()
+fn unvouched(change: Head) -> AdmitError {
+    AdmitError::Refused(Box::new(Refused {
+        hash: change.hash,
+        stage: 1,
+        code: "unvouched",
+        text: "no signed head of its author vouches for it".to_owned(),
+        missing: Vec::new(),
+        author: Some((change.actor, change.seq)),
+    }))
 }
 
 fn stage_one(header: &ChangeHeader, code: &'static str, text: &str) -> AdmitError {

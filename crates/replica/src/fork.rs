@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use fieldkeep_model::{ActorId, ChangeHash, Pos, RecordEdit, RecordId, SegmentId, Seq};
-use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, Outgoing};
+use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, Outgoing, Records as _};
 
 use crate::log::Entry;
 use crate::replica::{Replica, ReplicaError};
@@ -136,6 +136,7 @@ impl Replica {
         let sid = self.row(id).sid;
         let waiting = self.store.outgoing(sid)?;
         let heads = self.store.heads(sid, 1, self.row(id).tip)?;
+        let before = self.store.records_behind(sid, 0, usize::MAX >> 1)?;
         self.store.clear_log(sid)?;
         self.store.clear_records(sid)?;
         self.cache.evict(id);
@@ -176,9 +177,15 @@ impl Replica {
         self.keep_heads(id, &heads)?;
         self.behind.insert(*id);
         self.materialise(id, usize::MAX)?;
+        // Where what was saved of a record lies is known still. No proof may come that would tell it.
+        for record in before.into_iter().filter(|record| record.pos > 0) {
+            self.store.settle(sid, &[record.id], record.pos)?;
+        }
         for change in self.store.outgoing(sid)? {
             self.store.unsettle(sid, &change.records)?;
         }
+        let judged = self.row(id).judged;
+        self.store.pass_judged(sid, judged)?;
         Ok(())
     }
 }

@@ -298,6 +298,18 @@ impl Replica {
         Ok(self.load(id)?.history.contains(hash))
     }
 
+    /// The author and seq of a change, if it is in a segment's log.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn locate(
+        &mut self,
+        id: &SegmentId,
+        hash: &ChangeHash,
+    ) -> Result<Option<(ActorId, Seq)>, ReplicaError> {
+        Ok(self.load(id)?.history.locate(hash))
+    }
+
     /// The change of that actor and seq, if it is in a segment's log.
     ///
     /// # Errors
@@ -434,6 +446,22 @@ impl Replica {
             self.store.put_outgoing(sid, &Outgoing { pos, actor, seq, refused: None, records })?;
         }
         Ok(count)
+    }
+
+    /// The same, where all of the relay's log has come: whatever lies beyond it waits, or was lost.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn require_beyond_cursor(&mut self, id: &SegmentId) -> Result<u64, ReplicaError> {
+        let row = self.row(id);
+        let (sid, beyond, heads) = (row.sid, row.tip - row.cursor.pos, row.cursor.heads.clone());
+        if beyond == self.store.outgoing(sid)?.len() as u64 {
+            return Ok(0);
+        }
+        match self.load(id)?.history.vector_at(&heads) {
+            Some(held) => self.require_upload(id, &held),
+            None => Ok(0),
+        }
     }
 
     /// Takes over a block of verdicts, if it is newer than what is held.

@@ -320,6 +320,13 @@ impl Engine {
             wrong => wrong,
         };
         match wrong {
+            // A receipt that the device got for more than the relay has now is worth nothing.
+            None if self.open.get(&id).is_none_or(|pos| *pos <= proof.pos)
+                && self.replica.require_beyond_cursor(&id)? > 0 =>
+            {
+                tracing::warn!(segment = %id, "the relay has lost changes: they are sent again");
+                self.pushed.remove(&id);
+            }
             None => {
                 let settled = self.replica.note_proven(&id, proof.pos)?;
                 self.note_changed(&id, settled);

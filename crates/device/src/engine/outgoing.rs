@@ -137,20 +137,22 @@ impl Engine {
                 }
             }
             "fork" | "seq" | "predecessor" | "start-op" => {
-                if !self.replica.holds_change(&nack.segment, &nack.hash)? {
+                let Some((actor, seq)) = self.replica.locate(&nack.segment, &nack.hash)? else {
                     // Its branch was settled when the relay's log came, before this.
                     return Ok(());
-                }
-                let held = nack.vector.unwrap_or_default();
-                let outgoing = self.replica.store().outgoing(sid)?;
-                let actor = self.replica.me().number;
-                let first = outgoing.iter().find(|change| change.actor.device() == actor);
-                let Some(first) = first.map(|change| (change.actor, change.seq)) else {
-                    return Ok(());
                 };
-                let from = first.1.min(held.seq(&first.0) + 1);
-                if !self.write_branch_again(&nack.segment, &first.0, from.min(first.1))? {
-                    self.close(Code::Refused, "a lost branch of this device could not be settled");
+                let me = self.replica.me().number;
+                let outgoing = self.replica.store().outgoing(sid)?;
+                let own = outgoing.iter().find(|change| change.actor.device() == me);
+                let held = nack.vector.unwrap_or_default();
+                let (actor, from) = match own {
+                    // Another one's branch, which this device carried.
+                    _ if actor.device() != me => (actor, seq),
+                    Some(first) => (first.actor, first.seq.min(held.seq(&first.actor) + 1)),
+                    None => return Ok(()),
+                };
+                if !self.write_branch_again(&nack.segment, &actor, from)? {
+                    self.close(Code::Refused, "a lost branch could not be settled");
                 }
             }
             code => {
