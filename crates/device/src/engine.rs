@@ -506,26 +506,23 @@ impl Engine {
     }
 
     /// Does what the entries of the membership log from an index on say about permissions: what they
-    /// took away is taken out, what they gave this device back is sent again.
+    /// took away is taken out, what they gave back, to this device or to somebody whose changes it
+    /// carries, is sent again.
     fn permissions_changed(&mut self, from: u64) -> Result<(), ReplicaError> {
         let acts = self.replica.members().since(from).iter().filter_map(Signed::read::<Entry>);
-        let changed: Vec<_> = acts
-            .filter_map(|entry| match entry.act {
-                Act::Grant { member, .. } | Act::Revoke { member, .. } => Some(member),
-                Act::Found { .. }
-                | Act::Relay { .. }
-                | Act::Invite { .. }
-                | Act::Join { .. }
-                | Act::Admit { .. } => None,
-            })
-            .collect();
-        if changed.contains(&self.replica.me().keys.public()) {
-            self.replica.store_mut().forget_refusals("not-permitted")?;
-            self.pushed.clear();
-        }
-        if changed.is_empty() {
+        let changed = |entry: Entry| match entry.act {
+            Act::Grant { .. } | Act::Revoke { .. } => true,
+            Act::Found { .. }
+            | Act::Relay { .. }
+            | Act::Invite { .. }
+            | Act::Join { .. }
+            | Act::Admit { .. } => false,
+        };
+        if !acts.into_iter().any(changed) {
             return Ok(());
         }
+        self.replica.store_mut().forget_refusals("not-permitted")?;
+        self.pushed.clear();
         let ids: Vec<SegmentId> = self.replica.segments().keys().copied().collect();
         ids.iter().try_for_each(|id| self.set_unauthorised_aside(id))
     }

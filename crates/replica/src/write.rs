@@ -335,6 +335,11 @@ impl Replica {
             if waiting.contains(&entry.pos) {
                 let header = entry.header;
                 let head = Head { actor: header.actor, seq: header.seq, hash: header.hash };
+                let before: Option<&Head> = newest.get(&header.actor);
+                if before.is_some_and(|before| before.seq + 1 != header.seq) {
+                    // One between them was refused: in a push, an author's changes follow each other.
+                    return Err(Full::Yes);
+                }
                 newest.insert(header.actor, head);
                 taken += entry.bytes.len();
                 chunks.push(entry.bytes);
