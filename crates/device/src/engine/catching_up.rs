@@ -215,6 +215,7 @@ impl Engine {
                 *open = pos.max(*open);
                 self.credits.insert(id, pos);
                 self.take_early(&id)?;
+                self.prove(&id)?;
             }
             Err(FollowError::Refused(refused)) if refused.code == "unknown-author" => {
                 // The entry that admits the author comes on another stream.
@@ -294,15 +295,31 @@ impl Engine {
         if verdicts.blocks.last().and_then(order) < held.as_ref().and_then(order) {
             self.witness(&verdicts.segment)?;
         }
-        Ok(())
+        self.prove(&verdicts.segment)
     }
 
-    pub(super) fn proof(&mut self, proof: &Proof) -> Result<(), ReplicaError> {
-        let id = proof.segment;
-        let Some(row) = self.replica.segment(&id) else { return Ok(()) };
-        if row.cursor.pos != proof.pos || row.judged < proof.pos {
+    pub(super) fn proof(&mut self, proof: Proof) -> Result<(), ReplicaError> {
+        if self.proofs.len() >= self.replica.segments().len() + PARKED {
+            self.close(Code::Unchained, "proofs of segments that do not come");
             return Ok(());
         }
+        let id = proof.segment;
+        self.proofs.insert(id, proof);
+        self.prove(&id)
+    }
+
+    /// Compares a segment with the proof that came last, once all is here that it speaks of: the log
+    /// comes on other streams.
+    fn prove(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+        let id = *id;
+        let (Some(proof), Some(row)) = (self.proofs.get(&id), self.replica.segment(&id)) else {
+            return Ok(());
+        };
+        if row.cursor.pos < proof.pos || row.judged < proof.pos {
+            return Ok(());
+        }
+        let overtaken = row.cursor.pos > proof.pos;
+        let Some(proof) = self.proofs.remove(&id).filter(|_| !overtaken) else { return Ok(()) };
         while self.replica.segments()[&id].done < self.replica.segments()[&id].tip {
             let done = self.replica.materialise(&id, usize::MAX)?;
             self.note_changed(&id, done.records);
