@@ -324,6 +324,8 @@ impl Engine {
             let done = self.replica.materialise(&id, usize::MAX)?;
             self.note_changed(&id, done.records);
         }
+        // A receipt that came since, or the relay's answer, may name more of the log than this.
+        let whole = self.open.get(&id).is_none_or(|pos| *pos <= proof.pos);
         let (pos, heads, records) = (proof.pos, proof.heads, proof.records);
         let rows = u128::from_be_bytes(proof.rows);
         // Every row is read once a connection; after that what was written is known.
@@ -338,16 +340,16 @@ impl Engine {
         };
         match wrong {
             // A receipt that the device got for more than the relay has now is worth nothing.
-            None if self.open.get(&id).is_none_or(|pos| *pos <= proof.pos)
-                && self.replica.require_beyond_cursor(&id)? > 0 =>
-            {
+            None if whole && self.replica.require_beyond_cursor(&id)? > 0 => {
                 tracing::warn!(segment = %id, "the relay has lost changes: they are sent again");
                 self.pushed.remove(&id);
             }
             None => {
                 let settled = self.replica.note_proven(&id, proof.pos)?;
                 self.note_changed(&id, settled);
-                self.open.remove(&id);
+                if whole {
+                    self.open.remove(&id);
+                }
             }
             Some(wrong) => {
                 tracing::error!(%wrong, "the proof is not equal");
