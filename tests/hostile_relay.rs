@@ -9,8 +9,8 @@ use fieldkeep_lab::hostile::Stage;
 use fieldkeep_link::{Endpoint, KeyFile, Limits, Role};
 use fieldkeep_model::membership::{Act, CONTEXT, Entry, MemberKeys};
 use fieldkeep_model::{
-    Chain, ChangeHeader, Epoch, KeyPair, MembershipLog, RecordId, Seed, SegmentAddress, SegmentId,
-    Signed, SignedHead, TypeName, Verdict, VerdictBlock, VersionVector, verdict,
+    Chain, ChangeHeader, Epoch, KeyPair, MembershipLog, RecordId, Seed, SegmentAddress, Signed,
+    SignedHead, TypeName, Verdict, VerdictBlock, VersionVector, verdict,
 };
 use fieldkeep_protocol::frame::{
     CatalogFile, Delta, Frame, Hello, Members, OfferAnswer, OfferReply, Proof, Run, SegmentRef,
@@ -457,17 +457,5 @@ async fn a_proof_that_is_not_equal_is_told() {
     let synced = syncing.await.expect("the device does not panic");
     assert!(matches!(synced, Err(SyncError::Integrity(Integrity::Records(_)))), "{synced:?}");
     drop(wire);
-    captured.given_back().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn proofs_of_segments_that_nobody_knows_take_no_memory_without_end() {
-    let captured = Captured::relay().await;
-    let proof = |nth: u8| {
-        let segment = SegmentId([nth; 16]);
-        Frame::Proof(Proof { segment, pos: 1, heads: [1; 32], records: 1, rows: [0; 16] })
-    };
-    let flood: Vec<Frame> = (0..200).map(proof).collect();
-    captured.refused("a flood of proofs", &flood, Code::Unchained).await;
     captured.given_back().await;
 }

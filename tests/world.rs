@@ -293,12 +293,6 @@ fn worlds_with_an_operator_that_broke_a_promise_once_keep_it() {
             "Of four changes the relay kept each aside, one after the other; a push between left one \
              out in the middle and was refused for good.",
         ),
-        (
-            80081,
-            "all",
-            "A proof came, then a receipt for more than it speaks of, then the verdicts that it had \
-             waited for: the device was shown as synced without what the receipt was for.",
-        ),
     ] {
         println!("{story}");
         let operator: Decisions = operator.parse().expect("known words");

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fieldkeep_model::membership::{Act, Entry};
 use fieldkeep_model::{ActorId, Pos, RecordKey, SegmentId, Seq, Signed};
-use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Proof, Stats, Verdicts};
+use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Stats, Verdicts};
 use fieldkeep_protocol::{Code, Offer, OfferEntry, Phase, Role, Session};
 use fieldkeep_replica::{Integrity, Replica, ReplicaError};
 use fieldkeep_store::{Log as _, Records as _, SegmentRow};
@@ -110,8 +110,6 @@ pub struct Engine {
     parked: VecDeque<Delta>,
     /// Verdicts that overtook the first stretch of their segment.
     early: VecDeque<Verdicts>,
-    /// The newest proof of each segment that was not compared yet.
-    proofs: BTreeMap<SegmentId, Proof>,
     /// Statements that the relay was shown and has not said anything of.
     shown: usize,
     /// Segments of which the relay was shown a statement on this connection.
@@ -145,7 +143,6 @@ impl Engine {
             verified: BTreeSet::new(),
             parked: VecDeque::new(),
             early: VecDeque::new(),
-            proofs: BTreeMap::new(),
             shown: 0,
             witnessed: BTreeSet::new(),
             brought_members: false,
@@ -316,7 +313,6 @@ impl Engine {
         self.shown = 0;
         self.parked.clear();
         self.early.clear();
-        self.proofs.clear();
         self.progress = Progress::default();
         let hello = self.introduction();
         self.control(&Frame::Hello(Box::new(hello)));
@@ -432,7 +428,7 @@ impl Engine {
             Frame::Ack(ack) => self.acknowledged(&ack)?,
             Frame::Nack(nack) => self.refused(nack)?,
             Frame::Verdicts(verdicts) => self.verdicts(verdicts)?,
-            Frame::Proof(proof) => self.proof(proof)?,
+            Frame::Proof(proof) => self.proof(&proof)?,
             Frame::Stats(stats) => self.stats(&stats)?,
             Frame::GoAway(_) => {}
             Frame::Error(error) => {
@@ -611,7 +607,6 @@ impl Engine {
         self.credits.clear();
         self.parked.clear();
         self.early.clear();
-        self.proofs.clear();
         self.nothing_under_way();
     }
 }

@@ -215,7 +215,6 @@ impl Engine {
                 *open = pos.max(*open);
                 self.credits.insert(id, pos);
                 self.take_early(&id)?;
-                self.prove(&id)?;
             }
             Err(FollowError::Refused(refused)) if refused.code == "unknown-author" => {
                 // The entry that admits the author comes on another stream.
@@ -295,37 +294,19 @@ impl Engine {
         if verdicts.blocks.last().and_then(order) < held.as_ref().and_then(order) {
             self.witness(&verdicts.segment)?;
         }
-        self.prove(&verdicts.segment)
+        Ok(())
     }
 
-    pub(super) fn proof(&mut self, proof: Proof) -> Result<(), ReplicaError> {
-        if self.proofs.len() >= self.replica.segments().len() + PARKED {
-            self.close(Code::Unchained, "proofs of segments that do not come");
-            return Ok(());
-        }
+    pub(super) fn proof(&mut self, proof: &Proof) -> Result<(), ReplicaError> {
         let id = proof.segment;
-        self.proofs.insert(id, proof);
-        self.prove(&id)
-    }
-
-    /// Compares a segment with the proof that came last, once all is here that it speaks of: the log
-    /// comes on other streams.
-    fn prove(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
-        let id = *id;
-        let (Some(proof), Some(row)) = (self.proofs.get(&id), self.replica.segment(&id)) else {
-            return Ok(());
-        };
-        if row.cursor.pos < proof.pos || row.judged < proof.pos {
+        let Some(row) = self.replica.segment(&id) else { return Ok(()) };
+        if row.cursor.pos != proof.pos || row.judged < proof.pos {
             return Ok(());
         }
-        let overtaken = row.cursor.pos > proof.pos;
-        let Some(proof) = self.proofs.remove(&id).filter(|_| !overtaken) else { return Ok(()) };
         while self.replica.segments()[&id].done < self.replica.segments()[&id].tip {
             let done = self.replica.materialise(&id, usize::MAX)?;
             self.note_changed(&id, done.records);
         }
-        // A receipt that came since, or the relay's answer, may name more of the log than this.
-        let whole = self.open.get(&id).is_none_or(|pos| *pos <= proof.pos);
         let (pos, heads, records) = (proof.pos, proof.heads, proof.records);
         let rows = u128::from_be_bytes(proof.rows);
         // Every row is read once a connection; after that what was written is known.
@@ -340,16 +321,16 @@ impl Engine {
         };
         match wrong {
             // A receipt that the device got for more than the relay has now is worth nothing.
-            None if whole && self.replica.require_beyond_cursor(&id)? > 0 => {
+            None if self.open.get(&id).is_none_or(|pos| *pos <= proof.pos)
+                && self.replica.require_beyond_cursor(&id)? > 0 =>
+            {
                 tracing::warn!(segment = %id, "the relay has lost changes: they are sent again");
                 self.pushed.remove(&id);
             }
             None => {
                 let settled = self.replica.note_proven(&id, proof.pos)?;
                 self.note_changed(&id, settled);
-                if whole {
-                    self.open.remove(&id);
-                }
+                self.open.remove(&id);
             }
             Some(wrong) => {
                 tracing::error!(%wrong, "the proof is not equal");

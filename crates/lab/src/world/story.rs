@@ -1,7 +1,6 @@
 //! Stories: the world as tests tell it, in words of the field.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use fieldkeep_model::{Outcome, RecordKey, status::State};
 use fieldkeep_replica::{RecordView, Replica};
@@ -9,9 +8,8 @@ use serde_json::{Map, Value};
 
 use super::World;
 use super::device::Wish;
-use super::network::Weather;
 use super::oracle::Violation;
-use super::time::{MILLISECOND, MINUTE, Micros};
+use super::time::{MILLISECOND, MINUTE};
 use super::workload::{CATALOG, Deed};
 
 /// Somebody in a story: a person with a device, or the relay.
@@ -118,19 +116,16 @@ impl World {
         });
     }
 
-    /// Returns how long it took until it was reached.
-    fn connected_until(&mut self, peer: Peer, reached: impl Fn(&Self) -> bool) -> Micros {
+    fn connected_until(&mut self, peer: Peer, reached: impl Fn(&Self) -> bool) {
         let Peer::Device(at) = peer else { panic!("people have signals on devices") };
         self.fine = true;
         told(self.wish(at, Wish::Always));
         // The relay may still count connections that are gone, and tell the device to come again.
-        let begun = self.now;
-        let until = begun + 10 * MINUTE;
+        let until = self.now + 10 * MINUTE;
         while !reached(self) {
             assert!(self.now < until, "waited in vain");
             told(self.runs_once(until));
         }
-        let took = self.now - begun;
         self.stop_device(at);
         // What is on its way to the relay still arrives, or some of it.
         while !(self.network.is_quiet() && self.relay.is_idle()) && self.now < until {
@@ -139,22 +134,17 @@ impl World {
         self.devices[at].wish = Wish::Offline;
         told(self.start_device(at));
         self.fine = false;
-        took
     }
 
     /// A person has a signal until everything is exchanged, judged and proven, and loses it at once.
-    /// Returns how long that took.
     ///
     /// # Panics
     /// When a promise is broken, or it takes too long.
-    pub fn sync(&mut self, peer: Peer) -> Duration {
+    pub fn sync(&mut self, peer: Peer) {
         let Peer::Device(at) = peer else { panic!("people sync on devices") };
         self.devices[at].complete = false;
-        Duration::from_micros(self.connected_until(peer, |world| world.devices[at].complete))
+        self.connected_until(peer, |world| world.devices[at].complete);
     }
-
-    /// What a message takes to the relay and back where a person has a good signal.
-    pub const ROUND_TRIP: Duration = Duration::from_micros(2 * Weather::FINE.latency);
 
     /// A person has a signal for so many milliseconds, and loses it wherever it is.
     ///

@@ -157,15 +157,14 @@ impl Engine {
         openings.flatten().filter(may).collect()
     }
 
-    /// Sends the proof once everything of a segment is judged and on its way: the peer waits for what
-    /// it speaks of, and nobody for another round trip.
+    /// Sends the proof once everything of a segment is confirmed and judged.
     fn send_proof(&mut self, id: ConnectionId, segment: &SegmentId) -> Result<(), ReplicaError> {
         let Some(peer) = self.peers.get(&id) else { return Ok(()) };
         let Some(following) = peer.following.get(segment) else { return Ok(()) };
         let row = &self.replica.segments()[segment];
         let (tip, verdict) = (row.tip, row.verdict);
         let judged = row.judged == tip && !self.replica.is_renewing_in(segment);
-        let complete = following.sent == tip && row.done == tip && judged;
+        let complete = following.confirmed == tip && row.done == tip && judged;
         if !complete || following.proved == Some((tip, verdict)) {
             return Ok(());
         }
