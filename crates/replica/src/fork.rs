@@ -178,7 +178,9 @@ impl Replica {
         self.behind.insert(*id);
         self.materialise(id, usize::MAX)?;
         // Where what was saved of a record lies is known still. No proof may come that would tell it.
-        for record in before.into_iter().filter(|record| record.pos > 0) {
+        // A place beyond the cursor is one of a log that the relay may have lost.
+        let known = 1..=self.row(id).cursor.pos;
+        for record in before.into_iter().filter(|record| known.contains(&record.pos)) {
             self.store.settle(sid, &[record.id], record.pos)?;
         }
         for change in self.store.outgoing(sid)? {
