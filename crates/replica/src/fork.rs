@@ -178,8 +178,8 @@ impl Replica {
         self.behind.insert(*id);
         self.materialise(id, usize::MAX)?;
         // Where what was saved of a record lies is known still. No proof may come that would tell it.
-        // A place beyond the cursor is one of a log that the relay may have lost.
-        let known = 1..=self.row(id).cursor.pos;
+        // A place beyond the cursor and what is judged is one of a log that the relay may have lost.
+        let known = 1..=self.row(id).cursor.pos.max(self.row(id).judged);
         for record in before.into_iter().filter(|record| known.contains(&record.pos)) {
             self.store.settle(sid, &[record.id], record.pos)?;
         }
