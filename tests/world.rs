@@ -293,6 +293,12 @@ fn worlds_with_an_operator_that_broke_a_promise_once_keep_it() {
             "Of four changes the relay kept each aside, one after the other; a push between left one \
              out in the middle and was refused for good.",
         ),
+        (
+            90194,
+            "all",
+            "A relay that was put back had forgotten a device, and learned of it from another one \
+             before it called again. It was turned away for applying once more, and did so for ever.",
+        ),
     ] {
         println!("{story}");
         let operator: Decisions = operator.parse().expect("known words");

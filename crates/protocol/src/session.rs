@@ -40,8 +40,10 @@ impl Phase {
         match (role, frame) {
             (_, Error(_)) => self != Self::Closed,
             (Role::Relay, Hello(_)) | (Role::Device, Welcome(_)) => self == Self::Opening,
-            (Role::Relay, Join(_)) => self == Self::Stranger,
-            (Role::Device, Members(_)) => matches!(self, Self::Stranger | Self::Open),
+            // One that was forgotten may have been brought back by another meanwhile.
+            (Role::Relay, Join(_)) | (Role::Device, Members(_)) => {
+                matches!(self, Self::Stranger | Self::Open)
+            }
             (
                 Role::Relay,
                 Members(_) | Offer(_) | Push(_) | Credit(_) | Rejudge(_) | Dismiss(_) | Vector(_)

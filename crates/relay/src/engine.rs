@@ -341,8 +341,8 @@ impl Engine {
         tracing::trace!(connection = id, frame = frame.name(), "received");
         match frame {
             Frame::Hello(hello) => self.hello(id, &hello),
-            Frame::Join(join) => self.join(id, &join)?,
-            Frame::Members(members) => self.members(id, &members)?,
+            Frame::Join(join) if self.peers[&id].member.is_none() => self.join(id, &join)?,
+            Frame::Join(members) | Frame::Members(members) => self.members(id, &members)?,
             Frame::Offer(offer) => self.offer(id, &offer)?,
             Frame::Vector(vector) => self.vector(id, vector)?,
             Frame::Witness(statement) => self.witness(id, &statement)?,
