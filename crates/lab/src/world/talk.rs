@@ -73,7 +73,7 @@ pub const FRAMES: [(u64, &str); 21] = [
 ];
 
 /// What an open relay hears of a member, and an open device of the relay.
-const TO_RELAY: [u64; 8] = [7, 11, 15, 23, 31, 33, 39, 41];
+const TO_RELAY: [u64; 9] = [5, 7, 11, 15, 23, 31, 33, 39, 41];
 const TO_DEVICE: [u64; 10] = [7, 9, 13, 17, 19, 21, 25, 27, 29, 35];
 
 /// Whether a side may hear a frame in a stage.
