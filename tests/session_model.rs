@@ -38,7 +38,8 @@ const STRANGE: [Strange; 7] = [
     Strange::EndWithin,
     Strange::Streams,
 ];
-const SIDES: [(Ear, Role); 2] = [(Ear::Device, Role::Device), (Ear::Relay, Role::Relay)];
+const SIDES: [(Ear, Role); 3] =
+    [(Ear::Device, Role::Device), (Ear::Relay, Role::Relay), (Ear::Peer, Role::Peer)];
 const STAGES: [(Stage, Phase); 3] = [
     (Stage::Opening, Phase::Opening),
     (Stage::Stranger, Phase::Stranger),
@@ -87,7 +88,7 @@ fn every_frame_is_defined_for_every_side_and_phase() {
         }
     }
     println!("{visited} pairs of phase and frame visited, none left out");
-    assert_eq!(visited, 2 * 3 * FRAMES.len());
+    assert_eq!(visited, SIDES.len() * STAGES.len() * FRAMES.len());
 }
 
 /// What a strange event comes to: nothing, or the code that the session ends with.

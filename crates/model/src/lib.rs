@@ -10,6 +10,7 @@ pub mod header;
 pub mod id;
 pub mod key;
 pub mod membership;
+pub mod receipt;
 pub mod status;
 pub mod ticket;
 pub mod vector;
@@ -24,6 +25,7 @@ pub use id::{
 };
 pub use key::{KeyPair, PublicKey, Seed, Signature, Signed};
 pub use membership::{Grant, Member, MembershipError, MembershipLog};
+pub use receipt::Receipt;
 pub use ticket::Ticket;
 pub use vector::{Stamp, VersionVector};
 pub use verdict::{Culprit, Outcome, Reason, Verdict, VerdictBlock};

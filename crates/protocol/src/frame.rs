@@ -10,6 +10,7 @@ use fieldkeep_model::{
 };
 use minicbor::{Decode, Encode};
 
+use crate::meet::Meet;
 use crate::offer::Offer;
 
 /// The first message of either side.
@@ -24,7 +25,7 @@ pub struct Hello {
     /// The organisation that the sender belongs to.
     #[n(2)]
     pub org: OrgId,
-    /// What the sender understands beyond version 1: a bit each, none yet.
+    /// What the sender understands beyond version 1: see [`crate::capability`].
     #[n(3)]
     pub capabilities: u64,
     /// How many entries of the membership log the sender holds.
@@ -458,7 +459,7 @@ frames! {
     Offer(Offer) = 11,
     /// The relay's answer to them.
     OfferReply(OfferReply) = 13,
-    /// Changes for the relay.
+    /// Changes for the relay, or for another device.
     Push(Push) = 15,
     /// A stretch of the relay's log.
     Delta(Delta) = 17,
@@ -466,7 +467,8 @@ frames! {
     Ack(Ack) = 19,
     /// A refusal.
     Nack(Nack) = 21,
-    /// The device has durably applied the relay's log of a segment through a position.
+    /// What came of a segment is durable: the relay's log through a position; from another device so
+    /// many changes on this connection.
     Credit(Credit) = 23,
     /// Verdicts.
     Verdicts(Verdicts) = 25,
@@ -486,6 +488,10 @@ frames! {
     Vector(Vector) = 39,
     /// A relay's statement that shows that the receiver once knew more.
     Witness(Signed) = 41,
+    /// What a device holds, for another device.
+    Meet(Meet) = 43,
+    /// A receipt that the relay signed, for whoever it reaches.
+    Receipt(Signed) = 45,
 }
 
 /// How far a device has come.

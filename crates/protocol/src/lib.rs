@@ -4,10 +4,12 @@
 //! frame may come now is decided here, what it means is decided by the engines.
 
 pub mod frame;
+pub mod meet;
 pub mod offer;
 pub mod session;
 
 pub use frame::{Code, DecodeError, Frame, FrameBuffer};
+pub use meet::{Anchor, Judged, Meet, Standpoint};
 pub use offer::{Offer, OfferEntry, root};
 pub use session::{Phase, Role, Session, Violation};
 
@@ -19,6 +21,16 @@ pub const FRAME_MAX: u32 = 2 * 1024 * 1024;
 pub const WINDOW: u64 = 1024 * 1024;
 /// How many bytes of changes a batch is filled with.
 pub const BATCH: usize = 256 * 1024;
+
+/// How many bytes of changes a device sends another one ahead of its last confirmation: what is sent
+/// again after a cut.
+pub const PEER_WINDOW: u64 = 64 * 1024;
+
+/// What somebody understands beyond version 1, a bit each.
+pub mod capability {
+    /// Receipts as statements that the relay signs.
+    pub const RECEIPTS: u64 = 1;
+}
 
 /// The priorities of the streams: higher goes first.
 pub mod priority {

@@ -14,6 +14,8 @@ pub enum Role {
     Device,
     /// Listens, answers, judges.
     Relay,
+    /// A device that exchanges with another one: both sides introduce themselves, and say the same.
+    Peer,
 }
 
 /// How far a session has come, as this side sees it.
@@ -34,14 +36,20 @@ impl Phase {
     #[must_use]
     pub fn allows(self, role: Role, frame: &Frame) -> bool {
         use Frame::{
-            Ack, Catalog, Credit, Delta, Dismiss, Error, GoAway, Hello, Join, Members, Nack, Offer,
-            OfferReply, Proof, Push, Rejudge, Stats, Vector, Verdicts, Welcome, Witness,
+            Ack, Catalog, Credit, Delta, Dismiss, Error, GoAway, Hello, Join, Meet, Members, Nack,
+            Offer, OfferReply, Proof, Push, Receipt, Rejudge, Stats, Vector, Verdicts, Welcome,
+            Witness,
         };
         match (role, frame) {
             (_, Error(_)) => self != Self::Closed,
-            (Role::Relay, Hello(_)) | (Role::Device, Welcome(_)) => self == Self::Opening,
-            // One that was forgotten may have been brought back by another meanwhile.
-            (Role::Relay, Join(_)) | (Role::Device, Members(_)) => {
+            (Role::Relay | Role::Peer, Hello(_)) | (Role::Device, Welcome(_)) => {
+                self == Self::Opening
+            }
+            // One that was forgotten may have been brought back by another meanwhile; who meets a
+            // device that has not heard of it yet says so, and says again what it holds.
+            (Role::Relay, Join(_))
+            | (Role::Device, Members(_))
+            | (Role::Peer, Members(_) | Meet(_)) => {
                 matches!(self, Self::Stranger | Self::Open)
             }
             (
@@ -52,17 +60,26 @@ impl Phase {
             | (
                 Role::Device,
                 Catalog(_) | OfferReply(_) | Delta(_) | Ack(_) | Nack(_) | Verdicts(_) | Proof(_)
-                | Stats(_) | GoAway(_),
+                | Stats(_) | GoAway(_) | Receipt(_),
+            )
+            | (
+                Role::Peer,
+                Catalog(_) | Push(_) | Credit(_) | Verdicts(_) | Receipt(_) | Proof(_) | GoAway(_),
             ) => self == Self::Open,
             (
                 Role::Relay,
                 Welcome(_) | Catalog(_) | OfferReply(_) | Delta(_) | Ack(_) | Nack(_) | Verdicts(_)
-                | Proof(_) | Stats(_) | GoAway(_),
+                | Proof(_) | Stats(_) | GoAway(_) | Meet(_) | Receipt(_),
             )
             | (
                 Role::Device,
                 Hello(_) | Join(_) | Offer(_) | Push(_) | Credit(_) | Rejudge(_) | Dismiss(_)
-                | Vector(_) | Witness(_),
+                | Vector(_) | Witness(_) | Meet(_),
+            )
+            | (
+                Role::Peer,
+                Welcome(_) | Join(_) | Offer(_) | OfferReply(_) | Delta(_) | Ack(_) | Nack(_)
+                | Stats(_) | Rejudge(_) | Dismiss(_) | Vector(_) | Witness(_),
             ) => false,
         }
     }

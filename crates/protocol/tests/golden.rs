@@ -17,7 +17,9 @@ use fieldkeep_protocol::frame::{
     Members, Nack, OfferAnswer, OfferReply, Proof, Push, Run, SegmentRef, Standing, Stats,
     TypeCount, Vector, Verdicts,
 };
-use fieldkeep_protocol::{Code, FRAME_MAX, Offer, OfferEntry, VERSION};
+use fieldkeep_protocol::{
+    Anchor, Code, FRAME_MAX, Judged, Meet, Offer, OfferEntry, Standpoint, VERSION,
+};
 
 const ORG: OrgId = OrgId([0x0a; 16]);
 const EPOCH: Epoch = Epoch { counter: 3, salt: [0xe0; 8] };
@@ -71,6 +73,17 @@ fn hello() -> Hello {
         actor: Some(actor()),
         members_sum: [0x99; 16],
     }
+}
+
+fn meet() -> Meet {
+    let standpoint = Standpoint {
+        segment: segment(),
+        anchor: Some(Anchor { pos: 300, chain: Chain([0xca; 16]) }),
+        held: vector(),
+        aside: VersionVector::default(),
+        judged: Some(Judged { epoch: EPOCH, number: 7, pos: 299 }),
+    };
+    Meet { segments: vec![standpoint], whole: true }
 }
 
 fn offer() -> Offer {
@@ -160,6 +173,8 @@ fn frames() -> Vec<Frame> {
         Frame::Error(ErrorFrame { code: Code::Busy, text: "later".into() }),
         Frame::Vector(Vector { segment: known.id, vector: vector() }),
         Frame::Witness(signed()),
+        Frame::Meet(meet()),
+        Frame::Receipt(signed()),
     ]
 }
 
@@ -202,5 +217,5 @@ fn golden_bytes_are_read_as_the_frame_that_they_were() {
 #[test]
 fn there_is_a_golden_file_for_every_number_up_to_the_last() {
     let numbers: BTreeSet<_> = frames().iter().map(Frame::number).collect();
-    assert_eq!(numbers, (1..=41).step_by(2).collect());
+    assert_eq!(numbers, (1..=45).step_by(2).collect());
 }

@@ -83,7 +83,7 @@ pub struct Aside {
     pub actor: ActorId,
     /// The author's counter.
     pub seq: Seq,
-    /// Why: `not_permitted` or `fork`.
+    /// Why: `not_permitted`, `fork`, or `undecided` for a branch that no relay has decided about.
     pub reason: String,
     /// When, milliseconds UTC by this replica's clock.
     pub time: i64,
@@ -563,6 +563,22 @@ pub trait Log: Queries {
              WHERE sid = ? AND hash = ?",
         )?;
         Ok(query.query_row(params![sid, hash.0], read_aside).optional()?)
+    }
+
+    /// The newest change of each actor that is kept aside in a segment, and why.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn newest_asides(&self, sid: i64) -> Result<Vec<(Head, String)>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT actor, max(seq), hash, reason FROM aside WHERE sid = ? GROUP BY actor",
+        )?;
+        let rows = query.query_map([sid], |row| {
+            let seq = row.get::<_, i64>(1)? as u64;
+            let head = Head { actor: ActorId(row.get(0)?), seq, hash: ChangeHash(row.get(2)?) };
+            Ok((head, row.get(3)?))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// How many bytes of one member's changes lie aside.

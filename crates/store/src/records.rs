@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fieldkeep_model::status::State;
-use fieldkeep_model::{Pos, RecordHash, RecordId, TypeName};
+use fieldkeep_model::{DeviceNumber, Pos, RecordHash, RecordId, TypeName};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::error::damaged;
@@ -353,21 +353,24 @@ pub trait Records: Queries {
         Ok(query.query_row([ty.as_str()], |row| row.get::<_, i64>(0))? as u64)
     }
 
-    /// How many records of a type have changes without a receipt.
+    /// How many records of a type have changes without a receipt: of a device's own, and of others
+    /// alone, which it carries.
     ///
     /// # Errors
     /// When the disk fails.
-    fn unsaved_records(&self, ty: &TypeName) -> Result<u64> {
+    fn unsaved_records(&self, ty: &TypeName, me: DeviceNumber) -> Result<(u64, u64)> {
         let mut query = self.connection().prepare_cached(
-            "SELECT o.key >> 40, o.records FROM outbox o JOIN segment s ON s.sid = o.key >> 40 WHERE s.ty = ?",
+            "SELECT o.key >> 40, o.records, substr(o.actor, 1, 8) = ?2 FROM outbox o
+             JOIN segment s ON s.sid = o.key >> 40 WHERE s.ty = ?1",
         )?;
-        let mut records = BTreeSet::new();
-        let mut rows = query.query([ty.as_str()])?;
+        let (mut own, mut carried) = (BTreeSet::new(), BTreeSet::new());
+        let mut rows = query.query(params![ty.as_str(), me.to_be_bytes()])?;
         while let Some(row) = rows.next()? {
             let (sid, ids): (i64, String) = (row.get(0)?, row.get(1)?);
+            let records = if row.get(2)? { &mut own } else { &mut carried };
             records.extend(ids.lines().map(|id| (sid, id.to_owned())));
         }
-        Ok(records.len() as u64)
+        Ok((own.len() as u64, carried.difference(&own).count() as u64))
     }
 
     /// The records that refer to a record.

@@ -9,7 +9,8 @@ use crate::{Result, StoreError};
 const APPLICATION: i64 = 0x464b_5031;
 
 /// Each step brings the file from one version to the next; none is ever changed.
-const MIGRATIONS: [&str; 1] = [r"
+const MIGRATIONS: [&str; 2] = [
+    r"
 CREATE TABLE setting (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE member (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL, signature BLOB NOT NULL);
 CREATE TABLE catalog (
@@ -73,7 +74,12 @@ CREATE TABLE dismissal (ty TEXT NOT NULL, id TEXT NOT NULL, hash BLOB NOT NULL, 
     note TEXT NOT NULL, time INTEGER NOT NULL, PRIMARY KEY (ty, id)) WITHOUT ROWID;
 CREATE TABLE server_count (ty TEXT PRIMARY KEY, in_scope INTEGER NOT NULL, everything INTEGER NOT NULL,
     held INTEGER NOT NULL) WITHOUT ROWID;
-"];
+",
+    r"
+CREATE TABLE receipt (sid INTEGER NOT NULL, actor BLOB NOT NULL, seq INTEGER NOT NULL,
+    bytes BLOB NOT NULL, signature BLOB NOT NULL, PRIMARY KEY (sid, actor)) WITHOUT ROWID;
+",
+];
 
 /// Sets the connection up and brings the file to the newest version.
 pub(crate) fn prepare(connection: &Connection) -> Result<()> {

@@ -26,6 +26,8 @@ pub enum Ear {
     Device,
     /// The relay.
     Relay,
+    /// A device that listens to another one.
+    Peer,
 }
 
 /// A frame that a side may hear in a stage.
@@ -48,7 +50,7 @@ impl fmt::Display for Saying {
 }
 
 /// Every frame, by number.
-pub const FRAMES: [(u64, &str); 21] = [
+pub const FRAMES: [(u64, &str); 23] = [
     (1, "Hello"),
     (3, "Welcome"),
     (5, "Join"),
@@ -70,11 +72,14 @@ pub const FRAMES: [(u64, &str); 21] = [
     (37, "Error"),
     (39, "Vector"),
     (41, "Witness"),
+    (43, "Meet"),
+    (45, "Receipt"),
 ];
 
-/// What an open relay hears of a member, and an open device of the relay.
+/// What an open relay hears of a member, an open device of the relay, and one of another.
 const TO_RELAY: [u64; 9] = [5, 7, 11, 15, 23, 31, 33, 39, 41];
-const TO_DEVICE: [u64; 10] = [7, 9, 13, 17, 19, 21, 25, 27, 29, 35];
+const TO_DEVICE: [u64; 11] = [7, 9, 13, 17, 19, 21, 25, 27, 29, 35, 45];
+const TO_PEER: [u64; 9] = [7, 9, 15, 23, 25, 27, 35, 43, 45];
 
 /// Whether a side may hear a frame in a stage.
 #[must_use]
@@ -89,6 +94,9 @@ pub fn may_hear(saying: Saying) -> bool {
         (Ear::Device, Stage::Opening) => frame == 3,
         (Ear::Device, Stage::Stranger) => frame == 7,
         (Ear::Device, Stage::Open) => TO_DEVICE.contains(&frame),
+        (Ear::Peer, Stage::Opening) => frame == 1,
+        (Ear::Peer, Stage::Stranger) => [7, 43].contains(&frame),
+        (Ear::Peer, Stage::Open) => TO_PEER.contains(&frame),
     }
 }
 
