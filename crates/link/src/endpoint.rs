@@ -74,7 +74,7 @@ pub enum BindError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
     /// Nobody answered: no network, a wrong address, or a relay that is down. Worth a retry.
-    #[error("no relay answered at {address} within {} s", limit.as_secs_f32())]
+    #[error("nobody answered at {address} within {} s", limit.as_secs_f32())]
     Unreachable {
         /// Who was dialled.
         address: SocketAddr,
@@ -94,7 +94,7 @@ pub enum DialError {
         presented: PublicKey,
     },
     /// What answers there speaks another protocol.
-    #[error("what answers at {address} is no fieldkeep relay: {detail}")]
+    #[error("what answers at {address} does not speak fieldkeep: {detail}")]
     NotFieldkeep {
         /// Who was dialled.
         address: SocketAddr,
@@ -102,7 +102,7 @@ pub enum DialError {
         detail: String,
     },
     /// The peer has too many handshakes in flight. Worth a retry.
-    #[error("the relay at {0} is overloaded: try again later")]
+    #[error("who answers at {0} is overloaded: try again later")]
     Busy(SocketAddr),
     /// The address cannot be dialled from this socket: port 0, or IPv6 from an IPv4 socket.
     #[error(
@@ -200,6 +200,22 @@ impl Endpoint {
         address: SocketAddr,
         expected: &PublicKey,
     ) -> Result<Connection, DialError> {
+        self.dial(address, Some(expected)).await
+    }
+
+    /// Dials whoever answers, and proves both keys: whose it is decides whether anything is said.
+    ///
+    /// # Errors
+    /// When nobody answers in time.
+    pub async fn connect_any(&self, address: SocketAddr) -> Result<Connection, DialError> {
+        self.dial(address, None).await
+    }
+
+    async fn dial(
+        &self,
+        address: SocketAddr,
+        expected: Option<&PublicKey>,
+    ) -> Result<Connection, DialError> {
         let (tls, refused) = self.identity.dialling(expected);
         let mut config = ClientConfig::new(tls);
         config.transport_config(self.dialling.clone());
@@ -215,15 +231,16 @@ impl Endpoint {
         let limit = self.limits.handshake;
         let quic = match tokio::time::timeout(limit, connecting).await {
             Err(_) => return Err(DialError::Unreachable { address, limit }),
-            Ok(Err(error)) => match refused.get() {
-                Some(&presented) => {
-                    return Err(DialError::WrongKey { address, expected: *expected, presented });
+            Ok(Err(error)) => match (refused.get(), expected) {
+                (Some(&presented), Some(&expected)) => {
+                    return Err(DialError::WrongKey { address, expected, presented });
                 }
-                None => return Err(dial_error(address, limit, &error)),
+                _ => return Err(dial_error(address, limit, &error)),
             },
             Ok(Ok(quic)) => quic,
         };
-        Ok(Connection::new(quic, *expected, self.limits.send_window))
+        let peer = proven(&quic).expect("the verifier accepted an ed25519 key");
+        Ok(Connection::new(quic, peer, self.limits.send_window))
     }
 
     /// Closes every connection and accepts no more.

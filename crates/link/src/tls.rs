@@ -1,7 +1,7 @@
 //! TLS 1.3 with raw public keys (RFC 7250): who the other side is, and nothing else.
 //!
-//! Both sides prove an ed25519 key. The dialer pins the key that it expects; the acceptor lets any
-//! key in, because membership is decided above. No certificates, no expiry and so no clock, no
+//! Both sides prove an ed25519 key. Who dials a relay pins the key that it expects; who accepts, or
+//! dials whoever is near, lets any key in, because membership is decided above. No certificates, no expiry and so no clock, no
 //! session tickets, no early data. The crypto provider is built here, never the process's default.
 
 use std::sync::{Arc, OnceLock};
@@ -67,10 +67,13 @@ impl Identity {
         Arc::new(config.try_into().expect(PROVES_TLS13))
     }
 
-    pub(crate) fn dialling(&self, expected: &PublicKey) -> (Arc<QuicClientConfig>, Refused) {
+    pub(crate) fn dialling(
+        &self,
+        expected: Option<&PublicKey>,
+    ) -> (Arc<QuicClientConfig>, Refused) {
         let refused = Refused::default();
         let verifier = PinnedKey {
-            expected: *expected,
+            expected: expected.copied(),
             refused: refused.clone(),
             signatures: Signatures(self.provider.clone()),
         };
@@ -129,10 +132,10 @@ fn no_tls12() -> Result<HandshakeSignatureValid, Error> {
     Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered))
 }
 
-/// The dialer's view: one key, known beforehand.
+/// The dialer's view: one key, known beforehand, or whichever is proven.
 #[derive(Debug)]
 struct PinnedKey {
-    expected: PublicKey,
+    expected: Option<PublicKey>,
     refused: Refused,
     signatures: Signatures,
 }
@@ -147,7 +150,7 @@ impl ServerCertVerifier for PinnedKey {
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let key = present(presented)?;
-        if key == self.expected {
+        if self.expected.is_none_or(|expected| key == expected) {
             return Ok(ServerCertVerified::assertion());
         }
         // A handshake presents one key, so the cell is empty.

@@ -360,7 +360,9 @@ impl Engine {
             | Frame::Verdicts(_)
             | Frame::Proof(_)
             | Frame::Stats(_)
-            | Frame::GoAway(_) => unreachable!("the session lets no such frame in"),
+            | Frame::GoAway(_)
+            | Frame::Meet(_)
+            | Frame::Receipt(_) => unreachable!("the session lets no such frame in"),
         }
         Ok(())
     }
@@ -402,6 +404,7 @@ impl Engine {
         peer.actor = hello.actor;
         peer.member = member;
         (peer.catalog, peer.epoch) = (hello.catalog, hello.epoch);
+        peer.receipts = hello.capabilities & fieldkeep_protocol::capability::RECEIPTS != 0;
         peer.session.enter(if member.is_some() { Phase::Open } else { Phase::Stranger });
         let welcome = self.introduction();
         self.control(id, &Frame::Welcome(Box::new(welcome)));
@@ -419,7 +422,7 @@ impl Engine {
             versions: vec![fieldkeep_protocol::VERSION],
             software: concat!("fieldkeep/", env!("CARGO_PKG_VERSION")).to_owned(),
             org: self.replica.org(),
-            capabilities: 0,
+            capabilities: fieldkeep_protocol::capability::RECEIPTS,
             members: self.replica.members().len(),
             members_tip: self.replica.members().tip(),
             members_sum: self.replica.members().sum().to_be_bytes(),
@@ -536,6 +539,10 @@ impl Engine {
             self.replica.note_newest(segment, actor, *seq)?;
             let ack = frame::Ack { segment: *segment, actor: *actor, seq: *seq, hash: *hash, pos };
             self.control(id, &Frame::Ack(ack));
+            if self.peers.get(&id).is_some_and(|peer| peer.receipts) {
+                let receipt = self.replica.receipt(segment, *actor, (*seq, *hash), pos);
+                self.control(id, &Frame::Receipt(receipt));
+            }
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.learn(segment, *actor, *seq);
             }

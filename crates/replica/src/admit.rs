@@ -15,6 +15,7 @@ use fieldkeep_model::{
 use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, StoreError};
 
 use crate::cache::Pending;
+use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
 use crate::taint::Noted;
 
@@ -26,7 +27,7 @@ const ASIDE_QUOTA: u64 = 8 * 1024 * 1024;
 pub(crate) enum Origin {
     /// Written here, and merged already.
     Own,
-    /// Handed to a relay by a member.
+    /// Handed over by a member. On a device it waits for a receipt of the relay.
     Peer,
     /// The same, without permission.
     Tainted,
@@ -115,7 +116,8 @@ impl Replica {
         let id = batch.segment.id(&self.org());
         let result = self.undoable(&id, |replica| {
             replica.open_segment(&batch.segment)?;
-            replica.receive_all(&id, batch, &changes, now)
+            let judges = replica.me.role == Role::Relay;
+            replica.receive_all(&id, batch, &changes, (judges, now))
         });
         tracing::debug!(segment = %id, from, changes = changes.len(), admitted = result.is_ok());
         result
@@ -149,12 +151,14 @@ impl Replica {
         result
     }
 
-    fn receive_all(
+    /// Takes changes in one after the other. Where this replica `judges` who may write what, what is
+    /// not authorised by the membership log here is kept aside.
+    pub(crate) fn receive_all(
         &mut self,
         id: &SegmentId,
         batch: &Batch,
         changes: &[Parsed<'_>],
-        now: i64,
+        (judges, now): (bool, i64),
     ) -> Result<Received, AdmitError> {
         let mut received = Received::default();
         let mut intake = Intake { newest: BTreeMap::new(), heads: batch.heads.clone() };
@@ -164,8 +168,9 @@ impl Replica {
                 intake.newest.insert(header.actor, (header.seq, header.hash));
                 continue;
             }
-            if !self.permits(id, header) {
-                self.keep_aside(id, chunk, header, &batch.heads, now)?;
+            if judges && !self.is_authorised(id, header) {
+                let records = self.aside_records(id, chunk, header)?;
+                self.keep_aside(id, change, records, &batch.heads, ("not_permitted", now))?;
                 received.aside.push(header.hash);
                 continue;
             }
@@ -251,7 +256,11 @@ impl Replica {
     /// could tell who wrote the others.
     fn vouch(&mut self, id: &SegmentId, intake: &mut Intake) -> Result<(), AdmitError> {
         let sid = self.row(id).sid;
-        let authors: Vec<ActorId> = intake.newest.keys().copied().collect();
+        // A device's own key vouches for what it wrote, whenever that is asked for.
+        let own =
+            |actor: &ActorId| self.me.role == Role::Device && actor.device() == self.me.number;
+        let authors = intake.newest.keys().copied().filter(|actor| !own(actor));
+        let authors: Vec<ActorId> = authors.collect();
         for actor in authors {
             let history = &self.load(id)?.history;
             let seq = history.vector().seq(&actor);
@@ -340,10 +349,11 @@ impl Replica {
             bytes: chunk.to_vec(),
         };
         self.store.append_change(sid, &change)?;
-        let log_pos = match origin {
-            Origin::Log(log_pos) => log_pos,
-            Origin::Own => 0,
-            Origin::Peer | Origin::Tainted => pos,
+        let (log_pos, unsaved) = match (origin, self.me.role) {
+            (Origin::Log(log_pos), _) => (log_pos, 0),
+            (Origin::Own, _) => (0, 0),
+            (Origin::Peer | Origin::Tainted, Role::Relay) => (pos, 0),
+            (Origin::Peer | Origin::Tainted, Role::Device) => (0, 1),
         };
         let loaded = self.load(id)?;
         loaded.history.admit(&admitted);
@@ -353,7 +363,7 @@ impl Replica {
             loaded.taint.note(&loaded.history, &entry);
         }
         if origin != Origin::Own {
-            loaded.pending.push_back(Pending { log_pos, touched: admitted.touched });
+            loaded.pending.push_back(Pending { log_pos, unsaved, touched: admitted.touched });
             self.behind.insert(*id);
         }
         Ok(pos)
@@ -384,13 +394,14 @@ impl Replica {
         Ok(())
     }
 
-    fn keep_aside(
+    /// Keeps a change that came byte for byte, within its author's quota, without merging it.
+    pub(crate) fn keep_aside(
         &mut self,
         id: &SegmentId,
-        chunk: &[u8],
-        header: &ChangeHeader,
+        Parsed { header, chunk, .. }: &Parsed<'_>,
+        records: Vec<String>,
         heads: &[SignedHead],
-        now: i64,
+        (reason, time): (&str, i64),
     ) -> Result<(), AdmitError> {
         let device = header.actor.device();
         if self.store.aside_bytes(device)? + chunk.len() as u64 > ASIDE_QUOTA {
@@ -399,14 +410,13 @@ impl Replica {
         let head = heads.iter().find(|head| head.head.actor == header.actor);
         let head =
             head.map(|head| minicbor::to_vec(head).expect("encoding into memory cannot fail"));
-        let records = self.aside_records(id, chunk, header)?;
         let aside = Aside {
             sid: self.row(id).sid,
             hash: header.hash,
             actor: header.actor,
             seq: header.seq,
-            reason: "not_permitted".into(),
-            time: now,
+            reason: reason.to_owned(),
+            time,
             records,
             head: head.unwrap_or_default(),
             bytes: chunk.to_vec(),

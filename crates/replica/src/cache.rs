@@ -29,8 +29,10 @@ const SNAPSHOT_EVERY: u64 = 1_000;
 /// A log entry that is not materialised.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    /// Its position in the relay's log, or one that is no lower.
+    /// Its position in the relay's log, or one that is no lower; 0 where that is not known.
     pub(crate) log_pos: Pos,
+    /// 1 if it waits for a receipt.
+    pub(crate) unsaved: u64,
     /// What it touches.
     pub(crate) touched: Vec<Touch>,
 }
@@ -165,7 +167,7 @@ impl Replica {
                 .map_err(|refusal| ReplicaError::Damaged(*id, refusal.to_string()))?;
             if entry.pos > row.done {
                 let log_pos = if self.me.role == Role::Relay { entry.pos } else { row.cursor.pos };
-                pending.push_back(Pending { log_pos, touched: admitted.touched });
+                pending.push_back(Pending { log_pos, unsaved: 0, touched: admitted.touched });
             }
             Ok::<_, ReplicaError>(())
         })?;

@@ -6,6 +6,7 @@
 
 mod admit;
 mod cache;
+mod carry;
 mod compact;
 mod fork;
 mod identity;
@@ -15,6 +16,7 @@ mod materialise;
 mod permission;
 mod proof;
 mod read;
+mod receipts;
 mod received;
 mod renewal;
 mod replica;
@@ -23,12 +25,14 @@ mod witness;
 mod write;
 
 pub use admit::{AdmitError, Batch, Received, Refused};
+pub use carry::{Carried, Known, UndecidedFork};
 pub use identity::{Me, Role};
 pub use log::{Item, Stretch};
 pub use materialise::Materialised;
 pub use proof::{Integrity, SegmentProof};
 pub use read::{AttentionView, CulpritView, HistoryEntry, RecordView, TypeCounts, Views};
-pub use received::{Follow, FollowError, Receipt, VerdictError};
+pub use receipts::Unsigned;
+pub use received::{Follow, FollowError, Settled, VerdictError};
 pub use renewal::Renewed;
 pub use replica::{Published, Replica, ReplicaError};
 pub use write::{OutgoingBatch, PutError, Wrote};

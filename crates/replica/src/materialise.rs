@@ -76,13 +76,16 @@ impl Replica {
     fn merge(&mut self, id: &SegmentId, limit: usize) -> Result<Materialised, ReplicaError> {
         let (sid, done) = (self.row(id).sid, self.row(id).done);
         self.load_document(id)?;
-        let mut touched: BTreeMap<RecordId, Pos> = BTreeMap::new();
+        let mut touched: BTreeMap<RecordId, Touched> = BTreeMap::new();
         let loaded = self.load(id)?;
         let take = loaded.pending.len().min(limit);
-        for pending in loaded.pending.drain(..take) {
+        for (number, pending) in (1..).zip(loaded.pending.drain(..take)) {
             for touch in pending.touched {
-                let newest = touched.entry(touch.record).or_default();
-                *newest = pending.log_pos.max(*newest);
+                let record = touched.entry(touch.record).or_default();
+                record.newest = pending.log_pos.max(record.newest);
+                // A change counts once, however many fields of the record it touches.
+                let again = std::mem::replace(&mut record.by, number) == number;
+                record.unsaved += if again { 0 } else { pending.unsaved };
             }
         }
         let last = done + take as u64;
@@ -109,8 +112,8 @@ impl Replica {
             return Err(ReplicaError::Damaged(*id, why));
         }
         let mut subjects = Vec::with_capacity(touched.len());
-        for (record, pos) in &touched {
-            subjects.extend(self.project(id, record, *pos, 0)?);
+        for (record, Touched { newest, unsaved, .. }) in &touched {
+            subjects.extend(self.project(id, record, *newest, *unsaved)?);
         }
         let judged = match self.me.role {
             Role::Relay => self.issue_verdicts(id, subjects)?,
@@ -247,6 +250,17 @@ impl Replica {
         }
         Ok(())
     }
+}
+
+/// What entries that are merged in one go do to a record.
+#[derive(Default)]
+struct Touched {
+    /// The last position in the relay's log, where it is known.
+    newest: Pos,
+    /// How many of them wait for a receipt.
+    unsaved: u64,
+    /// The last of them that touched it, counted from 1.
+    by: usize,
 }
 
 /// Ends a walk over entries early.

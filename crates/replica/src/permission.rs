@@ -14,23 +14,17 @@ use fieldkeep_model::{
 use fieldkeep_store::{Log as _, Permissions as _, StoreError};
 
 use crate::admit::Origin;
-use crate::identity::Role;
 use crate::log::Entry;
 use crate::replica::{Replica, ReplicaError};
 
 impl Replica {
-    /// Whether a change is authorised in a segment, as far as this replica judges that: a relay
-    /// does.
-    pub(crate) fn permits(&self, id: &SegmentId, header: &ChangeHeader) -> bool {
-        self.me.role == Role::Device || self.is_authorised(id, header)
-    }
-
-    fn is_authorised(&self, id: &SegmentId, header: &ChangeHeader) -> bool {
+    /// Whether a change is authorised in a segment, by the membership log that is known here.
+    pub(crate) fn is_authorised(&self, id: &SegmentId, header: &ChangeHeader) -> bool {
         let change = Head { actor: header.actor, seq: header.seq, hash: header.hash };
         self.is_head_authorised(id, &change)
     }
 
-    fn is_head_authorised(&self, id: &SegmentId, change: &Head) -> bool {
+    pub(crate) fn is_head_authorised(&self, id: &SegmentId, change: &Head) -> bool {
         let author = self.members.author(&change.actor);
         author.is_some_and(|member| member.may_have_written(&self.row(id).address, *id, change))
     }

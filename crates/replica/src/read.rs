@@ -12,7 +12,9 @@ use fieldkeep_model::{
     ChangeHash, Culprit, DeviceNumber, MembershipLog, Outcome, Pos, Reason, RecordKey, TypeName,
     Verdict,
 };
-use fieldkeep_store::{Dismissal, Page, RecordRow, Records, Segments, StoreError, Verdicts};
+use fieldkeep_store::{
+    Dismissal, Page, RecordRow, Records, Segments, Settings, StoreError, Verdicts,
+};
 use serde_json::{Map, Value};
 
 use crate::judging::fields_of;
@@ -86,8 +88,10 @@ pub struct TypeCounts {
     pub local: u64,
     /// Held records here.
     pub held: u64,
-    /// Records with changes without a receipt.
+    /// Records with changes of this device's own that have no receipt.
     pub unsaved: u64,
+    /// Other records with changes without one: this device carries them.
+    pub carried: u64,
     /// The relay's counts, as it last told them: in scope, all, held.
     pub server: Option<[u64; 3]>,
     /// Segments.
@@ -105,7 +109,7 @@ pub struct Views<'a, S> {
     pub members: &'a MembershipLog,
 }
 
-impl<S: Records + Verdicts + Segments> Views<'_, S> {
+impl<S: Records + Verdicts + Segments + Settings> Views<'_, S> {
     /// A record, deleted or not.
     ///
     /// # Errors
@@ -142,9 +146,13 @@ impl<S: Records + Verdicts + Segments> Views<'_, S> {
     /// # Errors
     /// When the disk fails.
     pub fn counts(&self, ty: &TypeName) -> Result<TypeCounts, StoreError> {
+        let number = self.store.setting("number")?.and_then(|bytes| bytes.try_into().ok());
+        let number = u64::from_be_bytes(number.unwrap_or_default());
+        let (unsaved, carried) = self.store.unsaved_records(ty, number)?;
         let mut counts = TypeCounts {
             held: self.store.held_records(ty)?,
-            unsaved: self.store.unsaved_records(ty)?,
+            unsaved,
+            carried,
             server: self.store.server_count(ty)?,
             ..TypeCounts::default()
         };

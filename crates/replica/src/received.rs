@@ -77,7 +77,7 @@ impl From<AdmitError> for FollowError {
 
 /// What a receipt settled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Receipt {
+pub struct Settled {
     /// How many changes.
     pub changes: u64,
     /// The records that they touch.
@@ -110,7 +110,7 @@ impl Replica {
     ///
     /// # Errors
     /// See [`FollowError`]; nothing of the stretch was written then.
-    pub fn follow(&mut self, follow: &Follow) -> Result<Receipt, FollowError> {
+    pub fn follow(&mut self, follow: &Follow) -> Result<Settled, FollowError> {
         let id = follow.segment.id(&self.org());
         self.undoable(&id, |replica| {
             replica.open_segment(&follow.segment)?;
@@ -118,7 +118,7 @@ impl Replica {
         })
     }
 
-    fn follow_all(&mut self, id: &SegmentId, follow: &Follow) -> Result<Receipt, FollowError> {
+    fn follow_all(&mut self, id: &SegmentId, follow: &Follow) -> Result<Settled, FollowError> {
         let expected = self.row(id).cursor.pos + 1;
         if follow.first != expected {
             return Err(FollowError::OutOfStep { first: follow.first, expected });
@@ -165,7 +165,7 @@ impl Replica {
         self.keep_heads(id, &follow.heads)?;
         // For this device's own changes the relay sends a receipt.
         carried.remove(&self.me.actor());
-        let mut receipt = Receipt::default();
+        let mut receipt = Settled::default();
         for (actor, (seq, pos)) in carried {
             let settled = self.acknowledge(id, &actor, seq, pos)?;
             receipt.changes += settled.changes;
@@ -201,6 +201,8 @@ impl Replica {
             Err(refusal) => return Err(refused(header, &refusal).into()),
         };
         self.append(id, change.chunk, admitted, Origin::Log(cursor.pos))?;
+        let sid = self.row(id).sid;
+        self.store.take_aside(sid, &header.hash)?;
         Ok(true)
     }
 
@@ -235,10 +237,10 @@ impl Replica {
         actor: &ActorId,
         seq: Seq,
         pos: Pos,
-    ) -> Result<Receipt, ReplicaError> {
+    ) -> Result<Settled, ReplicaError> {
         let (sid, judged) = (self.row(id).sid, self.row(id).judged);
         let covered = self.store.acknowledge(sid, actor, seq)?;
-        let mut receipt = Receipt { changes: covered.len() as u64, ..Receipt::default() };
+        let mut receipt = Settled { changes: covered.len() as u64, ..Settled::default() };
         for change in covered {
             if change.refused.is_some() {
                 receipt.freed |= self.free_what_builds_on(id, &change)?;
@@ -448,7 +450,7 @@ impl Replica {
         Ok(count)
     }
 
-    /// The same, where all of the relay's log has come: whatever lies beyond it waits, or was lost.
+    /// [`Self::require_upload`] where all of the relay's log has come: whatever lies beyond it waits, or was lost.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -523,6 +525,15 @@ impl Replica {
             return Err(StoreError::Damaged("a verdict block".into()).into());
         };
         Ok(Some((block.epoch, block.number, block.pos, signed)))
+    }
+
+    /// Epoch, number and position of the newest block of a segment.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn judged_order(&self, id: &SegmentId) -> Result<Option<(Epoch, u64, Pos)>, ReplicaError> {
+        let newest = self.newest_block(self.row(id).sid)?;
+        Ok(newest.map(|(epoch, number, pos, _)| (epoch, number, pos)))
     }
 
     /// The newest block of a segment, for those who send it on.

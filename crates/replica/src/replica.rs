@@ -428,11 +428,12 @@ impl Replica {
     pub fn verdict_blocks(
         &self,
         id: &SegmentId,
+        epoch: Epoch,
         after: u64,
         limit: usize,
     ) -> Result<Vec<BlockRow>, StoreError> {
         use fieldkeep_store::Verdicts as _;
-        self.store.blocks(self.row(id).sid, self.epoch, after, limit)
+        self.store.blocks(self.row(id).sid, epoch, after, limit)
     }
 }
 

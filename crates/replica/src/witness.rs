@@ -35,7 +35,7 @@ impl Replica {
     }
 
     /// A statement that any relay of the organisation signed.
-    fn stated<T: for<'b> minicbor::Decode<'b, ()>>(
+    pub(crate) fn stated<T: for<'b> minicbor::Decode<'b, ()>>(
         &self,
         context: &str,
         statement: &Signed,
@@ -43,6 +43,14 @@ impl Replica {
         let relays = self.members.members().values().filter(|member| member.relay);
         let mut keys = relays.map(|relay| relay.keys.signing);
         keys.find_map(|key| statement.open(context, &key))
+    }
+
+    /// The member number of the relay that signed a verdict block.
+    #[must_use]
+    pub fn issuer(&self, block: &Signed) -> Option<u64> {
+        let mut relays = self.members.members().values().filter(|member| member.relay);
+        let signed = |key| block.open::<VerdictBlock>(verdict::CONTEXT, key).is_some();
+        relays.find(|relay| signed(&relay.keys.signing)).map(|relay| relay.number)
     }
 
     /// An epoch that is over is less than this one; one that this relay was not in is greater.

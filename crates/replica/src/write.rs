@@ -1,9 +1,11 @@
 //! Writing: one call is one Automerge change, and becomes durable with the next commit.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use fieldkeep_documents::document::{Author, HEADS_AT_ONCE, WriteError};
 use fieldkeep_documents::{Document, Record};
 use fieldkeep_model::{
-    ChangeHash, Edit, Head, Pos, RecordEdit, RecordId, RecordKey, Scalar, SegmentId, Seq,
+    ActorId, ChangeHash, Edit, Head, Pos, RecordEdit, RecordId, RecordKey, Scalar, SegmentId, Seq,
     SignedHead, TypeName,
 };
 use fieldkeep_store::{Log as _, Outgoing, RecordRow, Records as _, StoreError};
@@ -25,7 +27,7 @@ pub struct Wrote {
     pub row: RecordRow,
 }
 
-/// Changes on their way to the relay.
+/// Changes on their way to the relay, or to another device.
 #[derive(Clone, Debug)]
 pub struct OutgoingBatch {
     /// The chunks in causal order.
@@ -318,13 +320,45 @@ impl Replica {
         after: Pos,
         bytes: usize,
     ) -> Result<Option<OutgoingBatch>, ReplicaError> {
+        let waiting = self.store.unsent(self.row(id).sid, after)?;
+        self.batch_of(id, &waiting, after, bytes)
+    }
+
+    /// Changes for another device behind a position of this store's log, of about so many bytes; what
+    /// it is known to hold is left out. `None` if it holds everything.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn batch_for(
+        &mut self,
+        id: &SegmentId,
+        after: Pos,
+        bytes: usize,
+        known: impl Fn(&ActorId, Seq) -> bool,
+    ) -> Result<Option<OutgoingBatch>, ReplicaError> {
+        let tip = self.row(id).tip;
+        let history = &self.load(id)?.history;
+        let lacks =
+            |pos: &Pos| history.change_at(*pos).is_some_and(|(actor, seq, _)| !known(&actor, seq));
+        let lacking = (after + 1..=tip).filter(lacks).collect();
+        self.batch_of(id, &lacking, after, bytes)
+    }
+
+    /// The entries at some positions of the log as a batch that ends where signed heads vouch for all
+    /// of it.
+    fn batch_of(
+        &self,
+        id: &SegmentId,
+        wanted: &BTreeSet<Pos>,
+        after: Pos,
+        bytes: usize,
+    ) -> Result<Option<OutgoingBatch>, ReplicaError> {
         let row = self.row(id);
-        let waiting = self.store.unsent(row.sid, after)?;
-        let (Some(first), Some(last)) = (waiting.first(), waiting.last()) else { return Ok(None) };
+        let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else { return Ok(None) };
         let stored = self.store.heads(row.sid, *first, row.tip)?;
-        let mut newest = std::collections::BTreeMap::new();
+        let mut newest = BTreeMap::new();
         let (mut chunks, mut taken, mut reached) = (Vec::new(), 0, after);
-        let own = |actor: &fieldkeep_model::ActorId| actor.device() == self.me.number;
+        let own = |actor: &ActorId| actor.device() == self.me.number;
         let walk = self.each_entry(row.sid, *first, |entry| {
             let vouched = newest.iter().all(|(actor, head): (_, &Head)| {
                 own(actor) || stored.iter().any(|(_, stored)| stored.head == *head)
@@ -332,7 +366,7 @@ impl Replica {
             if entry.pos > *last || (taken >= bytes && vouched) {
                 return Err(Full::Yes);
             }
-            if waiting.contains(&entry.pos) {
+            if wanted.contains(&entry.pos) {
                 let header = entry.header;
                 let head = Head { actor: header.actor, seq: header.seq, hash: header.hash };
                 let before: Option<&Head> = newest.get(&header.actor);

@@ -36,9 +36,9 @@ async fn a_silent_address_is_told_after_the_limit() {
     let silent = UdpSocket::bind(loopback()).expect("loopback is free");
     let address = silent.local_addr().expect("it is bound");
     let error = within(device.connect(address, &key(2))).await.expect_err("nobody answers");
-    assert_eq!(error.to_string(), format!("no relay answered at {address} within 0.3 s"));
+    assert_eq!(error.to_string(), format!("nobody answered at {address} within 0.3 s"));
     let default = DialError::Unreachable { address, limit: Limits::DEVICE.handshake };
-    assert_eq!(default.to_string(), format!("no relay answered at {address} within 5 s"));
+    assert_eq!(default.to_string(), format!("nobody answered at {address} within 5 s"));
 }
 
 #[tokio::test]

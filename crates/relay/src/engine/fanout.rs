@@ -115,7 +115,9 @@ impl Engine {
             if (following.verdict, following.judged) == (verdict, judged) || judged == 0 {
                 return Ok(());
             }
-            let mut rows = self.replica.verdict_blocks(segment, following.verdict, BLOCKS)?;
+            let epoch = self.replica.epoch();
+            let mut rows =
+                self.replica.verdict_blocks(segment, epoch, following.verdict, BLOCKS)?;
             let mut complete = rows.len() < BLOCKS;
             let mut bytes = 0;
             let fits = rows.iter().take_while(|row| {

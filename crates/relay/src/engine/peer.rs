@@ -15,6 +15,8 @@ pub(crate) struct Peer {
     pub(crate) actor: Option<ActorId>,
     /// The number of the catalog that it holds.
     pub(crate) catalog: u64,
+    /// Whether it takes receipts as signed statements.
+    pub(crate) receipts: bool,
     /// The newest epoch that it knows.
     pub(crate) epoch: fieldkeep_model::Epoch,
     /// How many entries of the membership log it holds.
@@ -60,6 +62,7 @@ impl Peer {
             member: None,
             actor: None,
             catalog: 0,
+            receipts: false,
             epoch: fieldkeep_model::Epoch::default(),
             members: 0,
             following: BTreeMap::new(),

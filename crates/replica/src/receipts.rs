@@ -1,0 +1,94 @@
+//! Receipts that a relay signs, and what they settle on a device, whoever brings them.
+
+use std::collections::BTreeSet;
+
+use fieldkeep_model::receipt::{self, Receipt};
+use fieldkeep_model::{ActorId, ChangeHash, Pos, SegmentId, Seq, Signed, VerdictBlock};
+use fieldkeep_store::{Log as _, Receipts as _};
+
+use crate::received::Settled;
+use crate::replica::{Replica, ReplicaError};
+
+impl Replica {
+    /// Signs, as the relay, that a change is durable here, and lies at or before a position.
+    #[must_use]
+    pub fn receipt(
+        &self,
+        id: &SegmentId,
+        actor: ActorId,
+        (seq, hash): (Seq, ChangeHash),
+        pos: Pos,
+    ) -> Signed {
+        let (org, epoch, segment) = (self.org(), self.epoch, *id);
+        let receipt = Receipt { org, epoch, segment, actor, seq, hash, pos };
+        Signed::new(receipt::CONTEXT, &receipt, &self.me.keys)
+    }
+
+    /// Takes over a receipt. Returns its segment and what it settles; nothing where it is of an epoch
+    /// that is over, or of a change that is not here. `Err(())` inside where no relay of the
+    /// organisation signed it.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn take_receipt(
+        &mut self,
+        signed: &Signed,
+    ) -> Result<Result<Option<(SegmentId, Settled)>, Unsigned>, ReplicaError> {
+        let receipt: Option<Receipt> = self.stated(receipt::CONTEXT, signed);
+        let Some(receipt) = receipt.filter(|receipt| receipt.org == self.org()) else {
+            return Ok(Err(Unsigned));
+        };
+        let Receipt { epoch, segment, actor, seq, hash, pos, .. } = receipt;
+        if epoch < self.epoch || !self.segments.contains_key(&segment) {
+            return Ok(Ok(None));
+        }
+        if self.load(&segment)?.history.hash_of(&actor, seq) != Some(hash) {
+            return Ok(Ok(None));
+        }
+        let sid = self.row(&segment).sid;
+        let held = self.store.receipts(sid)?.into_iter().find(|(of, ..)| *of == actor);
+        if held.is_none_or(|(_, held, _)| held < seq) {
+            self.store.put_receipt(sid, &actor, seq, signed)?;
+        }
+        if self.store.acknowledged(sid, &actor)? >= seq {
+            return Ok(Ok(None));
+        }
+        Ok(Ok(Some((segment, self.acknowledge(&segment, &actor, seq, pos)?))))
+    }
+
+    /// Settles what the newest verdict block covers: its heads are a prefix of the relay's log, which
+    /// is as good as a receipt of everything in it.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn settle_judged(&mut self, id: &SegmentId) -> Result<Settled, ReplicaError> {
+        let mut settled = Settled::default();
+        let sid = self.row(id).sid;
+        let outgoing = self.store.outgoing(sid)?;
+        let actors: BTreeSet<ActorId> = outgoing.iter().map(|change| change.actor).collect();
+        let Some((epoch, _, pos, signed)) = self.newest_block(sid)? else { return Ok(settled) };
+        let Some(block) = signed.read::<VerdictBlock>() else { return Ok(settled) };
+        if epoch < self.epoch || actors.is_empty() {
+            return Ok(settled);
+        }
+        let Some(judged) = self.load(id)?.history.vector_at(&block.heads) else {
+            return Ok(settled);
+        };
+        for actor in actors {
+            let covers =
+                |of: &fieldkeep_store::Outgoing| of.actor == actor && of.seq <= judged.seq(&actor);
+            if outgoing.iter().any(covers) {
+                let one = self.acknowledge(id, &actor, judged.seq(&actor), pos)?;
+                settled.changes += one.changes;
+                settled.freed |= one.freed;
+                settled.records.extend(one.records);
+            }
+        }
+        Ok(settled)
+    }
+}
+
+/// No relay of the organisation signed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no relay of this organisation signed it")]
+pub struct Unsigned;
