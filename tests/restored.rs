@@ -4,15 +4,14 @@
 
 mod support;
 
-use std::fs;
-use std::path::Path;
-
 use fieldkeep_device::Device;
 use fieldkeep_model::{ActorId, Grant};
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::home;
 use serde_json::json;
-use support::{Connected, PATIENCE, Site, content, fields, get, put, reaches, soon, state, sync};
+use support::{
+    Connected, PATIENCE, Site, content, disguise, fields, get, put, reaches, soon, state, sync,
+};
 
 const CATALOG: &str = r#"
 catalog = 1
@@ -40,34 +39,6 @@ fn open(site: &Site, name: &str) -> Device {
 /// Lets the directory go, as a process that ends does.
 fn close(device: Device) {
     device.close().expect("its caches are saved");
-}
-
-/// Makes a copy pass for the file that was written last: what a disk image or a virtual machine
-/// that is started twice does. Nothing on the device itself can tell then.
-fn disguise(directory: &Path, original: &Path) {
-    let state = |directory: &Path| {
-        let name = blake3::hash(directory.as_os_str().as_encoded_bytes()).to_hex();
-        let state = std::env::var_os("XDG_STATE_HOME").map(std::path::PathBuf::from);
-        let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state"));
-        state.or(home).map(|state| state.join("fieldkeep").join(name.as_str()))
-    };
-    let directory = directory.canonicalize().expect("it is there");
-    let original = original.canonicalize().expect("it is there");
-    let token = state(&original).and_then(|path| fs::read(path).ok()).unwrap_or_default();
-    if let Some(path) = state(&directory) {
-        let _ = fs::create_dir_all(path.parent().expect("a folder"));
-        let _ = fs::write(path, &token);
-    }
-    let database = home::database(&directory);
-    use std::os::unix::fs::MetadataExt as _;
-    let file = fs::metadata(&database).expect("it is there");
-    let mut identity = [file.dev().to_be_bytes(), file.ino().to_be_bytes()].concat();
-    identity.extend(token);
-    let connection = rusqlite::Connection::open(&database).expect("it opens");
-    let changed = connection
-        .execute("UPDATE setting SET value = ? WHERE key = 'identity'", [identity])
-        .expect("it writes");
-    assert_eq!(changed, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -284,6 +284,12 @@ pub(crate) struct Sync {
     /// How long to try.
     #[arg(long, default_value = "60s", value_parser = time::duration)]
     pub(crate) timeout: Duration,
+    /// Exchange with another device instead, with no relay between: where it listens.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "watch")]
+    pub(crate) peer: Option<SocketAddr>,
+    /// Listen for other devices meanwhile; port 0 takes any free one.
+    #[arg(long, value_name = "ADDRESS", requires = "watch")]
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 /// Commands of the list of records that need attention.

@@ -47,6 +47,11 @@ pub(crate) fn execute(
             let device = device(owner)?;
             Ok(Response::Synced(sync(device, Duration::from_secs(seconds))?))
         }
+        Request::Meet(address, seconds) => {
+            let device = &device(owner)?.device;
+            let met = crate::sync::meet(device, address, Duration::from_secs(seconds))?;
+            Ok(Response::Met(met))
+        }
         Request::Attention => {
             device(owner)?;
             read::attention(owner, sink)

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fieldkeep_catalog::ValueError;
-use fieldkeep_device::{JoinError, OpenError, PutError, SyncError};
+use fieldkeep_device::{JoinError, MeetError, OpenError, PutError, SyncError};
 use fieldkeep_link::OpenKeyError;
 use fieldkeep_relay::{DirectoryError, InitError, ServeError};
 use fieldkeep_replica::ReplicaError;
@@ -239,6 +239,27 @@ impl From<JoinError> for Failure {
             }
             JoinError::Replica(error) => error.into(),
             JoinError::Bind(_) => Self::plain(Code::Offline, &error),
+        }
+    }
+}
+
+impl From<MeetError> for Failure {
+    fn from(error: MeetError) -> Self {
+        let text = error.to_string();
+        match error {
+            MeetError::Unreachable(_) => {
+                let remedy = "the other device has to listen: `fieldkeep sync --watch --listen ADDRESS` there";
+                Self::new(Code::Offline, text, remedy)
+            }
+            MeetError::Refused { .. } => {
+                Self::new(Code::Denied, text, "ask whoever runs the organisation's relay")
+            }
+            MeetError::Cut(_) => Self::new(Code::Offline, text, "meet again"),
+            MeetError::Timeout(..) => {
+                Self::new(Code::Failure, text, "meet again, or give it longer with --timeout")
+            }
+            MeetError::Bind(_) => Self::plain(Code::Usage, &error),
+            MeetError::Replica(error) => error.into(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Enums are tagged from outside and nothing is flattened: only so do numbers keep every digit.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use fieldkeep_model::{RecordId, TypeName};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
-use crate::shape::{Aside, Change, Conflict, Record, Status, Synced};
+use crate::shape::{Aside, Change, Conflict, Met, Record, Status, Synced};
 
 /// A record's name.
 pub(crate) type Name = (TypeName, RecordId);
@@ -48,6 +49,8 @@ pub(crate) enum Request {
     Status,
     /// Sync, for so many seconds at most.
     Sync(u64),
+    /// Exchange with the device at an address, for so many seconds at most.
+    Meet(SocketAddr, u64),
     /// The records that are held, wait, or are likely to be held.
     Attention,
     /// The same on a relay, with what was kept aside.
@@ -166,6 +169,8 @@ pub(crate) enum Response {
     Status(Box<Status>),
     /// What a sync came to.
     Synced(Synced),
+    /// What an exchange with another device came to.
+    Met(Met),
     /// So many records were taken up.
     Taken(u64),
     /// So many were judged again, and so many of them are still not valid.

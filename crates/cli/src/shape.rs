@@ -160,8 +160,12 @@ pub(crate) struct Status {
     pub(crate) last_sync: Option<String>,
     /// Why the last one did not.
     pub(crate) error: Option<String>,
-    /// Records with changes that have no receipt.
+    /// Records with changes of its own that have no receipt.
     pub(crate) unsaved: u64,
+    /// Other records with changes without one, which it carries for their authors.
+    pub(crate) carried: u64,
+    /// Devices of which two branches are known, and no relay has decided.
+    pub(crate) forks: Vec<String>,
     /// Held records.
     pub(crate) held: u64,
     /// The object types.
@@ -182,8 +186,10 @@ pub(crate) struct TypeRow {
     pub(crate) server: Option<u64>,
     /// The relay's count of all.
     pub(crate) server_all: Option<u64>,
-    /// Records with changes that have no receipt.
+    /// Records with changes of its own that have no receipt.
     pub(crate) unsaved: u64,
+    /// Other records with changes without one.
+    pub(crate) carried: u64,
     /// Held records.
     pub(crate) held: u64,
 }
@@ -201,6 +207,23 @@ pub(crate) struct Synced {
     pub(crate) held: u64,
     /// Segments that were proven equal.
     pub(crate) proven: u64,
+}
+
+/// What an exchange with another device came to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Met {
+    /// The other device's name.
+    pub(crate) name: String,
+    /// Changes that it has now.
+    pub(crate) sent: u64,
+    /// Changes that came from it.
+    pub(crate) received: u64,
+    /// Segments that were proven equal.
+    pub(crate) proven: u64,
+    /// Forks that no relay has decided: both branches are kept.
+    pub(crate) forked: u64,
+    /// Held records here.
+    pub(crate) held: u64,
 }
 
 impl Record {

@@ -38,6 +38,7 @@ fn print(output: &mut Output, status: &Status) -> Result<(), Trouble> {
         ("SERVER", right),
         ("SERVER (ALL)", right),
         ("UNSAVED", right),
+        ("CARRIED", right),
         ("HELD", right),
     ]);
     for row in &status.types {
@@ -49,6 +50,7 @@ fn print(output: &mut Output, status: &Status) -> Result<(), Trouble> {
             number(row.server),
             number(row.server_all),
             row.unsaved.to_string(),
+            row.carried.to_string(),
             row.held.to_string(),
         ]);
     }

@@ -3,10 +3,12 @@
 mod watch;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use fieldkeep_device::{Device, SyncError};
+use fieldkeep_device::{Device, PeerProgress, SyncError};
+use fieldkeep_replica::ReplicaError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::Access;
@@ -14,16 +16,26 @@ use crate::args::{Directory, Sync};
 use crate::attention::records;
 use crate::execute::{Contact, note_sync, was_proven};
 use crate::failure::{Code, Failure, Trouble};
-use crate::output::Output;
+use crate::output::{Output, safe};
 use crate::request::{Request, Response};
-use crate::shape::Synced;
+use crate::shape::{Met, Synced};
 
 pub(crate) fn run(args: &Sync, dir: &Directory, output: &mut Output) -> Result<ExitCode, Trouble> {
     let directory = dir.path()?;
     if args.watch {
-        return watch::run(&directory, output);
+        return watch::run(&directory, args.listen, output);
     }
     let mut access = Access::new(&directory)?;
+    if let Some(address) = args.peer {
+        let asked = access.ask(Request::Meet(address, args.timeout.as_secs()))?;
+        let Response::Met(met) = asked else { return Err(Failure::unexpected().into()) };
+        if output.is_json() {
+            output.object("met", &met)?;
+        } else {
+            print_met(output, &met)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let Response::Synced(synced) = access.ask(Request::Sync(args.timeout.as_secs()))? else {
         return Err(Failure::unexpected().into());
     };
@@ -52,6 +64,36 @@ fn print(output: &mut Output, synced: &Synced) -> Result<(), Trouble> {
         output.line(&format!("{} {need} attention: fieldkeep attention list", records(*held)))?;
     }
     Ok(())
+}
+
+fn print_met(output: &mut Output, met: &Met) -> Result<(), Trouble> {
+    let Met { name, sent, received, held, proven, forked } = met;
+    let segments = if *proven == 1 { "segment" } else { "segments" };
+    output.line(&format!(
+        "met {}: sent {sent}, received {received}, held {held}, proven {proven} {segments}",
+        safe(name)
+    ))?;
+    if *forked > 0 {
+        let text = "a device was copied or restored: both branches are kept until a relay decides";
+        output.line(text)?;
+    }
+    Ok(())
+}
+
+/// Exchanges with another device once, here.
+///
+/// # Errors
+/// When both do not hold the same in the end; nothing is lost.
+pub(crate) fn meet(
+    device: &Device,
+    address: SocketAddr,
+    timeout: Duration,
+) -> Result<Met, Failure> {
+    let met = until_interrupted(device.sync_with(address, timeout))??;
+    let held = device.attention().map_err(ReplicaError::from)?;
+    let held = held.iter().filter(|record| record.state.word() == "held").count() as u64;
+    let PeerProgress { name, sent, received, proven, forked, .. } = met;
+    Ok(Met { name: name.unwrap_or_default(), sent, received, proven, forked, held })
 }
 
 /// Syncs once, here.

@@ -1,7 +1,9 @@
 //! The library that an application embeds: records in, records out, durable before it returns.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use fieldkeep_catalog::Catalog;
@@ -17,7 +19,8 @@ use fieldkeep_store::{
 };
 use tokio::sync::{broadcast, mpsc};
 
-use crate::engine::{Engine, Output};
+use crate::engine::{Engine, Output, PeerId};
+use crate::sync::Way;
 
 /// What an application is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +72,10 @@ pub(crate) struct Inner {
     shared: RwLock<Shared>,
     pub(crate) seed: Seed,
     pub(crate) events: broadcast::Sender<Event>,
-    /// The way to the connection, while there is one.
-    connection: Mutex<Option<mpsc::UnboundedSender<Output>>>,
+    /// The ways to the connections that there are.
+    connections: Mutex<HashMap<Way, mpsc::UnboundedSender<Output>>>,
+    /// How many connections to other devices there have been.
+    met: AtomicU64,
     identified: Mutex<bool>,
     home: Home,
 }
@@ -119,7 +124,8 @@ impl Device {
             shared: RwLock::new(shared),
             seed,
             events: broadcast::channel(EVENTS).0,
-            connection: Mutex::new(None),
+            connections: Mutex::default(),
+            met: AtomicU64::new(0),
             identified: Mutex::new(false),
             home,
         })))
@@ -338,29 +344,44 @@ impl Inner {
             let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
             *shared = self::shared(engine.replica());
         }
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let connections = self.connections();
+        let send = |way: Way, output: Output| {
+            let _ = connections.get(&way).map(|connection| connection.send(output));
+        };
         for output in outputs {
             match output {
                 Output::Changed(keys) => {
                     let _ = self.events.send(Event::Changed(keys));
                 }
-                Output::Send { .. } | Output::Close(..) => {
-                    let _ = connection.as_ref().map(|connection| connection.send(output));
-                }
+                Output::Peer(id, _) => send(Way::Peer(id), output),
+                Output::Send { .. } | Output::Close(..) => send(Way::Relay, output),
             }
         }
     }
 
-    /// Has the connection closed, if there is one.
+    /// Has the connection to the relay closed, if there is one.
     pub(crate) fn close_connection(&self, code: fieldkeep_protocol::Code, text: &str) -> bool {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let close = Output::Close(code, text.to_owned());
-        connection.as_ref().is_some_and(|connection| connection.send(close).is_ok())
+        let connections = self.connections();
+        connections.get(&Way::Relay).is_some_and(|connection| connection.send(close).is_ok())
     }
 
-    /// Sets the way to the connection, or takes it away.
-    pub(crate) fn connect(&self, connection: Option<mpsc::UnboundedSender<Output>>) {
-        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
+    /// Sets the way to a connection, or takes it away.
+    pub(crate) fn connect(&self, way: Way, connection: Option<mpsc::UnboundedSender<Output>>) {
+        let mut connections = self.connections();
+        match connection {
+            Some(connection) => connections.insert(way, connection),
+            None => connections.remove(&way),
+        };
+    }
+
+    /// A number for a connection to another device.
+    pub(crate) fn next_peer(&self) -> PeerId {
+        self.met.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn connections(&self) -> MutexGuard<'_, HashMap<Way, mpsc::UnboundedSender<Output>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shared(&self) -> Shared {

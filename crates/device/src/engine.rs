@@ -4,7 +4,10 @@
 //! was under way on the last one is asked for again on the next.
 
 mod catching_up;
+mod exchange;
+mod meeting;
 mod outgoing;
+mod peer;
 mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,6 +18,10 @@ use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Stats, Verdicts};
 use fieldkeep_protocol::{Code, Offer, OfferEntry, Phase, Role, Session};
 use fieldkeep_replica::{Integrity, Replica, ReplicaError};
 use fieldkeep_store::{Log as _, Records as _, SegmentRow};
+
+pub use exchange::PROVEN;
+use peer::Peer;
+pub use peer::{PeerId, PeerInput, PeerOutput, PeerProgress};
 
 /// What happens to the engine.
 #[derive(Clone, Debug)]
@@ -27,6 +34,8 @@ pub enum Input {
     Finished(u64),
     /// It is gone.
     Closed,
+    /// Something happens on a connection to another device.
+    Peer(PeerId, PeerInput),
 }
 
 /// What the shell is to do.
@@ -45,6 +54,8 @@ pub enum Output {
     Close(Code, String),
     /// Tell watchers that records changed.
     Changed(Vec<RecordKey>),
+    /// Do something on a connection to another device.
+    Peer(PeerId, PeerOutput),
 }
 
 /// How far the present connection has brought things.
@@ -121,6 +132,8 @@ pub struct Engine {
     credits: BTreeMap<SegmentId, Pos>,
     /// How many of the kept wishes were told before this connection's offer.
     told: usize,
+    /// The devices that this one is connected to.
+    peers: BTreeMap<PeerId, Peer>,
     progress: Progress,
     now: i64,
 }
@@ -149,6 +162,7 @@ impl Engine {
             forgotten: false,
             credits: BTreeMap::new(),
             told: 0,
+            peers: BTreeMap::new(),
             progress: Progress::default(),
             now: 0,
         }
@@ -237,6 +251,7 @@ impl Engine {
                 }
             }
             Input::Closed => self.disconnected(),
+            Input::Peer(id, input) => self.peer(id, input)?,
         }
         Ok(())
     }
@@ -252,6 +267,7 @@ impl Engine {
             self.credits.clear();
             self.changed.clear();
             self.close(Code::Storage, &error.to_string());
+            self.close_peers(&error.to_string());
             return Err(error.into());
         }
         if self.is_online() {
@@ -260,6 +276,7 @@ impl Engine {
             }
             self.push_outgoing()?;
         }
+        self.attend_peers()?;
         let changed = std::mem::take(&mut self.changed);
         if !changed.is_empty() {
             self.outputs.push(Output::Changed(changed.into_iter().collect()));
@@ -275,6 +292,7 @@ impl Engine {
         self.outputs.clear();
         self.changed.clear();
         self.disconnected();
+        self.peers.clear();
         Ok(self.replica.forget()?)
     }
 
@@ -352,7 +370,7 @@ impl Engine {
             versions: vec![fieldkeep_protocol::VERSION],
             software: concat!("fieldkeep/", env!("CARGO_PKG_VERSION")).to_owned(),
             org: self.replica.org(),
-            capabilities: 0,
+            capabilities: fieldkeep_protocol::capability::RECEIPTS,
             members: self.replica.members().len(),
             members_tip: self.replica.members().tip(),
             members_sum: self.replica.members().sum().to_be_bytes(),
@@ -430,6 +448,11 @@ impl Engine {
             Frame::Verdicts(verdicts) => self.verdicts(verdicts)?,
             Frame::Proof(proof) => self.proof(&proof)?,
             Frame::Stats(stats) => self.stats(&stats)?,
+            Frame::Receipt(receipt) => {
+                if !self.receipt(&receipt)? {
+                    self.close(Code::Unvouched, "a receipt that no relay signed");
+                }
+            }
             Frame::GoAway(_) => {}
             Frame::Error(error) => {
                 self.forgotten |= error.code == Code::NotAMember;
@@ -443,7 +466,8 @@ impl Engine {
             | Frame::Push(_)
             | Frame::Credit(_)
             | Frame::Rejudge(_)
-            | Frame::Dismiss(_) => unreachable!("the session lets no such frame in"),
+            | Frame::Dismiss(_)
+            | Frame::Meet(_) => unreachable!("the session lets no such frame in"),
         }
         Ok(())
     }
@@ -534,6 +558,7 @@ impl Engine {
         }
         let sid = self.replica.segments()[id].sid;
         self.pushed.remove(id);
+        self.rescan(id);
         let records = self.replica.store().records_behind(sid, 0, usize::MAX >> 1)?;
         self.note_changed(id, records.into_iter().map(|row| row.id));
         Ok(())

@@ -158,6 +158,8 @@ async fn converse(
                 | Frame::Offer(_)
                 | Frame::Vector(_)
                 | Frame::Witness(_)
+                | Frame::Meet(_)
+                | Frame::Receipt(_)
                 | Frame::Push(_)
                 | Frame::Credit(_)
                 | Frame::Rejudge(_)

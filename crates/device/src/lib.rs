@@ -7,11 +7,15 @@
 mod device;
 mod engine;
 mod join;
+mod nearby;
 mod sync;
 
 pub use device::{Device, Event, OpenError, Remote, fresh_id};
-pub use engine::{Engine, Input, Output, Progress};
+pub use engine::{
+    Engine, Input, Output, PROVEN, PeerId, PeerInput, PeerOutput, PeerProgress, Progress,
+};
 pub use join::{JoinError, application, introduction, join};
+pub use nearby::{Listener, MeetError};
 pub use sync::{SyncError, SyncReport};
 
 pub use fieldkeep_replica::{PutError, RecordView, Wrote};

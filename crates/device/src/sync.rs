@@ -7,14 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use fieldkeep_link::{
     Backlog, BindError, ClosedReason, Connection, DialError, Endpoint, Event, Limits, Receiver,
+    Role,
 };
+use fieldkeep_model::PublicKey;
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::{Integrity, ReplicaError};
 use fieldkeep_store::StoreError;
 use tokio::sync::mpsc;
 
 use crate::device::{Device, now};
-use crate::engine::{Input, Output, Progress};
+use crate::engine::{Input, Output, PeerId, PeerInput, PeerOutput, Progress};
 
 /// What a sync came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +79,52 @@ impl From<StoreError> for SyncError {
     }
 }
 
+/// Who is on the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Way {
+    Relay,
+    Peer(PeerId),
+}
+
+impl Way {
+    fn connected(self, key: PublicKey) -> Input {
+        match self {
+            Self::Relay => Input::Connected,
+            Self::Peer(id) => Input::Peer(id, PeerInput::Connected(key)),
+        }
+    }
+
+    fn bytes(self, stream: u64, bytes: Vec<u8>) -> Input {
+        match self {
+            Self::Relay => Input::Bytes(stream, bytes),
+            Self::Peer(id) => Input::Peer(id, PeerInput::Bytes(stream, bytes)),
+        }
+    }
+
+    fn finished(self, stream: u64) -> Input {
+        match self {
+            Self::Relay => Input::Finished(stream),
+            Self::Peer(id) => Input::Peer(id, PeerInput::Finished(stream)),
+        }
+    }
+
+    fn closed(self) -> Input {
+        match self {
+            Self::Relay => Input::Closed,
+            Self::Peer(id) => Input::Peer(id, PeerInput::Closed),
+        }
+    }
+}
+
+/// How long a session goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// Until everything is exchanged and proven.
+    Complete,
+    /// For as long as the connection lasts.
+    Cut,
+}
+
 /// How a session stands.
 enum Standing {
     UnderWay,
@@ -84,8 +132,11 @@ enum Standing {
     Failed,
 }
 
+/// What may wait to be sent before the other side counts as one that does not read, in bytes.
+const BACKLOG: usize = 8 * 1024 * 1024;
+
 /// How a session ended.
-enum Ended {
+pub(crate) enum Ended {
     Complete,
     Closed(String),
 }
@@ -107,18 +158,18 @@ impl Device {
 
     async fn sync_once(&self, timeout: Duration) -> Result<SyncReport, SyncError> {
         let (_endpoint, connection) = self.dial().await?;
-        let session = self.session(connection, |progress| progress.complete());
+        let session = self.session(connection, Way::Relay, Role::Dialer, Until::Complete);
         let ended = match tokio::time::timeout(timeout, session).await {
             Ok(ended) => ended?,
             Err(_) => {
-                self.disconnect().await?;
+                self.disconnect(Way::Relay).await?;
                 let progress = self.engine().progress()?;
                 let text = format!("{} to send, {} segments open", progress.waiting, progress.open);
                 return Err(SyncError::Timeout(timeout.as_secs(), text));
             }
         };
         let progress = self.engine().progress()?;
-        self.disconnect().await?;
+        self.disconnect(Way::Relay).await?;
         if let Some(wrong) = progress.integrity {
             self.mend()?;
             return Err(SyncError::Integrity(wrong));
@@ -141,9 +192,9 @@ impl Device {
     /// When the relay is not reached or refuses; a connection that ends later is no error.
     pub async fn stay_connected(&self) -> Result<String, SyncError> {
         let (_endpoint, connection) = self.dial().await?;
-        let ended = self.session(connection, |_| false).await?;
+        let ended = self.session(connection, Way::Relay, Role::Dialer, Until::Cut).await?;
         let progress = self.engine().progress()?;
-        self.disconnect().await?;
+        self.disconnect(Way::Relay).await?;
         match (ended, progress.ended) {
             (_, Some((code, text))) => Err(refusal(code, text)),
             (Ended::Closed(text), None) => Ok(text),
@@ -214,19 +265,25 @@ impl Device {
     }
 
     /// Carries a connection's bytes to the engine and back, until it is done or over.
-    async fn session(
+    pub(crate) async fn session(
         &self,
         connection: Connection,
-        done: impl Fn(&Progress) -> bool,
+        way: Way,
+        role: Role,
+        until: Until,
     ) -> Result<Ended, SyncError> {
-        let (sender, mut receiver) = connection.carry(fieldkeep_link::Role::Dialer);
+        let key = connection.peer();
+        let (sender, mut receiver) = connection.carry(role);
         let mut backlog = Backlog::new(sender);
         let (outputs, mut outgoing) = mpsc::unbounded_channel();
-        self.0.connect(Some(outputs));
-        self.step(vec![Input::Connected]).await?;
+        self.0.connect(way, Some(outputs));
+        self.step(vec![way.connected(key)]).await?;
         loop {
             while let Ok(output) = outgoing.try_recv() {
                 send(&mut backlog, output);
+            }
+            if backlog.queued() > BACKLOG {
+                backlog.close(Code::Busy.number(), "too much waits to be read");
             }
             let mut inputs = Vec::new();
             let mut closed = None;
@@ -237,13 +294,13 @@ impl Device {
                     output.into_iter().for_each(|output| send(&mut backlog, output));
                     continue;
                 }
-                event = receiver.recv() => closed = take(event, &mut backlog, &mut inputs),
+                event = receiver.recv() => closed = take(way, event, &mut backlog, &mut inputs),
                 () = std::future::ready(()), if working => {}
             }
             while closed.is_none() && inputs.len() < 4_096 {
                 tokio::select! {
                     biased;
-                    event = receiver.recv() => closed = take(event, &mut backlog, &mut inputs),
+                    event = receiver.recv() => closed = take(way, event, &mut backlog, &mut inputs),
                     () = std::future::ready(()) => break,
                 }
             }
@@ -256,17 +313,20 @@ impl Device {
             }
             if let Some(ClosedReason { code, text, .. }) = closed {
                 let code = code.and_then(Code::from_number);
-                self.engine().ended(code, &text);
+                match way {
+                    Way::Relay => self.engine().ended(code, &text),
+                    Way::Peer(id) => self.engine().peer_ended(id, code, &text),
+                }
                 return Ok(Ended::Closed(text));
             }
-            match self.standing(&done)? {
+            match self.standing(way, until)? {
                 Standing::UnderWay => {}
                 Standing::Complete => {
                     finish(backlog, receiver).await;
                     return Ok(Ended::Complete);
                 }
                 Standing::Failed => {
-                    // The relay is told why.
+                    // The other side is told why.
                     while let Ok(output) = outgoing.try_recv() {
                         send(&mut backlog, output);
                     }
@@ -277,14 +337,30 @@ impl Device {
         }
     }
 
-    fn standing(&self, done: impl Fn(&Progress) -> bool) -> Result<Standing, ReplicaError> {
-        let engine = self.engine();
-        Ok(if engine.has_failed() {
-            Standing::Failed
-        } else if engine.may_be_complete() && done(&engine.progress()?) {
-            Standing::Complete
-        } else {
-            Standing::UnderWay
+    fn standing(&self, way: Way, until: Until) -> Result<Standing, ReplicaError> {
+        let mut engine = self.engine();
+        let wanted = until == Until::Complete;
+        let (failed, complete) = match way {
+            Way::Relay => {
+                let may_be = wanted && engine.may_be_complete();
+                (engine.has_failed(), may_be && engine.progress()?.complete())
+            }
+            Way::Peer(id) => {
+                let may_be = wanted && engine.may_be_equal(id);
+                let progress = if may_be { engine.peer_progress(id)? } else { None };
+                let complete = progress.filter(|progress| progress.complete());
+                if complete.as_ref().is_some_and(|progress| !progress.parted) {
+                    engine.part_from(id);
+                    let outputs = engine.commit()?;
+                    self.0.deliver(&engine, outputs);
+                }
+                (engine.has_parted(id), complete.is_some_and(|progress| progress.parted))
+            }
+        };
+        Ok(match (failed, complete) {
+            (true, _) => Standing::Failed,
+            (false, true) => Standing::Complete,
+            (false, false) => Standing::UnderWay,
         })
     }
 
@@ -321,9 +397,9 @@ impl Device {
         .await
     }
 
-    async fn disconnect(&self) -> Result<(), SyncError> {
-        self.0.connect(None);
-        self.step(vec![Input::Closed]).await
+    pub(crate) async fn disconnect(&self, way: Way) -> Result<(), SyncError> {
+        self.0.connect(way, None);
+        self.step(vec![way.closed()]).await
     }
 }
 
@@ -344,16 +420,26 @@ fn send(backlog: &mut Backlog, output: Output) {
         Output::Send { stream, priority, bytes } => {
             backlog.send(stream, priority, Bytes::from(bytes));
         }
-        Output::Close(code, text) => backlog.close(code.number(), &text),
+        Output::Peer(_, PeerOutput::Send(bytes)) => {
+            backlog.send(0, fieldkeep_protocol::priority::CONTROL, Bytes::from(bytes));
+        }
+        Output::Close(code, text) | Output::Peer(_, PeerOutput::Close(code, text)) => {
+            backlog.close(code.number(), &text);
+        }
         Output::Changed(_) => {}
     }
 }
 
 /// Turns an event into an input, or into the reason why the connection is over.
-fn take(event: Event, backlog: &mut Backlog, inputs: &mut Vec<Input>) -> Option<ClosedReason> {
+fn take(
+    way: Way,
+    event: Event,
+    backlog: &mut Backlog,
+    inputs: &mut Vec<Input>,
+) -> Option<ClosedReason> {
     match event {
-        Event::Bytes { stream, bytes } => inputs.push(Input::Bytes(stream, bytes.to_vec())),
-        Event::Finished { stream } => inputs.push(Input::Finished(stream)),
+        Event::Bytes { stream, bytes } => inputs.push(way.bytes(stream, bytes.to_vec())),
+        Event::Finished { stream } => inputs.push(way.finished(stream)),
         Event::Writable { stream } => backlog.writable(stream),
         Event::Closed { reason } => return Some(reason),
     }
@@ -368,7 +454,7 @@ async fn finish(backlog: Backlog, mut receiver: Receiver) {
     .await;
 }
 
-fn refusal(code: Code, text: String) -> SyncError {
+pub(crate) fn refusal(code: Code, text: String) -> SyncError {
     match code {
         Code::Revoked => SyncError::Revoked(text),
         Code::NotAMember | Code::Denied | Code::ForeignOrganisation => SyncError::Denied(text),

@@ -1,9 +1,11 @@
 //! The sync strip and the row of each type. A type is called synced only if the last sync proved
 //! it and nothing was written or learnt since.
 
-use fieldkeep_device::Device;
-use fieldkeep_model::TypeName;
+use std::collections::BTreeSet;
+
+use fieldkeep_device::{Device, PROVEN};
 use fieldkeep_model::status::TypeStatus;
+use fieldkeep_model::{ActorId, TypeName};
 use fieldkeep_replica::{Replica, ReplicaError};
 use fieldkeep_store::Settings as _;
 
@@ -16,8 +18,6 @@ use crate::time::{now_ms, rfc3339};
 
 /// When a sync last ended well, milliseconds UTC as text.
 const LAST: &str = "sync_time";
-/// `1` if everything was proven equal when the last contact with the relay ended.
-const PROVEN: &str = "sync_proven";
 /// Why the last sync did not end well, empty if it did.
 const ERROR: &str = "sync_error";
 
@@ -79,6 +79,8 @@ pub(super) fn status(owner: &Owner) -> Result<Response, Failure> {
         last_sync: None,
         error: None,
         unsaved: 0,
+        carried: 0,
+        forks: Vec::new(),
         held: 0,
         types: Vec::new(),
     };
@@ -87,6 +89,7 @@ pub(super) fn status(owner: &Owner) -> Result<Response, Failure> {
         Owner::Relay(owner) => relay_status(owner, &reading, &mut status)?,
     }
     status.unsaved = status.types.iter().map(|row| row.unsaved).sum();
+    status.carried = status.types.iter().map(|row| row.carried).sum();
     status.held = status.types.iter().map(|row| row.held).sum();
     Ok(Response::Status(Box::new(status)))
 }
@@ -105,6 +108,7 @@ fn relay_status(owner: &RelayOwner, reading: &Reading, status: &mut Status) -> R
             server: None,
             server_all: None,
             unsaved: 0,
+            carried: 0,
             held: counts.held,
         });
     }
@@ -124,6 +128,9 @@ fn device_status(
     let line = Line::of(owner, setting(PROVEN)?.as_deref() == Some("1"))?;
     status.role = "device".into();
     status.name = device.name();
+    let forks = device.with_replica(|replica| replica.undecided_forks())?;
+    let forked: BTreeSet<String> = forks.iter().map(|fork| name_of(reading, &fork.actor)).collect();
+    status.forks = forked.into_iter().collect();
     status.last_sync = setting(LAST)?.and_then(|ms| ms.parse().ok()).map(rfc3339);
     status.error = if line.online { None } else { setting(ERROR)? };
     status.connection = match (line.online, &status.error) {
@@ -134,7 +141,7 @@ fn device_status(
     .into();
     for ty in types(reading) {
         let counts = reading.views().counts(&ty)?;
-        let row = line.of_type(device, &ty, counts.unsaved)?;
+        let row = line.of_type(device, &ty, counts.unsaved + counts.carried)?;
         status.types.push(TypeRow {
             status: Some(status_word(row).to_owned()),
             ty,
@@ -142,10 +149,17 @@ fn device_status(
             server: counts.server.map(|[in_scope, _, _]| in_scope),
             server_all: counts.server.map(|[_, all, _]| all),
             unsaved: counts.unsaved,
+            carried: counts.carried,
             held: counts.held,
         });
     }
     Ok(())
+}
+
+/// The name of a device.
+fn name_of(reading: &Reading, actor: &ActorId) -> String {
+    let member = reading.members.author(actor);
+    member.map_or_else(|| format!("device {}", actor.device()), |member| member.name.clone())
 }
 
 fn types(reading: &Reading) -> Vec<TypeName> {

@@ -143,6 +143,14 @@ pub(crate) fn strip(status: &Status) -> String {
             None => "never synced".to_owned(),
         });
         parts.push(format!("{} unsaved", status.unsaved));
+        if status.carried > 0 {
+            parts.push(format!("{} carried for others, unsaved", status.carried));
+        }
+        if !status.forks.is_empty() {
+            let names: Vec<_> = status.forks.iter().map(|name| safe(name)).collect();
+            let text = "was copied or restored: both branches are kept until a relay decides";
+            parts.push(format!("{} {text}", names.join(", ")));
+        }
     }
     if status.held > 0 {
         let list = if status.role == "device" { "attention list" } else { "relay quarantine list" };

@@ -1,6 +1,7 @@
 //! `sync --watch`: connected while there is a signal, back when it returns, and the owner of the
 //! directory meanwhile: other commands reach the device through this process.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -29,7 +30,11 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
-pub(super) fn run(directory: &Path, output: &mut Output) -> Result<ExitCode, Trouble> {
+pub(super) fn run(
+    directory: &Path,
+    listen: Option<SocketAddr>,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
     let device = own(directory, Device::open)?;
     let runtime = runtime()?;
     let (calls, inbox) = mpsc::unbounded_channel();
@@ -40,7 +45,7 @@ pub(super) fn run(directory: &Path, output: &mut Output) -> Result<ExitCode, Tro
         tracing::warn!(%error, "other commands cannot reach this process");
     }
     let mut watch = Watch { device, output, inbox, shown: None, contact: None };
-    let result = runtime.block_on(watch.run());
+    let result = runtime.block_on(watch.run_with(listen));
     drop(server);
     if let Err(error) = watch.device.close() {
         tracing::warn!(%error, "the caches were not saved; nothing is lost");
@@ -76,6 +81,18 @@ enum Turn {
 }
 
 impl Watch<'_> {
+    /// Stays in touch with the relay, and with the devices that call.
+    async fn run_with(&mut self, listen: Option<SocketAddr>) -> Result<(), Trouble> {
+        let Some(address) = listen else { return self.run().await };
+        let listener = self.device.listen(address).map_err(Failure::from)?;
+        self.output.line(&format!("listening {}", listener.address()))?;
+        self.output.flush()?;
+        tokio::select! {
+            result = self.run() => result,
+            () = listener.serve() => Ok(()),
+        }
+    }
+
     async fn run(&mut self) -> Result<(), Trouble> {
         let mut stop = Stop::new()?;
         let mut backoff = BACKOFF_MIN;

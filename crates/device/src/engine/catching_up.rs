@@ -9,7 +9,7 @@ use fieldkeep_protocol::frame::{
     Delta, Frame, OfferAnswer, OfferReply, Proof, Run, Standing, Vector, Verdicts,
 };
 use fieldkeep_replica::{
-    Follow, FollowError, Item, Receipt, ReplicaError, SegmentProof, VerdictError,
+    Follow, FollowError, Item, ReplicaError, SegmentProof, Settled, VerdictError,
 };
 
 use super::{Engine, PARKED};
@@ -238,7 +238,7 @@ impl Engine {
         &mut self,
         id: &SegmentId,
         follow: &Follow,
-    ) -> Result<Result<Receipt, FollowError>, ReplicaError> {
+    ) -> Result<Result<Settled, FollowError>, ReplicaError> {
         // Each turn takes one forked actor out.
         for _ in 0..=fieldkeep_model::header::limit::DEPS {
             match self.replica.follow(follow) {

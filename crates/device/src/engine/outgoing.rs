@@ -4,7 +4,7 @@ use fieldkeep_documents::batch;
 use fieldkeep_model::SegmentId;
 use fieldkeep_protocol::frame::{Ack, Frame, Nack, Push, SegmentRef};
 use fieldkeep_protocol::{BATCH, Code, priority};
-use fieldkeep_replica::{OutgoingBatch, PutError, Receipt, ReplicaError};
+use fieldkeep_replica::{OutgoingBatch, PutError, ReplicaError, Settled};
 use fieldkeep_store::Log as _;
 
 use super::Engine;
@@ -98,7 +98,7 @@ impl Engine {
     }
 
     /// What a receipt means for the session: progress, what may be sent now, what watchers are told.
-    pub(super) fn note_receipt(&mut self, id: &SegmentId, receipt: Receipt) {
+    pub(super) fn note_receipt(&mut self, id: &SegmentId, receipt: Settled) {
         self.progress.sent += receipt.changes;
         if receipt.freed {
             self.pushed.remove(id);
@@ -196,6 +196,7 @@ impl Engine {
     ) -> Result<bool, ReplicaError> {
         let settled = self.replica.set_branch_aside(id, actor, from, self.now);
         self.pushed.remove(id);
+        self.rescan(id);
         match settled {
             Ok(changes) if actor.device() == self.replica.me().number => {
                 tracing::warn!(segment = %id, changes, "this device was copied or restored: its lost branch was written again");

@@ -407,7 +407,7 @@ impl World {
                     let reason = Some((code, text));
                     self.network.close(&mut self.events, self.now, (line, Side::Device), reason);
                 }
-                Output::Changed(_) => {}
+                Output::Changed(_) | Output::Peer(..) => {}
             }
         }
     }

@@ -1,0 +1,461 @@
+//! Meeting another device: both prove who they are, bring each other what they lack of the
+//! membership log, and say what they hold.
+
+use fieldkeep_model::{PublicKey, SegmentId};
+use fieldkeep_protocol::frame::{self, Frame, Hello};
+use fieldkeep_protocol::{Anchor, Code, Judged, Meet, Phase, Standpoint};
+use fieldkeep_replica::ReplicaError;
+
+use super::Engine;
+use super::peer::{Peer, PeerId, PeerInput, PeerOutput};
+
+/// Segments that go into one frame.
+const SEGMENTS: usize = 512;
+/// How often in a segment a device says anew what it holds, because what came did not fit.
+const AGAIN: u32 = 16;
+/// What a device is told that was revoked.
+const REVOKED: &str =
+    "this device was revoked: nothing on it is lost, but it exchanges nothing any more";
+
+impl Engine {
+    /// Takes in what happens on a connection to another device.
+    pub(super) fn peer(&mut self, id: PeerId, input: PeerInput) -> Result<(), ReplicaError> {
+        match input {
+            PeerInput::Connected(key) => self.peer_connected(id, key),
+            PeerInput::Bytes(stream, bytes) => self.peer_bytes(id, stream, &bytes),
+            PeerInput::Finished(stream) => {
+                let peer = self.peers.get_mut(&id);
+                if let Some(Err(violation)) = peer.map(|peer| peer.session.finished(stream)) {
+                    self.close_peer(id, violation.code(), &violation.to_string());
+                }
+                Ok(())
+            }
+            PeerInput::Closed => {
+                self.peers.remove(&id);
+                Ok(())
+            }
+        }
+    }
+
+    fn peer_connected(&mut self, id: PeerId, key: PublicKey) -> Result<(), ReplicaError> {
+        self.peers.insert(id, Peer::new(key));
+        let hello = self.introduction();
+        self.tell_peer(id, &Frame::Hello(Box::new(hello)));
+        if self.is_known(&key) { self.tell_all_held(id) } else { Ok(()) }
+    }
+
+    /// Whether that key is a device's that is a member.
+    fn is_known(&self, key: &PublicKey) -> bool {
+        let member = self.replica.members().by_tls(key);
+        member.is_some_and(|member| !member.relay && !member.revoked)
+    }
+
+    fn peer_bytes(&mut self, id: PeerId, stream: u64, bytes: &[u8]) -> Result<(), ReplicaError> {
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
+        peer.bytes_received += bytes.len() as u64;
+        if stream != 0 {
+            self.close_peer(id, Code::OutOfOrder, "devices talk on one stream");
+            return Ok(());
+        }
+        if let Err(violation) = peer.session.receive(stream, bytes) {
+            self.close_peer(id, violation.code(), &violation.to_string());
+            return Ok(());
+        }
+        while let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.ended.is_none()) {
+            match peer.session.next(stream) {
+                Ok(Some(frame)) => self.peer_frame(id, frame)?,
+                Ok(None) => break,
+                Err(violation) => {
+                    let stranger = peer.session.phase() == Phase::Stranger;
+                    let code = if stranger { Code::NotAMember } else { violation.code() };
+                    self.close_peer(id, code, &violation.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn peer_frame(&mut self, id: PeerId, frame: Frame) -> Result<(), ReplicaError> {
+        tracing::trace!(peer = id, frame = frame.name(), "received");
+        match frame {
+            Frame::Hello(hello) => self.peer_hello(id, &hello),
+            Frame::Members(members) => self.peer_members(id, &members),
+            Frame::Catalog(catalog) => self.peer_catalog(id, catalog),
+            Frame::Meet(meet) => self.meet(id, meet),
+            Frame::Push(push) => self.peer_push(id, push),
+            Frame::Credit(credit) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.confirm(&credit.segment, credit.pos);
+                }
+                Ok(())
+            }
+            Frame::Verdicts(verdicts) => self.peer_verdicts(id, verdicts),
+            Frame::Receipt(receipt) => self.peer_receipt(id, &receipt),
+            Frame::Proof(proof) => self.peer_proof(id, proof),
+            Frame::GoAway(_) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.parted = true;
+                    self.part_from(id);
+                }
+                Ok(())
+            }
+            Frame::Error(error) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.ended = Some((error.code, error.text));
+                }
+                Ok(())
+            }
+            Frame::Welcome(_)
+            | Frame::Join(_)
+            | Frame::Offer(_)
+            | Frame::OfferReply(_)
+            | Frame::Delta(_)
+            | Frame::Ack(_)
+            | Frame::Nack(_)
+            | Frame::Stats(_)
+            | Frame::Rejudge(_)
+            | Frame::Dismiss(_)
+            | Frame::Vector(_)
+            | Frame::Witness(_) => unreachable!("the session lets no such frame in"),
+        }
+    }
+
+    fn peer_hello(&mut self, id: PeerId, hello: &Hello) -> Result<(), ReplicaError> {
+        if !hello.versions.contains(&fieldkeep_protocol::VERSION) {
+            self.close_peer(id, Code::Version, "no common protocol version: update the software");
+            return Ok(());
+        }
+        if hello.org != self.replica.org() {
+            self.close_peer(
+                id,
+                Code::ForeignOrganisation,
+                "this device belongs to another organisation",
+            );
+            return Ok(());
+        }
+        let members = self.replica.members();
+        let continues = members.sum_at(hello.members) == Some(hello.members_sum());
+        let length = members.len();
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
+        peer.catalog = (hello.epoch, hello.catalog);
+        peer.session.enter(Phase::Stranger);
+        // One that holds more brings it; of two logs that have branched each gets all of the other.
+        let brings = !continues && hello.members > length;
+        peer.members = if continues { hello.members } else { 0 };
+        peer.united = !brings;
+        let told = !brings && peer.members < length;
+        if told {
+            self.tell_members(id);
+        } else if brings {
+            self.peers.get_mut(&id).expect("looked up above").members = length;
+        }
+        self.admit_peer(id, !continues)?;
+        // Who had not heard of this device passed over what it said before.
+        let open = self.peers.get(&id).is_some_and(|peer| peer.is_open() && peer.told);
+        if told && open { self.tell_all_held(id) } else { Ok(()) }
+    }
+
+    /// Lets a peer in whose key is a member's. `may_prove` says whether it may still bring entries
+    /// that make it one.
+    fn admit_peer(&mut self, id: PeerId, may_prove: bool) -> Result<(), ReplicaError> {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.ended.is_none()) else {
+            return Ok(());
+        };
+        let Some(member) = self.replica.members().by_tls(&peer.key) else {
+            if !may_prove {
+                self.close_peer(id, Code::NotAMember, "who calls is no member of the organisation");
+            }
+            return Ok(());
+        };
+        if member.revoked {
+            self.close_peer(id, Code::Revoked, REVOKED);
+            return Ok(());
+        }
+        if member.relay {
+            self.close_peer(id, Code::Denied, "a relay is not met as a device is");
+            return Ok(());
+        }
+        peer.number = Some(member.number);
+        peer.session.enter(Phase::Open);
+        if peer.told { Ok(()) } else { self.tell_all_held(id) }
+    }
+
+    fn peer_members(&mut self, id: PeerId, members: &frame::Members) -> Result<(), ReplicaError> {
+        let before = self.replica.members().len();
+        match self.replica.append_members(&members.entries) {
+            Ok(_) => {}
+            Err(ReplicaError::Membership(error)) => {
+                self.close_peer(id, Code::Membership, &error.to_string());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        let united = match self.peers.get_mut(&id) {
+            Some(peer) => std::mem::replace(&mut peer.united, true),
+            None => return Ok(()),
+        };
+        if members.base == 0 && !united {
+            let entries = self.replica.members().beyond(&members.entries);
+            let base = members.entries.len() as u64;
+            if !entries.is_empty() {
+                self.tell_peer(id, &Frame::Members(frame::Members { base, entries }));
+            }
+        }
+        let length = self.replica.members().len();
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.members = length;
+        }
+        self.permissions_changed(before)?;
+        let stranger =
+            self.peers.get(&id).is_some_and(|peer| peer.session.phase() == Phase::Stranger);
+        if stranger { self.admit_peer(id, false) } else { Ok(()) }
+    }
+
+    /// Tells a peer the entries of the membership log that it lacks.
+    pub(super) fn tell_members(&mut self, id: PeerId) {
+        let Some(base) = self.peers.get(&id).map(|peer| peer.members) else { return };
+        let entries = self.replica.members().since(base).to_vec();
+        let length = self.replica.members().len();
+        if !entries.is_empty() {
+            self.tell_peer(id, &Frame::Members(frame::Members { base, entries }));
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.members = length;
+        }
+    }
+
+    /// Tells a peer that everything was said. It answers when what came before is on its disk.
+    pub fn part_from(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if !std::mem::replace(&mut peer.parting, true) {
+            self.tell_peer(id, &Frame::GoAway(frame::GoAway { retry_ms: 0 }));
+        }
+    }
+
+    /// Ends the session with a peer that was revoked: it has been told.
+    pub(super) fn turn_away_revoked(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        if self.replica.members().by_tls(&peer.key).is_some_and(|member| member.revoked) {
+            self.close_peer(id, Code::Revoked, REVOKED);
+        }
+    }
+
+    /// The segments that both this device and a peer may hold.
+    pub(super) fn shareable(&self, id: PeerId) -> Vec<SegmentId> {
+        let members = self.replica.members();
+        let Some(peer) = self.peers.get(&id) else { return Vec::new() };
+        let (Some(peer), Some(me)) =
+            (members.by_tls(&peer.key), members.author(&self.replica.me().actor()))
+        else {
+            return Vec::new();
+        };
+        let rows = self.replica.segments().values();
+        let both = rows.filter(|row| {
+            let may =
+                |member: &fieldkeep_model::Member| member.may(&row.address.ty, &row.address.scope);
+            may(peer) && may(me)
+        });
+        both.map(|row| row.id).collect()
+    }
+
+    /// Says what is held of every segment that both may hold.
+    fn tell_all_held(&mut self, id: PeerId) -> Result<(), ReplicaError> {
+        let segments = self.shareable(id);
+        let mut standpoints = Vec::with_capacity(segments.len());
+        for segment in &segments {
+            if self.replica.segments()[segment].tip > 0 {
+                standpoints.push(self.standpoint(id, segment, false)?);
+            }
+        }
+        let mut frames: Vec<Meet> = Vec::new();
+        while !standpoints.is_empty() {
+            let rest = standpoints.split_off(standpoints.len().min(SEGMENTS));
+            frames.push(Meet { segments: std::mem::replace(&mut standpoints, rest), whole: false });
+        }
+        match frames.last_mut() {
+            Some(last) => last.whole = true,
+            None => frames.push(Meet { segments: Vec::new(), whole: true }),
+        }
+        for meet in frames {
+            self.tell_peer(id, &Frame::Meet(meet));
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.told = true;
+        }
+        Ok(())
+    }
+
+    /// What is held of a segment: from a place in the relay's log on, or all of it as a vector.
+    fn standpoint(
+        &mut self,
+        id: PeerId,
+        segment: &SegmentId,
+        whole: bool,
+    ) -> Result<Standpoint, ReplicaError> {
+        let (anchor, held) = if whole {
+            (None, self.replica.vector(segment)?)
+        } else {
+            self.replica.held_beyond(segment)?
+        };
+        let anchor = anchor.map(|(pos, chain)| Anchor { pos, chain });
+        let aside = self.replica.held_aside(segment)?;
+        let judged = self.judged(segment)?;
+        if let Some(peer) = self.peers.get_mut(&id) {
+            let shared = peer.shared.entry(*segment).or_default();
+            shared.told_vector = anchor.is_none();
+            shared.judged_told = judged;
+        }
+        Ok(Standpoint { segment: *segment, anchor, held, aside, judged })
+    }
+
+    /// How far the relay's verdicts of a segment are known here.
+    pub(super) fn judged(&self, segment: &SegmentId) -> Result<Option<Judged>, ReplicaError> {
+        let order = self.replica.judged_order(segment)?;
+        Ok(order.map(|(epoch, number, pos)| Judged { epoch, number, pos }))
+    }
+
+    /// Says anew, in full, what is held of a segment, because what came does not fit what is here.
+    /// Returns whether that may still help.
+    pub(super) fn tell_again(
+        &mut self,
+        id: PeerId,
+        segment: &SegmentId,
+    ) -> Result<bool, ReplicaError> {
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(false) };
+        let shared = peer.shared.entry(*segment).or_default();
+        shared.told_again += 1;
+        if shared.told_again > AGAIN || self.replica.segment(segment).is_none() {
+            return Ok(false);
+        }
+        let standpoint = self.standpoint(id, segment, true)?;
+        self.tell_peer(id, &Frame::Meet(Meet { segments: vec![standpoint], whole: false }));
+        Ok(true)
+    }
+
+    fn meet(&mut self, id: PeerId, meet: Meet) -> Result<(), ReplicaError> {
+        let open = self.peers.get(&id).is_some_and(Peer::is_open);
+        if !open {
+            // It does not know that it is not known here; it says this again.
+            return Ok(());
+        }
+        let shareable = self.shareable(id);
+        for standpoint in meet.segments {
+            let segment = standpoint.segment;
+            if self.replica.segment(&segment).is_none() {
+                let peer = self.peers.get_mut(&id).expect("it is open");
+                let holds = standpoint.anchor.is_some() || !standpoint.held.stamps.is_empty();
+                if holds {
+                    peer.expected.insert(segment);
+                }
+                continue;
+            }
+            if !shareable.contains(&segment) {
+                if !self.peer_may(id, &segment) {
+                    let text = "a device offers what it was not granted";
+                    self.close_peer(id, Code::Denied, text);
+                    return Ok(());
+                }
+                continue;
+            }
+            self.compare(id, standpoint)?;
+        }
+        if meet.whole {
+            let peer = self.peers.get_mut(&id).expect("it is open");
+            peer.met = true;
+            for segment in shareable {
+                let shared = peer.shared.entry(segment).or_default();
+                // Told of with another place in the relay's log: its vector comes.
+                if shared.known.is_none() && !shared.waits_for_vector {
+                    shared.known = Some(Default::default());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a peer's grants reach a segment that is here.
+    pub(super) fn peer_may(&self, id: PeerId, segment: &SegmentId) -> bool {
+        let row = self.replica.segment(segment);
+        let member = self.peers.get(&id).and_then(|p| self.replica.members().by_tls(&p.key));
+        row.zip(member).is_some_and(|(row, m)| m.may(&row.address.ty, &row.address.scope))
+    }
+
+    /// Compares what a peer holds of a segment with what is here.
+    fn compare(&mut self, id: PeerId, theirs: Standpoint) -> Result<(), ReplicaError> {
+        let Standpoint { segment, anchor, held, aside, judged } = theirs;
+        let me = self.replica.me().actor();
+        if held.seq(&me) > 0 && held.seq(&me) > self.replica.vector(&segment)?.seq(&me) {
+            tracing::warn!(%segment, "another device knows later changes of this one: it was restored");
+            self.replica.renew_incarnation()?;
+        }
+        let place = anchor.map(|anchor| (anchor.pos, anchor.chain));
+        let known = self.replica.known_by(&segment, place, &held, &aside)?;
+        let branched = self.replica.branched(&segment)?;
+        let row = &self.replica.segments()[&segment];
+        let (tip, nothing_beyond) = (row.tip, row.tip == row.cursor.pos);
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
+        let shared = peer.shared.entry(segment).or_default();
+        shared.judged = judged.max(shared.judged);
+        shared.seen = None;
+        // It cannot tell what is meant by a place in a log that it does not know.
+        let asks = known.is_none() || anchor.is_none();
+        if asks && !shared.told_vector {
+            let standpoint = self.standpoint(id, &segment, true)?;
+            self.tell_peer(id, &Frame::Meet(Meet { segments: vec![standpoint], whole: false }));
+        }
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
+        let shared = peer.shared.entry(segment).or_default();
+        let Some(known) = known else {
+            shared.waits_for_vector = true;
+            return Ok(());
+        };
+        if shared.known.is_some() && anchor.is_some() {
+            // It said so before this device knew it.
+            return Ok(());
+        }
+        let equal = anchor.is_some() && held.stamps.is_empty() && nothing_beyond;
+        let nothing_aside = branched.is_empty() && aside.stamps.is_empty();
+        shared.agreed = (equal && nothing_aside).then_some(tip);
+        if equal {
+            shared.sent = tip;
+            shared.proved = Some(tip);
+        } else {
+            shared.sent = 0;
+        }
+        shared.forked.extend(known.forked);
+        shared.forked.extend(branched);
+        shared.known = Some(known.newest);
+        shared.waits_for_vector = false;
+        Ok(())
+    }
+
+    /// Sends a peer a frame.
+    pub(super) fn tell_peer(&mut self, id: PeerId, frame: &Frame) {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.ended.is_none()) else {
+            return;
+        };
+        tracing::trace!(peer = id, frame = frame.name(), "sent");
+        let bytes = frame.encode();
+        peer.bytes_sent += bytes.len() as u64;
+        self.outputs.push(super::Output::Peer(id, PeerOutput::Send(bytes)));
+    }
+
+    /// Ends the sessions with all peers: nothing could be saved.
+    pub(super) fn close_peers(&mut self, text: &str) {
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.close_peer(id, Code::Storage, text);
+        }
+    }
+
+    pub(super) fn close_peer(&mut self, id: PeerId, code: Code, text: &str) {
+        tracing::warn!(peer = id, ?code, text, "the session with a device ends");
+        let error = frame::ErrorFrame { code, text: text.to_owned() };
+        self.tell_peer(id, &Frame::Error(error));
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.ended.is_none()) else {
+            return;
+        };
+        peer.ended = Some((code, text.to_owned()));
+        peer.session.enter(Phase::Closed);
+        self.outputs.push(super::Output::Peer(id, PeerOutput::Close(code, text.to_owned())));
+    }
+}

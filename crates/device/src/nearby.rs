@@ -1,0 +1,180 @@
+//! Other devices, with no relay between: calling one, and being called.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fieldkeep_link::{BindError, Connection, Endpoint, Limits, Role};
+use fieldkeep_protocol::Code;
+use fieldkeep_replica::ReplicaError;
+use tokio::task::JoinSet;
+
+use crate::device::Device;
+use crate::engine::PeerProgress;
+use crate::sync::{Ended, SyncError, Until, Way, any_port};
+
+/// Devices that may be connected at a time.
+const PEERS: usize = 32;
+
+/// Why an exchange with another device did not end well. What was captured is safe in every case.
+#[derive(Debug, thiserror::Error)]
+pub enum MeetError {
+    /// Nobody was reached there.
+    #[error("no device was reached ({0}); everything is safe on this device: try again")]
+    Unreachable(String),
+    /// The other device refused this one, or this one refused it.
+    #[error("the devices do not exchange anything ({text}); nothing is lost on either")]
+    Refused {
+        /// Under which code.
+        code: Code,
+        /// Why.
+        text: String,
+    },
+    /// The connection ended before everything was exchanged.
+    #[error(
+        "the connection ended ({0}); what had arrived is kept, and the next meeting goes on from there"
+    )]
+    Cut(String),
+    /// It took too long.
+    #[error("not everything was exchanged within {0} s ({1}); nothing is lost: meet again")]
+    Timeout(u64, String),
+    /// This end cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The store failed.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+}
+
+impl From<SyncError> for MeetError {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::Replica(error) => Self::Replica(error),
+            SyncError::Bind(error) => Self::Bind(error),
+            other @ (SyncError::Offline(_)
+            | SyncError::NoAddress
+            | SyncError::Denied(_)
+            | SyncError::Revoked(_)
+            | SyncError::Cut(_)
+            | SyncError::Timeout(..)
+            | SyncError::Integrity(_)) => Self::Cut(other.to_string()),
+        }
+    }
+}
+
+/// Where a device listens for others.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    device: Device,
+    endpoint: Arc<Endpoint>,
+    address: SocketAddr,
+}
+
+impl Device {
+    /// Exchanges everything with the device at an address, until both hold the same.
+    ///
+    /// # Errors
+    /// See [`MeetError`]; nothing is lost in any case.
+    pub async fn sync_with(
+        &self,
+        address: SocketAddr,
+        timeout: Duration,
+    ) -> Result<PeerProgress, MeetError> {
+        let connection = self.call(address).await?;
+        let way = Way::Peer(self.0.next_peer());
+        let session = self.session(connection.1, way, Role::Dialer, Until::Complete);
+        let ended = tokio::time::timeout(timeout, session).await;
+        let progress = self.parted(way).await?;
+        match (ended, progress.ended.clone()) {
+            (Ok(Err(error)), _) => Err(error.into()),
+            (_, Some((code, text))) => Err(MeetError::Refused { code, text }),
+            (Ok(Ok(Ended::Complete)), None) => Ok(progress),
+            (Ok(Ok(Ended::Closed(text))), None) => Err(MeetError::Cut(text)),
+            (Err(_), None) => {
+                let text = format!("{} segments open", progress.open);
+                Err(MeetError::Timeout(timeout.as_secs(), text))
+            }
+        }
+    }
+
+    /// Stays connected to the device at an address for as long as that lasts: what either writes
+    /// reaches the other at once.
+    ///
+    /// # Errors
+    /// When it is not reached or refuses; a connection that ends later is no error.
+    pub async fn stay_with(&self, address: SocketAddr) -> Result<PeerProgress, MeetError> {
+        let connection = self.call(address).await?;
+        self.exchange(connection.1, Role::Dialer).await
+    }
+
+    /// Listens for other devices.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn listen(&self, address: SocketAddr) -> Result<Listener, MeetError> {
+        let endpoint = Arc::new(Endpoint::bind(address, &self.0.seed.tls(), Limits::DEVICE)?);
+        let address = endpoint.local_addr().map_err(|error| BindError::Io { address, error })?;
+        Ok(Listener { device: self.clone(), endpoint, address })
+    }
+
+    async fn call(&self, address: SocketAddr) -> Result<(Endpoint, Connection), MeetError> {
+        let endpoint = Endpoint::bind(any_port(address), &self.0.seed.tls(), Limits::DEVICE)?;
+        match endpoint.connect_any(address).await {
+            Ok(connection) => Ok((endpoint, connection)),
+            Err(error) => Err(MeetError::Unreachable(error.to_string())),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        connection: Connection,
+        role: Role,
+    ) -> Result<PeerProgress, MeetError> {
+        let way = Way::Peer(self.0.next_peer());
+        let ended = self.session(connection, way, role, Until::Cut).await;
+        let progress = self.parted(way).await?;
+        match (ended, progress.ended.clone()) {
+            (Err(error), _) => Err(error.into()),
+            (Ok(_), Some((code, text))) => Err(MeetError::Refused { code, text }),
+            (Ok(_), None) => Ok(progress),
+        }
+    }
+
+    /// How far an exchange has come that is over.
+    async fn parted(&self, way: Way) -> Result<PeerProgress, MeetError> {
+        let Way::Peer(id) = way else { return Ok(PeerProgress::default()) };
+        let progress = self.engine().peer_progress(id)?.unwrap_or_default();
+        self.disconnect(way).await?;
+        Ok(progress)
+    }
+}
+
+impl Listener {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Exchanges with every device that calls, until this is dropped.
+    pub async fn serve(&self) {
+        let mut sessions: JoinSet<()> = JoinSet::new();
+        while let Some(incoming) = self.endpoint.accept().await {
+            while sessions.try_join_next().is_some() {}
+            if sessions.len() >= PEERS {
+                continue;
+            }
+            let device = self.device.clone();
+            sessions.spawn(async move {
+                let connection = match incoming.handshake().await {
+                    Ok(connection) => connection,
+                    Err(error) => return tracing::debug!(%error, "a handshake failed"),
+                };
+                match device.exchange(connection, Role::Acceptor).await {
+                    Ok(progress) => tracing::info!(name = ?progress.name, sent = progress.sent, received = progress.received, "met a device"),
+                    Err(error) => tracing::warn!(%error, "an exchange with a device"),
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Devices that meet with no relay between them, over real sockets and real files.
+
+mod support;
+
+use fieldkeep_device::{Device, Listener, MeetError, PeerProgress};
+use fieldkeep_protocol::Code;
+use fieldkeep_replica::{ReplicaError, UndecidedFork};
+use fieldkeep_store::Log as _;
+use serde_json::json;
+use support::*;
+use tokio::task::JoinHandle;
+
+const CATALOG: &str = r#"
+catalog = 1
+
+[type.customer]
+[type.customer.field.name]
+[type.customer.field.city]
+
+[type.item]
+[type.item.field.label]
+[type.item.field.stock]
+kind = "counter"
+[[type.item.rule]]
+name = "some_left"
+cel = "!has(record.stock) || record.stock >= 0"
+reason = "there cannot be fewer than none"
+"#;
+
+/// A device that listens until this is dropped.
+struct Listening {
+    listener: Listener,
+    serving: JoinHandle<()>,
+}
+
+impl Listening {
+    fn new(device: &Device) -> Self {
+        let listener = device.listen("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let serving = tokio::spawn({
+            let listener = listener.clone();
+            async move { listener.serve().await }
+        });
+        Self { listener, serving }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn try_meet(device: &Device, other: &Device) -> Result<PeerProgress, MeetError> {
+    let listening = Listening::new(other);
+    device.sync_with(listening.listener.address(), PATIENCE).await
+}
+
+async fn meet(device: &Device, other: &Device) -> PeerProgress {
+    let met = try_meet(device, other).await.expect("they meet");
+    assert_eq!(logs(device).keys().collect::<Vec<_>>(), logs(other).keys().collect::<Vec<_>>());
+    met
+}
+
+fn outgoing(device: &Device) -> u64 {
+    let count = device.with_replica(|r| Ok::<_, ReplicaError>(r.store().outgoing_count()?));
+    count.expect("it reads")
+}
+
+fn forks(device: &Device) -> Vec<UndecidedFork> {
+    device.with_replica(|replica| replica.undecided_forks()).expect("it reads")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_two_devices_wrote_reaches_both_without_a_relay() {
+    let mut site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    sync(&ann).await;
+    site.stop().await;
+    put(&ann, "customer/c1", json!({"name": "Kiosk"}));
+    put(&ben, "customer/c2", json!({"name": "Harbour"}));
+    put(&ben, "item/i1", json!({"label": "tea", "stock": 3}));
+
+    let met = meet(&ann, &ben).await;
+    assert_eq!((met.sent, met.received, met.forked), (1, 2, 0));
+    assert_eq!(met.name.as_deref(), Some("ben"));
+    for ty in ["customer", "item"] {
+        assert_eq!(content(&ann, ty), content(&ben, ty));
+    }
+    assert_eq!(state(&ann, "item/i1"), "likely_valid");
+    assert_eq!((outgoing(&ann), outgoing(&ben)), (3, 3), "nothing has a receipt yet");
+
+    // Nothing is sent twice.
+    let again = meet(&ben, &ann).await;
+    assert_eq!((again.sent, again.received), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_carried_reaches_the_relay_under_its_authors_name_and_receipts_travel_back() {
+    let mut site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    let cat = site.device("cat").await;
+    for device in [&ann, &ben, &cat] {
+        sync(device).await;
+    }
+    site.stop().await;
+    put(&ann, "customer/c1", json!({"name": "Kiosk"}));
+    put(&ann, "item/i1", json!({"label": "tea", "stock": -2}));
+    meet(&ann, &ben).await;
+    meet(&ben, &cat).await;
+    assert_eq!(state(&cat, "item/i1"), "likely_held");
+
+    site.start_again().await;
+    sync(&cat).await;
+    let at_relay = site.record("item/i1").await.expect("cat carried it");
+    assert_eq!(at_relay.state.word(), "held");
+    assert_eq!(state(&cat, "item/i1"), "held");
+    site.stop().await;
+
+    // Ann, who wrote it, never saw the relay again.
+    assert_eq!(outgoing(&ann), 2);
+    meet(&cat, &ann).await;
+    assert_eq!(state(&ann, "item/i1"), "held");
+    assert_eq!(state(&ann, "customer/c1"), "valid");
+    assert_eq!(outgoing(&ann), 0, "the relay's word came with cat");
+
+    // The repair goes back the same way.
+    put(&ann, "item/i1", json!({"stock": 5}));
+    meet(&ann, &ben).await;
+    site.start_again().await;
+    sync(&ben).await;
+    assert_eq!(site.record("item/i1").await.expect("it is there").state.word(), "valid");
+    site.converges(&[&ann, &ben, &cat], &["customer", "item"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_gets_everything_from_a_device_that_has_it() {
+    let mut site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    for n in 0..200 {
+        put(&ann, &format!("customer/c{n}"), json!({"name": format!("customer {n}")}));
+    }
+    sync(&ann).await;
+    let ben = site.device("ben").await;
+    site.stop().await;
+    put(&ann, "customer/c7", json!({"city": "Riga"}));
+    // Ann has not heard that Ben joined.
+    let met = meet(&ann, &ben).await;
+    assert_eq!(met.sent, 201);
+    assert_eq!(content(&ann, "customer"), content(&ben, "customer"));
+    assert_eq!(outgoing(&ben), 1, "what the relay has judged has its word");
+    assert_eq!(state(&ben, "customer/c8"), "valid");
+    site.start_again().await;
+    site.converges(&[&ben, &ann], &["customer"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_writes_while_both_are_connected_reaches_the_other_at_once() {
+    let mut site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    site.stop().await;
+    let listening = Listening::new(&ben);
+    let address = listening.listener.address();
+    let staying = tokio::spawn({
+        let ann = ann.clone();
+        async move { ann.stay_with(address).await }
+    });
+    put(&ann, "customer/c1", json!({"name": "Kiosk"}));
+    reaches(&ben, "customer/c1", "likely_valid").await;
+    put(&ben, "customer/c2", json!({"name": "Harbour"}));
+    reaches(&ann, "customer/c2", "likely_valid").await;
+    staying.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_device_is_turned_away_by_devices_that_have_heard_of_it() {
+    let mut site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    let cat = site.device("cat").await;
+    site.revoke("cat").await;
+    sync(&ann).await;
+    site.stop().await;
+    put(&cat, "customer/c1", json!({"name": "Kiosk"}));
+    let refused = try_meet(&cat, &ann).await;
+    assert!(matches!(&refused, Err(MeetError::Refused { code: Code::Revoked, .. })), "{refused:?}");
+    assert!(content(&ann, "customer").is_empty());
+    // The knowledge travels from device to device.
+    meet(&ann, &ben).await;
+    let refused = try_meet(&ben, &cat).await;
+    assert!(matches!(&refused, Err(MeetError::Refused { code: Code::Revoked, .. })), "{refused:?}");
+    assert!(content(&ben, "customer").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_branches_of_one_device_are_both_kept_until_a_relay_decides() {
+    let mut site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    put(&ann, "customer/c1", json!({"name": "Kiosk"}));
+    sync(&ann).await;
+    sync(&ben).await;
+    ann.close().expect("it closes");
+    drop(ann);
+    site.copy("ann", "twin");
+    disguise(&site.path("twin"), &site.path("ann"));
+    site.stop().await;
+    let open = |name| Device::open(&site.path(name)).expect("it opens");
+    let (ann, twin) = (open("ann"), open("twin"));
+    put(&ann, "customer/c1", json!({"city": "Riga"}));
+    meet(&ann, &ben).await;
+    put(&twin, "customer/c1", json!({"city": "Tartu"}));
+    put(&twin, "customer/c2", json!({"name": "Harbour"}));
+
+    let met = meet(&twin, &ben).await;
+    assert_eq!(met.forked, 1);
+    assert_eq!((forks(&ben).len(), forks(&twin).len()), (1, 1), "named on both");
+    assert_eq!(forks(&ben)[0].aside, 2, "byte for byte");
+    // Nothing is wedged: both go on, and nothing comes a second time.
+    put(&ben, "item/i1", json!({"label": "tea", "stock": 1}));
+    let again = meet(&ben, &twin).await;
+    assert_eq!((again.sent, again.received), (1, 0));
+    assert_eq!(state(&twin, "item/i1"), "likely_valid");
+
+    // The relay decides for the branch that it has first; the other content is written again.
+    site.start_again().await;
+    sync(&ben).await;
+    sync(&twin).await;
+    sync(&ben).await;
+    assert!(forks(&ben).is_empty() && forks(&twin).is_empty());
+    site.converges(&[&ben, &twin], &["customer", "item"]).await;
+    assert_eq!(fields(&ben, "customer/c2")["name"], "Harbour");
+}
