@@ -305,3 +305,77 @@ fn worlds_with_an_operator_that_broke_a_promise_once_keep_it() {
         keeps_every_promise(&Settings { operator, ..Settings::new(seed, DEVICES, 1) });
     }
 }
+
+#[test]
+fn devices_that_have_only_each_other_keep_every_promise() {
+    let mut struck = Tally::default();
+    for seed in 1..=5 {
+        let run = keeps_every_promise(&Settings::apart(seed, 6, 1));
+        assert!(run.figures.meetings > 40, "they met");
+        struck.add(&run.tally);
+    }
+    assert_eq!(struck.missing(&Settings::apart(1, 6, 1).faults.0), [], "never struck");
+}
+
+#[test]
+fn devices_that_meet_beside_a_relay_keep_every_promise() {
+    for seed in 31..=33 {
+        let world = without_operator(Settings::new(seed, DEVICES, 1));
+        keeps_every_promise(&Settings { meetings: 4, ..world });
+    }
+}
+
+#[test]
+fn worlds_of_devices_apart_that_broke_a_promise_once_keep_it() {
+    for (seed, story) in [
+        (
+            6,
+            "A device had a branch of a copied one in its log, and never met the relay, which had \
+             decided for the other. The receipts that others brought said so, and were not asked.",
+        ),
+        (
+            15,
+            "A device set a branch aside and forgot where in the relay's log its records lie. No relay \
+             came that would tell: they were shown as likely valid for ever.",
+        ),
+        (
+            17,
+            "What a branch had been vouched for by went with it. A device handed on the rest with no \
+             head, and was refused.",
+        ),
+        (
+            22,
+            "A device said how far it holds an actor, and meant another branch. Who had less took it for \
+             his own, and sent what builds on it, and nothing beneath.",
+        ),
+        (49, "A branch gave way to another in one commit: fewer records, and a longer log."),
+    ] {
+        println!("{story}");
+        keeps_every_promise(&Settings::apart(seed, 6, 1));
+    }
+}
+
+#[test]
+fn worlds_with_meetings_that_broke_a_promise_once_keep_it() {
+    for (seed, story) in [
+        (
+            2,
+            "A relay that was put back lost a change of which another device had brought its word. The \
+             device held that for a receipt under the new epoch, too, and was shown as synced.",
+        ),
+        (
+            11,
+            "A device had verdicts of a new epoch from another device before it heard of that epoch from \
+             the relay, and began them again.",
+        ),
+        (
+            23,
+            "A device that was synced had a change from another device, with the relay's word for it, \
+             before the relay's log brought it: it was shown as synced meanwhile.",
+        ),
+    ] {
+        println!("{story}");
+        let world = without_operator(Settings::new(seed, DEVICES, 1));
+        keeps_every_promise(&Settings { meetings: 4, ..world });
+    }
+}

@@ -11,6 +11,7 @@ pub mod fault;
 mod founding;
 mod joining;
 mod ledger;
+mod meeting;
 mod memberships;
 mod network;
 mod nonsense;
@@ -70,6 +71,8 @@ pub(crate) enum Event {
     Dials(usize, u64),
     /// A handshake is done.
     Connects(LineId),
+    /// Two devices lose sight of each other.
+    Parts(LineId),
     /// A peer ought to have introduced itself.
     Introduced(LineId),
     /// Something arrives at a side.
@@ -105,6 +108,8 @@ pub struct World {
     lossy: bool,
     /// Whether nothing fails any more.
     fine: bool,
+    /// Whether only the office ever reaches the relay, and that in the end.
+    apart: bool,
     ledger: Ledger,
     memberships: Memberships,
     watch: Watch,
@@ -164,6 +169,7 @@ impl World {
             devices,
             lossy: false,
             fine: false,
+            apart: false,
             ledger: Ledger::default(),
             memberships: Memberships::default(),
             watch: Watch::default(),
@@ -214,7 +220,11 @@ impl World {
             Event::RelayTurn(life) => self.relay_turn(life)?,
             Event::DeviceTurn(at, life) => self.device_turn(at, life)?,
             Event::Dials(at, number) => self.dial(at, number)?,
+            Event::Connects(line) if self.near(line, Side::Relay).is_some() => {
+                self.meeting_begins(line)?;
+            }
             Event::Connects(line) => self.connects(line)?,
+            Event::Parts(line) => self.parts(line),
             Event::Introduced(line) => self.introduced(line),
             Event::Arrives(line, to, number) => self.arrives(line, to, number),
             Event::Closed(line, side, reason) => self.told_of_end(line, side, reason),
@@ -237,27 +247,40 @@ impl World {
             self.history.update(&self.now.to_be_bytes()).update(&stream.to_be_bytes());
             self.history.update(&line.to_be_bytes()).update(bytes);
             self.figures.bytes += bytes.len() as u64;
-            let ear = if to == Side::Relay { Ear::Relay } else { Ear::Device };
-            let member = self.is_member(line);
-            self.talk.hears((line, ear), *stream, bytes, member);
+            let (ear, member) = (self.ear(line, to), self.is_member(line, to));
+            self.talk.hears((line, to as usize, ear), *stream, bytes, member);
         }
         match to {
+            to if self.near(line, to).is_some() => self.meeting_hears(line, to, arrival),
             Side::Relay => self.relay_hears(line, arrival),
             Side::Device => self.device_hears(line, arrival),
         }
     }
 
-    /// Whether the relay knows whose connection that is.
-    fn is_member(&self, line: LineId) -> bool {
-        let device = self.network.line(line).map(|line| &self.devices[line.device]);
-        let members = self.relay.replica().map(fieldkeep_replica::Replica::members);
-        let known = device.zip(members).and_then(|(device, m)| m.by_tls(&device.tls));
+    fn ear(&self, line: LineId, side: Side) -> Ear {
+        match side {
+            _ if self.near(line, side).is_some() => Ear::Peer,
+            Side::Relay => Ear::Relay,
+            Side::Device => Ear::Device,
+        }
+    }
+
+    /// Whether the one on that side knows whose connection that is.
+    fn is_member(&self, line: LineId, side: Side) -> bool {
+        let caller = self.network.line(line).map(|line| line.device);
+        let (here, there) = match self.near(line, side) {
+            Some(at) => (self.devices[at].replica(), self.near(line, side.other())),
+            None => (self.relay.replica(), caller),
+        };
+        let members = here.map(fieldkeep_replica::Replica::members);
+        let known = members.zip(there).and_then(|(m, there)| m.by_tls(&self.devices[there].tls));
         known.is_some()
     }
 
     fn told_of_end(&mut self, line: LineId, side: Side, reason: Reason) {
-        self.talk.ends(line, if side == Side::Relay { Ear::Relay } else { Ear::Device });
+        self.talk.ends((line, side as usize, self.ear(line, side)));
         match side {
+            side if self.near(line, side).is_some() => self.meeting_ends(line, side),
             Side::Relay => self.relay_loses(line),
             Side::Device => self.device_loses(line, reason),
         }
@@ -268,7 +291,7 @@ impl World {
     pub(crate) fn send(&mut self, line: LineId, from: Side, what: Arrival) {
         self.network.send(&mut self.events, &mut self.tally, self.now, (line, from), what);
         if let Some(at) = self.network.line(line).map(|line| line.device) {
-            self.opportunity(at);
+            self.opportunity(at, line);
         }
     }
 

@@ -41,6 +41,12 @@ pub(crate) struct Args {
     /// What the operator decides: all, none, or kinds with commas between.
     #[arg(long, default_value = "all")]
     operator: Decisions,
+    /// How often a device comes near another one in a day, and they exchange what they have.
+    #[arg(long, default_value_t = 0)]
+    meetings: usize,
+    /// No relay before the end: then one device meets it, and the others only each other.
+    #[arg(long)]
+    apart: bool,
     /// A mistake to plant in the shells, to see it found.
     #[arg(long)]
     plant: Option<Plant>,
@@ -68,9 +74,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<ExitCode, Trouble>
     let mut failed = Vec::new();
     let (mut struck, mut decided) = (Tally::default(), Tally::default());
     for seed in seeds {
-        let faults = args.faults.clone();
-        let operator = args.operator.clone();
-        let settings = Settings { seed, devices: args.devices, days: args.days, faults, operator };
+        let settings = settings(args, seed);
         if !one(args, &settings, (&mut struck, &mut decided), output)? {
             failed.push(seed.to_string());
         }
@@ -80,8 +84,9 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<ExitCode, Trouble>
         return Err(Failure::new(Code::Failure, text, "the commands above repeat it").into());
     }
     // What a part of a plan leaves out need not strike, and not every small world has room for all.
-    let missing = struck.missing(&args.faults.0).into_iter().map(|fault| fault.to_string());
-    let undone = decided.missing(&args.operator.0).into_iter().map(|kind| kind.word().to_owned());
+    let Settings { faults, operator, .. } = settings(args, args.seed);
+    let missing = struck.missing(&faults.0).into_iter().map(|fault| fault.to_string());
+    let undone = decided.missing(&operator.0).into_iter().map(|kind| kind.word().to_owned());
     let missing = missing.chain(undone);
     let missing: Vec<String> = missing.filter(|_| args.only.is_empty()).collect();
     if missing.is_empty() {
@@ -89,6 +94,20 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<ExitCode, Trouble>
     }
     let text = format!("never happened, so nothing was learnt of them: {}", missing.join(", "));
     Err(Failure::new(Code::Failure, text, "take more devices, days or seeds").into())
+}
+
+/// What a world of that seed is made of.
+fn settings(args: &Args, seed: u64) -> Settings {
+    let Args { devices, days, meetings, .. } = *args;
+    let apart = Settings::apart(seed, devices, days);
+    if args.apart {
+        let mut faults = args.faults.clone();
+        faults.0.retain(|fault| apart.faults.has(*fault));
+        let meetings = if meetings == 0 { apart.meetings } else { meetings };
+        return Settings { faults, meetings, ..apart };
+    }
+    let (faults, operator) = (args.faults.clone(), args.operator.clone());
+    Settings { seed, devices, days, faults, operator, meetings, apart: false }
 }
 
 /// One seed; whether every promise was kept.

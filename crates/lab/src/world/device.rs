@@ -62,7 +62,9 @@ pub(crate) struct DeviceNode {
     pub(crate) armed: BTreeSet<Fault>,
     pub(crate) wish: Wish,
     pub(crate) line: Option<LineId>,
-    inbox: Vec<Input>,
+    /// Connections to other devices.
+    pub(crate) meetings: BTreeSet<LineId>,
+    pub(crate) inbox: Vec<Input>,
     closed: Option<Reason>,
     turn: bool,
     /// A dialling under way: its number.
@@ -108,6 +110,7 @@ impl DeviceNode {
             armed: BTreeSet::new(),
             wish: Wish::Offline,
             line: None,
+            meetings: BTreeSet::new(),
             inbox: Vec::new(),
             closed: None,
             turn: false,
@@ -126,6 +129,11 @@ impl DeviceNode {
 
     pub(crate) fn replica(&self) -> Option<&Replica> {
         self.engine.as_ref().map(Engine::replica)
+    }
+
+    /// What came on a connection to the relay that is over is not taken up.
+    fn forget_relay(&mut self) {
+        self.inbox.retain(|input| matches!(input, Input::Peer(..)));
     }
 
     /// The store, open or not.
@@ -236,7 +244,9 @@ impl World {
         }
         let weather =
             if self.fine { Weather::FINE } else { Weather::drawn(&mut self.dice, self.lossy) };
-        let reachable = self.relay.engine.is_some() && self.network.parted(at, self.now).is_none();
+        let reaches = !self.apart || at == 0;
+        let served = self.relay.engine.is_some() && reaches;
+        let reachable = served && self.network.parted(at, self.now).is_none();
         if !reachable {
             self.failed(at, HANDSHAKE);
             return Ok(());
@@ -267,7 +277,7 @@ impl World {
             self.network.die(&mut self.events, self.now, line, Side::Device);
             return Ok(());
         }
-        self.devices[at].inbox.clear();
+        self.devices[at].forget_relay();
         self.devices[at].closed = None;
         self.device_step(at, vec![Input::Connected])?;
         self.after_step(at)
@@ -327,6 +337,7 @@ impl World {
             self.device_works(at)?;
         }
         self.device_saw(at)?;
+        self.part_where_over(at)?;
         if let Some(reason) = closed {
             return self.disconnected(at, reason);
         }
@@ -349,7 +360,7 @@ impl World {
         self.kill_device(at)
     }
 
-    fn device_step(&mut self, at: usize, inputs: Vec<Input>) -> Checked {
+    pub(crate) fn device_step(&mut self, at: usize, inputs: Vec<Input>) -> Checked {
         let outputs = self.device_takes(at, inputs)?;
         self.deliver(at, outputs);
         self.device_saw(at)
@@ -397,17 +408,17 @@ impl World {
 
     /// Hands outputs to the network.
     pub(crate) fn deliver(&mut self, at: usize, outputs: Vec<Output>) {
-        let Some(line) = self.devices[at].line else { return };
         for output in outputs {
-            match output {
-                Output::Send { stream, bytes, .. } => {
+            match (output, self.devices[at].line) {
+                (Output::Send { stream, bytes, .. }, Some(line)) => {
                     self.send(line, Side::Device, Arrival::Bytes(stream, bytes));
                 }
-                Output::Close(code, text) => {
+                (Output::Close(code, text), Some(line)) => {
                     let reason = Some((code, text));
                     self.network.close(&mut self.events, self.now, (line, Side::Device), reason);
                 }
-                Output::Changed(_) | Output::Peer(..) => {}
+                (Output::Peer(line, output), _) => self.deliver_near(at, line, output),
+                (Output::Send { .. } | Output::Close(..) | Output::Changed(_), _) => {}
             }
         }
     }
@@ -480,7 +491,7 @@ impl World {
         if contact {
             self.devices[at].backoff = BACKOFF_MIN;
         }
-        self.devices[at].inbox.clear();
+        self.devices[at].forget_relay();
         self.device_step(at, vec![Input::Closed])
     }
 
@@ -540,6 +551,7 @@ impl World {
         if let Some(line) = device.line.take() {
             self.network.die(&mut self.events, self.now, line, Side::Device);
         }
+        self.vanishes(at);
     }
 
     /// Milliseconds UTC on a device's wall.

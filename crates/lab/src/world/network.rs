@@ -1,4 +1,5 @@
-//! The network between devices and the relay: connections of ordered streams, as QUIC shows them.
+//! The network between devices and the relay, and between devices: connections of ordered streams,
+//! as QUIC shows them.
 //!
 //! A lost packet delays its own stream and no other, so streams overtake each other. A connection
 //! that is cut delivers a prefix, cut at any byte, and each side notices at a time of its own.
@@ -23,7 +24,7 @@ const PACKET: usize = 1_200;
 /// A connection's number.
 pub(crate) type LineId = u64;
 
-/// An end of a connection.
+/// An end of a connection. Between devices the one that was called is where the relay would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Device,
@@ -88,6 +89,8 @@ struct Way {
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) device: usize,
+    /// The device on the other end, if that is not the relay.
+    pub(crate) other: Option<usize>,
     /// The lives of both ends at the time of the dialling.
     pub(crate) lives: [u64; 2],
     weather: Weather,
@@ -123,6 +126,7 @@ impl Network {
         self.count += 1;
         let mut line = Line {
             device,
+            other: None,
             lives,
             weather,
             ways: Default::default(),
@@ -133,6 +137,19 @@ impl Network {
         line.ways[Side::Device as usize].free_at = now;
         self.lines.insert(self.count, line);
         self.count
+    }
+
+    pub(crate) fn open_between(
+        &mut self,
+        device: usize,
+        other: usize,
+        lives: [u64; 2],
+        weather: Weather,
+        now: Micros,
+    ) -> LineId {
+        let id = self.open(device, lives, weather, now);
+        self.lines.get_mut(&id).expect("just opened").other = Some(other);
+        id
     }
 
     pub(crate) fn line(&self, id: LineId) -> Option<&Line> {
@@ -214,7 +231,9 @@ impl Network {
         now: Micros,
     ) -> Result<Option<Arrival>, Micros> {
         let Some(line) = self.lines.get_mut(&id) else { return Ok(None) };
-        if let Some(until) = self.partitions.get(&line.device).filter(|until| **until > now) {
+        let ends = [Some(line.device), line.other].into_iter().flatten();
+        let parted = ends.filter_map(|end| self.partitions.get(&end)).max();
+        if let Some(until) = parted.filter(|until| **until > now) {
             return Err(*until);
         }
         let piece = line.ways[to as usize].pieces.remove(&number);
@@ -289,9 +308,10 @@ impl Network {
         }
     }
 
-    /// The connections that an end has.
+    /// The connections to the relay that an end has.
     pub(crate) fn lines_of(&self, side: Side, device: Option<usize>) -> Vec<LineId> {
-        let of = |line: &Line| device.is_none_or(|device| line.device == device);
+        let of =
+            |line: &Line| line.other.is_none() && device.is_none_or(|device| line.device == device);
         let known = self.lines.iter().filter(|(_, line)| !line.ended[side as usize] && of(line));
         known.map(|(id, _)| *id).collect()
     }

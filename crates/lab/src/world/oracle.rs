@@ -13,7 +13,6 @@ use fieldkeep_store::{Log as _, Records as _, SegmentRow, Store, StoreError, Ver
 
 use super::World;
 use super::fault::Fault;
-use super::network::Side;
 use super::time::{Micros, Moment};
 
 /// A promise, and whoever watches it.
@@ -218,7 +217,7 @@ impl World {
             if !sums.contains(&row.sum) {
                 sums.push(row.sum);
             }
-            self.saw_projection(Side::Relay, "the relay", row, before)?;
+            self.saw_projection(None, "the relay", row, before)?;
             if before.cursor != (row.verdict, row.judged) {
                 self.saw_verdicts(None, row)?;
             }
@@ -242,7 +241,7 @@ impl World {
         }
         for (row, before) in &moved {
             self.devices[at].seen.insert(row.id, Seen::of(row));
-            self.saw_projection(Side::Device, &format!("device {at}"), row, before)?;
+            self.saw_projection(Some(at), &format!("device {at}"), row, before)?;
             if before.cursor != (row.verdict, row.judged) {
                 self.saw_verdicts(Some(at), row)?;
             }
@@ -254,7 +253,7 @@ impl World {
     /// The same changes make the same rows; and no record goes.
     fn saw_projection(
         &mut self,
-        side: Side,
+        device: Option<usize>,
         who: &str,
         row: &SegmentRow,
         before: &Seen,
@@ -263,16 +262,18 @@ impl World {
             let text = format!("{who} cannot merge {}", row.address);
             return Err(self.violation(Oracle::Contained, text));
         }
-        // A branch that is written again makes the log shorter; nothing else may.
+        // A branch that is set aside makes the log shorter, unless another comes in for it; nothing
+        // else may.
         let grew = row.tip >= before.tip;
-        if row.records < before.records && grew && row.done == row.tip {
+        let fewer = row.records < before.records && grew && row.done == row.tip;
+        if fewer && !device.is_some_and(|at| self.sets_aside(at, row)) {
             let text = format!(
                 "{who} had {} records of {} and has {}",
                 before.records, row.address, row.records
             );
             return Err(self.violation(Oracle::Deletion, text));
         }
-        if side == Side::Relay && !grew {
+        if device.is_none() && !grew {
             let text = format!("the relay's log of {} became shorter", row.address);
             return Err(self.violation(Oracle::Lost, text));
         }
@@ -290,6 +291,14 @@ impl World {
             return Err(self.violation(Oracle::Projection, text));
         }
         Ok(())
+    }
+
+    /// Whether a device has just set a branch aside.
+    fn sets_aside(&self, at: usize, row: &SegmentRow) -> bool {
+        let now = self.device_clock(at);
+        let asides = self.devices[at].replica().and_then(|r| r.store().asides().ok());
+        let asides = asides.unwrap_or_default().into_iter();
+        asides.filter(|aside| aside.sid == row.sid).any(|aside| aside.time == now)
     }
 
     /// The same verdicts stand at the same cursor; `None` is the relay.
@@ -387,6 +396,14 @@ impl World {
         let Some(replica) = self.devices[at].replica() else { return false };
         let Some(row) = replica.segment(segment) else { return false };
         replica.store().aside(row.sid, hash).is_ok_and(|aside| aside.is_some())
+    }
+
+    /// Whether a node's own log had a change, and it was set aside because another branch stands.
+    pub(crate) fn has_lost(&self, at: usize, segment: &SegmentId, hash: &ChangeHash) -> bool {
+        let Some(replica) = self.devices[at].replica() else { return false };
+        let Some(row) = replica.segment(segment) else { return false };
+        let aside = replica.store().aside(row.sid, hash);
+        aside.is_ok_and(|aside| aside.is_some_and(|aside| aside.reason == "fork"))
     }
 
     /// What is shown as synced is what the relay had at that position.

@@ -41,6 +41,10 @@ pub struct Settings {
     pub faults: Faults,
     /// What the operator decides.
     pub operator: Decisions,
+    /// How often a device comes near another one in a day.
+    pub meetings: usize,
+    /// Whether there is no relay before the end.
+    pub apart: bool,
 }
 
 /// Who does something, or has it done to it.
@@ -73,6 +77,8 @@ pub enum Act {
     Connect,
     /// Is out of reach from now on.
     Disconnect,
+    /// Comes near another device, by number, for a while.
+    Meet(usize),
     /// A copy of the directory is put away.
     Backup,
     /// The operator decides something about whoever it is.
@@ -90,6 +96,7 @@ impl fmt::Display for Act {
             Self::Sync => f.write_str("syncs"),
             Self::Connect => f.write_str("has a signal"),
             Self::Disconnect => f.write_str("loses the signal"),
+            Self::Meet(other) => write!(f, "meets {}", Who::Device(*other)),
             Self::Backup => f.write_str("is backed up"),
             Self::Decision(decision) => decision.fmt(f),
             Self::Reach(reach) => reach.fmt(f),
@@ -139,6 +146,8 @@ pub fn plan(settings: &Settings) -> Vec<Step> {
     // With dice of its own: what the operator leaves changes nothing else.
     drawing.dice = Dice::seeded(settings.seed ^ 0x6f70_6572_6174_6f72);
     drawing.operator(settings);
+    drawing.dice = Dice::seeded(settings.seed ^ 0x6d65_6574_696e_6773);
+    drawing.meetings(settings);
     let mut steps = drawing.steps;
     steps.sort_by_key(|step| (step.at, step.who));
     steps
@@ -283,6 +292,19 @@ impl Drawing {
                     let at = self.decision(settings, Who::Relay, *decision);
                     self.backup(Who::Relay, at);
                 }),
+            }
+        }
+    }
+
+    /// Devices that come near each other: while people work, and who they are is chance.
+    fn meetings(&mut self, settings: &Settings) {
+        for device in 0..settings.devices {
+            for day in 0..settings.days as u64 {
+                for _ in 0..settings.meetings {
+                    let other = self.dice.below(settings.devices + settings.joins());
+                    let act = Act::Meet(other);
+                    self.soon(day * DAY + 7 * HOUR, 12 * HOUR, Who::Device(device), act);
+                }
             }
         }
     }

@@ -33,10 +33,15 @@ impl World {
             self.devices[at].armed.clear();
             self.fill_device(at, false)?;
             self.start_device(at)?;
-            self.wish(at, Wish::Always)?;
+            // One of those who were apart meets the relay, and the others only each other.
+            let wish = if self.apart && at > 0 { Wish::Offline } else { Wish::Always };
+            self.wish(at, wish)?;
         }
         let until = self.now + PATIENCE;
         while self.now < until {
+            if self.apart {
+                self.everybody_meets();
+            }
             self.runs_until(self.now + LOOK)?;
             if self.is_settled() {
                 return Ok(());
@@ -60,9 +65,44 @@ impl World {
     fn is_done(&self, at: usize) -> bool {
         let device = &self.devices[at];
         device.complete
+            || self.apart && at > 0 && self.has_what_the_relay_has(at)
             || device.disk().is_none()
             || self.knows_it_is_revoked(at)
             || device.exchanged && self.is_refused_rightly(at)
+    }
+
+    /// Devices meet two and two, each time another one.
+    fn everybody_meets(&mut self) {
+        let there: Vec<usize> =
+            (0..self.devices.len()).filter(|at| self.devices[*at].engine.is_some()).collect();
+        let shift = 1 + self.dice.below(there.len().max(2) - 1);
+        for (place, at) in there.iter().enumerate() {
+            let other = there[(place + shift) % there.len()];
+            let met = self.devices[*at].meetings.len() + self.devices[other].meetings.len();
+            if *at != other && met == 0 {
+                self.meet(*at, other, 20 * SECOND);
+            }
+        }
+    }
+
+    /// Whether a device that never meets the relay holds what the relay does, and knows it.
+    fn has_what_the_relay_has(&self, at: usize) -> bool {
+        let (Some(here), Some(relay)) = (self.devices[at].replica(), self.relay.replica()) else {
+            return false;
+        };
+        let Some(member) = relay.members().member(here.me().number) else { return false };
+        let mut granted = relay
+            .segments()
+            .values()
+            .filter(|row| row.tip > 0 && member.may(&row.address.ty, &row.address.scope));
+        let equal = granted.all(|there| {
+            let row = here.segment(&there.id);
+            row.is_some_and(|row| {
+                (row.tip, row.sum, row.done) == (there.tip, there.sum, there.tip)
+                    && (row.verdict, row.judged) == (there.verdict, there.judged)
+            })
+        });
+        equal && here.store().outgoing_count().is_ok_and(|count| count == 0)
     }
 
     fn explain_unrest(&self) -> Checked {
@@ -147,15 +187,18 @@ impl World {
                 self.figures.unauthorised += 1;
                 continue;
             }
-            let aside = (0..self.devices.len())
-                .filter(|at| self.is_aside(*at, &saved.segment, &saved.hash))
+            let aside =
+                (0..self.devices.len()).any(|at| self.is_aside(at, &saved.segment, &saved.hash));
+            // Whose own log had it, and gave it up.
+            let lost = (0..self.devices.len())
+                .filter(|at| self.has_lost(*at, &saved.segment, &saved.hash))
                 .map(|at| self.devices[at].original)
                 .collect::<BTreeSet<_>>();
             let there = self.relay_reads(&saved.record).is_some();
             let author = self.devices[saved.device].original;
-            if there && !aside.is_empty() {
+            if there && aside {
                 self.figures.rewritten += 1;
-            } else if !aside.is_empty() && (saved.bare || !aside.contains(&author)) {
+            } else if aside && (saved.bare || !lost.contains(&author)) {
                 self.figures.kept_aside += 1;
             } else {
                 let text = format!(
@@ -163,7 +206,7 @@ impl World {
                     saved.seq,
                     saved.device,
                     saved.record,
-                    if aside.is_empty() { "nobody has it" } else { "nobody wrote it again" }
+                    if aside { "nobody wrote it again" } else { "nobody has it" }
                 );
                 return Err(self.violation(Oracle::Lost, text));
             }

@@ -16,8 +16,12 @@ const STEPS: usize = 60;
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { settings, figures, looks, tally, .. } = self;
-        let Settings { seed, devices, days, faults, operator } = settings;
+        let Settings { seed, devices, days, faults, operator, meetings, .. } = settings;
         writeln!(f, "seed {seed}: {devices} devices, {days} days, faults {faults}")?;
+        if *meetings > 0 {
+            let relay = if settings.apart { ", no relay before the end" } else { "" };
+            writeln!(f, "  {} meetings{relay}", figures.meetings)?;
+        }
         writeln!(
             f,
             "  {} writes saved, {} of them written again after a fork, {} kept aside, {} not authorised; \
@@ -69,10 +73,16 @@ impl fmt::Display for Run {
 /// The command that repeats a run, with those steps of its plan only.
 #[must_use]
 pub fn command(settings: &Settings, plant: Option<Plant>, places: Option<&[usize]>) -> String {
-    let Settings { seed, devices, days, faults, operator } = settings;
+    let Settings { seed, devices, days, faults, operator, meetings, apart } = settings;
     let mut command = format!(
         "fieldkeep lab world --seed {seed} --devices {devices} --days {days} --faults {faults}"
     );
+    if *meetings > 0 {
+        command.push_str(&format!(" --meetings {meetings}"));
+    }
+    if *apart {
+        command.push_str(" --apart");
+    }
     if *operator != Decisions::all() {
         let _ = write!(command, " --operator {operator}");
     }
@@ -109,8 +119,10 @@ pub fn failure(
     if left > STEPS {
         let _ = writeln!(told, "  … and {} more", left - STEPS);
     }
-    let _ = writeln!(told, "repeat it:  {}", command(settings, plant, None));
-    let only = command(settings, plant, Some(&shrunk.places));
-    let _ = write!(told, "shrunk:     {only}");
+    let _ = write!(told, "repeat it:  {}", command(settings, plant, None));
+    if left < all {
+        let only = command(settings, plant, Some(&shrunk.places));
+        let _ = write!(told, "\nshrunk:     {only}");
+    }
     told
 }

@@ -23,6 +23,8 @@ pub struct Figures {
     pub kept_aside: u64,
     /// Those that their author had no permission for, as it turned out: somebody holds each of them.
     pub unauthorised: u64,
+    /// Times that two devices met.
+    pub meetings: u64,
     /// Events that happened.
     pub events: u64,
     /// Bytes that arrived anywhere.
@@ -99,7 +101,21 @@ impl Settings {
     /// Settings with every fault and an operator who decides everything.
     #[must_use]
     pub fn new(seed: u64, devices: usize, days: usize) -> Self {
-        Self { seed, devices, days, faults: Faults::all(), operator: Decisions::all() }
+        let (faults, operator) = (Faults::all(), Decisions::all());
+        Self { seed, devices, days, faults, operator, meetings: 0, apart: false }
+    }
+
+    /// Settings of a world with no relay before the end: devices have only each other, and what can
+    /// go wrong with them does.
+    #[must_use]
+    pub fn apart(seed: u64, devices: usize, days: usize) -> Self {
+        let mut faults = Faults::all();
+        let relay = [Fault::RelayKill, Fault::RelayDiskFull, Fault::RelayRestore];
+        relay.iter().for_each(|fault| {
+            faults.0.remove(fault);
+        });
+        let operator = Decisions::default();
+        Self { faults, operator, meetings: 8, apart: true, ..Self::new(seed, devices, days) }
     }
 
     /// How many device-days that is.
@@ -127,6 +143,10 @@ impl World {
             self.events.plan(step.at, Event::Planned(place));
         }
         self.steps = steps;
+        if settings.apart {
+            self.stop_relay();
+            self.apart = true;
+        }
         for at in 0..self.devices.len() {
             self.start_device(at)?;
         }

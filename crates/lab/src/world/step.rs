@@ -15,7 +15,7 @@ use super::disk::{File, fill};
 use super::fault::Fault;
 use super::founding::Joined;
 use super::ledger::Saved;
-use super::network::{Arrival, Side};
+use super::network::{Arrival, LineId, Side};
 use super::nonsense;
 use super::operator::Decision;
 use super::oracle::{Checked, Oracle};
@@ -44,6 +44,10 @@ impl World {
             Act::Sync => self.wish(at, Wish::Once),
             Act::Connect => self.wish(at, Wish::Always),
             Act::Disconnect => self.wish(at, Wish::Offline),
+            Act::Meet(other) => {
+                self.meets(at, other, dice);
+                Ok(())
+            }
             Act::Backup => {
                 self.devices[at].backup = self.devices[at].disk().and_then(|disk| disk.copy().ok());
                 Ok(())
@@ -78,7 +82,12 @@ impl World {
                 self.relay.armed.insert(fault);
                 Ok(())
             }
-            Act::Work(_) | Act::Sync | Act::Connect | Act::Disconnect | Act::Reach(_) => Ok(()),
+            Act::Work(_)
+            | Act::Sync
+            | Act::Connect
+            | Act::Disconnect
+            | Act::Meet(_)
+            | Act::Reach(_) => Ok(()),
         }
     }
 
@@ -335,8 +344,7 @@ impl World {
     }
 
     /// Faults that wait for a busy connection strike when it is one.
-    pub(crate) fn opportunity(&mut self, at: usize) {
-        let Some(line) = self.devices[at].line else { return };
+    pub(crate) fn opportunity(&mut self, at: usize, line: LineId) {
         if self.devices[at].armed.contains(&Fault::Cut)
             && self.network.is_busy(line)
             && self.network.cut(&mut self.events, self.now, line)

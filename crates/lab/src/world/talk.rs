@@ -104,7 +104,7 @@ pub fn may_hear(saying: Saying) -> bool {
 #[must_use]
 pub fn sayings() -> Vec<Saying> {
     let mut sayings = Vec::new();
-    for ear in [Ear::Device, Ear::Relay] {
+    for ear in [Ear::Device, Ear::Relay, Ear::Peer] {
         for stage in [Stage::Opening, Stage::Stranger, Stage::Open] {
             let all = FRAMES.iter().map(|(frame, _)| Saying { ear, stage, frame: *frame });
             sayings.extend(all.filter(|saying| may_hear(*saying)));
@@ -118,14 +118,22 @@ pub fn sayings() -> Vec<Saying> {
 pub struct Heard(pub BTreeSet<Saying>);
 
 impl Heard {
-    /// What a side may hear, and none did. No device takes its relay for a stranger.
+    /// What a side may hear, and none did, where it heard anything. No device takes its relay for a
+    /// stranger.
     #[must_use]
     pub fn missing(&self) -> Vec<Saying> {
-        let never = |saying: &Saying| (saying.ear, saying.stage) == (Ear::Device, Stage::Stranger);
+        let ears: BTreeSet<Ear> = self.0.iter().map(|saying| saying.ear).collect();
+        let never = |saying: &Saying| {
+            let stranger = (saying.ear, saying.stage) == (Ear::Device, Stage::Stranger);
+            stranger || !ears.contains(&saying.ear)
+        };
         let all = sayings().into_iter().filter(|saying| !never(saying));
         all.filter(|saying| !self.0.contains(saying)).collect()
     }
 }
+
+/// A connection, its side by number, and what that side is.
+type Listener = (LineId, usize, Ear);
 
 /// One side of one connection.
 #[derive(Debug)]
@@ -193,20 +201,20 @@ fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
 /// Everything that is being said.
 #[derive(Debug, Default)]
 pub(crate) struct Talk {
-    lines: BTreeMap<(LineId, Ear), Listening>,
+    lines: BTreeMap<Listener, Listening>,
     pub(crate) heard: Heard,
 }
 
 impl Talk {
-    /// Bytes came to a side. `member` says whether the relay knows who is there.
+    /// Bytes came to a side. `member` says whether it knows who is there.
     pub(crate) fn hears(
         &mut self,
-        (line, ear): (LineId, Ear),
+        (line, side, ear): Listener,
         stream: u64,
         bytes: &[u8],
         member: bool,
     ) {
-        let listening = self.lines.entry((line, ear)).or_insert_with(|| Listening {
+        let listening = self.lines.entry((line, side, ear)).or_insert_with(|| Listening {
             stage: Stage::Opening,
             streams: BTreeMap::new(),
             early: Vec::new(),
@@ -222,6 +230,7 @@ impl Talk {
                 (Stage::Opening, 1) if member => Stage::Open,
                 (Stage::Opening, 1) => Stage::Stranger,
                 (Stage::Opening, 3) | (Stage::Stranger, 5) => Stage::Open,
+                (Stage::Stranger, 7) if ear == Ear::Peer => Stage::Open,
                 (stage, _) => stage,
             };
             if listening.stage != Stage::Opening {
@@ -232,8 +241,8 @@ impl Talk {
         }
     }
 
-    pub(crate) fn ends(&mut self, line: LineId, ear: Ear) {
-        self.lines.remove(&(line, ear));
+    pub(crate) fn ends(&mut self, listener: Listener) {
+        self.lines.remove(&listener);
     }
 }
 
