@@ -8,17 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_model::{
-    ActorId, Chain, ChangeHash, DeviceNumber, Pos, RecordId, SegmentId, Seq, Stamp, VersionVector,
+    ActorId, Chain, ChangeHash, ChangeHeader, DeviceNumber, Pos, RecordId, SegmentId, Seq,
+    SignedHead, Stamp, VersionVector,
 };
-use fieldkeep_store::{Log as _, Outgoing, StoreError};
+use fieldkeep_store::{Aside, Log as _, Outgoing, StoreError};
 
-use crate::admit::{AdmitError, Batch, Parsed};
+use crate::admit::{AdmitError, Batch, Origin, Parsed};
+use crate::fork::{FORK, UNDECIDED, UNVOUCHED};
 use crate::replica::{Replica, ReplicaError};
-
-/// Why a branch lies aside that no relay has decided about.
-const UNDECIDED: &str = "undecided";
-/// Why a branch lies aside that lost.
-const FORK: &str = "fork";
 
 /// What became of changes that another device handed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,8 +48,17 @@ pub struct UndecidedFork {
 pub struct Known {
     /// By actor the newest change, of the branch that is in the log here.
     pub newest: BTreeMap<ActorId, Seq>,
-    /// Actors of whom it holds another branch.
-    pub forked: BTreeSet<ActorId>,
+    /// Actors of whom it holds another branch, and how far.
+    pub forked: BTreeMap<ActorId, Seq>,
+}
+
+/// What of a batch does not come into the log, because the log has another branch.
+#[derive(Default)]
+struct Branches {
+    /// The changes, and why each lies aside.
+    gone: BTreeMap<ChangeHash, &'static str>,
+    /// The actors whose branches they are.
+    forked: BTreeSet<ActorId>,
 }
 
 impl Replica {
@@ -85,27 +91,150 @@ impl Replica {
         changes: Vec<Parsed<'_>>,
         now: i64,
     ) -> Result<Carried, AdmitError> {
-        let (gone, forked) = self.other_branches(id, batch, &changes)?;
+        let Branches { gone, forked } = self.other_branches(id, batch, &changes)?;
         let (aside, rest): (Vec<_>, Vec<_>) =
-            changes.into_iter().partition(|change| gone.contains(&change.header.hash));
+            changes.into_iter().partition(|change| gone.contains_key(&change.header.hash));
         for change in &aside {
-            self.keep_aside(id, change, Vec::new(), &batch.heads, (UNDECIDED, now))?;
+            let reason = gone[&change.header.hash];
+            self.keep_aside(id, change, Vec::new(), &batch.heads, (reason, now))?;
         }
         let received = self.receive_all(id, batch, &rest, (true, now))?;
+        let sid = self.row(id).sid;
+        if !self.store.newest_asides(sid)?.is_empty() {
+            // What lay aside and has come again, with what it waited for, lies there no more.
+            for Parsed { header, .. } in &rest {
+                if self.load(id)?.history.contains(&header.hash) {
+                    self.store.take_aside(sid, &header.hash)?;
+                }
+            }
+        }
+        let forked = forked.into_iter().collect();
         let mut carried = Carried { newest: received.newest, forked, ..Carried::default() };
         if let Some((first, last)) = received.admitted {
             carried.changes = last - first + 1;
         }
-        let waiting = self.note_carried(id)?;
-        match self.materialise(id, usize::MAX) {
-            Ok(done) => carried.records = done.records,
-            Err(error) if error.is_damage() => tracing::error!(%error, "everything else goes on"),
-            Err(error) => return Err(error.into()),
-        }
-        if waiting {
-            carried.records.extend(self.settle_judged(id)?.records);
-        }
+        carried.records = self.merge_carried(id)?;
         Ok(carried)
+    }
+
+    /// Merges what has just come into the log, notes that it waits for a receipt, and settles what
+    /// the relay's word covers. Returns the records that are touched.
+    fn merge_carried(&mut self, id: &SegmentId) -> Result<Vec<RecordId>, ReplicaError> {
+        let waiting = self.note_carried(id)?;
+        let mut records = match self.materialise(id, usize::MAX) {
+            Ok(done) => done.records,
+            Err(error) if error.is_damage() => {
+                tracing::error!(%error, "everything else goes on");
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
+        if waiting {
+            records.extend(self.settle_judged(id)?.records);
+        }
+        Ok(records)
+    }
+
+    /// The branch in the log here that the relay has decided against: its actor, and where it begins.
+    /// What the relay signed names a change that lies aside, and that one builds on the other branch.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn lost_branch(&mut self, id: &SegmentId) -> Result<Option<(ActorId, Seq)>, ReplicaError> {
+        let sid = self.row(id).sid;
+        let mut lost: Option<(ActorId, Seq)> = None;
+        for hash in self.stated_branch(id)? {
+            let Some(aside) = self.store.aside(sid, &hash)? else { continue };
+            let here = self.load(id)?.history.hash_of(&aside.actor, aside.seq);
+            let other = here.is_some_and(|here| here != hash);
+            if other && lost.is_none_or(|(_, seq)| aside.seq < seq) {
+                lost = Some((aside.actor, aside.seq));
+            }
+        }
+        Ok(lost)
+    }
+
+    /// What lies aside of branches and is in the relay's log, by what the relay signed.
+    fn stated_branch(&self, id: &SegmentId) -> Result<BTreeSet<ChangeHash>, ReplicaError> {
+        let sid = self.row(id).sid;
+        let mut branch = BTreeSet::new();
+        if self.branched(id)?.is_empty() {
+            return Ok(branch);
+        }
+        let mut stated = self.stated_changes(id)?;
+        while let Some(hash) = stated.pop() {
+            let aside = self.store.aside(sid, &hash)?;
+            let reasons = [UNDECIDED, FORK, UNVOUCHED];
+            let aside = aside.filter(|aside| reasons.contains(&&*aside.reason));
+            if let Some(aside) = aside.filter(|_| branch.insert(hash)) {
+                let deps = ChangeHeader::parse(&aside.bytes).map(|header| header.deps);
+                stated.extend(deps.unwrap_or_default());
+            }
+        }
+        Ok(branch)
+    }
+
+    /// Takes in what lies aside of branches and nothing in the log stands against any more: what the
+    /// relay is known to have, and what no relay has decided about. Returns the records that they touch.
+    ///
+    /// # Errors
+    /// When the replica fails; nothing of it was written then.
+    pub fn take_branches(&mut self, id: &SegmentId) -> Result<Vec<RecordId>, ReplicaError> {
+        if self.branched(id)?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut left_out = BTreeSet::new();
+        loop {
+            match self.undoable(id, |replica| replica.take_branches_but(id, &left_out)) {
+                Ok(records) => return Ok(records),
+                Err(NotTaken::Unvouched(changes)) => left_out.extend(changes),
+                Err(NotTaken::Failed(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// The same, some changes left out. What nobody vouches for could not be handed on.
+    fn take_branches_but(
+        &mut self,
+        id: &SegmentId,
+        left_out: &BTreeSet<ChangeHash>,
+    ) -> Result<Vec<RecordId>, NotTaken> {
+        let sid = self.row(id).sid;
+        let stated = self.stated_branch(id)?;
+        let asides = self.store.asides()?.into_iter().filter(|aside| aside.sid == sid);
+        let open = |aside: &Aside| aside.reason == UNDECIDED || stated.contains(&aside.hash);
+        let asides = asides.filter(|aside| open(aside) && !left_out.contains(&aside.hash));
+        let mut waiting: Vec<_> = asides.collect();
+        let mut heads: Vec<SignedHead> = Vec::new();
+        let mut newest: BTreeMap<ActorId, ChangeHash> = BTreeMap::new();
+        loop {
+            let before = waiting.len();
+            let mut rest = Vec::new();
+            for aside in waiting {
+                match self.load(id)?.history.check(&aside.bytes) {
+                    Ok(admitted) => {
+                        self.append(id, &aside.bytes, admitted, Origin::Peer)?;
+                        self.store.take_aside(sid, &aside.hash)?;
+                        heads.extend(minicbor::decode::<SignedHead>(&aside.head));
+                        newest.insert(aside.actor, aside.hash);
+                    }
+                    Err(_) => rest.push(aside),
+                }
+            }
+            waiting = rest;
+            if waiting.len() == before {
+                break;
+            }
+        }
+        let own = |actor: &ActorId| actor.device() == self.me.number;
+        let vouched = |hash: &ChangeHash| heads.iter().any(|head| head.head.hash == *hash);
+        let unvouched = newest.iter().filter(|(actor, hash)| !own(actor) && !vouched(hash));
+        let unvouched: Vec<ChangeHash> = unvouched.map(|(_, hash)| *hash).collect();
+        if !unvouched.is_empty() {
+            return Err(NotTaken::Unvouched(unvouched));
+        }
+        self.keep_heads(id, &heads)?;
+        Ok(self.merge_carried(id)?)
     }
 
     /// Notes that what has just come into the log waits for a receipt. Returns whether there is any.
@@ -134,53 +263,50 @@ impl Replica {
         id: &SegmentId,
         batch: &Batch,
         changes: &[Parsed<'_>],
-    ) -> Result<(BTreeSet<ChangeHash>, Vec<ActorId>), ReplicaError> {
+    ) -> Result<Branches, ReplicaError> {
         let sid = self.row(id).sid;
         self.load(id)?;
         let history = &self.cache.peek(id).expect("just loaded").history;
-        let lost = |hash: &ChangeHash| -> Result<bool, StoreError> {
-            if history.contains(hash) {
-                return Ok(false);
-            }
-            let aside = self.store.aside(sid, hash)?;
-            Ok(aside.is_some_and(|aside| aside.reason == UNDECIDED || aside.reason == FORK))
-        };
+        let mut branches = Branches::default();
+        let here: BTreeSet<ChangeHash> = changes.iter().map(|change| change.header.hash).collect();
         let mut new = Vec::new();
-        let mut gone = BTreeSet::new();
-        let mut forked = BTreeSet::new();
         for Parsed { header, .. } in changes {
             if history.contains(&header.hash) {
                 continue;
             }
-            if history.hash_of(&header.actor, header.seq).is_some() {
-                forked.insert(header.actor);
-                gone.insert(header.hash);
-            }
-            for dep in &header.deps {
-                if lost(dep)? {
-                    gone.insert(header.hash);
-                }
-            }
             new.push(header);
+            if history.hash_of(&header.actor, header.seq).is_some() {
+                branches.forked.insert(header.actor);
+                branches.gone.insert(header.hash, UNDECIDED);
+                continue;
+            }
+            let elsewhere = |dep: &&ChangeHash| !history.contains(dep) && !here.contains(*dep);
+            for dep in header.deps.iter().filter(elsewhere) {
+                match self.store.aside(sid, dep)?.as_ref().map(|aside| &*aside.reason) {
+                    Some(FORK | UNDECIDED) => branches.gone.insert(header.hash, UNDECIDED),
+                    Some(UNVOUCHED) => branches.gone.insert(header.hash, UNVOUCHED),
+                    _ => None,
+                };
+            }
         }
-        if gone.is_empty() {
-            return Ok((gone, Vec::new()));
-        }
-        loop {
-            let before = gone.len();
+        let vouched = |hash: &ChangeHash| batch.heads.iter().any(|h| h.head.hash == *hash);
+        while !branches.gone.is_empty() {
+            let before = branches.gone.len();
             for header in &new {
-                if header.deps.iter().any(|dep| gone.contains(dep)) {
-                    gone.insert(header.hash);
+                let beneath = header.deps.iter().filter_map(|dep| branches.gone.get(dep));
+                if let Some(reason) = beneath.min().copied() {
+                    branches.gone.entry(header.hash).or_insert(reason);
                 }
             }
-            let mut last: BTreeMap<ActorId, ChangeHash> = BTreeMap::new();
-            last.extend(new.iter().filter(|h| !gone.contains(&h.hash)).map(|h| (h.actor, h.hash)));
-            let vouched = |hash: &ChangeHash| batch.heads.iter().any(|h| h.head.hash == *hash);
-            gone.extend(last.into_values().filter(|hash| !vouched(hash)));
-            if gone.len() == before {
-                return Ok((gone, forked.into_iter().collect()));
+            let kept = new.iter().filter(|header| !branches.gone.contains_key(&header.hash));
+            let last: BTreeMap<ActorId, ChangeHash> = kept.map(|h| (h.actor, h.hash)).collect();
+            let unvouched = last.into_values().filter(|hash| !vouched(hash));
+            branches.gone.extend(unvouched.map(|hash| (hash, UNVOUCHED)));
+            if branches.gone.len() == before {
+                break;
             }
         }
+        Ok(branches)
     }
 
     /// The place in the relay's log through which this replica holds a segment, if it holds any of it,
@@ -209,6 +335,27 @@ impl Replica {
         Ok((place, beyond))
     }
 
+    /// All that this replica holds of a segment. Of an actor of whom somebody holds another branch, as
+    /// far as that reaches: only so can he tell that it is another one.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn held_within(
+        &mut self,
+        id: &SegmentId,
+        branches: &BTreeMap<ActorId, Seq>,
+    ) -> Result<VersionVector, ReplicaError> {
+        let history = &self.load(id)?.history;
+        let mut vector = history.vector();
+        for (actor, seq) in branches {
+            let hash = history.hash_of(actor, *seq).filter(|_| vector.seq(actor) > *seq);
+            if let Some(hash) = hash {
+                vector.note(*actor, *seq, &hash);
+            }
+        }
+        Ok(vector)
+    }
+
     /// The newest changes of a segment that lie aside: they need not be sent again. What is authorised
     /// by now is left out, so that it comes again.
     ///
@@ -218,7 +365,8 @@ impl Replica {
         let mut vector = VersionVector::default();
         for (head, reason) in self.store.newest_asides(self.row(id).sid)? {
             let branch = reason == UNDECIDED || reason == FORK;
-            if branch || !self.is_head_authorised(id, &head) {
+            let forbidden = reason == "not_permitted" && !self.is_head_authorised(id, &head);
+            if branch || forbidden {
                 vector.note(head.actor, head.seq, &head.hash);
             }
         }
@@ -261,7 +409,7 @@ impl Replica {
             if agrees(actor, stamp).unwrap_or(true) {
                 known.newest.insert(*actor, stamp.seq);
             } else {
-                known.forked.insert(*actor);
+                known.forked.insert(*actor, stamp.seq);
             }
         }
         for (actor, stamp) in &aside.stamps {
@@ -312,5 +460,19 @@ impl Replica {
         let newest = self.store.newest_asides(self.row(id).sid)?.into_iter();
         let branches = newest.filter(|(_, reason)| reason == UNDECIDED || reason == FORK);
         Ok(branches.map(|(head, _)| head.actor).collect())
+    }
+}
+
+/// Why a branch was not taken in.
+enum NotTaken {
+    /// No head vouches for these.
+    Unvouched(Vec<ChangeHash>),
+    /// The replica failed.
+    Failed(ReplicaError),
+}
+
+impl<E: Into<ReplicaError>> From<E> for NotTaken {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
     }
 }

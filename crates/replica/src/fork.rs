@@ -6,12 +6,31 @@
 
 use std::collections::BTreeSet;
 
-use fieldkeep_model::{ActorId, ChangeHash, Pos, RecordEdit, RecordId, SegmentId, Seq};
+use fieldkeep_model::{
+    ActorId, ChangeHash, Head, Pos, RecordEdit, RecordId, SegmentId, Seq, SignedHead,
+};
 use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, Outgoing, Records as _};
 
 use crate::log::Entry;
 use crate::replica::{Replica, ReplicaError};
 use crate::write::PutError;
+
+/// Why a branch lies aside that lost.
+pub(crate) const FORK: &str = "fork";
+/// Why a branch lies aside that no relay has decided about.
+pub(crate) const UNDECIDED: &str = "undecided";
+/// Why a change lies aside that stands against nothing: the head that vouches for it is of a branch
+/// that does. Its author vouches for it again, when that branch is lost to him, too.
+pub(crate) const UNVOUCHED: &str = "unvouched";
+
+/// A log without a branch.
+struct Parted {
+    kept: Vec<Entry>,
+    /// The branch, and what builds on it.
+    branch: Vec<Entry>,
+    /// What of others nobody could hand on any more.
+    unvouched: Vec<Entry>,
+}
 
 impl Replica {
     /// Takes an actor's changes from a seq on out of a segment, with all that depends on them, and
@@ -28,14 +47,16 @@ impl Replica {
     ) -> Result<u64, PutError> {
         let incarnation = self.me.incarnation;
         let settled = self.undoable(id, |replica| {
-            let (kept, lost) = replica.part(id, actor, from)?;
-            let edits = replica.own_content(id, &lost)?;
-            replica.keep_branch(id, &lost, "fork", now)?;
+            let Parted { kept, branch, unvouched } = replica.part(id, actor, from)?;
+            let edits = replica.own_content(id, &branch)?;
+            replica.keep_branch(id, &branch, FORK, now)?;
+            replica.keep_branch(id, &unvouched, UNVOUCHED, now)?;
+            let lost = branch.len() + unvouched.len();
             replica.rebuild(id, kept)?;
             replica.renew_incarnation()?;
             replica.write_again(id, &edits, now)?;
-            tracing::warn!(segment = %id, %actor, from, changes = lost.len(), "a fork was settled");
-            Ok(lost.len() as u64)
+            tracing::warn!(segment = %id, %actor, from, changes = lost, "a fork was settled");
+            Ok(lost as u64)
         });
         if settled.is_err() {
             self.me.incarnation = incarnation;
@@ -45,12 +66,7 @@ impl Replica {
 
     /// Parts the log into what stays and what goes: the branch and what builds on it, and what of
     /// others nobody could carry to the relay any more, because the head that vouches for it goes.
-    fn part(
-        &self,
-        id: &SegmentId,
-        actor: &ActorId,
-        from: Seq,
-    ) -> Result<(Vec<Entry>, Vec<Entry>), ReplicaError> {
+    fn part(&self, id: &SegmentId, actor: &ActorId, from: Seq) -> Result<Parted, ReplicaError> {
         let row = self.row(id);
         let heads = self.store.heads(row.sid, 1, row.tip)?;
         let heads: BTreeSet<ChangeHash> = heads.iter().map(|(_, head)| head.head.hash).collect();
@@ -61,11 +77,17 @@ impl Replica {
             entries.push(entry);
             Ok::<_, ReplicaError>(())
         })?;
-        let mut gone: BTreeSet<ChangeHash> = BTreeSet::new();
+        let mut branch: BTreeSet<ChangeHash> = BTreeSet::new();
+        for Entry { header, .. } in &entries {
+            let theirs = header.actor == *actor && header.seq >= from;
+            if theirs || header.deps.iter().any(|dep| branch.contains(dep)) {
+                branch.insert(header.hash);
+            }
+        }
+        let mut gone = branch.clone();
         loop {
             for Entry { header, .. } in &entries {
-                let branch = header.actor == *actor && header.seq >= from;
-                if branch || header.deps.iter().any(|dep| gone.contains(dep)) {
+                if header.deps.iter().any(|dep| gone.contains(dep)) {
                     gone.insert(header.hash);
                 }
             }
@@ -83,9 +105,19 @@ impl Replica {
                 }
             }
             if gone.len() == before {
-                return Ok(entries.into_iter().partition(|e| !gone.contains(&e.header.hash)));
+                break;
             }
         }
+        let mut parted = Parted { kept: Vec::new(), branch: Vec::new(), unvouched: Vec::new() };
+        for entry in entries {
+            let part = match entry.header.hash {
+                hash if branch.contains(&hash) => &mut parted.branch,
+                hash if gone.contains(&hash) => &mut parted.unvouched,
+                _ => &mut parted.kept,
+            };
+            part.push(entry);
+        }
+        Ok(parted)
     }
 
     /// What this device wrote in the lost branch, as edits.
@@ -105,7 +137,7 @@ impl Replica {
         Ok(document.rewritten(&chunks, &|actor, counter| document.locate(actor, counter)))
     }
 
-    /// Keeps entries aside that are taken out of the log.
+    /// Keeps entries aside that are taken out of the log, each with the head that vouches for it.
     pub(crate) fn keep_branch(
         &mut self,
         id: &SegmentId,
@@ -113,8 +145,21 @@ impl Replica {
         reason: &str,
         now: i64,
     ) -> Result<(), ReplicaError> {
-        let sid = self.row(id).sid;
-        for Entry { header, bytes, .. } in lost {
+        let (sid, tip) = (self.row(id).sid, self.row(id).tip);
+        let heads = match lost.first() {
+            Some(first) => self.store.heads(sid, first.pos, tip)?,
+            None => Vec::new(),
+        };
+        for Entry { header, bytes, pos, .. } in lost {
+            let vouches =
+                |(at, head): &&(Pos, SignedHead)| *at >= *pos && head.head.actor == header.actor;
+            let head = heads.iter().find(vouches).map(|(_, head)| *head);
+            let own = header.actor.device() == self.me.number;
+            let head = head.or_else(|| {
+                let head = Head { actor: header.actor, seq: header.seq, hash: header.hash };
+                own.then(|| SignedHead::new(&self.org(), id, head, &self.me.keys))
+            });
+            let head = head.map(|head| minicbor::to_vec(head).expect("encoding cannot fail"));
             self.store.put_aside(&Aside {
                 sid,
                 hash: header.hash,
@@ -123,7 +168,7 @@ impl Replica {
                 reason: reason.to_owned(),
                 time: now,
                 records: Vec::new(),
-                head: Vec::new(),
+                head: head.unwrap_or_default(),
                 bytes: bytes.clone(),
             })?;
         }

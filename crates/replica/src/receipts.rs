@@ -42,18 +42,38 @@ impl Replica {
         if epoch < self.epoch || !self.segments.contains_key(&segment) {
             return Ok(Ok(None));
         }
-        if self.load(&segment)?.history.hash_of(&actor, seq) != Some(hash) {
+        let here = self.load(&segment)?.history.hash_of(&actor, seq) == Some(hash);
+        let sid = self.row(&segment).sid;
+        // A receipt of a branch that lies aside is the relay's decision for it.
+        if !here && self.store.aside(sid, &hash)?.is_none() {
             return Ok(Ok(None));
         }
-        let sid = self.row(&segment).sid;
         let held = self.store.receipts(sid)?.into_iter().find(|(of, ..)| *of == actor);
         if held.is_none_or(|(_, held, _)| held < seq) {
             self.store.put_receipt(sid, &actor, seq, signed)?;
         }
-        if self.store.acknowledged(sid, &actor)? >= seq {
-            return Ok(Ok(None));
+        if !here || self.store.acknowledged(sid, &actor)? >= seq {
+            return Ok(Ok(Some((segment, Settled::default()))));
         }
         Ok(Ok(Some((segment, self.acknowledge(&segment, &actor, seq, pos)?))))
+    }
+
+    /// The changes that the relay is known to have, by what it signed: those that its receipts name,
+    /// and the heads of the newest verdict block. What they build on it has, too.
+    pub(crate) fn stated_changes(&self, id: &SegmentId) -> Result<Vec<ChangeHash>, ReplicaError> {
+        let sid = self.row(id).sid;
+        let mut stated = Vec::new();
+        for (_, _, signed) in self.store.receipts(sid)? {
+            let receipt: Option<Receipt> = signed.read();
+            stated.extend(receipt.map(|receipt| receipt.hash));
+        }
+        if let Some((epoch, _, _, signed)) = self.newest_block(sid)?
+            && epoch >= self.epoch
+        {
+            let block: Option<VerdictBlock> = signed.read();
+            stated.extend(block.map(|block| block.heads).unwrap_or_default());
+        }
+        Ok(stated)
     }
 
     /// Settles what the newest verdict block covers: its heads are a prefix of the relay's log, which
@@ -68,7 +88,7 @@ impl Replica {
         let actors: BTreeSet<ActorId> = outgoing.iter().map(|change| change.actor).collect();
         let Some((epoch, _, pos, signed)) = self.newest_block(sid)? else { return Ok(settled) };
         let Some(block) = signed.read::<VerdictBlock>() else { return Ok(settled) };
-        if epoch < self.epoch || actors.is_empty() {
+        if epoch < self.epoch {
             return Ok(settled);
         }
         let Some(judged) = self.load(id)?.history.vector_at(&block.heads) else {
@@ -83,6 +103,12 @@ impl Replica {
                 settled.freed |= one.freed;
                 settled.records.extend(one.records);
             }
+        }
+        let waiting = outgoing.len() as u64 - settled.changes;
+        if judged.count() + waiting == self.row(id).tip {
+            // Whatever is saved is judged, also where its place in the relay's log is not known.
+            self.store.place(sid, pos)?;
+            settled.records.extend(self.store.pass_judged(sid, pos)?);
         }
         Ok(settled)
     }

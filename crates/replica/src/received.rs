@@ -217,13 +217,18 @@ impl Replica {
     }
 
     /// Follows the verdicts of every segment from their beginning: a new epoch states them anew, and
-    /// its numbers are others.
-    pub fn reset_verdicts(&mut self) {
+    /// its numbers are others. Where another device has brought some of them already, from there.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn reset_verdicts(&mut self) -> Result<(), ReplicaError> {
         let ids: Vec<SegmentId> = self.segments.keys().copied().collect();
         for id in ids {
+            let newest = self.judged_order(&id)?.filter(|(epoch, ..)| *epoch == self.epoch);
             let row = self.row_mut(&id);
-            (row.verdict, row.judged) = (0, 0);
+            (row.verdict, row.judged) = newest.map_or((0, 0), |(_, number, pos)| (number, pos));
         }
+        Ok(())
     }
 
     /// Notes a receipt: through that seq everything is durable on the relay, at or before that

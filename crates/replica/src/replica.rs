@@ -232,6 +232,8 @@ impl Replica {
     pub fn enter_epoch(&mut self, epoch: Epoch) -> Result<(), StoreError> {
         let bytes = minicbor::to_vec(epoch).expect("encoding into memory cannot fail");
         self.store.set("epoch", &bytes)?;
+        // They speak of a log that is no more.
+        self.store.clear_receipts()?;
         self.epoch = epoch;
         Ok(())
     }

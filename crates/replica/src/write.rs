@@ -356,14 +356,22 @@ impl Replica {
         let row = self.row(id);
         let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else { return Ok(None) };
         let stored = self.store.heads(row.sid, *first, row.tip)?;
-        let mut newest = BTreeMap::new();
+        let mut newest: BTreeMap<ActorId, Head> = BTreeMap::new();
         let (mut chunks, mut taken, mut reached) = (Vec::new(), 0, after);
         let own = |actor: &ActorId| actor.device() == self.me.number;
+        let vouched = |newest: &BTreeMap<ActorId, Head>| {
+            newest.values().all(|head| {
+                own(&head.actor) || stored.iter().any(|(_, stored)| stored.head == *head)
+            })
+        };
+        // As far as heads vouch for all of it: what of a branch lies aside may have them.
+        let mut whole = None;
         let walk = self.each_entry(row.sid, *first, |entry| {
-            let vouched = newest.iter().all(|(actor, head): (_, &Head)| {
-                own(actor) || stored.iter().any(|(_, stored)| stored.head == *head)
-            });
-            if entry.pos > *last || (taken >= bytes && vouched) {
+            let all = vouched(&newest);
+            if all && !chunks.is_empty() {
+                whole = Some((chunks.len(), reached, newest.clone()));
+            }
+            if entry.pos > *last || (taken >= bytes && all) {
                 return Err(Full::Yes);
             }
             if wanted.contains(&entry.pos) {
@@ -383,6 +391,11 @@ impl Replica {
         });
         if let Err(Full::Failed(error)) = walk {
             return Err(error);
+        }
+        if !vouched(&newest) {
+            let Some((count, through, before)) = whole else { return Ok(None) };
+            chunks.truncate(count);
+            (reached, newest) = (through, before);
         }
         let heads = newest.into_values().filter_map(|head| {
             if own(&head.actor) {

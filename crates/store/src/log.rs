@@ -565,13 +565,13 @@ pub trait Log: Queries {
         Ok(query.query_row(params![sid, hash.0], read_aside).optional()?)
     }
 
-    /// The newest change of each actor that is kept aside in a segment, and why.
+    /// The newest change of each actor that is kept aside in a segment, for each reason.
     ///
     /// # Errors
     /// When the disk fails.
     fn newest_asides(&self, sid: i64) -> Result<Vec<(Head, String)>> {
         let mut query = self.connection().prepare_cached(
-            "SELECT actor, max(seq), hash, reason FROM aside WHERE sid = ? GROUP BY actor",
+            "SELECT actor, max(seq), hash, reason FROM aside WHERE sid = ? GROUP BY actor, reason",
         )?;
         let rows = query.query_map([sid], |row| {
             let seq = row.get::<_, i64>(1)? as u64;

@@ -30,7 +30,8 @@ impl Engine {
         }
         if reply.epoch != before {
             self.replica.enter_epoch(reply.epoch)?;
-            self.replica.reset_verdicts();
+            self.replica.reset_verdicts()?;
+            self.require_beyond_cursors()?;
         }
         let answered: BTreeSet<SegmentId> = reply.segments.iter().map(|a| a.segment.id).collect();
         for answer in reply.segments {
@@ -38,6 +39,7 @@ impl Engine {
         }
         if reply.round > 0 {
             self.require_unknown(&answered)?;
+            self.witness_unknown(&answered)?;
         }
         self.progress.offered = true;
         self.forgotten = false;
@@ -56,6 +58,30 @@ impl Engine {
             if self.replica.require_upload(&id, &VersionVector::default())? > 0 {
                 self.pushed.remove(&id);
             }
+        }
+        Ok(())
+    }
+
+    /// What another device's word was a receipt of is not, where the log has another epoch: what this
+    /// device holds beyond its cursors is sent, unless the log brings it.
+    fn require_beyond_cursors(&mut self) -> Result<(), ReplicaError> {
+        let rows = self.replica.segments().values();
+        let beyond = rows.filter(|row| row.tip > row.cursor.pos && self.may_read(&row.address));
+        for id in beyond.map(|row| row.id).collect::<Vec<_>>() {
+            if self.replica.require_beyond_cursor(&id)? > 0 {
+                self.pushed.remove(&id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the relay's log ends at this device's cursor, and the relay has once judged what lies
+    /// beyond, it is shown that.
+    fn witness_unknown(&mut self, answered: &BTreeSet<SegmentId>) -> Result<(), ReplicaError> {
+        let rows = self.replica.segments().values();
+        let silent = rows.filter(|row| !answered.contains(&row.id) && row.judged > row.cursor.pos);
+        for id in silent.map(|row| row.id).collect::<Vec<_>>() {
+            self.witness(&id)?;
         }
         Ok(())
     }
@@ -97,7 +123,7 @@ impl Engine {
     }
 
     /// Shows the relay the newest that it stated of a segment, once a connection.
-    fn witness(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+    pub(super) fn witness(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
         if self.witnessed.insert(*id) {
             let statement = self.replica.witness_of(id)?;
             statement.into_iter().for_each(|one| self.show(one));

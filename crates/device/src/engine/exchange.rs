@@ -6,7 +6,7 @@
 
 use fieldkeep_documents::batch;
 use fieldkeep_model::verdict::Opening;
-use fieldkeep_model::{SegmentId, Signed};
+use fieldkeep_model::{Pos, Receipt, SegmentId, Signed};
 use fieldkeep_protocol::frame::{self, Frame, Proof, Push, SegmentRef, Verdicts};
 use fieldkeep_protocol::{Code, Judged, PEER_WINDOW};
 use fieldkeep_replica::{AdmitError, Batch, OutgoingBatch, ReplicaError, VerdictError};
@@ -134,7 +134,7 @@ impl Engine {
                     self.replica.store_mut().set(PROVEN, b"0")?;
                 }
                 self.note_changed(&segment, carried.records);
-                Ok(())
+                self.settle_forks(&segment)
             }
             Err(AdmitError::Refused(refused)) => {
                 tracing::warn!(peer = id, %segment, %refused, "refused");
@@ -206,6 +206,38 @@ impl Engine {
         }
         let settled = self.replica.settle_judged(&segment)?;
         self.note_receipt(&segment, settled);
+        let judged = self.replica.segments()[&segment].judged;
+        self.note_position(&segment, judged)?;
+        self.settle_forks(&segment)
+    }
+
+    /// A peer has brought the relay's word of a position of its log: while this device is connected to
+    /// the relay, it is not synced before it has got there, and a relay that does not have it is told.
+    fn note_position(&mut self, segment: &SegmentId, pos: Pos) -> Result<(), ReplicaError> {
+        let row = &self.replica.segments()[segment];
+        if !self.is_online() || pos <= row.cursor.pos || !self.may_read(&row.address) {
+            return Ok(());
+        }
+        let open = self.open.entry(*segment).or_default();
+        *open = pos.max(*open);
+        self.witness(segment)
+    }
+
+    /// Where the relay is known to have decided for a branch that lies aside here, the one in the log
+    /// gives way.
+    fn settle_forks(&mut self, segment: &SegmentId) -> Result<(), ReplicaError> {
+        // Each turn takes one forked actor out.
+        for _ in 0..=fieldkeep_model::header::limit::DEPS {
+            let Some((actor, seq)) = self.replica.lost_branch(segment)? else { break };
+            if !self.write_branch_again(segment, &actor, seq)? {
+                break;
+            }
+        }
+        let records = self.replica.take_branches(segment)?;
+        if !records.is_empty() {
+            self.note_changed(segment, records);
+            self.rescan(segment);
+        }
         Ok(())
     }
 
@@ -227,6 +259,9 @@ impl Engine {
             Ok(None) => {}
             Ok(Some((segment, settled))) => {
                 self.note_receipt(&segment, settled);
+                let stated: Option<Receipt> = receipt.read();
+                self.note_position(&segment, stated.map_or(0, |receipt| receipt.pos))?;
+                self.settle_forks(&segment)?;
                 // Others may lack it.
                 for peer in self.peers.values_mut() {
                     if let Some(shared) = peer.shared.get_mut(&segment) {

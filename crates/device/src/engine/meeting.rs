@@ -293,7 +293,9 @@ impl Engine {
         whole: bool,
     ) -> Result<Standpoint, ReplicaError> {
         let (anchor, held) = if whole {
-            (None, self.replica.vector(segment)?)
+            let shared = self.peers.get(&id).and_then(|peer| peer.shared.get(segment));
+            let branches = shared.map(|shared| shared.branches.clone()).unwrap_or_default();
+            (None, self.replica.held_within(segment, &branches)?)
         } else {
             self.replica.held_beyond(segment)?
         };
@@ -422,10 +424,16 @@ impl Engine {
         } else {
             shared.sent = 0;
         }
-        shared.forked.extend(known.forked);
+        shared.forked.extend(known.forked.keys());
         shared.forked.extend(branched);
+        let named = shared.branches.clone();
+        shared.branches.extend(known.forked);
+        let another = shared.branches != named;
         shared.known = Some(known.newest);
         shared.waits_for_vector = false;
+        if another {
+            self.tell_again(id, &segment)?;
+        }
         Ok(())
     }
 

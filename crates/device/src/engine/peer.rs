@@ -133,6 +133,8 @@ pub(super) struct Shared {
     pub(super) agreed: Option<Pos>,
     /// Actors of whom it holds another branch, or one lies aside here.
     pub(super) forked: BTreeSet<ActorId>,
+    /// How far those branches reach that it has named.
+    pub(super) branches: BTreeMap<ActorId, Seq>,
     /// Those of them whose changes were all sent.
     pub(super) branches_sent: BTreeSet<ActorId>,
     /// Log end, verdict and judged position when it was attended to last.
