@@ -145,8 +145,12 @@ impl Replica {
         let mut lost: Option<(ActorId, Seq)> = None;
         for hash in self.stated_branch(id)? {
             let Some(aside) = self.store.aside(sid, &hash)? else { continue };
-            let here = self.load(id)?.history.hash_of(&aside.actor, aside.seq);
-            let other = here.is_some_and(|here| here != hash);
+            let heads = self.row(id).cursor.heads.clone();
+            let history = &self.load(id)?.history;
+            let here = history.hash_of(&aside.actor, aside.seq);
+            // What came from the relay itself stands until the relay says otherwise: it may have been
+            // put back since it signed that.
+            let other = here.is_some_and(|here| here != hash && !history.covers(&heads, &here));
             if other && lost.is_none_or(|(_, seq)| aside.seq < seq) {
                 lost = Some((aside.actor, aside.seq));
             }

@@ -321,7 +321,9 @@ impl Replica {
         bytes: usize,
     ) -> Result<Option<OutgoingBatch>, ReplicaError> {
         let waiting = self.store.unsent(self.row(id).sid, after)?;
-        self.batch_of(id, &waiting, after, bytes)
+        // What nobody vouches for goes all the same: the relay's answer is shown.
+        let batch = self.batch_of(id, &waiting, after, bytes)?;
+        Ok(batch.map(|(batch, _)| batch))
     }
 
     /// Changes for another device behind a position of this store's log, of about so many bytes; what
@@ -336,23 +338,44 @@ impl Replica {
         bytes: usize,
         known: impl Fn(&ActorId, Seq) -> bool,
     ) -> Result<Option<OutgoingBatch>, ReplicaError> {
-        let tip = self.row(id).tip;
-        let history = &self.load(id)?.history;
-        let lacks =
-            |pos: &Pos| history.change_at(*pos).is_some_and(|(actor, seq, _)| !known(&actor, seq));
-        let lacking = (after + 1..=tip).filter(lacks).collect();
-        self.batch_of(id, &lacking, after, bytes)
+        let (sid, tip) = (self.row(id).sid, self.row(id).tip);
+        self.load(id)?;
+        let history = &self.cache.peek(id).expect("just loaded").history;
+        // What came with a branch that lies aside may have been vouched for by that alone.
+        let mut vouched: BTreeMap<ActorId, Seq> = BTreeMap::new();
+        for (_, SignedHead { head, .. }) in self.store.heads(sid, after + 1, tip)? {
+            let newest = vouched.entry(head.actor).or_default();
+            *newest = head.seq.max(*newest);
+        }
+        let mut lacking = BTreeSet::new();
+        let mut left_out: BTreeSet<ChangeHash> = BTreeSet::new();
+        for pos in after + 1..=tip {
+            let Some((actor, seq, hash)) = history.change_at(pos) else { break };
+            if known(&actor, seq) {
+                continue;
+            }
+            let own = actor.device() == self.me.number;
+            let stands = own || vouched.get(&actor).is_some_and(|head| seq <= *head);
+            let builds = || history.deps_of(&hash).iter().any(|dep| left_out.contains(dep));
+            if !stands || !left_out.is_empty() && builds() {
+                left_out.insert(hash);
+            } else {
+                lacking.insert(pos);
+            }
+        }
+        let batch = self.batch_of(id, &lacking, after, bytes)?;
+        Ok(batch.and_then(|(batch, whole)| whole.then_some(batch)))
     }
 
     /// The entries at some positions of the log as a batch that ends where signed heads vouch for all
-    /// of it.
+    /// of it; whether they do.
     fn batch_of(
         &self,
         id: &SegmentId,
         wanted: &BTreeSet<Pos>,
         after: Pos,
         bytes: usize,
-    ) -> Result<Option<OutgoingBatch>, ReplicaError> {
+    ) -> Result<Option<(OutgoingBatch, bool)>, ReplicaError> {
         let row = self.row(id);
         let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else { return Ok(None) };
         let stored = self.store.heads(row.sid, *first, row.tip)?;
@@ -364,14 +387,8 @@ impl Replica {
                 own(&head.actor) || stored.iter().any(|(_, stored)| stored.head == *head)
             })
         };
-        // As far as heads vouch for all of it: what of a branch lies aside may have them.
-        let mut whole = None;
         let walk = self.each_entry(row.sid, *first, |entry| {
-            let all = vouched(&newest);
-            if all && !chunks.is_empty() {
-                whole = Some((chunks.len(), reached, newest.clone()));
-            }
-            if entry.pos > *last || (taken >= bytes && all) {
+            if entry.pos > *last || (taken >= bytes && vouched(&newest)) {
                 return Err(Full::Yes);
             }
             if wanted.contains(&entry.pos) {
@@ -392,18 +409,14 @@ impl Replica {
         if let Err(Full::Failed(error)) = walk {
             return Err(error);
         }
-        if !vouched(&newest) {
-            let Some((count, through, before)) = whole else { return Ok(None) };
-            chunks.truncate(count);
-            (reached, newest) = (through, before);
-        }
+        let whole = vouched(&newest);
         let heads = newest.into_values().filter_map(|head| {
             if own(&head.actor) {
                 return Some(SignedHead::new(&self.org(), id, head, &self.me.keys));
             }
             stored.iter().find(|(_, stored)| stored.head == head).map(|(_, stored)| *stored)
         });
-        Ok(Some(OutgoingBatch { chunks, heads: heads.collect(), reached }))
+        Ok(Some((OutgoingBatch { chunks, heads: heads.collect(), reached }, whole)))
     }
 }
 
