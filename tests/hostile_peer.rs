@@ -8,7 +8,7 @@ use fieldkeep_lab::hostile::Stage;
 use fieldkeep_model::receipt::{self, Receipt};
 use fieldkeep_model::{
     ActorId, Epoch, Grant, Head, PublicKey, Seed, SegmentAddress, SegmentId, Signed, SignedHead,
-    TypeName, VerdictBlock, VersionVector, verdict,
+    Stamp, TypeName, VerdictBlock, VersionVector, verdict,
 };
 use fieldkeep_protocol::frame::{Frame, GoAway, Verdicts};
 use fieldkeep_protocol::{Anchor, Code, Meet, PEER_WINDOW, Standpoint};
@@ -326,6 +326,19 @@ async fn what_is_no_frame_or_may_not_come_ends_the_session() {
     let mut wire = camp.met().await;
     wire.bytes(1, vec![15, 1]).await;
     assert_eq!(wire.closed().await, Some(Code::OutOfOrder), "another stream");
+    let mut wire = camp.dial(&camp.mallory.seed).await;
+    assert_eq!(wire.closed().await, Some(Code::OutOfOrder), "not a word");
+    let held = (0..20_000u32).map(|n| {
+        let mut actor = [0; 20];
+        actor[..4].copy_from_slice(&n.to_be_bytes());
+        (ActorId(actor), Stamp { seq: 1, hash: [0; 8] })
+    });
+    let held = VersionVector { stamps: held.collect() };
+    let (segment, aside) = (camp.id(&address("order", "")), VersionVector::default());
+    let standpoint = Standpoint { segment, anchor: None, held, aside, judged: None };
+    let mut wire = camp.met().await;
+    wire.say(&Frame::Meet(Meet { segments: vec![standpoint], whole: true })).await;
+    assert_eq!(wire.closed().await, Some(Code::TooLong), "more actors than there are");
     camp.goes_on("garbage").await;
 }
 

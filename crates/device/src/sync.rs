@@ -132,6 +132,8 @@ enum Standing {
     Failed,
 }
 
+/// How long who calls may take to say who it is.
+const HELLO: Duration = Duration::from_secs(3);
 /// What may wait to be sent before the other side counts as one that does not read, in bytes.
 const BACKLOG: usize = 8 * 1024 * 1024;
 
@@ -278,6 +280,9 @@ impl Device {
         let (outputs, mut outgoing) = mpsc::unbounded_channel();
         self.0.connect(way, Some(outputs));
         self.step(vec![way.connected(key)]).await?;
+        let introduction = tokio::time::sleep(HELLO);
+        tokio::pin!(introduction);
+        let mut silent = role == Role::Acceptor;
         loop {
             while let Ok(output) = outgoing.try_recv() {
                 send(&mut backlog, output);
@@ -296,7 +301,12 @@ impl Device {
                 }
                 event = receiver.recv() => closed = take(way, event, &mut backlog, &mut inputs),
                 () = std::future::ready(()), if working => {}
+                () = &mut introduction, if silent => {
+                    backlog.close(Code::OutOfOrder.number(), "no introduction within 3 s");
+                    silent = false;
+                }
             }
+            silent &= inputs.is_empty();
             while closed.is_none() && inputs.len() < 4_096 {
                 tokio::select! {
                     biased;

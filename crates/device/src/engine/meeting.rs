@@ -13,6 +13,11 @@ use super::peer::{Peer, PeerId, PeerInput, PeerOutput};
 const SEGMENTS: usize = 512;
 /// How often in a segment a device says anew what it holds, because what came did not fit.
 const AGAIN: u32 = 16;
+/// Actors of one segment that a peer may name: each device has one, and one more for each time that
+/// it was copied or put back.
+const STAMPS: usize = 16 * 1_024;
+/// Segments that a peer may say to have and this device has not.
+const EXPECTED: usize = 64 * 1_024;
 /// What a device is told that was revoked.
 const REVOKED: &str =
     "this device was revoked: nothing on it is lost, but it exchanges nothing any more";
@@ -343,6 +348,13 @@ impl Engine {
         let shareable = self.shareable(id);
         for standpoint in meet.segments {
             let segment = standpoint.segment;
+            let stamps = standpoint.held.stamps.len() + standpoint.aside.stamps.len();
+            let expected = self.peers.get(&id).map_or(0, |peer| peer.expected.len());
+            if stamps > STAMPS || expected > EXPECTED {
+                let text = "more segments, or more actors in one, than any organisation has";
+                self.close_peer(id, Code::TooLong, text);
+                return Ok(());
+            }
             if self.replica.segment(&segment).is_none() {
                 let peer = self.peers.get_mut(&id).expect("it is open");
                 let holds = standpoint.anchor.is_some() || !standpoint.held.stamps.is_empty();
