@@ -97,6 +97,7 @@ impl Replica {
         for change in &aside {
             let reason = gone[&change.header.hash];
             self.keep_aside(id, change, Vec::new(), &batch.heads, (reason, now))?;
+            self.keep_nearer_head(id, &change.header, &batch.heads)?;
         }
         let received = self.receive_all(id, batch, &rest, (true, now))?;
         let sid = self.row(id).sid;
@@ -115,6 +116,27 @@ impl Replica {
         }
         carried.records = self.merge_carried(id)?;
         Ok(carried)
+    }
+
+    /// Of a change that lay aside already: keeps the head that came now, if it vouches for fewer
+    /// changes beyond it than the one that is kept, and so may stand where that one falls.
+    fn keep_nearer_head(
+        &mut self,
+        id: &SegmentId,
+        change: &ChangeHeader,
+        heads: &[SignedHead],
+    ) -> Result<(), ReplicaError> {
+        let sid = self.row(id).sid;
+        let Some(head) = heads.iter().find(|head| head.head.actor == change.actor) else {
+            return Ok(());
+        };
+        let kept = self.store.aside(sid, &change.hash)?;
+        let kept = kept.and_then(|aside| minicbor::decode::<SignedHead>(&aside.head).ok());
+        if kept.is_none_or(|kept| head.head.seq < kept.head.seq) {
+            let head = minicbor::to_vec(head).expect("encoding into memory cannot fail");
+            self.store.vouch_aside(sid, &change.hash, &head)?;
+        }
+        Ok(())
     }
 
     /// Merges what has just come into the log, notes that it waits for a receipt, and settles what
@@ -206,7 +228,8 @@ impl Replica {
         let sid = self.row(id).sid;
         let stated = self.stated_branch(id)?;
         let asides = self.store.asides()?.into_iter().filter(|aside| aside.sid == sid);
-        let open = |aside: &Aside| aside.reason == UNDECIDED || stated.contains(&aside.hash);
+        let undecided = |reason: &str| reason == UNDECIDED || reason == UNVOUCHED;
+        let open = |aside: &Aside| undecided(&aside.reason) || stated.contains(&aside.hash);
         let asides = asides.filter(|aside| open(aside) && !left_out.contains(&aside.hash));
         let mut waiting: Vec<_> = asides.collect();
         let mut heads: Vec<SignedHead> = Vec::new();

@@ -297,6 +297,17 @@ impl Store {
         Ok(())
     }
 
+    /// Keeps another head for a change that lies aside.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn vouch_aside(&mut self, sid: i64, hash: &ChangeHash, head: &[u8]) -> Result<()> {
+        self.write()?
+            .prepare_cached("UPDATE aside SET head = ? WHERE sid = ? AND hash = ?")?
+            .execute(params![head, sid, hash.0])?;
+        Ok(())
+    }
+
     /// Takes out a change that was kept aside, because it is admitted after all.
     ///
     /// # Errors

@@ -126,6 +126,7 @@ impl World {
             return format!("device {at} does not run");
         };
         match engine.progress() {
+            Ok(_) if self.apart && at > 0 => format!("device {at} {}", self.lags(engine.replica())),
             Ok(progress) => format!(
                 "device {at} is {}, {} to send, {} refused ({}), {} segments open, {:?}, ended {:?}",
                 if engine.is_online() { "online" } else { "offline" },
@@ -138,6 +139,25 @@ impl World {
             ),
             Err(error) => format!("device {at}: {error}"),
         }
+    }
+
+    /// In what a device that never meets the relay is behind it.
+    fn lags(&self, here: &Replica) -> String {
+        let waiting = here.store().outgoing_count().unwrap_or_default();
+        let there = self.relay.replica().into_iter().flat_map(|relay| relay.segments().values());
+        let lags = there.filter_map(|there| {
+            let row = here.segment(&there.id)?;
+            let differs = (row.tip, row.sum, row.judged) != (there.tip, there.sum, there.judged);
+            let (tip, judged) = (row.tip, row.judged);
+            differs.then(|| {
+                format!(
+                    "{}: {tip} of {} changes, judged {judged} of {}",
+                    there.address, there.tip, there.judged
+                )
+            })
+        });
+        let lags: Vec<String> = lags.collect();
+        format!("has {waiting} without a receipt; {}", lags.join(", "))
     }
 
     /// Looks at everything.
