@@ -12,6 +12,7 @@ use fieldkeep_store::{Log as _, Records as _, SegmentRow, Store, StoreError};
 use super::World;
 use super::device::Wish;
 use super::oracle::{Checked, Oracle};
+use super::plan::CREW;
 use super::time::{HOUR, SECOND};
 
 /// How long everything may take to settle once nothing fails any more.
@@ -71,11 +72,19 @@ impl World {
             || device.exchanged && self.is_refused_rightly(at)
     }
 
-    /// Devices meet two and two, each time another one.
+    /// Devices meet two and two, each time another one: every second time one of their crew. The
+    /// office sees some of them besides.
     fn everybody_meets(&mut self) {
         let there: Vec<usize> =
             (0..self.devices.len()).filter(|at| self.devices[*at].engine.is_some()).collect();
-        let shift = 1 + self.dice.below(there.len().max(2) - 1);
+        let reach = if self.dice.one_in(2) { CREW } else { there.len().max(2) - 1 };
+        let shift = 1 + self.dice.below(reach);
+        for _ in 0..there.len().div_ceil(CREW) {
+            let other = *self.dice.pick(&there);
+            if other > 0 && self.devices[other].meetings.is_empty() {
+                self.meet(0, other, 20 * SECOND);
+            }
+        }
         for (place, at) in there.iter().enumerate() {
             let other = there[(place + shift) % there.len()];
             let met = self.devices[*at].meetings.len() + self.devices[other].meetings.len();
@@ -147,12 +156,17 @@ impl World {
         let there = self.relay.replica().into_iter().flat_map(|relay| relay.segments().values());
         let lags = there.filter_map(|there| {
             let row = here.segment(&there.id)?;
-            let differs = (row.tip, row.sum, row.judged) != (there.tip, there.sum, there.judged);
-            let (tip, judged) = (row.tip, row.judged);
-            differs.then(|| {
+            let look = |row: &SegmentRow| (row.tip, row.judged, row.verdict, row.sum);
+            (look(row) != look(there)).then(|| {
                 format!(
-                    "{}: {tip} of {} changes, judged {judged} of {}",
-                    there.address, there.tip, there.judged
+                    "{}: {} of {} changes, judged {} of {}, verdict {} of {}",
+                    there.address,
+                    row.tip,
+                    there.tip,
+                    row.judged,
+                    there.judged,
+                    row.verdict,
+                    there.verdict
                 )
             })
         });
