@@ -3,6 +3,7 @@
 mod support;
 
 use fieldkeep_device::{Device, Listener, MeetError, PeerProgress};
+use fieldkeep_model::{RecordKey, TypeName};
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::{ReplicaError, UndecidedFork};
 use fieldkeep_store::Log as _;
@@ -227,4 +228,88 @@ async fn two_branches_of_one_device_are_both_kept_until_a_relay_decides() {
     assert!(forks(&ben).is_empty() && forks(&twin).is_empty());
     site.converges(&[&ben, &twin], &["customer", "item"]).await;
     assert_eq!(fields(&ben, "customer/c2")["name"], "Harbour");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rings_stars_and_lines_converge_and_nobody_gets_anything_twice() {
+    let mut site = Site::founded(CATALOG);
+    let names = ["ann", "ben", "cat", "dan"];
+    let mut devices = Vec::new();
+    for name in names {
+        devices.push(site.device(name).await);
+    }
+    site.stop().await;
+    let shapes: [(&str, &[(usize, usize)]); 3] = [
+        ("line", &[(0, 1), (1, 2), (2, 3), (2, 1), (1, 0)]),
+        ("star", &[(1, 0), (2, 0), (3, 0), (1, 0), (2, 0)]),
+        ("ring", &[(0, 1), (1, 2), (2, 3), (3, 0), (0, 1), (1, 2)]),
+    ];
+    for (shape, meetings) in shapes {
+        for (device, name) in devices.iter().zip(names) {
+            put(device, &format!("customer/{shape}-{name}"), json!({"name": name}));
+            put(device, &format!("item/{shape}-{name}"), json!({"stock": 1}));
+        }
+        let mut handed = 0;
+        for (caller, called) in meetings {
+            let met = meet(&devices[*caller], &devices[*called]).await;
+            handed += met.sent + met.received;
+        }
+        // Each of the four wrote two changes, and each of the others got them once.
+        assert_eq!(handed, 4 * 2 * 3, "{shape}");
+        for device in &devices {
+            for ty in ["customer", "item"] {
+                assert_eq!(content(device, ty), content(&devices[0], ty), "{shape}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_contact_costs_what_the_difference_packs_to_and_loads_no_document_to_find_it() {
+    let mut site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    let catalog = ann.catalog().expect("the relay sent one");
+    let customers = catalog.ty(&TypeName::new("customer").expect("a name")).expect("a type");
+    let edit = |n: usize, field: &str, text: String| {
+        let key: RecordKey = format!("customer/c{n}").parse().expect("a record's name");
+        let fields = json!({ field: text });
+        (key, customers.edit_from_json(fields.as_object().expect("an object")).expect("fields"))
+    };
+    let all: Vec<_> = (0..1_000).map(|n| edit(n, "name", format!("customer number {n}"))).collect();
+    ann.put_all(&all).expect("they are saved");
+    for device in [&ann, &ben] {
+        sync(device).await;
+        device.close().expect("it closes");
+    }
+    site.stop().await;
+    drop((ann, ben));
+    let open = |name| Device::open(&site.path(name)).expect("it opens");
+    let (ann, ben) = (open("ann"), open("ben"));
+
+    // Nothing is lacking, and nothing is loaded to say so.
+    assert_eq!(meet(&ann, &ben).await.proven, 1);
+    let loaded = |device: &Device| {
+        device.with_replica(|r| Ok::<_, ReplicaError>(r.loaded_documents())).expect("it reads")
+    };
+    assert_eq!((loaded(&ann), loaded(&ben)), (0, 0));
+
+    let mut raw = 0;
+    for (device, from) in [(&ann, 0), (&ben, 500)] {
+        let towns: Vec<_> = (from..from + 100)
+            .map(|n| edit(n, "city", format!("town {}", blake3::hash(&[n as u8]).to_hex())))
+            .collect();
+        device.put_all(&towns).expect("they are saved");
+        let waiting = device.with_replica(|replica| {
+            let id = *replica.segments().keys().next().expect("there is one");
+            replica.outgoing_batch(&id, 0, usize::MAX)
+        });
+        let waiting = waiting.expect("it reads").expect("they wait");
+        raw += waiting.chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+    }
+    let met = meet(&ann, &ben).await;
+    assert_eq!((met.sent, met.received), (100, 100));
+    let bytes = met.bytes_sent + met.bytes_received;
+    println!("{bytes} bytes for {raw} of changes: {:.2}", bytes as f64 / raw as f64);
+    // Besides the changes: two introductions, standpoints, heads and proofs.
+    assert!(bytes <= raw / 4 + 2_048, "{bytes} bytes for {raw}");
 }

@@ -424,6 +424,24 @@ impl Replica {
         Ok(self.store.put_aside(&aside)?)
     }
 
+    /// Of changes that came: those that are in the log now lie aside no more.
+    pub(crate) fn forget_asides(
+        &mut self,
+        id: &SegmentId,
+        changes: &[Parsed<'_>],
+    ) -> Result<(), ReplicaError> {
+        let sid = self.row(id).sid;
+        if self.store.newest_asides(sid)?.is_empty() {
+            return Ok(());
+        }
+        for Parsed { header, .. } in changes {
+            if self.load(id)?.history.contains(&header.hash) {
+                self.store.take_aside(sid, &header.hash)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The records that a change without permission touches, as far as that can be told. Permission
     /// is no excuse: what the gate refuses is refused, and what waits for more than other changes
     /// that lie aside is not kept.

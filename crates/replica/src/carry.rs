@@ -100,15 +100,7 @@ impl Replica {
             self.keep_nearer_head(id, &change.header, &batch.heads)?;
         }
         let received = self.receive_all(id, batch, &rest, (true, now))?;
-        let sid = self.row(id).sid;
-        if !self.store.newest_asides(sid)?.is_empty() {
-            // What lay aside and has come again, with what it waited for, lies there no more.
-            for Parsed { header, .. } in &rest {
-                if self.load(id)?.history.contains(&header.hash) {
-                    self.store.take_aside(sid, &header.hash)?;
-                }
-            }
-        }
+        self.forget_asides(id, &rest)?;
         let forked = forked.into_iter().collect();
         let mut carried = Carried { newest: received.newest, forked, ..Carried::default() };
         if let Some((first, last)) = received.admitted {

@@ -163,6 +163,7 @@ impl Replica {
         cursor.chain = chain.0;
         self.row_mut(id).cursor = cursor;
         self.keep_heads(id, &follow.heads)?;
+        self.forget_asides(id, &changes)?;
         // For this device's own changes the relay sends a receipt.
         carried.remove(&self.me.actor());
         let mut receipt = Settled::default();
@@ -201,8 +202,6 @@ impl Replica {
             Err(refusal) => return Err(refused(header, &refusal).into()),
         };
         self.append(id, change.chunk, admitted, Origin::Log(cursor.pos))?;
-        let sid = self.row(id).sid;
-        self.store.take_aside(sid, &header.hash)?;
         Ok(true)
     }
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fieldkeep_device::{Device, SyncReport, join};
+use fieldkeep_device::{Device, PeerProgress, SyncReport, join};
 use fieldkeep_link::KeyFile;
 use fieldkeep_model::status::State;
 use fieldkeep_model::{Grant, KeyPair, RecordEdit, RecordKey, Ticket};
@@ -199,6 +199,21 @@ pub(super) async fn sync(device: &Device) -> Result<(SyncReport, Duration), Fail
     let took = started.elapsed();
     note_sync(device, &Contact::Proven)?;
     Ok((report, took))
+}
+
+/// One device calls another, with no relay between, until both hold the same.
+pub(super) async fn meet(
+    caller: &Device,
+    called: &Device,
+) -> Result<(PeerProgress, Duration), Failure> {
+    let listener = called.listen(([127, 0, 0, 1], 0).into())?;
+    let address = listener.address();
+    let serving = tokio::spawn(async move { listener.serve().await });
+    let started = Instant::now();
+    let met = caller.sync_with(address, PATIENCE).await;
+    let took = started.elapsed();
+    serving.abort();
+    Ok((met?, took))
 }
 
 /// Stays connected while `meanwhile` happens elsewhere, and hangs up when it is done.

@@ -13,7 +13,9 @@ use fieldkeep_replica::{RecordView, TypeCounts};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::field::{Field, Line, arrived, capitalised, connected, key, look, person, put, sync};
+use super::field::{
+    Field, Line, arrived, capitalised, connected, key, look, meet, person, put, sync,
+};
 use super::proof::{self, Holding};
 use super::telling::{Chapter, all_of, count, took};
 use crate::failure::{Code, Failure, Trouble};
@@ -60,6 +62,7 @@ pub(super) async fn play(
     end(waiting(&field).await?)?;
     let (chapter, held) = wrong_together(&field).await?;
     end(chapter)?;
+    end(near(&field).await?)?;
     end(meanwhile(&field).await?)?;
     end(repair(&field, held).await?)?;
     let (chapter, left, equal) = evening(&field).await?;
@@ -263,6 +266,34 @@ async fn wrong_together(field: &Field) -> Result<(Chapter, bool), Failure> {
     chapter.fact("shown", shown);
     chapter.fact("shelf", json!({"before": before, "after": after}));
     Ok((chapter, held))
+}
+
+async fn near(field: &Field) -> Result<Chapter, Failure> {
+    let mut chapter = Chapter::new("No signal, but each other");
+    let order = key(ORDER);
+    let before = look(&field.cara, &order)?;
+    chapter.say(format!(
+        "What the relay says of {ORDER} has not reached Cara. Her device shows: {}.",
+        state(&before)
+    ));
+    let (met, time) = meet(&field.ben, &field.cara).await?;
+    chapter.say(format!(
+        "Ben meets her where there is no signal. Their devices hand each other what is lacking, {} \
+         to her and {} to him, in {}; {} are proven equal. No relay was asked.",
+        count(met.sent, "change"),
+        count(met.received, "change"),
+        took(time),
+        count(met.proven, "segment"),
+    ));
+    let after = look(&field.cara, &order)?;
+    chapter.say("The relay's signed word came along:");
+    chapter.point(format!("Cara's device shows: {}.", blame(&after)));
+    chapter.fact("sent", met.sent);
+    chapter.fact("received", met.received);
+    chapter.fact("proven", met.proven);
+    chapter.fact("before", before.state.word());
+    chapter.fact("after", after.state.word());
+    Ok(chapter)
 }
 
 async fn meanwhile(field: &Field) -> Result<Chapter, Failure> {

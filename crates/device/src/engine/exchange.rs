@@ -8,7 +8,7 @@ use fieldkeep_documents::batch;
 use fieldkeep_model::verdict::Opening;
 use fieldkeep_model::{Pos, Receipt, SegmentId, Signed};
 use fieldkeep_protocol::frame::{self, Frame, Proof, Push, SegmentRef, Verdicts};
-use fieldkeep_protocol::{Code, Judged, PEER_WINDOW};
+use fieldkeep_protocol::{BATCH, Code, Judged, PEER_WINDOW};
 use fieldkeep_replica::{AdmitError, Batch, OutgoingBatch, ReplicaError, VerdictError};
 use fieldkeep_store::Receipts as _;
 
@@ -431,8 +431,15 @@ impl Engine {
             // Another epoch's numbers are others: it gets all of this one.
             let after = theirs.filter(|theirs| theirs.epoch == mine.epoch);
             let after = after.map_or(0, |theirs| theirs.number);
-            let rows = self.replica.verdict_blocks(segment, mine.epoch, after, BLOCKS)?;
-            let whole = rows.len() < BLOCKS;
+            let mut rows = self.replica.verdict_blocks(segment, mine.epoch, after, BLOCKS)?;
+            let mut bytes = 0;
+            let fits = rows.iter().take_while(|row| {
+                bytes += row.block.bytes.len() + row.openings.len();
+                bytes <= BATCH
+            });
+            let fits = fits.count().max(1);
+            let whole = rows.len() < BLOCKS && fits >= rows.len();
+            rows.truncate(fits);
             let openings: Vec<Opening> = rows
                 .iter()
                 .filter_map(|row| minicbor::decode::<Vec<Opening>>(&row.openings).ok())

@@ -9,7 +9,7 @@ use fieldkeep_replica::ReplicaError;
 use super::Engine;
 use super::peer::{Peer, PeerId, PeerInput, PeerOutput};
 
-/// Segments that go into one frame.
+/// Segments that go into one frame, unless they have many actors.
 const SEGMENTS: usize = 512;
 /// How often in a segment a device says anew what it holds, because what came did not fit.
 const AGAIN: u32 = 16;
@@ -265,25 +265,21 @@ impl Engine {
 
     /// Says what is held of every segment that both may hold.
     fn tell_all_held(&mut self, id: PeerId) -> Result<(), ReplicaError> {
-        let segments = self.shareable(id);
-        let mut standpoints = Vec::with_capacity(segments.len());
-        for segment in &segments {
-            if self.replica.segments()[segment].tip > 0 {
-                standpoints.push(self.standpoint(id, segment, false)?);
+        let (mut meet, mut stamps) = (Meet::default(), 0);
+        for segment in self.shareable(id) {
+            if self.replica.segments()[&segment].tip == 0 {
+                continue;
             }
+            if meet.segments.len() >= SEGMENTS || stamps >= STAMPS {
+                self.tell_peer(id, &Frame::Meet(std::mem::take(&mut meet)));
+                stamps = 0;
+            }
+            let standpoint = self.standpoint(id, &segment, false)?;
+            stamps += standpoint.held.stamps.len() + standpoint.aside.stamps.len();
+            meet.segments.push(standpoint);
         }
-        let mut frames: Vec<Meet> = Vec::new();
-        while !standpoints.is_empty() {
-            let rest = standpoints.split_off(standpoints.len().min(SEGMENTS));
-            frames.push(Meet { segments: std::mem::replace(&mut standpoints, rest), whole: false });
-        }
-        match frames.last_mut() {
-            Some(last) => last.whole = true,
-            None => frames.push(Meet { segments: Vec::new(), whole: true }),
-        }
-        for meet in frames {
-            self.tell_peer(id, &Frame::Meet(meet));
-        }
+        meet.whole = true;
+        self.tell_peer(id, &Frame::Meet(meet));
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.told = true;
         }
@@ -310,7 +306,10 @@ impl Engine {
         if let Some(peer) = self.peers.get_mut(&id) {
             let shared = peer.shared.entry(*segment).or_default();
             shared.told_vector = anchor.is_none();
-            shared.judged_told = judged;
+            // What it sends is measured by what it was told first: the rest may cross on the way.
+            if !std::mem::replace(&mut shared.told, true) {
+                shared.judged_told = judged;
+            }
         }
         Ok(Standpoint { segment: *segment, anchor, held, aside, judged })
     }

@@ -104,6 +104,8 @@ pub(super) struct Peer {
 pub(super) struct Shared {
     /// By actor the newest change that it holds; `None` until that can be told.
     pub(super) known: Option<BTreeMap<ActorId, Seq>>,
+    /// Whether it was told what is held here.
+    pub(super) told: bool,
     /// Whether it was told a whole version vector.
     pub(super) told_vector: bool,
     /// Whether its place in the relay's log is another one: its version vector comes.
