@@ -373,9 +373,16 @@ fn worlds_with_meetings_that_broke_a_promise_once_keep_it() {
             "A device that was synced had a change from another device, with the relay's word for it, \
              before the relay's log brought it: it was shown as synced meanwhile.",
         ),
+        (
+            6005,
+            "Two disks were put back, its author's and the relay's. Who carried a change had lost the scope \
+             since, and did not send it again, though nobody else had it.",
+        ),
     ] {
         println!("{story}");
-        let world = without_operator(Settings::new(seed, DEVICES, 1));
+        let world = Settings::new(seed, DEVICES, 1);
+        // The first were found before an operator decided anything in such worlds.
+        let world = if seed < 100 { without_operator(world) } else { world };
         keeps_every_promise(&Settings { meetings: 4, ..world });
     }
 }

@@ -63,10 +63,11 @@ impl Engine {
     }
 
     /// What another device's word was a receipt of is not, where the log has another epoch: what this
-    /// device holds beyond its cursors is sent, unless the log brings it.
+    /// device holds beyond its cursors is sent, unless the log brings it; also of scopes that it may
+    /// not read any more, because nobody else may have it.
     fn require_beyond_cursors(&mut self) -> Result<(), ReplicaError> {
         let rows = self.replica.segments().values();
-        let beyond = rows.filter(|row| row.tip > row.cursor.pos && self.may_read(&row.address));
+        let beyond = rows.filter(|row| row.tip > row.cursor.pos);
         for id in beyond.map(|row| row.id).collect::<Vec<_>>() {
             if self.replica.require_beyond_cursor(&id)? > 0 {
                 self.pushed.remove(&id);
