@@ -10,7 +10,7 @@ use fieldkeep_model::{
     ActorId, Epoch, Grant, Head, PublicKey, Seed, SegmentAddress, SegmentId, Signed, SignedHead,
     Stamp, TypeName, VerdictBlock, VersionVector, verdict,
 };
-use fieldkeep_protocol::frame::{Frame, GoAway, Verdicts};
+use fieldkeep_protocol::frame::{Frame, GoAway, Members, Verdicts};
 use fieldkeep_protocol::{Anchor, Code, Meet, PEER_WINDOW, Standpoint};
 use serde_json::json;
 use support::lab::{Renamed, header, vouched};
@@ -200,6 +200,11 @@ async fn a_carried_change_needs_a_signature_of_its_author_over_its_own_chain() {
         wire.say(&Frame::Push(camp.mallory.push(&segment, &[&own], heads))).await;
         assert_eq!(wire.closed().await, Some(Code::Unvouched), "{name}");
     }
+    // Each of many heads would have to be verified.
+    let heads = vec![camp.mallory.vouch(&id, &newest); 2];
+    let mut wire = camp.met().await;
+    wire.say(&Frame::Push(camp.mallory.push(&segment, &[&own], heads))).await;
+    assert_eq!(wire.closed().await, Some(Code::Malformed), "two heads of one author");
     camp.goes_on("signatures").await;
 }
 
@@ -293,10 +298,20 @@ async fn strangers_and_the_revoked_hear_nothing() {
 
     camp.site.start_again().await;
     camp.site.revoke("mallory").await;
-    sync(&camp.ben).await;
+    let members = camp.site.members().await;
     camp.site.stop().await;
+    // Ben has not heard of it. She brings it herself, and goes on as if nothing had happened.
+    let known = camp.ben.members().len();
+    let mut wire = camp.met().await;
+    let entries = members.since(known).to_vec();
+    wire.say(&Frame::Members(Members { base: known, entries })).await;
+    let mut renamed = Renamed::new(&[&camp.mallory]);
+    let own = renamed.chunk(&Stage::set().beginning[0]);
+    wire.say(&Frame::Push(camp.mallory.own_push(&address("order", ""), &[&own]))).await;
+    assert_eq!(wire.closed().await, Some(Code::Revoked), "by her own word");
     let mut wire = camp.introduced(&camp.mallory).await;
     assert_eq!(wire.closed().await, Some(Code::Revoked));
+    camp.goes_on("revoked").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

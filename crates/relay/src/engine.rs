@@ -12,12 +12,11 @@ mod peer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fieldkeep_documents::batch;
 use fieldkeep_model::status::State;
 use fieldkeep_model::{ChangeHash, Outcome, PublicKey, RecordKey, SegmentId, Seq};
-use fieldkeep_protocol::frame::{self, Frame, Hello};
+use fieldkeep_protocol::frame::{self, Frame, Hello, SegmentRef};
 use fieldkeep_protocol::{Code, Phase, Violation};
-use fieldkeep_replica::{AdmitError, Batch, Refused, Replica, ReplicaError};
+use fieldkeep_replica::{AdmitError, Refused, Replica, ReplicaError};
 use fieldkeep_store::{Dismissal, Log as _, Records as _, SegmentRow, StoreError};
 
 use influx::Influx;
@@ -67,8 +66,6 @@ const PASSED_OVER: usize = 16;
 const CONNECTIONS: usize = 2;
 /// Records that may wait to be judged again because a device asked.
 const WISHES: usize = 1_024;
-/// The longest chunks of one push together, inflated, in bytes.
-const PUSH_RAW: usize = 1024 * 1024;
 
 /// The relay, but for its sockets.
 #[derive(Debug)]
@@ -422,7 +419,7 @@ impl Engine {
             versions: vec![fieldkeep_protocol::VERSION],
             software: concat!("fieldkeep/", env!("CARGO_PKG_VERSION")).to_owned(),
             org: self.replica.org(),
-            capabilities: fieldkeep_protocol::capability::RECEIPTS,
+            capabilities: 0,
             members: self.replica.members().len(),
             members_tip: self.replica.members().tip(),
             members_sum: self.replica.members().sum().to_be_bytes(),
@@ -477,36 +474,27 @@ impl Engine {
 
     fn push(&mut self, id: ConnectionId, push: frame::Push) -> Result<(), ReplicaError> {
         let from = self.peers[&id].member.expect("the session is open");
-        let known = self.replica.segment(&push.segment.id).map(|row| row.address.clone());
-        let address = known.or(push.segment.address).filter(|address| {
-            let buckets = address.buckets.is_power_of_two() && address.bucket < address.buckets;
-            buckets && address.id(&self.replica.org()) == push.segment.id
-        });
-        let chunks = batch::decode(&push.batch, PUSH_RAW);
-        let (Some(segment), Ok(chunks)) = (address, chunks) else {
-            self.close(id, Code::Malformed, "a push that does not decode");
-            return Ok(());
+        let SegmentRef { id: segment, address } = push.segment;
+        let changes = match self.replica.batch(&segment, address, &push.batch, push.heads) {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.close(id, Code::Malformed, &error.to_string());
+                return Ok(());
+            }
         };
-        let authors: BTreeSet<_> = push.heads.iter().map(|head| head.head.actor).collect();
-        if chunks.is_empty() || authors.len() < push.heads.len() {
-            self.close(id, Code::Malformed, "a push without changes, or with a head too many");
-            return Ok(());
-        }
-        if !self.replica.is_declared(&segment) {
-            let hash = push.heads.first().map_or(ChangeHash([0; 32]), |head| head.head.hash);
+        if !self.replica.is_declared(&changes.segment) {
+            let hash = changes.heads.first().map_or(ChangeHash([0; 32]), |head| head.head.hash);
             let text = "the relay's catalog has no such type, or divides it otherwise".to_owned();
             let code = "undeclared".to_owned();
-            let segment = push.segment.id;
             let nack = frame::Nack { segment, hash, stage: 1, code, text, vector: None };
             self.control(id, &Frame::Nack(nack));
             return Ok(());
         }
-        let changes = Batch { segment, chunks, heads: push.heads };
         match self.replica.receive(from, &changes, self.now) {
-            Ok(received) => self.received(id, &push.segment.id, &received),
+            Ok(received) => self.received(id, &segment, &received),
             Err(AdmitError::Refused(refused)) => {
-                tracing::warn!(from, segment = %push.segment.id, %refused, "refused");
-                self.refuse(id, push.segment.id, *refused)
+                tracing::warn!(from, %segment, %refused, "refused");
+                self.refuse(id, segment, *refused)
             }
             Err(AdmitError::Replica(error)) => Err(error),
         }

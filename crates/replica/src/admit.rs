@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use fieldkeep_documents::{Admitted, Code, History, Refusal};
+use fieldkeep_documents::{Admitted, Code, History, Refusal, batch};
 use fieldkeep_model::{
     ActorId, ChangeHash, ChangeHeader, DeviceNumber, Head, Member, Pos, SegmentAddress, SegmentId,
     Seq, SignedHead, VersionVector,
@@ -44,6 +44,20 @@ pub struct Batch {
     pub chunks: Vec<Vec<u8>>,
     /// The signed heads that vouch for them.
     pub heads: Vec<SignedHead>,
+}
+
+/// The longest chunks of one batch together, inflated, in bytes.
+const BATCH_RAW: usize = 1024 * 1024;
+
+/// Why bytes that came are no batch of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// They do not decode, or belong to no segment that could be.
+    #[error("a push that does not decode")]
+    Malformed,
+    /// Nothing in it, or more than one head of an author: each would have to be verified.
+    #[error("a push without changes, or with a head too many")]
+    Heads,
 }
 
 /// What became of a batch.
@@ -101,6 +115,31 @@ struct Intake {
 }
 
 impl Replica {
+    /// Changes as a peer hands them over, of a segment that is here or that their sender names.
+    ///
+    /// # Errors
+    /// When they cannot be what they are said to be; nothing in them has been checked besides.
+    pub fn batch(
+        &self,
+        id: &SegmentId,
+        named: Option<SegmentAddress>,
+        bytes: &[u8],
+        heads: Vec<SignedHead>,
+    ) -> Result<Batch, BatchError> {
+        let known = self.segments.get(id).map(|row| row.address.clone());
+        let segment = known.or(named).filter(|address| {
+            let buckets = address.buckets.is_power_of_two() && address.bucket < address.buckets;
+            buckets && address.id(&self.org()) == *id
+        });
+        let segment = segment.ok_or(BatchError::Malformed)?;
+        let chunks = batch::decode(bytes, BATCH_RAW).map_err(|_| BatchError::Malformed)?;
+        let authors: BTreeSet<ActorId> = heads.iter().map(|head| head.head.actor).collect();
+        if chunks.is_empty() || authors.len() < heads.len() {
+            return Err(BatchError::Heads);
+        }
+        Ok(Batch { segment, chunks, heads })
+    }
+
     /// Admits a batch that a member handed over.
     ///
     /// # Errors

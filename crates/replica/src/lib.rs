@@ -24,7 +24,7 @@ mod taint;
 mod witness;
 mod write;
 
-pub use admit::{AdmitError, Batch, Received, Refused};
+pub use admit::{AdmitError, Batch, BatchError, Received, Refused};
 pub use carry::{Carried, Known, UndecidedFork};
 pub use identity::{Me, Role};
 pub use log::{Item, Stretch};

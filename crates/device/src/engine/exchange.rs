@@ -9,7 +9,7 @@ use fieldkeep_model::verdict::Opening;
 use fieldkeep_model::{Pos, Receipt, SegmentId, Signed};
 use fieldkeep_protocol::frame::{self, Frame, Proof, Push, SegmentRef, Verdicts};
 use fieldkeep_protocol::{BATCH, Code, Judged, PEER_WINDOW};
-use fieldkeep_replica::{AdmitError, Batch, OutgoingBatch, ReplicaError, VerdictError};
+use fieldkeep_replica::{AdmitError, OutgoingBatch, ReplicaError, VerdictError};
 use fieldkeep_store::Receipts as _;
 
 use super::Engine;
@@ -17,8 +17,6 @@ use super::peer::{PeerId, PeerProgress};
 
 /// The setting that says `1` while everything here is proven equal to the relay.
 pub const PROVEN: &str = "sync_proven";
-/// The longest chunks of one push together, inflated, in bytes.
-const PUSH_RAW: usize = 1024 * 1024;
 /// Verdict blocks that go into one frame.
 const BLOCKS: usize = 64;
 
@@ -82,35 +80,32 @@ impl Engine {
     }
 
     pub(super) fn peer_push(&mut self, id: PeerId, push: Push) -> Result<(), ReplicaError> {
-        let segment = push.segment.id;
-        let known = self.replica.segment(&segment).map(|row| row.address.clone());
-        let address = known.or(push.segment.address).filter(|address| {
-            let buckets = address.buckets.is_power_of_two() && address.bucket < address.buckets;
-            buckets && address.id(&self.replica.org()) == segment
-        });
-        let chunks = batch::decode(&push.batch, PUSH_RAW);
-        let (Some(address), Ok(chunks)) = (address, chunks) else {
-            self.close_peer(id, Code::Malformed, "a push that does not decode");
-            return Ok(());
+        let SegmentRef { id: segment, address } = push.segment;
+        let changes = match self.replica.batch(&segment, address, &push.batch, push.heads) {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.close_peer(id, Code::Malformed, &error.to_string());
+                return Ok(());
+            }
         };
+        let address = &changes.segment;
         let member = self.peers.get(&id).and_then(|p| self.replica.members().by_tls(&p.key));
         let Some(member) = member.filter(|m| m.may(&address.ty, &address.scope)) else {
             self.close_peer(id, Code::Denied, "a device hands over what it was not granted");
             return Ok(());
         };
         let from = member.number;
-        if !self.may_read(&address) {
+        if !self.may_read(address) {
             self.close_peer(id, Code::Denied, "this device was not granted what is handed over");
             return Ok(());
         }
-        if chunks.is_empty() || !self.replica.is_declared(&address) {
+        if !self.replica.is_declared(address) {
             let text = "changes of a type that the catalog here does not have";
             self.close_peer(id, Code::Refused, text);
             return Ok(());
         }
-        let count = chunks.len() as u64;
-        let batch = Batch { segment: address, chunks, heads: push.heads };
-        match self.replica.carry(from, &batch, self.now) {
+        let count = changes.chunks.len() as u64;
+        match self.replica.carry(from, &changes, self.now) {
             Ok(carried) => {
                 let me = self.replica.me().actor();
                 let own = carried.newest.iter().any(|(actor, ..)| *actor == me);

@@ -180,7 +180,6 @@ impl Engine {
             self.close_peer(id, Code::Denied, "a relay is not met as a device is");
             return Ok(());
         }
-        peer.number = Some(member.number);
         peer.session.enter(Phase::Open);
         if peer.told { Ok(()) } else { self.tell_all_held(id) }
     }
@@ -211,9 +210,14 @@ impl Engine {
             peer.members = length;
         }
         self.permissions_changed(before)?;
-        let stranger =
-            self.peers.get(&id).is_some_and(|peer| peer.session.phase() == Phase::Stranger);
-        if stranger { self.admit_peer(id, false) } else { Ok(()) }
+        match self.peers.get(&id).map(|peer| peer.session.phase()) {
+            Some(Phase::Stranger) => self.admit_peer(id, false),
+            // It may have brought the entry that revokes it.
+            _ => {
+                self.turn_away_revoked(id);
+                Ok(())
+            }
+        }
     }
 
     /// Tells a peer the entries of the membership log that it lacks.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fieldkeep_model::{ActorId, DeviceNumber, Epoch, Pos, PublicKey, SegmentId, Seq};
+use fieldkeep_model::{ActorId, Epoch, Pos, PublicKey, SegmentId, Seq};
 use fieldkeep_protocol::frame::Proof;
 use fieldkeep_protocol::{Code, Judged, Phase, Role, Session};
 
@@ -73,7 +73,6 @@ pub(super) struct Peer {
     pub(super) session: Session,
     /// The key that its connection proved.
     pub(super) key: PublicKey,
-    pub(super) number: Option<DeviceNumber>,
     /// How many entries of the membership log it holds, in the order in which they are here.
     pub(super) members: u64,
     /// Whether it has got all of a membership log that has branched.
@@ -148,7 +147,6 @@ impl Peer {
         Self {
             session: Session::new(Role::Peer),
             key,
-            number: None,
             members: 0,
             united: false,
             catalog: (Epoch::default(), 0),
