@@ -169,7 +169,12 @@ async fn what_one_writes_while_both_are_connected_reaches_the_other_at_once() {
     reaches(&ben, "customer/c1", "likely_valid").await;
     put(&ben, "customer/c2", json!({"name": "Harbour"}));
     reaches(&ann, "customer/c2", "likely_valid").await;
+
+    // Who gives a meeting up leaves nothing of it behind.
+    assert_eq!(ann.meetings().expect("it reads").len(), 1);
     staying.abort();
+    assert!(staying.await.expect_err("it was given up").is_cancelled());
+    assert_eq!(ann.meetings().expect("it reads"), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

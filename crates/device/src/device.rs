@@ -19,7 +19,7 @@ use fieldkeep_store::{
 };
 use tokio::sync::{broadcast, mpsc};
 
-use crate::engine::{Engine, Output, PeerId};
+use crate::engine::{Engine, Input, Output, PeerId};
 use crate::sync::Way;
 
 /// What an application is told.
@@ -373,6 +373,15 @@ impl Inner {
             Some(connection) => connections.insert(way, connection),
             None => connections.remove(&way),
         };
+    }
+
+    /// Whether somebody still waits on the connection that an input comes from. A meeting that was
+    /// given up leaves nothing in the engine, also where its first input was on its way already.
+    pub(crate) fn awaits(&self, input: &Input) -> bool {
+        match input {
+            Input::Peer(id, _) => self.connections().contains_key(&Way::Peer(*id)),
+            _ => true,
+        }
     }
 
     /// A number for a connection to another device.

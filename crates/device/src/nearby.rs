@@ -10,8 +10,8 @@ use fieldkeep_replica::ReplicaError;
 use tokio::task::JoinSet;
 
 use crate::device::Device;
-use crate::engine::PeerProgress;
-use crate::sync::{Ended, SyncError, Until, Way, any_port};
+use crate::engine::{PeerId, PeerProgress};
+use crate::sync::{Ended, SyncError, Until, Way, any_port, refusal};
 
 /// Devices that may be connected at a time.
 const PEERS: usize = 32;
@@ -44,6 +44,16 @@ pub enum MeetError {
     /// The store failed.
     #[error(transparent)]
     Replica(#[from] ReplicaError),
+}
+
+impl MeetError {
+    /// What it means that a session ended with a code.
+    fn ended(code: Code, text: String) -> Self {
+        match refusal(code, text.clone()) {
+            SyncError::Revoked(_) | SyncError::Denied(_) => Self::Refused { code, text },
+            _ => Self::Cut(text),
+        }
+    }
 }
 
 impl From<SyncError> for MeetError {
@@ -80,14 +90,14 @@ impl Device {
         address: SocketAddr,
         timeout: Duration,
     ) -> Result<PeerProgress, MeetError> {
-        let connection = self.call(address).await?;
-        let way = Way::Peer(self.0.next_peer());
-        let session = self.session(connection.1, way, Role::Dialer, Until::Complete);
+        let (_endpoint, connection) = self.call(address).await?;
+        let meeting = Meeting::new(self);
+        let session = self.session(connection, meeting.way(), Role::Dialer, Until::Complete);
         let ended = tokio::time::timeout(timeout, session).await;
-        let progress = self.parted(way).await?;
+        let progress = meeting.progress()?;
         match (ended, progress.ended.clone()) {
             (Ok(Err(error)), _) => Err(error.into()),
-            (_, Some((code, text))) => Err(MeetError::Refused { code, text }),
+            (_, Some((code, text))) => Err(MeetError::ended(code, text)),
             (Ok(Ok(Ended::Complete)), None) => Ok(progress),
             (Ok(Ok(Ended::Closed(text))), None) => Err(MeetError::Cut(text)),
             (Err(_), None) => {
@@ -103,8 +113,16 @@ impl Device {
     /// # Errors
     /// When it is not reached or refuses; a connection that ends later is no error.
     pub async fn stay_with(&self, address: SocketAddr) -> Result<PeerProgress, MeetError> {
-        let connection = self.call(address).await?;
-        self.exchange(connection.1, Role::Dialer).await
+        let (_endpoint, connection) = self.call(address).await?;
+        self.exchange(connection, Role::Dialer).await
+    }
+
+    /// How far the exchange has come with each device that is connected to this one.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn meetings(&self) -> Result<Vec<PeerProgress>, ReplicaError> {
+        self.engine().meetings()
     }
 
     /// Listens for other devices.
@@ -130,22 +148,43 @@ impl Device {
         connection: Connection,
         role: Role,
     ) -> Result<PeerProgress, MeetError> {
-        let way = Way::Peer(self.0.next_peer());
-        let ended = self.session(connection, way, role, Until::Cut).await;
-        let progress = self.parted(way).await?;
+        let meeting = Meeting::new(self);
+        let ended = self.session(connection, meeting.way(), role, Until::Cut).await;
+        let progress = meeting.progress()?;
         match (ended, progress.ended.clone()) {
             (Err(error), _) => Err(error.into()),
-            (Ok(_), Some((code, text))) => Err(MeetError::Refused { code, text }),
+            (Ok(_), Some((code, text))) => Err(MeetError::ended(code, text)),
             (Ok(_), None) => Ok(progress),
         }
     }
+}
 
-    /// How far an exchange has come that is over.
-    async fn parted(&self, way: Way) -> Result<PeerProgress, MeetError> {
-        let Way::Peer(id) = way else { return Ok(PeerProgress::default()) };
-        let progress = self.engine().peer_progress(id)?.unwrap_or_default();
-        self.disconnect(way).await?;
-        Ok(progress)
+/// A connection to another device, from its beginning until it is over or whoever waits for it has
+/// gone: nothing of it stays in the engine then.
+struct Meeting {
+    device: Device,
+    id: PeerId,
+}
+
+impl Meeting {
+    fn new(device: &Device) -> Self {
+        Self { device: device.clone(), id: device.0.next_peer() }
+    }
+
+    fn way(&self) -> Way {
+        Way::Peer(self.id)
+    }
+
+    /// How far it has come.
+    fn progress(&self) -> Result<PeerProgress, ReplicaError> {
+        Ok(self.device.engine().peer_progress(self.id)?.unwrap_or_default())
+    }
+}
+
+impl Drop for Meeting {
+    fn drop(&mut self) {
+        self.device.0.connect(self.way(), None);
+        self.device.engine().forget_peer(self.id);
     }
 }
 

@@ -306,7 +306,6 @@ impl Device {
                     silent = false;
                 }
             }
-            silent &= inputs.is_empty();
             while closed.is_none() && inputs.len() < 4_096 {
                 tokio::select! {
                     biased;
@@ -315,6 +314,7 @@ impl Device {
                 }
             }
             let idle = inputs.is_empty();
+            silent &= idle;
             if !idle {
                 self.step(inputs).await?;
             }
@@ -380,7 +380,8 @@ impl Device {
         off(move || {
             let mut engine = device.engine();
             let now = now();
-            let taken = inputs.into_iter().try_for_each(|input| engine.handle(now, input));
+            let mut awaited = inputs.into_iter().filter(|input| device.0.awaits(input));
+            let taken = awaited.try_for_each(|input| engine.handle(now, input));
             if let Err(error) = taken {
                 engine.give_up()?;
                 return Err(error);

@@ -58,6 +58,15 @@ impl Engine {
         Ok(Some(progress))
     }
 
+    /// How far the exchange with every peer has come.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn meetings(&self) -> Result<Vec<PeerProgress>, ReplicaError> {
+        let all = self.peers.keys().map(|id| self.peer_progress(*id));
+        all.filter_map(Result::transpose).collect()
+    }
+
     /// Whether the progress of an exchange is worth a look: cheap, and true whenever it is complete.
     #[must_use]
     pub fn may_be_equal(&self, id: PeerId) -> bool {

@@ -36,10 +36,16 @@ impl Engine {
                 Ok(())
             }
             PeerInput::Closed => {
-                self.peers.remove(&id);
+                self.forget_peer(id);
                 Ok(())
             }
         }
+    }
+
+    /// The connection to a peer is gone. Nothing is lost with it: what was not confirmed is sent to
+    /// whomever lacks it.
+    pub fn forget_peer(&mut self, id: PeerId) {
+        self.peers.remove(&id);
     }
 
     fn peer_connected(&mut self, id: PeerId, key: PublicKey) -> Result<(), ReplicaError> {
