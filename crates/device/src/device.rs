@@ -378,10 +378,8 @@ impl Inner {
     /// Whether somebody still waits on the connection that an input comes from. A meeting that was
     /// given up leaves nothing in the engine, also where its first input was on its way already.
     pub(crate) fn awaits(&self, input: &Input) -> bool {
-        match input {
-            Input::Peer(id, _) => self.connections().contains_key(&Way::Peer(*id)),
-            _ => true,
-        }
+        let Input::Peer(id, _) = input else { return true };
+        self.connections().contains_key(&Way::Peer(*id))
     }
 
     /// A number for a connection to another device.

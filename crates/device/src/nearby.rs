@@ -49,10 +49,9 @@ pub enum MeetError {
 impl MeetError {
     /// What it means that a session ended with a code.
     fn ended(code: Code, text: String) -> Self {
-        match refusal(code, text.clone()) {
-            SyncError::Revoked(_) | SyncError::Denied(_) => Self::Refused { code, text },
-            _ => Self::Cut(text),
-        }
+        let refused =
+            matches!(refusal(code, text.clone()), SyncError::Revoked(_) | SyncError::Denied(_));
+        if refused { Self::Refused { code, text } } else { Self::Cut(text) }
     }
 }
 

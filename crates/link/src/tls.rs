@@ -1,8 +1,9 @@
 //! TLS 1.3 with raw public keys (RFC 7250): who the other side is, and nothing else.
 //!
 //! Both sides prove an ed25519 key. Who dials a relay pins the key that it expects; who accepts, or
-//! dials whoever is near, lets any key in, because membership is decided above. No certificates, no expiry and so no clock, no
-//! session tickets, no early data. The crypto provider is built here, never the process's default.
+//! dials whoever is near, lets any key in, because membership is decided above. No certificates, no
+//! expiry and so no clock, no session tickets, no early data. The crypto provider is built here,
+//! never the process's default.
 
 use std::sync::{Arc, OnceLock};
 

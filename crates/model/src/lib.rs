@@ -28,4 +28,4 @@ pub use membership::{Grant, Member, MembershipError, MembershipLog};
 pub use receipt::Receipt;
 pub use ticket::Ticket;
 pub use vector::{Stamp, VersionVector};
-pub use verdict::{Culprit, Outcome, Reason, Verdict, VerdictBlock};
+pub use verdict::{Culprit, Judged, Outcome, Reason, Verdict, VerdictBlock};

@@ -190,3 +190,25 @@ pub struct VerdictBlock {
     #[n(7)]
     pub verdicts: Vec<Verdict>,
 }
+
+/// How far somebody has a segment's verdicts. Blocks are ordered by this, and the greatest one stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Judged {
+    /// The epoch of the newest block.
+    #[n(0)]
+    pub epoch: Epoch,
+    /// The number of its last verdict.
+    #[n(1)]
+    pub number: u64,
+    /// The position through which it judges.
+    #[n(2)]
+    pub pos: Pos,
+}
+
+impl VerdictBlock {
+    /// Where it lies in the order of verdicts.
+    #[must_use]
+    pub fn judged(&self) -> Judged {
+        Judged { epoch: self.epoch, number: self.number, pos: self.pos }
+    }
+}

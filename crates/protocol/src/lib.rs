@@ -9,7 +9,7 @@ pub mod offer;
 pub mod session;
 
 pub use frame::{Code, DecodeError, Frame, FrameBuffer};
-pub use meet::{Anchor, Judged, Meet, Standpoint};
+pub use meet::{Anchor, Meet, Standpoint};
 pub use offer::{Offer, OfferEntry, root};
 pub use session::{Phase, Role, Session, Violation};
 

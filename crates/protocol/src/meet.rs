@@ -4,7 +4,7 @@
 //! few changes that it holds besides are all that is to be compared. Where the places differ, whole
 //! version vectors are. Either way the difference is exact.
 
-use fieldkeep_model::{Chain, Epoch, Pos, SegmentId, VersionVector};
+use fieldkeep_model::{Chain, Judged, Pos, SegmentId, VersionVector};
 use minicbor::{Decode, Encode};
 
 /// Where a device stands in segments that both may hold.
@@ -48,18 +48,4 @@ pub struct Anchor {
     /// The chain there.
     #[n(1)]
     pub chain: Chain,
-}
-
-/// How far a device has a segment's verdicts: they are ordered by this.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
-pub struct Judged {
-    /// The epoch of the newest block.
-    #[n(0)]
-    pub epoch: Epoch,
-    /// The number of its last verdict.
-    #[n(1)]
-    pub number: u64,
-    /// The position through which it judges.
-    #[n(2)]
-    pub pos: Pos,
 }

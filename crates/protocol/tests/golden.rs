@@ -9,17 +9,15 @@ use std::path::PathBuf;
 
 use fieldkeep_model::verdict::Opening;
 use fieldkeep_model::{
-    ActorId, Chain, ChangeHash, Epoch, Head, OrgId, RecordId, RecordKey, Seed, SegmentAddress,
-    SegmentId, Signed, SignedHead, Stamp, TypeName, VersionVector,
+    ActorId, Chain, ChangeHash, Epoch, Head, Judged, OrgId, RecordId, RecordKey, Seed,
+    SegmentAddress, SegmentId, Signed, SignedHead, Stamp, TypeName, VersionVector,
 };
 use fieldkeep_protocol::frame::{
     Ack, CatalogFile, Credit, Delta, Dismiss, ErrorFrame, Frame, FrameBuffer, GoAway, Hello,
     Members, Nack, OfferAnswer, OfferReply, Proof, Push, Run, SegmentRef, Standing, Stats,
     TypeCount, Vector, Verdicts,
 };
-use fieldkeep_protocol::{
-    Anchor, Code, FRAME_MAX, Judged, Meet, Offer, OfferEntry, Standpoint, VERSION,
-};
+use fieldkeep_protocol::{Anchor, Code, FRAME_MAX, Meet, Offer, OfferEntry, Standpoint, VERSION};
 
 const ORG: OrgId = OrgId([0x0a; 16]);
 const EPOCH: Epoch = Epoch { counter: 3, salt: [0xe0; 8] };

@@ -198,34 +198,37 @@ impl Replica {
     /// # Errors
     /// When the replica fails; nothing of it was written then.
     pub fn take_branches(&mut self, id: &SegmentId) -> Result<Vec<RecordId>, ReplicaError> {
-        if self.branched(id)?.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut left_out = BTreeSet::new();
-        loop {
-            match self.undoable(id, |replica| replica.take_branches_but(id, &left_out)) {
+        let mut waiting = self.open_asides(id)?;
+        while !waiting.is_empty() {
+            match self.undoable(id, |replica| replica.take_asides(id, &waiting)) {
                 Ok(records) => return Ok(records),
-                Err(NotTaken::Unvouched(changes)) => left_out.extend(changes),
+                Err(NotTaken::Unvouched(tail)) => waiting.retain(|a| !tail.contains(&a.hash)),
                 Err(NotTaken::Failed(error)) => return Err(error),
             }
         }
+        Ok(Vec::new())
     }
 
-    /// The same, some changes left out. What nobody vouches for could not be handed on.
-    fn take_branches_but(
-        &mut self,
-        id: &SegmentId,
-        left_out: &BTreeSet<ChangeHash>,
-    ) -> Result<Vec<RecordId>, NotTaken> {
-        let sid = self.row(id).sid;
+    /// What lies aside in a segment where branches lie aside, and may be taken in once nothing in the
+    /// log stands against it.
+    fn open_asides(&self, id: &SegmentId) -> Result<Vec<Aside>, ReplicaError> {
+        if self.branched(id)?.is_empty() {
+            return Ok(Vec::new());
+        }
         let stated = self.stated_branch(id)?;
-        let asides = self.store.asides()?.into_iter().filter(|aside| aside.sid == sid);
+        let mut asides = self.store.asides_in(self.row(id).sid)?;
         let undecided = |reason: &str| reason == UNDECIDED || reason == UNVOUCHED;
-        let open = |aside: &Aside| undecided(&aside.reason) || stated.contains(&aside.hash);
-        let asides = asides.filter(|aside| open(aside) && !left_out.contains(&aside.hash));
-        let mut waiting: Vec<_> = asides.collect();
+        asides.retain(|aside| undecided(&aside.reason) || stated.contains(&aside.hash));
+        Ok(asides)
+    }
+
+    /// Takes in what fits of what lies aside: all of it, or nothing where nobody vouches for the newest
+    /// change of an author, because that could not be handed on.
+    fn take_asides(&mut self, id: &SegmentId, asides: &[Aside]) -> Result<Vec<RecordId>, NotTaken> {
+        let sid = self.row(id).sid;
+        let mut waiting: Vec<&Aside> = asides.iter().collect();
         let mut heads: Vec<SignedHead> = Vec::new();
-        let mut newest: BTreeMap<ActorId, ChangeHash> = BTreeMap::new();
+        let mut taken: Vec<&Aside> = Vec::new();
         loop {
             let before = waiting.len();
             let mut rest = Vec::new();
@@ -235,7 +238,7 @@ impl Replica {
                         self.append(id, &aside.bytes, admitted, Origin::Peer)?;
                         self.store.take_aside(sid, &aside.hash)?;
                         heads.extend(minicbor::decode::<SignedHead>(&aside.head));
-                        newest.insert(aside.actor, aside.hash);
+                        taken.push(aside);
                     }
                     Err(_) => rest.push(aside),
                 }
@@ -245,12 +248,18 @@ impl Replica {
                 break;
             }
         }
-        let own = |actor: &ActorId| actor.device() == self.me.number;
-        let vouched = |hash: &ChangeHash| heads.iter().any(|head| head.head.hash == *hash);
-        let unvouched = newest.iter().filter(|(actor, hash)| !own(actor) && !vouched(hash));
-        let unvouched: Vec<ChangeHash> = unvouched.map(|(_, hash)| *hash).collect();
-        if !unvouched.is_empty() {
-            return Err(NotTaken::Unvouched(unvouched));
+        let mut vouched: BTreeMap<ActorId, Seq> = BTreeMap::new();
+        for aside in &taken {
+            if heads.iter().any(|head| head.head.hash == aside.hash) {
+                vouched.insert(aside.actor, aside.seq);
+            }
+        }
+        let beyond = |aside: &Aside| vouched.get(&aside.actor).is_none_or(|seq| aside.seq > *seq);
+        let own = |aside: &Aside| aside.actor.device() == self.me.number;
+        let tail = taken.iter().filter(|aside| !own(aside) && beyond(aside));
+        let tail: BTreeSet<ChangeHash> = tail.map(|aside| aside.hash).collect();
+        if !tail.is_empty() {
+            return Err(NotTaken::Unvouched(tail));
         }
         self.keep_heads(id, &heads)?;
         Ok(self.merge_carried(id)?)
@@ -485,7 +494,7 @@ impl Replica {
 /// Why a branch was not taken in.
 enum NotTaken {
     /// No head vouches for these.
-    Unvouched(Vec<ChangeHash>),
+    Unvouched(BTreeSet<ChangeHash>),
     /// The replica failed.
     Failed(ReplicaError),
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use fieldkeep_model::receipt::{self, Receipt};
-use fieldkeep_model::{ActorId, ChangeHash, Pos, SegmentId, Seq, Signed, VerdictBlock};
+use fieldkeep_model::{ActorId, ChangeHash, Pos, SegmentId, Seq, Signed};
 use fieldkeep_store::{Log as _, Receipts as _};
 
 use crate::received::Settled;
 use crate::replica::{Replica, ReplicaError};
+use crate::witness::StatementError;
 
 impl Replica {
     /// Signs, as the relay, that a change is durable here, and lies at or before a position.
@@ -25,37 +26,36 @@ impl Replica {
     }
 
     /// Takes over a receipt. Returns its segment and what it settles; nothing where it is of an epoch
-    /// that is over, or of a change that is not here. `Err(())` inside where no relay of the
-    /// organisation signed it.
+    /// that is over, or of a change that is not here.
     ///
     /// # Errors
-    /// When the replica fails.
+    /// [`StatementError::Unsigned`] where no relay of the organisation signed it; failures of the
+    /// replica.
     pub fn take_receipt(
         &mut self,
         signed: &Signed,
-    ) -> Result<Result<Option<(SegmentId, Settled)>, Unsigned>, ReplicaError> {
-        let receipt: Option<Receipt> = self.stated(receipt::CONTEXT, signed);
-        let Some(receipt) = receipt.filter(|receipt| receipt.org == self.org()) else {
-            return Ok(Err(Unsigned));
-        };
+    ) -> Result<Option<(SegmentId, Settled)>, StatementError> {
+        let receipt = self.stated::<Receipt>(receipt::CONTEXT, signed).map(|(_, receipt)| receipt);
+        let receipt = receipt.filter(|receipt| receipt.org == self.org());
+        let receipt = receipt.ok_or(StatementError::Unsigned)?;
         let Receipt { epoch, segment, actor, seq, hash, pos, .. } = receipt;
         if epoch < self.epoch || !self.segments.contains_key(&segment) {
-            return Ok(Ok(None));
+            return Ok(None);
         }
         let here = self.load(&segment)?.history.hash_of(&actor, seq) == Some(hash);
         let sid = self.row(&segment).sid;
         // A receipt of a branch that lies aside is the relay's decision for it.
         if !here && self.store.aside(sid, &hash)?.is_none() {
-            return Ok(Ok(None));
+            return Ok(None);
         }
         let held = self.store.receipts(sid)?.into_iter().find(|(of, ..)| *of == actor);
         if held.is_none_or(|(_, held, _)| held < seq) {
             self.store.put_receipt(sid, &actor, seq, signed)?;
         }
         if !here || self.store.acknowledged(sid, &actor)? >= seq {
-            return Ok(Ok(Some((segment, Settled::default()))));
+            return Ok(Some((segment, Settled::default())));
         }
-        Ok(Ok(Some((segment, self.acknowledge(&segment, &actor, seq, pos)?))))
+        Ok(Some((segment, self.acknowledge(&segment, &actor, seq, pos)?)))
     }
 
     /// The changes that the relay is known to have, by what it signed: those that its receipts name,
@@ -67,12 +67,9 @@ impl Replica {
             let receipt: Option<Receipt> = signed.read();
             stated.extend(receipt.map(|receipt| receipt.hash));
         }
-        if let Some((epoch, _, _, signed)) = self.newest_block(sid)?
-            && epoch >= self.epoch
-        {
-            let block: Option<VerdictBlock> = signed.read();
-            stated.extend(block.map(|block| block.heads).unwrap_or_default());
-        }
+        let newest = self.newest_block(sid)?.map(|(block, _)| block);
+        let newest = newest.filter(|block| block.epoch >= self.epoch);
+        stated.extend(newest.map(|block| block.heads).unwrap_or_default());
         Ok(stated)
     }
 
@@ -86,11 +83,11 @@ impl Replica {
         let sid = self.row(id).sid;
         let outgoing = self.store.outgoing(sid)?;
         let actors: BTreeSet<ActorId> = outgoing.iter().map(|change| change.actor).collect();
-        let Some((epoch, _, pos, signed)) = self.newest_block(sid)? else { return Ok(settled) };
-        let Some(block) = signed.read::<VerdictBlock>() else { return Ok(settled) };
-        if epoch < self.epoch {
+        let newest = self.newest_block(sid)?.map(|(block, _)| block);
+        let Some(block) = newest.filter(|block| block.epoch >= self.epoch) else {
             return Ok(settled);
-        }
+        };
+        let pos = block.pos;
         let Some(judged) = self.load(id)?.history.vector_at(&block.heads) else {
             return Ok(settled);
         };
@@ -98,10 +95,7 @@ impl Replica {
             let covers =
                 |of: &fieldkeep_store::Outgoing| of.actor == actor && of.seq <= judged.seq(&actor);
             if outgoing.iter().any(covers) {
-                let one = self.acknowledge(id, &actor, judged.seq(&actor), pos)?;
-                settled.changes += one.changes;
-                settled.freed |= one.freed;
-                settled.records.extend(one.records);
+                settled.add(self.acknowledge(id, &actor, judged.seq(&actor), pos)?);
             }
         }
         let waiting = outgoing.len() as u64 - settled.changes;
@@ -113,8 +107,3 @@ impl Replica {
         Ok(settled)
     }
 }
-
-/// No relay of the organisation signed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no relay of this organisation signed it")]
-pub struct Unsigned;

@@ -3,16 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_documents::{Code, Document, History};
-use fieldkeep_model::status::State;
-use fieldkeep_model::verdict::{self, ArgValue, Opening};
 use fieldkeep_model::{
-    ActorId, Chain, ChangeHash, Epoch, Outcome, Pos, RecordId, SegmentAddress, SegmentId, Seq,
-    Signed, SignedHead, Stamp, Verdict, VerdictBlock, VersionVector,
+    ActorId, Chain, ChangeHash, Epoch, Pos, RecordId, SegmentAddress, SegmentId, Seq, SignedHead,
+    Stamp, VersionVector,
 };
-use fieldkeep_store::{BlockRow, Cursor, Log as _, Outgoing, RecordRow, Records as _, StoreError};
+use fieldkeep_store::{Cursor, Log as _, Outgoing, StoreError};
 
 use crate::admit::{AdmitError, Batch, Origin, Parsed, Refused, refused};
-use crate::judging::unchanged;
 use crate::log::Item;
 use crate::replica::{Replica, ReplicaError};
 
@@ -87,20 +84,12 @@ pub struct Settled {
     pub freed: bool,
 }
 
-/// Why verdicts were not taken over.
-#[derive(Debug, thiserror::Error)]
-pub enum VerdictError {
-    /// No relay of the organisation signed them for that segment.
-    #[error("the verdicts are not signed by a relay of this organisation for this segment")]
-    Unsigned,
-    /// The replica failed.
-    #[error(transparent)]
-    Replica(#[from] ReplicaError),
-}
-
-impl From<StoreError> for VerdictError {
-    fn from(error: StoreError) -> Self {
-        Self::Replica(error.into())
+impl Settled {
+    /// Adds what another receipt settled.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.changes += other.changes;
+        self.records.extend(other.records);
+        self.freed |= other.freed;
     }
 }
 
@@ -168,10 +157,7 @@ impl Replica {
         carried.remove(&self.me.actor());
         let mut receipt = Settled::default();
         for (actor, (seq, pos)) in carried {
-            let settled = self.acknowledge(id, &actor, seq, pos)?;
-            receipt.changes += settled.changes;
-            receipt.records.extend(settled.records);
-            receipt.freed |= settled.freed;
+            receipt.add(self.acknowledge(id, &actor, seq, pos)?);
         }
         Ok(receipt)
     }
@@ -223,9 +209,9 @@ impl Replica {
     pub fn reset_verdicts(&mut self) -> Result<(), ReplicaError> {
         let ids: Vec<SegmentId> = self.segments.keys().copied().collect();
         for id in ids {
-            let newest = self.judged_order(&id)?.filter(|(epoch, ..)| *epoch == self.epoch);
+            let newest = self.judged(&id)?.filter(|judged| judged.epoch == self.epoch);
             let row = self.row_mut(&id);
-            (row.verdict, row.judged) = newest.map_or((0, 0), |(_, number, pos)| (number, pos));
+            (row.verdict, row.judged) = newest.map_or((0, 0), |judged| (judged.number, judged.pos));
         }
         Ok(())
     }
@@ -454,7 +440,8 @@ impl Replica {
         Ok(count)
     }
 
-    /// [`Self::require_upload`] where all of the relay's log has come: whatever lies beyond it waits, or was lost.
+    /// [`Self::require_upload`] where all of the relay's log has come: whatever lies beyond it waits,
+    /// or was lost.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -469,116 +456,6 @@ impl Replica {
             None => Ok(0),
         }
     }
-
-    /// Takes over a block of verdicts, if it is newer than what is held.
-    ///
-    /// # Errors
-    /// [`VerdictError::Unsigned`] when it is not what it claims to be; failures of the store.
-    pub fn take_verdicts(
-        &mut self,
-        id: &SegmentId,
-        relay: u64,
-        signed: &Signed,
-        openings: &[Opening],
-    ) -> Result<Vec<RecordId>, VerdictError> {
-        let block: Option<VerdictBlock> = self.members.stated_by(relay, verdict::CONTEXT, signed);
-        let block = block.ok_or(VerdictError::Unsigned)?;
-        if block.org != self.org() || block.segment != *id {
-            return Err(VerdictError::Unsigned);
-        }
-        let Some(row) = self.segments.get(id) else { return Ok(Vec::new()) };
-        let sid = row.sid;
-        let newest = self.newest_block(sid)?;
-        let order = (block.epoch, block.number, block.pos);
-        if newest.as_ref().is_some_and(|(epoch, number, pos, _)| (*epoch, *number, *pos) >= order) {
-            return Ok(Vec::new());
-        }
-        let mut changed = Vec::new();
-        if newest.is_some_and(|(epoch, ..)| epoch < block.epoch) {
-            // The first block of an epoch states everything that stands.
-            changed.extend(self.store.clear_verdicts(sid)?);
-        }
-        for verdict in &block.verdicts {
-            self.take_verdict(id, verdict, openings)?;
-            changed.push(verdict.id.clone());
-        }
-        if !block.verdicts.is_empty() {
-            let own = openings.iter().filter(|o| block.verdicts.iter().any(|v| opens(o, v)));
-            let own: Vec<&Opening> = own.collect();
-            let openings = minicbor::to_vec(own).expect("encoding into memory cannot fail");
-            let (epoch, number) = (block.epoch, block.number);
-            let row = BlockRow { epoch, number, block: signed.clone(), openings };
-            self.store.append_block(sid, &row)?;
-        }
-        self.store.put_judged(sid, signed)?;
-        let row = self.row_mut(id);
-        row.verdict = block.number;
-        (row.judged, row.judged_catalog) = (block.pos, block.catalog);
-        changed.extend(self.store.pass_judged(sid, block.pos)?);
-        Ok(changed)
-    }
-
-    /// Epoch, number and position of the newest block, with the block.
-    pub(crate) fn newest_block(
-        &self,
-        sid: i64,
-    ) -> Result<Option<(Epoch, u64, Pos, Signed)>, ReplicaError> {
-        use fieldkeep_store::Verdicts as _;
-        let Some(signed) = self.store.judged(sid)? else { return Ok(None) };
-        let Some(block) = signed.read::<VerdictBlock>() else {
-            return Err(StoreError::Damaged("a verdict block".into()).into());
-        };
-        Ok(Some((block.epoch, block.number, block.pos, signed)))
-    }
-
-    /// Epoch, number and position of the newest block of a segment.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn judged_order(&self, id: &SegmentId) -> Result<Option<(Epoch, u64, Pos)>, ReplicaError> {
-        let newest = self.newest_block(self.row(id).sid)?;
-        Ok(newest.map(|(epoch, number, pos, _)| (epoch, number, pos)))
-    }
-
-    /// The newest block of a segment, for those who send it on.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn judged_block(&self, id: &SegmentId) -> Result<Option<Signed>, ReplicaError> {
-        Ok(self.newest_block(self.row(id).sid)?.map(|(.., signed)| signed))
-    }
-
-    fn take_verdict(
-        &mut self,
-        id: &SegmentId,
-        verdict: &Verdict,
-        openings: &[Opening],
-    ) -> Result<(), ReplicaError> {
-        let sid = self.row(id).sid;
-        if verdict.outcome == Outcome::Valid {
-            self.store.put_verdict(sid, &verdict.id, None)?;
-        } else {
-            let bytes = minicbor::to_vec(verdict).expect("encoding into memory cannot fail");
-            let own = openings.iter().filter(|opening| opens(opening, verdict));
-            let own: Vec<&Opening> = own.collect();
-            let openings = minicbor::to_vec(own).expect("encoding into memory cannot fail");
-            self.store.put_verdict(sid, &verdict.id, Some((&bytes, &openings)))?;
-        }
-        let Some(row) = self.store.record(sid, &verdict.id)? else { return Ok(()) };
-        if row.hash == verdict.record {
-            let state = State::Judged(verdict.outcome);
-            self.store.put_record(&mut RecordRow { state, forecast: None, ..row })?;
-        } else {
-            self.forecast(unchanged(*id, row))?;
-        }
-        Ok(())
-    }
-}
-
-/// Whether an opening belongs to an argument of a verdict.
-fn opens(opening: &Opening, verdict: &Verdict) -> bool {
-    let seal = ArgValue::Sealed(opening.seal());
-    verdict.reasons.iter().flat_map(|reason| &reason.args).any(|arg| arg.value == seal)
 }
 
 /// Takes a change into a sorted list of heads.

@@ -6,9 +6,7 @@ use fieldkeep_catalog::{Catalog, CatalogError};
 use fieldkeep_model::{
     CatalogHash, Epoch, MembershipError, MembershipLog, OrgId, SegmentAddress, SegmentId, Signed,
 };
-use fieldkeep_store::{
-    BlockRow, SegmentRow, Segments as _, Settings as _, Store, StoreError, StoredCatalog,
-};
+use fieldkeep_store::{SegmentRow, Segments as _, Settings as _, Store, StoreError, StoredCatalog};
 use minicbor::{Decode, Encode};
 
 use crate::cache::Cache;
@@ -421,21 +419,6 @@ impl Replica {
 
     pub(crate) fn segment_of(&self, sid: i64) -> Option<&SegmentRow> {
         self.segments.get(self.numbers.get(&sid)?).filter(|row| row.sid == sid)
-    }
-
-    /// A block of the verdict log, for the shells that send it on.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn verdict_blocks(
-        &self,
-        id: &SegmentId,
-        epoch: Epoch,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<BlockRow>, StoreError> {
-        use fieldkeep_store::Verdicts as _;
-        self.store.blocks(self.row(id).sid, epoch, after, limit)
     }
 }
 

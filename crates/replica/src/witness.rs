@@ -7,9 +7,26 @@
 use std::cmp::Ordering;
 
 use fieldkeep_model::{Epoch, SegmentId, Signed, VerdictBlock, verdict};
-use fieldkeep_store::Verdicts as _;
+use fieldkeep_store::{StoreError, Verdicts as _};
 
 use crate::replica::{CATALOG_CONTEXT, CatalogNotice, Replica, ReplicaError};
+
+/// Why a statement was not taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum StatementError {
+    /// No relay of the organisation signed it, or not for what it is brought for.
+    #[error("no relay of this organisation signed that")]
+    Unsigned,
+    /// The replica failed.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+}
+
+impl From<StoreError> for StatementError {
+    fn from(error: StoreError) -> Self {
+        Self::Replica(error.into())
+    }
+}
 
 impl Replica {
     /// The epoch that this relay has to move above, if the statement shows that it has lost
@@ -18,11 +35,11 @@ impl Replica {
     /// # Errors
     /// When the replica fails.
     pub fn lost(&mut self, statement: &Signed) -> Result<Option<Epoch>, ReplicaError> {
-        if let Some(block) = self.stated::<VerdictBlock>(verdict::CONTEXT, statement) {
+        if let Some((_, block)) = self.stated::<VerdictBlock>(verdict::CONTEXT, statement) {
             let ours = block.org == self.org() && self.has_block(&block)?;
             return Ok((block.org == self.org() && !ours).then_some(block.epoch));
         }
-        if let Some(notice) = self.stated::<CatalogNotice>(CATALOG_CONTEXT, statement) {
+        if let Some((_, notice)) = self.stated::<CatalogNotice>(CATALOG_CONTEXT, statement) {
             let number = self.published.as_ref().map_or(0, |published| published.number);
             let ours = match self.compare(notice.epoch) {
                 Ordering::Less => true,
@@ -34,23 +51,23 @@ impl Replica {
         Ok(None)
     }
 
-    /// A statement that any relay of the organisation signed.
+    /// A statement that a relay of the organisation signed, and that relay's member number.
     pub(crate) fn stated<T: for<'b> minicbor::Decode<'b, ()>>(
         &self,
         context: &str,
         statement: &Signed,
-    ) -> Option<T> {
-        let relays = self.members.members().values().filter(|member| member.relay);
-        let mut keys = relays.map(|relay| relay.keys.signing);
-        keys.find_map(|key| statement.open(context, &key))
+    ) -> Option<(u64, T)> {
+        let mut relays = self.members.members().values().filter(|member| member.relay);
+        relays.find_map(|relay| {
+            let stated = statement.open(context, &relay.keys.signing)?;
+            Some((relay.number, stated))
+        })
     }
 
     /// The member number of the relay that signed a verdict block.
     #[must_use]
     pub fn issuer(&self, block: &Signed) -> Option<u64> {
-        let mut relays = self.members.members().values().filter(|member| member.relay);
-        let signed = |key| block.open::<VerdictBlock>(verdict::CONTEXT, key).is_some();
-        relays.find(|relay| signed(&relay.keys.signing)).map(|relay| relay.number)
+        self.stated::<VerdictBlock>(verdict::CONTEXT, block).map(|(relay, _)| relay)
     }
 
     /// An epoch that is over is less than this one; one that this relay was not in is greater.
@@ -89,9 +106,9 @@ impl Replica {
         let catalog = self.published.as_ref().map(|p| (p.epoch, p.notice.clone()));
         let mut latest = catalog;
         for row in self.segments.values() {
-            let Some((epoch, _, _, block)) = self.newest_block(row.sid)? else { continue };
-            if latest.as_ref().is_none_or(|(newest, _)| *newest < epoch) {
-                latest = Some((epoch, block));
+            let Some((block, signed)) = self.newest_block(row.sid)? else { continue };
+            if latest.as_ref().is_none_or(|(newest, _)| *newest < block.epoch) {
+                latest = Some((block.epoch, signed));
             }
         }
         Ok(latest.map(|(_, statement)| statement))

@@ -564,6 +564,19 @@ pub trait Log: Queries {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// What was kept aside of a segment, oldest first.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn asides_in(&self, sid: i64) -> Result<Vec<Aside>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT sid, hash, actor, seq, reason, time, records, head, bytes FROM aside
+             WHERE sid = ? ORDER BY id",
+        )?;
+        let rows = query.query_map([sid], read_aside)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// A change that was kept aside.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use fieldkeep_protocol::frame::{
     Delta, Frame, OfferAnswer, OfferReply, Proof, Run, Standing, Vector, Verdicts,
 };
 use fieldkeep_replica::{
-    Follow, FollowError, Item, ReplicaError, SegmentProof, Settled, VerdictError,
+    Follow, FollowError, Item, ReplicaError, SegmentProof, Settled, StatementError,
 };
 
 use super::{Engine, PARKED};
@@ -305,18 +305,15 @@ impl Engine {
             let (segment, relay) = (&verdicts.segment, verdicts.relay);
             match self.replica.take_verdicts(segment, relay, block, &verdicts.openings) {
                 Ok(records) => self.note_changed(segment, records),
-                Err(VerdictError::Unsigned) => {
+                Err(StatementError::Unsigned) => {
                     self.close(Code::Unvouched, "verdicts that no relay signed");
                     return Ok(());
                 }
-                Err(VerdictError::Replica(error)) => return Err(error),
+                Err(StatementError::Replica(error)) => return Err(error),
             }
         }
         // A relay that states what it has long gone beyond has forgotten that.
-        let order = |block: &Signed| {
-            let block = block.read::<VerdictBlock>();
-            block.map(|block| (block.epoch, block.number, block.pos))
-        };
+        let order = |block: &Signed| block.read().map(|block: VerdictBlock| block.judged());
         let held = self.replica.judged_block(&verdicts.segment)?;
         if verdicts.blocks.last().and_then(order) < held.as_ref().and_then(order) {
             self.witness(&verdicts.segment)?;

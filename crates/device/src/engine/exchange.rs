@@ -6,10 +6,10 @@
 
 use fieldkeep_documents::batch;
 use fieldkeep_model::verdict::Opening;
-use fieldkeep_model::{Pos, Receipt, SegmentId, Signed};
+use fieldkeep_model::{Judged, Pos, Receipt, SegmentId, Signed, VerdictBlock};
 use fieldkeep_protocol::frame::{self, Frame, Proof, Push, SegmentRef, Verdicts};
-use fieldkeep_protocol::{BATCH, Code, Judged, PEER_WINDOW};
-use fieldkeep_replica::{AdmitError, OutgoingBatch, ReplicaError, VerdictError};
+use fieldkeep_protocol::{BATCH, Code, PEER_WINDOW};
+use fieldkeep_replica::{AdmitError, OutgoingBatch, ReplicaError, StatementError, VerdictPage};
 use fieldkeep_store::Receipts as _;
 
 use super::Engine;
@@ -17,8 +17,6 @@ use super::peer::{PeerId, PeerProgress};
 
 /// The setting that says `1` while everything here is proven equal to the relay.
 pub const PROVEN: &str = "sync_proven";
-/// Verdict blocks that go into one frame.
-const BLOCKS: usize = 64;
 
 impl Engine {
     /// How far the exchange with a peer has come; `None` if there is no such connection.
@@ -46,7 +44,7 @@ impl Engine {
                 progress.open += u64::from(row.tip > 0);
                 continue;
             };
-            let behind = shared.judged > self.judged(&segment)? || row.done < row.tip;
+            let behind = shared.judged > self.replica.judged(&segment)? || row.done < row.tip;
             let told = shared.proof.is_some() && shared.sent == row.tip;
             let parted = !shared.forked.is_empty() && told && shared.in_flight.is_empty();
             match (behind, shared.agreed == Some(row.tip)) {
@@ -192,11 +190,11 @@ impl Engine {
             let told = self.peers.get(&id).and_then(|p| p.shared.get(&segment)?.judged_told);
             match self.replica.take_verdicts(&segment, verdicts.relay, block, &verdicts.openings) {
                 Ok(records) => self.note_changed(&segment, records),
-                Err(VerdictError::Unsigned) => {
+                Err(StatementError::Unsigned) => {
                     self.close_peer(id, Code::Unvouched, "verdicts that no relay signed");
                     return Ok(());
                 }
-                Err(VerdictError::Replica(error)) => return Err(error),
+                Err(StatementError::Replica(error)) => return Err(error),
             }
             let order = judged_by(block);
             if order <= told {
@@ -258,8 +256,9 @@ impl Engine {
 
     /// Takes over a receipt of the relay, whoever brings it. Returns whether a relay signed it.
     pub(super) fn receipt(&mut self, receipt: &Signed) -> Result<bool, ReplicaError> {
-        match self.replica.take_receipt(receipt)? {
-            Err(_) => return Ok(false),
+        match self.replica.take_receipt(receipt) {
+            Err(StatementError::Unsigned) => return Ok(false),
+            Err(StatementError::Replica(error)) => return Err(error),
             Ok(None) => {}
             Ok(Some((segment, settled))) => {
                 self.note_receipt(&segment, settled);
@@ -425,7 +424,7 @@ impl Engine {
     }
 
     fn give_verdicts(&mut self, id: PeerId, segment: &SegmentId) -> Result<(), ReplicaError> {
-        let Some(mine) = self.judged(segment)? else { return Ok(()) };
+        let Some(mine) = self.replica.judged(segment)? else { return Ok(()) };
         loop {
             let shared = self.peers.get(&id).and_then(|peer| peer.shared.get(segment));
             let theirs = shared.and_then(|shared| shared.judged);
@@ -435,26 +434,9 @@ impl Engine {
             // Another epoch's numbers are others: it gets all of this one.
             let after = theirs.filter(|theirs| theirs.epoch == mine.epoch);
             let after = after.map_or(0, |theirs| theirs.number);
-            let mut rows = self.replica.verdict_blocks(segment, mine.epoch, after, BLOCKS)?;
-            let mut bytes = 0;
-            let fits = rows.iter().take_while(|row| {
-                bytes += row.block.bytes.len() + row.openings.len();
-                bytes <= BATCH
-            });
-            let fits = fits.count().max(1);
-            let whole = rows.len() < BLOCKS && fits >= rows.len();
-            rows.truncate(fits);
-            let openings: Vec<Opening> = rows
-                .iter()
-                .filter_map(|row| minicbor::decode::<Vec<Opening>>(&row.openings).ok())
-                .flatten()
-                .filter(|opening| self.peer_may(id, &opening.segment))
-                .collect();
-            let mut blocks: Vec<Signed> = rows.into_iter().map(|row| row.block).collect();
-            if whole {
-                let newest = self.replica.judged_block(segment)?;
-                blocks.extend(newest.filter(|newest| blocks.last() != Some(newest)));
-            }
+            let readable = |opening: &Opening| self.peer_may(id, &opening.segment);
+            let page = self.replica.verdict_page(segment, (mine.epoch, after), BATCH, readable)?;
+            let VerdictPage { blocks, openings, whole } = page;
             let told = blocks.last().and_then(judged_by);
             let Some(relay) = blocks.last().and_then(|block| self.replica.issuer(block)) else {
                 return Ok(());
@@ -511,6 +493,5 @@ impl Engine {
 
 /// Where a block lies in the order of verdicts.
 fn judged_by(block: &Signed) -> Option<Judged> {
-    let block: Option<fieldkeep_model::VerdictBlock> = block.read();
-    block.map(|block| Judged { epoch: block.epoch, number: block.number, pos: block.pos })
+    block.read().map(|block: VerdictBlock| block.judged())
 }

@@ -3,7 +3,7 @@
 
 use fieldkeep_model::{PublicKey, SegmentId};
 use fieldkeep_protocol::frame::{self, Frame, Hello};
-use fieldkeep_protocol::{Anchor, Code, Judged, Meet, Phase, Standpoint};
+use fieldkeep_protocol::{Anchor, Code, Meet, Phase, Standpoint};
 use fieldkeep_replica::ReplicaError;
 
 use super::Engine;
@@ -312,7 +312,7 @@ impl Engine {
         };
         let anchor = anchor.map(|(pos, chain)| Anchor { pos, chain });
         let aside = self.replica.held_aside(segment)?;
-        let judged = self.judged(segment)?;
+        let judged = self.replica.judged(segment)?;
         if let Some(peer) = self.peers.get_mut(&id) {
             let shared = peer.shared.entry(*segment).or_default();
             shared.told_vector = anchor.is_none();
@@ -322,12 +322,6 @@ impl Engine {
             }
         }
         Ok(Standpoint { segment: *segment, anchor, held, aside, judged })
-    }
-
-    /// How far the relay's verdicts of a segment are known here.
-    pub(super) fn judged(&self, segment: &SegmentId) -> Result<Option<Judged>, ReplicaError> {
-        let order = self.replica.judged_order(segment)?;
-        Ok(order.map(|(epoch, number, pos)| Judged { epoch, number, pos }))
     }
 
     /// Says anew, in full, what is held of a segment, because what came does not fit what is here.

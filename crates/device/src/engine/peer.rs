@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fieldkeep_model::{ActorId, Epoch, Pos, PublicKey, SegmentId, Seq};
+use fieldkeep_model::{ActorId, Epoch, Judged, Pos, PublicKey, SegmentId, Seq};
 use fieldkeep_protocol::frame::Proof;
-use fieldkeep_protocol::{Code, Judged, Phase, Role, Session};
+use fieldkeep_protocol::{Code, Phase, Role, Session};
 
 /// A connection to another device, as the shell numbers it.
 pub type PeerId = u64;

@@ -296,9 +296,8 @@ impl World {
     /// Whether a device has just set a branch aside.
     fn sets_aside(&self, at: usize, row: &SegmentRow) -> bool {
         let now = self.device_clock(at);
-        let asides = self.devices[at].replica().and_then(|r| r.store().asides().ok());
-        let asides = asides.unwrap_or_default().into_iter();
-        asides.filter(|aside| aside.sid == row.sid).any(|aside| aside.time == now)
+        let asides = self.devices[at].replica().and_then(|r| r.store().asides_in(row.sid).ok());
+        asides.unwrap_or_default().iter().any(|aside| aside.time == now)
     }
 
     /// The same verdicts stand at the same cursor; `None` is the relay.
@@ -368,7 +367,7 @@ impl World {
         // An offer's answer tells receipts by name alone. Where two copies that nothing tells apart
         // use a name twice, one of them takes the other's receipt for its own until the log comes,
         // loses the fork then, and writes its content again.
-        if self.is_aside(at, &segment, &hash) || self.ledger.is_forked(saved) {
+        if self.aside(at, &segment, &hash).is_some() || self.ledger.is_forked(saved) {
             return Ok(());
         }
         let restores = self.relay.restores;
@@ -391,19 +390,16 @@ impl World {
         Ok(())
     }
 
-    /// Whether a node keeps a change aside because another branch stands.
-    pub(crate) fn is_aside(&self, at: usize, segment: &SegmentId, hash: &ChangeHash) -> bool {
-        let Some(replica) = self.devices[at].replica() else { return false };
-        let Some(row) = replica.segment(segment) else { return false };
-        replica.store().aside(row.sid, hash).is_ok_and(|aside| aside.is_some())
-    }
-
-    /// Whether a node's own log had a change, and it was set aside because another branch stands.
-    pub(crate) fn has_lost(&self, at: usize, segment: &SegmentId, hash: &ChangeHash) -> bool {
-        let Some(replica) = self.devices[at].replica() else { return false };
-        let Some(row) = replica.segment(segment) else { return false };
-        let aside = replica.store().aside(row.sid, hash);
-        aside.is_ok_and(|aside| aside.is_some_and(|aside| aside.reason == "fork"))
+    /// Why a node keeps a change aside, if it does.
+    pub(crate) fn aside(
+        &self,
+        at: usize,
+        segment: &SegmentId,
+        hash: &ChangeHash,
+    ) -> Option<String> {
+        let replica = self.devices[at].replica()?;
+        let aside = replica.store().aside(replica.segment(segment)?.sid, hash).ok()??;
+        Some(aside.reason)
     }
 
     /// What is shown as synced is what the relay had at that position.
@@ -547,7 +543,7 @@ impl World {
 
     /// Whether a device has a change, in its log or aside.
     pub(crate) fn device_holds(&mut self, at: usize, id: &SegmentId, hash: &ChangeHash) -> bool {
-        let aside = self.is_aside(at, id, hash);
+        let aside = self.aside(at, id, hash).is_some();
         let Some(engine) = self.devices[at].engine.as_mut() else { return false };
         let known = engine.replica().segment(id).is_some();
         aside || known && engine.replica_mut().holds_change(id, hash).unwrap_or(false)

@@ -85,7 +85,7 @@ impl World {
         let author = self.devices[saved.device].original;
         (0..self.devices.len()).any(|at| {
             let own = self.devices[at].original == author;
-            own && self.is_aside(at, &saved.segment, &saved.hash)
+            own && self.aside(at, &saved.segment, &saved.hash).is_some()
         })
     }
 

@@ -221,11 +221,13 @@ impl World {
                 self.figures.unauthorised += 1;
                 continue;
             }
-            let aside =
-                (0..self.devices.len()).any(|at| self.is_aside(at, &saved.segment, &saved.hash));
+            let aside = (0..self.devices.len())
+                .any(|at| self.aside(at, &saved.segment, &saved.hash).is_some());
             // Whose own log had it, and gave it up.
             let lost = (0..self.devices.len())
-                .filter(|at| self.has_lost(*at, &saved.segment, &saved.hash))
+                .filter(|at| {
+                    self.aside(*at, &saved.segment, &saved.hash).as_deref() == Some("fork")
+                })
                 .map(|at| self.devices[at].original)
                 .collect::<BTreeSet<_>>();
             let there = self.relay_reads(&saved.record).is_some();

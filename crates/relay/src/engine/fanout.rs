@@ -5,17 +5,15 @@
 
 use fieldkeep_documents::batch;
 use fieldkeep_model::verdict::Opening;
-use fieldkeep_model::{SegmentId, Signed};
+use fieldkeep_model::{SegmentId, Signed, VerdictBlock};
 use fieldkeep_protocol::frame::{Delta, Frame, Proof, Run, SegmentRef, Stats, TypeCount, Verdicts};
 use fieldkeep_protocol::{BATCH, WINDOW, priority};
-use fieldkeep_replica::{Item, ReplicaError, Stretch};
+use fieldkeep_replica::{Item, ReplicaError, Stretch, VerdictPage};
 
 use super::{ConnectionId, Engine, Output};
 
 /// The stream of changes as they happen.
 const LIVE: u64 = 1;
-/// Verdict blocks that go into one frame.
-const BLOCKS: usize = 64;
 
 impl Engine {
     /// Brings the followers of every segment that moved up to date, as far as their windows allow.
@@ -116,47 +114,24 @@ impl Engine {
                 return Ok(());
             }
             let epoch = self.replica.epoch();
-            let mut rows =
-                self.replica.verdict_blocks(segment, epoch, following.verdict, BLOCKS)?;
-            let mut complete = rows.len() < BLOCKS;
-            let mut bytes = 0;
-            let fits = rows.iter().take_while(|row| {
-                bytes += row.block.bytes.len() + row.openings.len();
-                bytes <= BATCH
-            });
-            let fits = fits.count().max(1);
-            complete &= fits >= rows.len();
-            rows.truncate(fits);
-            let number = rows.last().map_or(verdict, |row| row.number);
-            let openings = self.openings(id, rows.iter().map(|row| row.openings.as_slice()));
-            let mut blocks: Vec<Signed> = rows.into_iter().map(|row| row.block).collect();
-            if complete {
-                let newest = self.replica.judged_block(segment)?;
-                blocks.extend(newest.filter(|newest| blocks.last() != Some(newest)));
-            }
+            let member = self.member(id);
+            let readable = |opening: &Opening| {
+                let row = self.replica.segment(&opening.segment);
+                row.is_some_and(|row| member.may(&row.address.ty, &row.address.scope))
+            };
+            let after = (epoch, following.verdict);
+            let page = self.replica.verdict_page(segment, after, BATCH, readable)?;
+            let VerdictPage { blocks, openings, whole } = page;
+            let last: Option<VerdictBlock> = blocks.last().and_then(Signed::read);
+            let number = last.map_or(verdict, |block| block.number);
             let relay = self.replica.me().number;
             let frame = Verdicts { segment: *segment, relay, blocks, openings };
             self.control(id, &Frame::Verdicts(frame));
             let peer = self.peers.get_mut(&id).expect("looked up above");
             let following = peer.following.get_mut(segment).expect("looked up above");
-            following.verdict = if complete { verdict } else { number };
-            following.judged = if complete { judged } else { following.judged };
+            following.verdict = if whole { verdict } else { number };
+            following.judged = if whole { judged } else { following.judged };
         }
-    }
-
-    /// The openings that a peer may have: those that speak of records which it may read.
-    fn openings<'a>(
-        &self,
-        id: ConnectionId,
-        encoded: impl Iterator<Item = &'a [u8]>,
-    ) -> Vec<Opening> {
-        let member = self.member(id);
-        let openings = encoded.filter_map(|bytes| minicbor::decode::<Vec<Opening>>(bytes).ok());
-        let may = |opening: &Opening| {
-            let row = self.replica.segment(&opening.segment);
-            row.is_some_and(|row| member.may(&row.address.ty, &row.address.scope))
-        };
-        openings.flatten().filter(may).collect()
     }
 
     /// Sends the proof once everything of a segment is confirmed and judged.
