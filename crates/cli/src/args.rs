@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Export(Export),
     /// Exchange everything with the relay, and prove that both have the same.
     Sync(Sync),
+    /// The devices on the local network, and those that are connected to this one.
+    Peers(Peers),
     /// Show the connection, and what is here of each type.
     Status,
     /// The records that are held, wait, or are likely to be held.
@@ -284,12 +286,28 @@ pub(crate) struct Sync {
     /// How long to try.
     #[arg(long, default_value = "60s", value_parser = time::duration)]
     pub(crate) timeout: Duration,
-    /// Exchange with another device instead, with no relay between: where it listens.
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "watch")]
-    pub(crate) peer: Option<SocketAddr>,
+    /// Exchange with another device instead, with no relay between: where it listens, the line that
+    /// its `peers --qr` prints, or the name of one that is on this network.
+    #[arg(long, value_name = "ADDRESS|NAME", conflicts_with = "watch")]
+    pub(crate) peer: Option<String>,
     /// Listen for other devices meanwhile; port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS", requires = "watch")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Listen, tell the local network that some device is here, and stay connected to every device of
+    /// the organisation that is found there.
+    #[arg(long, requires = "watch")]
+    pub(crate) nearby: bool,
+}
+
+/// `peers`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Peers {
+    /// How long to look.
+    #[arg(long, default_value = "3s", value_parser = time::duration)]
+    pub(crate) wait: Duration,
+    /// Show this device's address and key instead, as a code and as the line that `sync --peer` takes.
+    #[arg(long)]
+    pub(crate) qr: bool,
 }
 
 /// Commands of the list of records that need attention.

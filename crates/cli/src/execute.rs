@@ -47,10 +47,14 @@ pub(crate) fn execute(
             let device = device(owner)?;
             Ok(Response::Synced(sync(device, Duration::from_secs(seconds))?))
         }
-        Request::Meet(address, seconds) => {
+        Request::Meet(peer, seconds) => {
             let device = &device(owner)?.device;
-            let met = crate::sync::meet(device, address, Duration::from_secs(seconds))?;
+            let met = crate::sync::meet(device, &peer, Duration::from_secs(seconds))?;
             Ok(Response::Met(met))
+        }
+        Request::Peers(millis) => {
+            let device = &device(owner)?.device;
+            Ok(Response::Peers(crate::peers::look(device, Duration::from_millis(millis))?))
         }
         Request::Attention => {
             device(owner)?;

@@ -251,6 +251,16 @@ impl From<MeetError> for Failure {
                 let remedy = "the other device has to listen: `fieldkeep sync --watch --listen ADDRESS` there";
                 Self::new(Code::Offline, text, remedy)
             }
+            MeetError::NotFound(_) => {
+                let remedy = "its `fieldkeep sync --watch --nearby` has to run on the same network, or type the address that its `fieldkeep peers --qr` prints";
+                Self::new(Code::Offline, text, remedy)
+            }
+            MeetError::Another(_) => {
+                Self::new(Code::Denied, text, "ask for the line that its `peers --qr` prints now")
+            }
+            MeetError::Discovery(_) => {
+                Self::new(Code::Offline, text, "`fieldkeep sync --peer ADDRESS`")
+            }
             MeetError::Refused { .. } => {
                 Self::new(Code::Denied, text, "ask whoever runs the organisation's relay")
             }

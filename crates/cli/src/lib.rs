@@ -15,7 +15,9 @@ mod failure;
 mod import;
 mod join;
 mod lab;
+mod member;
 mod output;
+mod peers;
 mod put;
 mod read;
 mod relay;
@@ -80,6 +82,7 @@ fn run(args: Args, output: &mut Output) -> Result<ExitCode, Trouble> {
         Command::Import(import) => import::run(&import, &dir, output),
         Command::Export(export) => export::run(export, &dir, output),
         Command::Sync(sync) => sync::run(&sync, &dir, output),
+        Command::Peers(peers) => peers::run(&peers, &dir, output),
         Command::Status => status::run(&dir, output),
         Command::Attention { command } => attention::run(command, &dir, output),
         Command::Lab(command) => lab::run(command, output),

@@ -3,7 +3,6 @@
 //!
 //! Enums are tagged from outside and nothing is flattened: only so do numbers keep every digit.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use fieldkeep_model::{RecordId, TypeName};
@@ -11,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
-use crate::shape::{Aside, Change, Conflict, Met, Record, Status, Synced};
+use crate::shape::{Aside, Change, Conflict, Met, Peers, Record, Status, Synced};
 
 /// A record's name.
 pub(crate) type Name = (TypeName, RecordId);
@@ -49,8 +48,10 @@ pub(crate) enum Request {
     Status,
     /// Sync, for so many seconds at most.
     Sync(u64),
-    /// Exchange with the device at an address, for so many seconds at most.
-    Meet(SocketAddr, u64),
+    /// Exchange with a device, by where it is or its name, for so many seconds at most.
+    Meet(String, u64),
+    /// Look around on the local network, for so many milliseconds; where this device listens if 0.
+    Peers(u64),
     /// The records that are held, wait, or are likely to be held.
     Attention,
     /// The same on a relay, with what was kept aside.
@@ -171,6 +172,8 @@ pub(crate) enum Response {
     Synced(Synced),
     /// What an exchange with another device came to.
     Met(Met),
+    /// The devices that were found.
+    Peers(Peers),
     /// So many records were taken up.
     Taken(u64),
     /// So many were judged again, and so many of them are still not valid.

@@ -1,5 +1,6 @@
 //! The shapes of what is shown: records, verdicts, statuses, as JSON has them.
 
+use fieldkeep_device::PeerProgress;
 use fieldkeep_model::status::{State, TypeStatus};
 use fieldkeep_model::{ActorId, MembershipLog, RecordId, TypeName};
 use fieldkeep_replica::{CulpritView, HistoryEntry, RecordView};
@@ -209,6 +210,26 @@ pub(crate) struct Synced {
     pub(crate) proven: u64,
 }
 
+/// The devices on the local network.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Peers {
+    /// Where this device listens, with its key, as `sync --peer` takes it; nothing if it does not.
+    pub(crate) listening: Option<String>,
+    /// The others.
+    pub(crate) peers: Vec<Neighbour>,
+}
+
+/// A device on the local network.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Neighbour {
+    /// Its name; nothing if it is no member that is known here.
+    pub(crate) name: Option<String>,
+    /// Where it was reached; nothing if it has called this one and was not seen besides.
+    pub(crate) address: Option<String>,
+    /// `connected`, `near`, `revoked` or `stranger`.
+    pub(crate) state: String,
+}
+
 /// What an exchange with another device came to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Met {
@@ -310,6 +331,13 @@ impl Change {
 impl ConflictValue {
     pub(crate) fn new(value: Value, actor: ActorId, members: &MembershipLog) -> Self {
         Self { value, device: device_name(members, actor.device()) }
+    }
+}
+
+impl From<PeerProgress> for Met {
+    fn from(progress: PeerProgress) -> Self {
+        let PeerProgress { name, sent, received, proven, forked, .. } = progress;
+        Self { name: name.unwrap_or_default(), sent, received, proven, forked, held: 0 }
     }
 }
 

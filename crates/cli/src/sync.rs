@@ -3,11 +3,12 @@
 mod watch;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use fieldkeep_device::{Device, PeerProgress, SyncError};
+use fieldkeep_device::{Device, SyncError};
+use fieldkeep_model::PeerAddress;
 use fieldkeep_replica::ReplicaError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -16,24 +17,24 @@ use crate::args::{Directory, Sync};
 use crate::attention::records;
 use crate::execute::{Contact, note_sync, was_proven};
 use crate::failure::{Code, Failure, Trouble};
+use crate::member::find;
 use crate::output::{Output, safe};
 use crate::request::{Request, Response};
 use crate::shape::{Met, Synced};
+use watch::Nearness;
 
 pub(crate) fn run(args: &Sync, dir: &Directory, output: &mut Output) -> Result<ExitCode, Trouble> {
     let directory = dir.path()?;
     if args.watch {
-        return watch::run(&directory, args.listen, output);
+        let anywhere = args.nearby.then_some((Ipv4Addr::UNSPECIFIED, 0).into());
+        let nearness = Nearness { listen: args.listen.or(anywhere), nearby: args.nearby };
+        return watch::run(&directory, nearness, output);
     }
     let mut access = Access::new(&directory)?;
-    if let Some(address) = args.peer {
-        let asked = access.ask(Request::Meet(address, args.timeout.as_secs()))?;
+    if let Some(peer) = args.peer.clone() {
+        let asked = access.ask(Request::Meet(peer, args.timeout.as_secs()))?;
         let Response::Met(met) = asked else { return Err(Failure::unexpected().into()) };
-        if output.is_json() {
-            output.object("met", &met)?;
-        } else {
-            print_met(output, &met)?;
-        }
+        print_met(output, &met)?;
         return Ok(ExitCode::SUCCESS);
     }
     let Response::Synced(synced) = access.ask(Request::Sync(args.timeout.as_secs()))? else {
@@ -67,6 +68,9 @@ fn print(output: &mut Output, synced: &Synced) -> Result<(), Trouble> {
 }
 
 fn print_met(output: &mut Output, met: &Met) -> Result<(), Trouble> {
+    if output.is_json() {
+        return Ok(output.object("met", met)?);
+    }
     let Met { name, sent, received, held, proven, forked } = met;
     let segments = if *proven == 1 { "segment" } else { "segments" };
     output.line(&format!(
@@ -80,20 +84,25 @@ fn print_met(output: &mut Output, met: &Met) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Exchanges with another device once, here.
+/// Exchanges with another device once, here. It is named by its address or as a member.
 ///
 /// # Errors
 /// When both do not hold the same in the end; nothing is lost.
-pub(crate) fn meet(
-    device: &Device,
-    address: SocketAddr,
-    timeout: Duration,
-) -> Result<Met, Failure> {
-    let met = until_interrupted(device.sync_with(address, timeout))??;
+pub(crate) fn meet(device: &Device, peer: &str, timeout: Duration) -> Result<Met, Failure> {
+    let met = match peer.parse::<PeerAddress>() {
+        Ok(place) => until_interrupted(device.sync_with(place, timeout))??,
+        Err(error) if peer.contains([':', '/']) => {
+            let message = format!("`{}`: {error}", safe(peer));
+            return Err(Failure::new(Code::Usage, message, "its `fieldkeep peers --qr` prints it"));
+        }
+        Err(_) => {
+            let number = find(&device.members(), peer)?.number;
+            until_interrupted(device.sync_with_member(number, timeout))??
+        }
+    };
     let held = device.attention().map_err(ReplicaError::from)?;
     let held = held.iter().filter(|record| record.state.word() == "held").count() as u64;
-    let PeerProgress { name, sent, received, proven, forked, .. } = met;
-    Ok(Met { name: name.unwrap_or_default(), sent, received, proven, forked, held })
+    Ok(Met { held, ..Met::from(met) })
 }
 
 /// Syncs once, here.

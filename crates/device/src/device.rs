@@ -19,7 +19,7 @@ use fieldkeep_store::{
 };
 use tokio::sync::{broadcast, mpsc};
 
-use crate::engine::{Engine, Input, Output, PeerId};
+use crate::engine::{Engine, Input, Output, PeerId, PeerProgress};
 use crate::sync::Way;
 
 /// What an application is told.
@@ -27,6 +27,10 @@ use crate::sync::Way;
 pub enum Event {
     /// Records changed: their content, their state, or whether they are unsaved.
     Changed(Vec<RecordKey>),
+    /// Another device is connected and has said what it holds: its name.
+    Met(String),
+    /// It is gone: what was exchanged with it.
+    Left(PeerProgress),
 }
 
 /// Why a device's directory could not be opened.
@@ -76,6 +80,8 @@ pub(crate) struct Inner {
     connections: Mutex<HashMap<Way, mpsc::UnboundedSender<Output>>>,
     /// How many connections to other devices there have been.
     met: AtomicU64,
+    /// Where other devices are listened for.
+    listening: Mutex<Option<SocketAddr>>,
     identified: Mutex<bool>,
     home: Home,
 }
@@ -126,6 +132,7 @@ impl Device {
             events: broadcast::channel(EVENTS).0,
             connections: Mutex::default(),
             met: AtomicU64::new(0),
+            listening: Mutex::default(),
             identified: Mutex::new(false),
             home,
         })))
@@ -353,6 +360,9 @@ impl Inner {
                 Output::Changed(keys) => {
                     let _ = self.events.send(Event::Changed(keys));
                 }
+                Output::Met(name) => {
+                    let _ = self.events.send(Event::Met(name));
+                }
                 Output::Peer(id, _) => send(Way::Peer(id), output),
                 Output::Send { .. } | Output::Close(..) => send(Way::Relay, output),
             }
@@ -380,6 +390,16 @@ impl Inner {
     pub(crate) fn awaits(&self, input: &Input) -> bool {
         let Input::Peer(id, _) = input else { return true };
         self.connections().contains_key(&Way::Peer(*id))
+    }
+
+    /// Where other devices are listened for.
+    pub(crate) fn listening(&self) -> Option<SocketAddr> {
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says where other devices are listened for from now on.
+    pub(crate) fn listens(&self, address: Option<SocketAddr>) {
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = address;
     }
 
     /// A number for a connection to another device.

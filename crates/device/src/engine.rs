@@ -56,6 +56,8 @@ pub enum Output {
     Changed(Vec<RecordKey>),
     /// Do something on a connection to another device.
     Peer(PeerId, PeerOutput),
+    /// Tell watchers that a device of that name is met.
+    Met(String),
 }
 
 /// How far the present connection has brought things.

@@ -15,6 +15,7 @@ pub use engine::{
     Engine, Input, Output, PROVEN, PeerId, PeerInput, PeerOutput, PeerProgress, Progress,
 };
 pub use join::{JoinError, application, introduction, join};
+pub use nearby::finding::Neighbour;
 pub use nearby::{Listener, MeetError};
 pub use sync::{SyncError, SyncReport};
 

@@ -1,17 +1,21 @@
 //! Other devices, with no relay between: calling one, and being called.
 
+mod company;
+pub(crate) mod finding;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fieldkeep_link::{BindError, Connection, Endpoint, Limits, Role};
+use fieldkeep_link::{BindError, Connection, DialError, DiscoveryError, Endpoint, Limits};
+use fieldkeep_model::PeerAddress;
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::ReplicaError;
 use tokio::task::JoinSet;
 
-use crate::device::Device;
+use crate::device::{Device, Event};
 use crate::engine::{PeerId, PeerProgress};
-use crate::sync::{Ended, SyncError, Until, Way, any_port, refusal};
+use crate::sync::{Ended, Opening, SyncError, Until, Way, any_port, refusal};
 
 /// Devices that may be connected at a time.
 const PEERS: usize = 32;
@@ -22,6 +26,12 @@ pub enum MeetError {
     /// Nobody was reached there.
     #[error("no device was reached ({0}); everything is safe on this device: try again")]
     Unreachable(String),
+    /// The device was not seen on the local network, or did not answer.
+    #[error("it was not found on this network within {0} s; everything is safe on this device")]
+    NotFound(u64),
+    /// Another device answers there than the one that was meant.
+    #[error("another device answers at {0} than the one that was meant: nothing was exchanged")]
+    Another(SocketAddr),
     /// The other device refused this one, or this one refused it.
     #[error("the devices do not exchange anything ({text}); nothing is lost on either")]
     Refused {
@@ -38,6 +48,9 @@ pub enum MeetError {
     /// It took too long.
     #[error("not everything was exchanged within {0} s ({1}); nothing is lost: meet again")]
     Timeout(u64, String),
+    /// There is no looking around.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
     /// This end cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -75,23 +88,45 @@ impl From<SyncError> for MeetError {
 #[derive(Clone, Debug)]
 pub struct Listener {
     device: Device,
-    endpoint: Arc<Endpoint>,
+    socket: Arc<Socket>,
+}
+
+/// A socket that others call. While it is there, the device says where it listens.
+#[derive(Debug)]
+struct Socket {
+    device: Device,
+    endpoint: Endpoint,
     address: SocketAddr,
 }
 
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.device.0.listens(None);
+    }
+}
+
 impl Device {
-    /// Exchanges everything with the device at an address, until both hold the same.
+    /// Exchanges everything with a device whose address is known, until both hold the same.
     ///
     /// # Errors
     /// See [`MeetError`]; nothing is lost in any case.
     pub async fn sync_with(
         &self,
-        address: SocketAddr,
+        place: impl Into<PeerAddress>,
         timeout: Duration,
     ) -> Result<PeerProgress, MeetError> {
-        let (_endpoint, connection) = self.call(address).await?;
+        let (_endpoint, connection) = self.call(&place.into()).await?;
+        self.meet(connection, timeout).await
+    }
+
+    /// Exchanges everything over a connection, until both hold the same.
+    async fn meet(
+        &self,
+        connection: Connection,
+        timeout: Duration,
+    ) -> Result<PeerProgress, MeetError> {
         let meeting = Meeting::new(self);
-        let session = self.session(connection, meeting.way(), Role::Dialer, Until::Complete);
+        let session = self.session(connection, meeting.way(), Opening::Calls, Until::Complete);
         let ended = tokio::time::timeout(timeout, session).await;
         let progress = meeting.progress()?;
         match (ended, progress.ended.clone()) {
@@ -106,14 +141,17 @@ impl Device {
         }
     }
 
-    /// Stays connected to the device at an address for as long as that lasts: what either writes
-    /// reaches the other at once.
+    /// Stays connected to a device whose address is known for as long as that lasts: what either
+    /// writes reaches the other at once.
     ///
     /// # Errors
     /// When it is not reached or refuses; a connection that ends later is no error.
-    pub async fn stay_with(&self, address: SocketAddr) -> Result<PeerProgress, MeetError> {
-        let (_endpoint, connection) = self.call(address).await?;
-        self.exchange(connection, Role::Dialer).await
+    pub async fn stay_with(
+        &self,
+        place: impl Into<PeerAddress>,
+    ) -> Result<PeerProgress, MeetError> {
+        let (_endpoint, connection) = self.call(&place.into()).await?;
+        self.exchange(connection, Opening::Calls).await
     }
 
     /// How far the exchange has come with each device that is connected to this one.
@@ -129,26 +167,38 @@ impl Device {
     /// # Errors
     /// When the address cannot be bound.
     pub fn listen(&self, address: SocketAddr) -> Result<Listener, MeetError> {
-        let endpoint = Arc::new(Endpoint::bind(address, &self.0.seed.tls(), Limits::DEVICE)?);
+        let endpoint = Endpoint::bind(address, &self.0.seed.tls(), Limits::DEVICE)?;
         let address = endpoint.local_addr().map_err(|error| BindError::Io { address, error })?;
-        Ok(Listener { device: self.clone(), endpoint, address })
+        self.0.listens(Some(address));
+        let socket = Arc::new(Socket { device: self.clone(), endpoint, address });
+        Ok(Listener { device: self.clone(), socket })
     }
 
-    async fn call(&self, address: SocketAddr) -> Result<(Endpoint, Connection), MeetError> {
-        let endpoint = Endpoint::bind(any_port(address), &self.0.seed.tls(), Limits::DEVICE)?;
-        match endpoint.connect_any(address).await {
-            Ok(connection) => Ok((endpoint, connection)),
-            Err(error) => Err(MeetError::Unreachable(error.to_string())),
+    /// Calls a device, at whichever of its addresses answers.
+    async fn call(&self, place: &PeerAddress) -> Result<(Endpoint, Connection), MeetError> {
+        let mut failed = MeetError::Unreachable("no address is known of it".into());
+        for address in place.addresses.iter().copied() {
+            let endpoint = Endpoint::bind(any_port(address), &self.0.seed.tls(), Limits::DEVICE)?;
+            let called = match &place.key {
+                Some(key) => endpoint.connect(address, key).await,
+                None => endpoint.connect_any(address).await,
+            };
+            failed = match called {
+                Ok(connection) => return Ok((endpoint, connection)),
+                Err(DialError::WrongKey { address, .. }) => MeetError::Another(address),
+                Err(error) => MeetError::Unreachable(error.to_string()),
+            };
         }
+        Err(failed)
     }
 
     async fn exchange(
         &self,
         connection: Connection,
-        role: Role,
+        opening: Opening,
     ) -> Result<PeerProgress, MeetError> {
         let meeting = Meeting::new(self);
-        let ended = self.session(connection, meeting.way(), role, Until::Cut).await;
+        let ended = self.session(connection, meeting.way(), opening, Until::Cut).await;
         let progress = meeting.progress()?;
         match (ended, progress.ended.clone()) {
             (Err(error), _) => Err(error.into()),
@@ -183,6 +233,9 @@ impl Meeting {
 impl Drop for Meeting {
     fn drop(&mut self) {
         self.device.0.connect(self.way(), None);
+        if let Some(progress) = self.progress().ok().filter(|progress| progress.met) {
+            let _ = self.device.0.events.send(Event::Left(progress));
+        }
         self.device.engine().forget_peer(self.id);
     }
 }
@@ -191,13 +244,13 @@ impl Listener {
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.socket.address
     }
 
     /// Exchanges with every device that calls, until this is dropped.
     pub async fn serve(&self) {
         let mut sessions: JoinSet<()> = JoinSet::new();
-        while let Some(incoming) = self.endpoint.accept().await {
+        while let Some(incoming) = self.socket.endpoint.accept().await {
             while sessions.try_join_next().is_some() {}
             if sessions.len() >= PEERS {
                 continue;
@@ -208,9 +261,8 @@ impl Listener {
                     Ok(connection) => connection,
                     Err(error) => return tracing::debug!(%error, "a handshake failed"),
                 };
-                match device.exchange(connection, Role::Acceptor).await {
-                    Ok(progress) => tracing::info!(name = ?progress.name, sent = progress.sent, received = progress.received, "met a device"),
-                    Err(error) => tracing::warn!(%error, "an exchange with a device"),
+                if let Err(error) = device.exchange(connection, Opening::Answers).await {
+                    tracing::warn!(%error, "an exchange with a device");
                 }
             });
         }

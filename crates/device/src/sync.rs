@@ -87,10 +87,11 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    fn connected(self, key: PublicKey) -> Input {
+    fn connected(self, key: PublicKey, opening: Opening) -> Input {
+        let introduces = opening == Opening::Calls;
         match self {
             Self::Relay => Input::Connected,
-            Self::Peer(id) => Input::Peer(id, PeerInput::Connected(key)),
+            Self::Peer(id) => Input::Peer(id, PeerInput::Connected { key, introduces }),
         }
     }
 
@@ -116,6 +117,17 @@ impl Way {
     }
 }
 
+/// How a session begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// This side calls whom it was told to call, and says who it is.
+    Calls,
+    /// This side calls whom it has found: a stranger says first who it is.
+    Approaches,
+    /// This side is called: a stranger says first who it is.
+    Answers,
+}
+
 /// How long a session goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Until {
@@ -132,7 +144,7 @@ enum Standing {
     Failed,
 }
 
-/// How long who calls may take to say who it is.
+/// How long a stranger may take to say who it is.
 const HELLO: Duration = Duration::from_secs(3);
 /// What may wait to be sent before the other side counts as one that does not read, in bytes.
 const BACKLOG: usize = 8 * 1024 * 1024;
@@ -160,7 +172,7 @@ impl Device {
 
     async fn sync_once(&self, timeout: Duration) -> Result<SyncReport, SyncError> {
         let (_endpoint, connection) = self.dial().await?;
-        let session = self.session(connection, Way::Relay, Role::Dialer, Until::Complete);
+        let session = self.session(connection, Way::Relay, Opening::Calls, Until::Complete);
         let ended = match tokio::time::timeout(timeout, session).await {
             Ok(ended) => ended?,
             Err(_) => {
@@ -194,7 +206,7 @@ impl Device {
     /// When the relay is not reached or refuses; a connection that ends later is no error.
     pub async fn stay_connected(&self) -> Result<String, SyncError> {
         let (_endpoint, connection) = self.dial().await?;
-        let ended = self.session(connection, Way::Relay, Role::Dialer, Until::Cut).await?;
+        let ended = self.session(connection, Way::Relay, Opening::Calls, Until::Cut).await?;
         let progress = self.engine().progress()?;
         self.disconnect(Way::Relay).await?;
         match (ended, progress.ended) {
@@ -271,18 +283,19 @@ impl Device {
         &self,
         connection: Connection,
         way: Way,
-        role: Role,
+        opening: Opening,
         until: Until,
     ) -> Result<Ended, SyncError> {
         let key = connection.peer();
+        let role = if opening == Opening::Answers { Role::Acceptor } else { Role::Dialer };
         let (sender, mut receiver) = connection.carry(role);
         let mut backlog = Backlog::new(sender);
         let (outputs, mut outgoing) = mpsc::unbounded_channel();
         self.0.connect(way, Some(outputs));
-        self.step(vec![way.connected(key)]).await?;
+        self.step(vec![way.connected(key, opening)]).await?;
         let introduction = tokio::time::sleep(HELLO);
         tokio::pin!(introduction);
-        let mut silent = role == Role::Acceptor;
+        let mut silent = opening != Opening::Calls;
         loop {
             while let Ok(output) = outgoing.try_recv() {
                 send(&mut backlog, output);
@@ -437,7 +450,7 @@ fn send(backlog: &mut Backlog, output: Output) {
         Output::Close(code, text) | Output::Peer(_, PeerOutput::Close(code, text)) => {
             backlog.close(code.number(), &text);
         }
-        Output::Changed(_) => {}
+        Output::Changed(_) | Output::Met(_) => {}
     }
 }
 

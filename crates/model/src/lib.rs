@@ -10,6 +10,7 @@ pub mod header;
 pub mod id;
 pub mod key;
 pub mod membership;
+pub mod peer_address;
 pub mod receipt;
 pub mod status;
 pub mod ticket;
@@ -25,6 +26,7 @@ pub use id::{
 };
 pub use key::{KeyPair, PublicKey, Seed, Signature, Signed};
 pub use membership::{Grant, Member, MembershipError, MembershipLog};
+pub use peer_address::{PeerAddress, PeerAddressError};
 pub use receipt::Receipt;
 pub use ticket::Ticket;
 pub use vector::{Stamp, VersionVector};

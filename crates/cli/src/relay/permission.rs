@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::invite;
 use crate::access::Access;
 use crate::failure::{Code, Failure, Trouble};
+use crate::member::find;
 use crate::output::{Output, safe};
 use crate::request::{Entry, Request, Response};
 
@@ -119,39 +120,6 @@ fn cut_offs(
     let bytes = HEXLOWER.decode(hex.as_bytes()).ok();
     let cuts = bytes.and_then(|bytes| minicbor::decode(&bytes).ok());
     Ok(cuts.ok_or_else(Failure::unexpected)?)
-}
-
-/// The device of that name or number.
-fn find<'l>(log: &'l MembershipLog, who: &str) -> Result<&'l Member, Failure> {
-    let devices = || log.members().values().filter(|member| !member.relay);
-    let named: Vec<&Member> = devices().filter(|member| member.name == who).collect();
-    let current: Vec<&Member> = named.iter().copied().filter(|member| !member.revoked).collect();
-    let number = who.parse().ok();
-    let numbered = devices().find(|member| Some(member.number) == number);
-    match (&current[..], numbered.or(named.first().copied())) {
-        ([member], _) => Ok(member),
-        ([], Some(member)) if !member.revoked => Ok(member),
-        ([], Some(member)) => {
-            let message = format!("`{}` is revoked already", safe(&member.name));
-            Err(Failure::new(Code::Usage, message, "invite the person again with `relay invite`"))
-        }
-        ([], None) => {
-            let names: Vec<_> =
-                devices().map(|m| format!("{} ({})", safe(&m.name), m.number)).collect();
-            let known = if names.is_empty() { "nobody".into() } else { names.join(", ") };
-            let message = format!("no device is called `{}`", safe(who));
-            Err(Failure::new(Code::NotFound, message, format!("there is {known}")))
-        }
-        (several, _) => {
-            let numbers: Vec<_> = several.iter().map(|m| m.number.to_string()).collect();
-            let message = format!("several devices are called `{}`", safe(who));
-            Err(Failure::new(
-                Code::Usage,
-                message,
-                format!("name one by its number: {}", numbers.join(", ")),
-            ))
-        }
-    }
 }
 
 fn tell(

@@ -8,19 +8,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fieldkeep_device::{Device, SyncError};
+use fieldkeep_device::{Device, Event, SyncError};
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::Records as _;
 use serde::Serialize;
-use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use serde_json::json;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::{Stop, runtime};
+use super::{Stop, print_met, runtime};
 use crate::access::{DeviceOwner, Owner, SyncCall, own};
 use crate::execute::{Contact, note_sync, was_proven};
 use crate::failure::{Code, Failure, Trouble};
 use crate::output::{Output, safe};
-use crate::shape::Synced;
+use crate::shape::{Met, Synced};
 use crate::socket;
 
 /// How often the state is looked at.
@@ -30,9 +31,18 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
+/// Whether other devices are listened for and looked for meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Nearness {
+    /// Where to listen.
+    pub(super) listen: Option<SocketAddr>,
+    /// Whether that is announced on the local network, and others are looked for there.
+    pub(super) nearby: bool,
+}
+
 pub(super) fn run(
     directory: &Path,
-    listen: Option<SocketAddr>,
+    nearness: Nearness,
     output: &mut Output,
 ) -> Result<ExitCode, Trouble> {
     let device = own(directory, Device::open)?;
@@ -44,8 +54,9 @@ pub(super) fn run(
     if let Err(error) = &server {
         tracing::warn!(%error, "other commands cannot reach this process");
     }
-    let mut watch = Watch { device, output, inbox, shown: None, contact: None };
-    let result = runtime.block_on(watch.run_with(listen));
+    let events = device.watch();
+    let mut watch = Watch { device, output, inbox, events, shown: None, contact: None };
+    let result = runtime.block_on(watch.run_with(nearness));
     drop(server);
     if let Err(error) = watch.device.close() {
         tracing::warn!(%error, "the caches were not saved; nothing is lost");
@@ -58,6 +69,7 @@ struct Watch<'o> {
     device: Device,
     output: &'o mut Output,
     inbox: mpsc::UnboundedReceiver<SyncCall>,
+    events: broadcast::Receiver<Event>,
     shown: Option<View>,
     /// What was last noted of the present connection.
     contact: Option<bool>,
@@ -81,16 +93,50 @@ enum Turn {
 }
 
 impl Watch<'_> {
-    /// Stays in touch with the relay, and with the devices that call.
-    async fn run_with(&mut self, listen: Option<SocketAddr>) -> Result<(), Trouble> {
-        let Some(address) = listen else { return self.run().await };
+    /// Stays in touch with the relay, and with the devices that call or are found.
+    async fn run_with(&mut self, nearness: Nearness) -> Result<(), Trouble> {
+        let Some(address) = nearness.listen else { return self.run().await };
         let listener = self.device.listen(address).map_err(Failure::from)?;
-        self.output.line(&format!("listening {}", listener.address()))?;
-        self.output.flush()?;
+        self.tell_listening()?;
+        let company = async {
+            if nearness.nearby {
+                let kept = listener.keep_company().await;
+                kept.unwrap_or_else(|error| tracing::warn!(%error, "this device still listens"));
+            }
+            std::future::pending().await
+        };
         tokio::select! {
             result = self.run() => result,
             () = listener.serve() => Ok(()),
+            () = company => Ok(()),
         }
+    }
+
+    fn tell_listening(&mut self) -> Result<(), Trouble> {
+        let addresses = self.device.listening().map(|place| place.addresses).unwrap_or_default();
+        let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+        if self.output.is_json() {
+            self.output.object("listening", &json!({ "addresses": addresses }))?;
+        } else {
+            self.output.line(&format!("listening {}", addresses.join(" ")))?;
+        }
+        Ok(self.output.flush()?)
+    }
+
+    /// Tells whom this device meets, and what that came to.
+    fn tell(&mut self, event: Event) -> Result<(), Trouble> {
+        match event {
+            Event::Changed(_) => return Ok(()),
+            Event::Met(name) if self.output.is_json() => {
+                self.output.object("meets", &json!({ "name": name }))?;
+            }
+            Event::Met(name) => self.output.line(&format!("meets {}", safe(&name)))?,
+            Event::Left(met) => {
+                let met = Met { held: self.held()?, ..Met::from(met) };
+                print_met(self.output, &met)?;
+            }
+        }
+        Ok(self.output.flush()?)
     }
 
     async fn run(&mut self) -> Result<(), Trouble> {
@@ -113,10 +159,17 @@ impl Watch<'_> {
             let wait = jittered(backoff);
             backoff = (backoff * 2).min(BACKOFF_MAX);
             self.offline(&reason, wait)?;
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = stop.asked() => return Ok(()),
-                Some(call) = self.inbox.recv() => self.called(call).await,
+            let wake = Instant::now() + wait;
+            loop {
+                tokio::select! {
+                    () = sleep_until(wake) => break,
+                    () = stop.asked() => return Ok(()),
+                    Some(call) = self.inbox.recv() => {
+                        self.called(call).await;
+                        break;
+                    }
+                    Ok(event) = self.events.recv() => self.tell(event)?,
+                }
             }
         }
     }
@@ -136,6 +189,7 @@ impl Watch<'_> {
                 }
                 () = stop.asked() => break Turn::Stopped,
                 Some(call) = self.inbox.recv() => break Turn::Called(call),
+                Ok(event) = self.events.recv() => self.tell(event)?,
                 _ = looks.tick() => self.look()?,
             }
         };

@@ -26,7 +26,7 @@ impl Engine {
     /// Takes in what happens on a connection to another device.
     pub(super) fn peer(&mut self, id: PeerId, input: PeerInput) -> Result<(), ReplicaError> {
         match input {
-            PeerInput::Connected(key) => self.peer_connected(id, key),
+            PeerInput::Connected { key, introduces } => self.peer_connected(id, key, introduces),
             PeerInput::Bytes(stream, bytes) => self.peer_bytes(id, stream, &bytes),
             PeerInput::Finished(stream) => {
                 let peer = self.peers.get_mut(&id);
@@ -48,11 +48,33 @@ impl Engine {
         self.peers.remove(&id);
     }
 
-    fn peer_connected(&mut self, id: PeerId, key: PublicKey) -> Result<(), ReplicaError> {
+    fn peer_connected(
+        &mut self,
+        id: PeerId,
+        key: PublicKey,
+        introduces: bool,
+    ) -> Result<(), ReplicaError> {
         self.peers.insert(id, Peer::new(key));
-        let hello = self.introduction();
-        self.tell_peer(id, &Frame::Hello(Box::new(hello)));
-        if self.is_known(&key) { self.tell_all_held(id) } else { Ok(()) }
+        let known = self.is_known(&key);
+        if known || introduces {
+            self.introduce(id);
+        }
+        if known { self.tell_all_held(id) } else { Ok(()) }
+    }
+
+    /// Says to a peer who this device is, once.
+    fn introduce(&mut self, id: PeerId) {
+        let introduced = self.peers.get_mut(&id).map(|peer| &mut peer.introduced);
+        if introduced.is_some_and(|introduced| !std::mem::replace(introduced, true)) {
+            let hello = self.introduction();
+            self.tell_peer(id, &Frame::Hello(Box::new(hello)));
+        }
+    }
+
+    /// Whether a device is connected that proved that key, and was not turned away.
+    #[must_use]
+    pub fn is_meeting(&self, key: &PublicKey) -> bool {
+        self.peers.values().any(|peer| peer.key == *key && peer.ended.is_none())
     }
 
     /// Whether that key is a device's that is a member.
@@ -144,6 +166,7 @@ impl Engine {
             );
             return Ok(());
         }
+        self.introduce(id);
         let members = self.replica.members();
         let continues = members.sum_at(hello.members) == Some(hello.members_sum());
         let length = members.len();
@@ -378,7 +401,12 @@ impl Engine {
         }
         if meet.whole {
             let peer = self.peers.get_mut(&id).expect("it is open");
-            peer.met = true;
+            if !std::mem::replace(&mut peer.met, true) {
+                let member = self.replica.members().by_tls(&peer.key);
+                let name = member.map(|member| member.name.clone()).unwrap_or_default();
+                self.outputs.push(super::Output::Met(name));
+            }
+            let peer = self.peers.get_mut(&id).expect("it is open");
             for segment in shareable {
                 let shared = peer.shared.entry(segment).or_default();
                 // Told of with another place in the relay's log: its vector comes.

@@ -13,8 +13,14 @@ pub type PeerId = u64;
 /// What happens on a connection to another device.
 #[derive(Clone, Debug)]
 pub enum PeerInput {
-    /// It is made, and the other side has proved that key.
-    Connected(PublicKey),
+    /// It is made.
+    Connected {
+        /// The key that the other side has proved.
+        key: PublicKey,
+        /// Whether it is told who this device is though its key is a stranger's. Otherwise it has to
+        /// say first that it is of the same organisation.
+        introduces: bool,
+    },
     /// Bytes of one of its streams.
     Bytes(u64, Vec<u8>),
     /// One of its streams ended.
@@ -79,6 +85,8 @@ pub(super) struct Peer {
     pub(super) united: bool,
     /// Epoch and number of the catalog that it holds.
     pub(super) catalog: (Epoch, u64),
+    /// Whether it was told who this device is.
+    pub(super) introduced: bool,
     /// Whether it was told all that is held here.
     pub(super) told: bool,
     /// Whether it has told all that it holds.
@@ -150,6 +158,7 @@ impl Peer {
             members: 0,
             united: false,
             catalog: (Epoch::default(), 0),
+            introduced: false,
             told: false,
             met: false,
             shared: BTreeMap::new(),

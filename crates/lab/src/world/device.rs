@@ -418,7 +418,8 @@ impl World {
                     self.network.close(&mut self.events, self.now, (line, Side::Device), reason);
                 }
                 (Output::Peer(line, output), _) => self.deliver_near(at, line, output),
-                (Output::Send { .. } | Output::Close(..) | Output::Changed(_), _) => {}
+                (Output::Send { .. } | Output::Close(..), None)
+                | (Output::Changed(_) | Output::Met(_), _) => {}
             }
         }
     }

@@ -59,7 +59,9 @@ impl World {
                 continue;
             }
             let key = self.devices[other].tls;
-            self.meeting_step(at, Input::Peer(line, PeerInput::Connected(key)))?;
+            let introduces = side == Side::Device;
+            let connected = PeerInput::Connected { key, introduces };
+            self.meeting_step(at, Input::Peer(line, connected))?;
         }
         Ok(())
     }

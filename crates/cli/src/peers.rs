@@ -1,0 +1,122 @@
+//! `peers`: the devices on the local network, and this one's address as a code.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use fieldkeep_device::Device;
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+use serde_json::json;
+
+use crate::access::Access;
+use crate::args::{self, Directory};
+use crate::failure::{Code, Failure, Trouble};
+use crate::output::{Align, Output, Table, safe};
+use crate::request::{Request, Response};
+use crate::shape::{Neighbour, Peers};
+use crate::sync::until_interrupted;
+
+pub(crate) fn run(
+    args: &args::Peers,
+    dir: &Directory,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
+    let mut access = Access::new(&dir.path()?)?;
+    let wait = if args.qr { Duration::ZERO } else { args.wait };
+    let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let Response::Peers(found) = access.ask(Request::Peers(millis))? else {
+        return Err(Failure::unexpected().into());
+    };
+    if args.qr {
+        show(output, found.listening)?;
+    } else if output.is_json() {
+        output.object("peers", &found)?;
+    } else {
+        print(output, &found, args.wait)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Looks around, here. Without a wait it only tells where this device listens, and who is connected.
+///
+/// # Errors
+/// When there is no network to look at.
+pub(crate) fn look(device: &Device, wait: Duration) -> Result<Peers, Failure> {
+    let listening = device.listening().map(|place| place.to_string());
+    let near =
+        if wait.is_zero() { Vec::new() } else { until_interrupted(device.neighbours(wait))?? };
+    let state = |near: &fieldkeep_device::Neighbour| match (near.connected, &near.name) {
+        _ if near.revoked => "revoked",
+        (true, _) => "connected",
+        (false, Some(_)) => "near",
+        (false, None) => "stranger",
+    };
+    let mut peers: Vec<Neighbour> = Vec::new();
+    for near in near {
+        let (state, address) = (state(&near).to_owned(), Some(near.address.to_string()));
+        peers.push(Neighbour { name: near.name, address, state });
+    }
+    for name in device.meetings()?.into_iter().filter_map(|meeting| meeting.name) {
+        if !peers.iter().any(|peer| peer.name.as_ref() == Some(&name)) {
+            let state = "connected".to_owned();
+            peers.push(Neighbour { name: Some(name), address: None, state });
+        }
+    }
+    Ok(Peers { listening, peers })
+}
+
+fn print(output: &mut Output, found: &Peers, wait: Duration) -> Result<(), Trouble> {
+    match &found.listening {
+        Some(place) => {
+            let addresses = place.split('/').next().unwrap_or_default();
+            output.line(&format!("this device listens at {}", addresses.replace(',', " ")))?;
+        }
+        None => output.line(
+            "this device does not listen, and others do not see it: fieldkeep sync --watch --nearby",
+        )?,
+    }
+    if found.peers.is_empty() {
+        output.line(&format!(
+            "nobody was found on this network within {} s; where the address of a device is known: \
+             fieldkeep sync --peer ADDRESS",
+            wait.as_secs_f32()
+        ))?;
+        return Ok(());
+    }
+    let left = Align::Left;
+    let mut table = Table::new(&[("NAME", left), ("ADDRESS", left), ("STATE", left)]);
+    for peer in &found.peers {
+        let state = match &*peer.state {
+            "stranger" => "no member that is known here",
+            other => other,
+        };
+        table.row(vec![
+            peer.name.as_deref().map_or_else(|| "-".to_owned(), safe),
+            peer.address.clone().unwrap_or_else(|| "-".to_owned()),
+            state.to_owned(),
+        ]);
+    }
+    table.print(output.writer())?;
+    Ok(())
+}
+
+/// Shows this device's address and key.
+fn show(output: &mut Output, place: Option<String>) -> Result<(), Trouble> {
+    let Some(place) = place else {
+        let remedy = "`fieldkeep sync --watch --nearby` listens, or `--watch --listen ADDRESS`";
+        return Err(Failure::new(Code::Offline, "this device does not listen", remedy).into());
+    };
+    if output.is_json() {
+        return Ok(output.object("peer-address", &json!({ "address": place }))?);
+    }
+    let code = QrCode::new(&place).map_err(|error| {
+        let message = format!("the address does not fit a code ({error})");
+        Failure::new(Code::Failure, message, format!("type it instead: {place}"))
+    })?;
+    // Light modules are drawn: terminals are dark more often than not, and readers take both.
+    let mut renderer = code.render::<Dense1x2>();
+    renderer.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark);
+    output.line(&renderer.build())?;
+    output.line(&format!("fieldkeep sync --peer {place}"))?;
+    Ok(())
+}

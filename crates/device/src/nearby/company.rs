@@ -1,0 +1,156 @@
+//! Keeping company: a connection to every device of the organisation that is found nearby, for as long
+//! as it is there.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fieldkeep_link::{Discovery, ServiceId, Sighting};
+use fieldkeep_model::{PeerAddress, PublicKey};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Listener, MeetError, PEERS};
+use crate::device::Device;
+use crate::sync::Opening;
+
+/// Listeners on the network that are remembered, however many a liar announces.
+const KNOWN: usize = 8 * PEERS;
+/// Of two devices that see each other one calls at once, and the other when that took so long.
+const COURTESY: Duration = Duration::from_secs(2);
+/// How long it is waited before one is called again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// The longest such wait, and the wait after a refusal.
+const LATER: Duration = Duration::from_secs(60);
+/// What ended sooner was no company.
+const BRIEF: Duration = Duration::from_secs(10);
+
+/// What is known of a listener on the network.
+struct Known {
+    addresses: Vec<SocketAddr>,
+    /// The key that it proved when it was called.
+    key: Option<PublicKey>,
+    /// When it is called next.
+    due: Instant,
+    /// How long is waited before it is called again.
+    backoff: Duration,
+    calling: bool,
+}
+
+/// What became of a call.
+enum Call {
+    /// It was met, and that is over.
+    Met,
+    /// It is connected already, or is this device.
+    Connected(PublicKey),
+    /// Nobody answered, or what began ended at once.
+    Failed,
+    /// One of both does not trust the other.
+    Refused,
+}
+
+impl Listener {
+    /// Announces this listener on the local network, and stays connected to every device of the
+    /// organisation that is found there, until this is dropped.
+    ///
+    /// # Errors
+    /// When there is no network to look at.
+    pub async fn keep_company(&self) -> Result<(), MeetError> {
+        let mut discovery = Discovery::new(self.address().ip())?;
+        let own = discovery.announce(self.address())?;
+        let mut known: BTreeMap<ServiceId, Known> = BTreeMap::new();
+        let mut calls = JoinSet::new();
+        loop {
+            let idle = known.values().filter(|one| !one.calling);
+            let next = idle.map(|one| one.due).min().filter(|_| calls.len() < PEERS);
+            tokio::select! {
+                sighting = discovery.next() => match sighting {
+                    Some(Sighting::Found(id, addresses)) => {
+                        make_room(&mut known, &id);
+                        let courtesy = if own < id { Duration::ZERO } else { COURTESY };
+                        let one = known.entry(id).or_insert_with(|| Known::new(courtesy));
+                        one.addresses = addresses;
+                    }
+                    Some(Sighting::Lost(id)) => {
+                        known.remove(&id);
+                    }
+                    None => return Ok(()),
+                },
+                Some(Ok((id, call))) = calls.join_next() => {
+                    if let Some(one) = known.get_mut(&id) {
+                        one.called(call);
+                    }
+                }
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                    let room = PEERS - calls.len();
+                    for (id, one) in known.iter_mut().filter(|(_, one)| one.is_due()).take(room) {
+                        let (device, id, key) = (self.device.clone(), *id, one.key);
+                        let place = PeerAddress { addresses: one.addresses.clone(), key: None };
+                        one.calling = true;
+                        calls.spawn(async move { (id, device.keep_in_touch(&place, key).await) });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Forgets the listener that has failed for longest where one more would be too many.
+fn make_room(known: &mut BTreeMap<ServiceId, Known>, id: &ServiceId) {
+    if known.len() < KNOWN || known.contains_key(id) {
+        return;
+    }
+    let idle = known.iter().filter(|(_, one)| !one.calling);
+    let worst = idle.max_by_key(|(_, one)| (one.key.is_none(), one.backoff)).map(|(id, _)| *id);
+    worst.map(|worst| known.remove(&worst));
+}
+
+impl Known {
+    fn new(wait: Duration) -> Self {
+        let due = Instant::now() + wait;
+        Self { addresses: Vec::new(), key: None, due, backoff: AGAIN, calling: false }
+    }
+
+    fn is_due(&self) -> bool {
+        !self.calling && self.due <= Instant::now()
+    }
+
+    /// Says when it is called again.
+    fn called(&mut self, call: Call) {
+        self.calling = false;
+        self.backoff = match call {
+            Call::Met => AGAIN,
+            Call::Connected(key) => {
+                self.key = Some(key);
+                AGAIN
+            }
+            Call::Failed => (2 * self.backoff).min(LATER),
+            Call::Refused => LATER,
+        };
+        self.due = Instant::now() + self.backoff;
+    }
+}
+
+impl Device {
+    /// Stays connected to a listener, unless it is connected already.
+    async fn keep_in_touch(&self, place: &PeerAddress, key: Option<PublicKey>) -> Call {
+        if let Some(key) = key.filter(|key| self.is_company(key)) {
+            return Call::Connected(key);
+        }
+        let Ok((_endpoint, connection)) = self.call(place).await else { return Call::Failed };
+        let key = connection.peer();
+        if self.is_company(&key) {
+            return Call::Connected(key);
+        }
+        let began = Instant::now();
+        match self.exchange(connection, Opening::Approaches).await {
+            Err(MeetError::Refused { .. }) => Call::Refused,
+            _ if began.elapsed() < BRIEF => Call::Failed,
+            _ => Call::Met,
+        }
+    }
+
+    fn is_company(&self, key: &PublicKey) -> bool {
+        *key == self.0.seed.tls().public() || self.engine().is_meeting(key)
+    }
+}

@@ -1,0 +1,134 @@
+//! Finding other devices on the local network.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use fieldkeep_link::{Connection, Discovery, Endpoint, Sighting};
+use fieldkeep_model::{DeviceNumber, PeerAddress, PublicKey};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use super::{MeetError, PEERS};
+use crate::device::Device;
+use crate::engine::PeerProgress;
+
+/// A device that was found nearby and has proved its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Where it was reached.
+    pub address: SocketAddr,
+    /// The key that it proved.
+    pub key: PublicKey,
+    /// Its name, if it is a member that is known here.
+    pub name: Option<String>,
+    /// Whether it is known here to be revoked.
+    pub revoked: bool,
+    /// Whether it is connected to this one.
+    pub connected: bool,
+}
+
+/// A connection to a device that was found, with the socket that it needs.
+struct Reached {
+    endpoint: Endpoint,
+    connection: Connection,
+}
+
+impl Device {
+    /// Looks around on the local network for so long. Every device that is found proves its key, and
+    /// is told nothing but this one's.
+    ///
+    /// # Errors
+    /// When there is no network to look at.
+    pub async fn neighbours(&self, patience: Duration) -> Result<Vec<Neighbour>, MeetError> {
+        let mut neighbours = Vec::new();
+        let all = self.look_around(patience, |reached| {
+            neighbours.push(self.neighbour(&reached.connection));
+            None::<()>
+        });
+        all.await?;
+        neighbours.sort_by(|a, b| (&a.name, a.address).cmp(&(&b.name, b.address)));
+        Ok(neighbours)
+    }
+
+    /// Exchanges everything with a member that is found on the local network.
+    ///
+    /// # Errors
+    /// See [`MeetError`]; nothing is lost in any case.
+    pub async fn sync_with_member(
+        &self,
+        number: DeviceNumber,
+        patience: Duration,
+    ) -> Result<PeerProgress, MeetError> {
+        let until = Instant::now() + patience;
+        let members = self.members();
+        let keys = members.numbered(number).map(|member| member.keys.tls);
+        let keys: BTreeSet<PublicKey> = keys.collect();
+        let found = self.look_around(patience, |reached| {
+            keys.contains(&reached.connection.peer()).then_some(reached)
+        });
+        let Some(Reached { endpoint: _endpoint, connection }) = found.await? else {
+            return Err(MeetError::NotFound(patience.as_secs()));
+        };
+        self.meet(connection, until.saturating_duration_since(Instant::now())).await
+    }
+
+    /// Where this device listens for others, as they reach it, with its key; nothing if it does not.
+    #[must_use]
+    pub fn listening(&self) -> Option<PeerAddress> {
+        let addresses = fieldkeep_link::discovery::reachable(self.0.listening()?);
+        Some(PeerAddress { addresses, key: Some(self.0.seed.tls().public()) })
+    }
+
+    fn neighbour(&self, connection: &Connection) -> Neighbour {
+        let key = connection.peer();
+        let members = self.members();
+        let member = members.by_tls(&key).filter(|member| !member.relay);
+        Neighbour {
+            address: connection.remote_address(),
+            key,
+            name: member.map(|member| member.name.clone()),
+            revoked: member.is_some_and(|member| member.revoked),
+            connected: self.engine().is_meeting(&key),
+        }
+    }
+
+    /// Connects to every device that is seen, until `pick` takes one.
+    async fn look_around<T>(
+        &self,
+        patience: Duration,
+        mut pick: impl FnMut(Reached) -> Option<T>,
+    ) -> Result<Option<T>, MeetError> {
+        let until = Instant::now() + patience;
+        let on = self.0.listening().map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip());
+        let discovery = Discovery::new(on)?;
+        let mut met = BTreeSet::from([self.0.seed.tls().public()]);
+        let mut seen = BTreeSet::new();
+        let mut calls = JoinSet::new();
+        loop {
+            tokio::select! {
+                sighting = timeout_at(until, discovery.next()) => match sighting {
+                    Ok(Some(Sighting::Found(service, addresses))) => {
+                        if calls.len() < PEERS && seen.insert((service, addresses.clone())) {
+                            let device = self.clone();
+                            calls.spawn(async move {
+                                let place = PeerAddress { addresses, key: None };
+                                let (endpoint, connection) = device.call(&place).await.ok()?;
+                                Some(Reached { endpoint, connection })
+                            });
+                        }
+                    }
+                    Ok(Some(Sighting::Lost(_))) => {}
+                    Ok(None) | Err(_) => return Ok(None),
+                },
+                Some(Ok(Some(reached))) = calls.join_next() => {
+                    if met.insert(reached.connection.peer())
+                        && let Some(picked) = pick(reached)
+                    {
+                        return Ok(Some(picked));
+                    }
+                }
+            }
+        }
+    }
+}
