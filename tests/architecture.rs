@@ -27,11 +27,12 @@ const NARROWER: [(&str, &[&str]); 6] = [
 ];
 
 /// Dependencies that one product crate has, and no other.
-const ALONE: [(&str, &str); 6] = [
+const ALONE: [(&str, &str); 7] = [
     ("automerge", "documents"),
     ("rusqlite", "store"),
     ("quinn", "link"),
     ("rustls", "link"),
+    ("mdns-sd", "link"),
     ("axum", "console"),
     ("jsonschema", "catalog"),
 ];

@@ -84,19 +84,7 @@ impl Place {
 
     /// Starts a command that does not end by itself.
     pub fn start<S: AsRef<OsStr>>(&self, dir: &str, args: &[S]) -> Running {
-        let mut command = self.command(dir, args);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().expect("the binary starts");
-        let out = BufReader::new(child.stdout.take().expect("it is piped"));
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Running { child, lines }
+        start(self.command(dir, args))
     }
 
     /// Founds a relay with a catalog and serves it.
@@ -109,10 +97,16 @@ impl Place {
 
     /// Serves the relay.
     pub fn serve(&self) -> Running {
-        let relay = self.start("relay", &["relay", "serve", "--listen", "127.0.0.1:0"]);
+        self.serve_at("127.0.0.1:0").0
+    }
+
+    /// Serves the relay at an address; tells which it is.
+    pub fn serve_at(&self, address: &str) -> (Running, String) {
+        let relay = self.start("relay", &["relay", "serve", "--listen", address]);
         let line = relay.line();
-        assert!(line.starts_with("listening 127.0.0.1:"), "{line}");
-        relay
+        let address = line.strip_prefix("listening ").expect("it says where").to_owned();
+        assert!(address.starts_with("127.0.0.1:"), "{address}");
+        (relay, address)
     }
 
     /// Makes a device, with more arguments for the invitation.
@@ -124,7 +118,24 @@ impl Place {
     }
 }
 
-fn finish(mut command: Command, input: &str) -> Ran {
+/// Starts a command that does not end by itself.
+pub fn start(mut command: Command) -> Running {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut child = command.spawn().expect("the binary starts");
+    let out = BufReader::new(child.stdout.take().expect("it is piped"));
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in out.lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    Running { child, lines }
+}
+
+/// Runs a command to its end.
+pub fn finish(mut command: Command, input: &str) -> Ran {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary starts");
     let id = child.id();
