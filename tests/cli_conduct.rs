@@ -175,6 +175,25 @@ fn the_socket_of_a_deep_directory_is_reached_and_private() {
 }
 
 #[test]
+fn a_relay_that_has_moved_is_found_again_once_it_has_proved_its_key() {
+    let (place, relay) = organisation();
+    place.device("ben", &[]);
+    place.run("ann", &["sync"]).ok();
+    place.run("ann", &["put", "customer/c1", "rank=7"]).ok();
+    relay.stop("TERM");
+    let (_relay, address) = place.serve_at("127.0.0.1:0");
+    fails(&place, "ann", &["sync", "--timeout", "1s"], 5, "nobody answered within 1 s");
+    // Somebody else is not taken for it.
+    let other = place.start("ben", &["sync", "--watch", "--listen", "127.0.0.1:0"]);
+    let elsewhere = other.line().replace("listening ", "");
+    fails(&place, "ann", &["sync", "--relay", &elsewhere], 6, "has the key");
+    fails(&place, "ann", &["sync", "--timeout", "1s"], 5, "the relay was not reached");
+    let sent = |args: &[&str]| place.run("ann", args).json()["sent"].clone();
+    assert_eq!(sent(&["sync", "--relay", &address, "--json"]), 1);
+    assert_eq!(sent(&["sync", "--json"]), 0, "it is remembered");
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let (place, _relay) = organisation();
     let rows: String = (0..3_000).map(|n| format!("{n},a name that takes some room\n")).collect();

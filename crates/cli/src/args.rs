@@ -286,6 +286,9 @@ pub(crate) struct Sync {
     /// How long to try.
     #[arg(long, default_value = "60s", value_parser = time::duration)]
     pub(crate) timeout: Duration,
+    /// Where the relay is now; remembered once it has proved its key there.
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["watch", "peer"])]
+    pub(crate) relay: Option<SocketAddr>,
     /// Exchange with another device instead, with no relay between: where it listens, the line that
     /// its `peers --qr` prints, or the name of one that is on this network.
     #[arg(long, value_name = "ADDRESS|NAME", conflicts_with = "watch")]

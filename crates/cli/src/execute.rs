@@ -47,6 +47,12 @@ pub(crate) fn execute(
             let device = device(owner)?;
             Ok(Response::Synced(sync(device, Duration::from_secs(seconds))?))
         }
+        Request::Relay(address) => {
+            let device = &device(owner)?.device;
+            let learnt = crate::sync::until_interrupted(device.learn_relay(address))?;
+            learnt.map_err(Failure::from)?;
+            Ok(Response::Learnt)
+        }
         Request::Meet(peer, seconds) => {
             let device = &device(owner)?.device;
             let met = crate::sync::meet(device, &peer, Duration::from_secs(seconds))?;

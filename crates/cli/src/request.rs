@@ -3,6 +3,7 @@
 //!
 //! Enums are tagged from outside and nothing is flattened: only so do numbers keep every digit.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use fieldkeep_model::{RecordId, TypeName};
@@ -48,6 +49,8 @@ pub(crate) enum Request {
     Status,
     /// Sync, for so many seconds at most.
     Sync(u64),
+    /// Learn where the relay is.
+    Relay(SocketAddr),
     /// Exchange with a device, by where it is or its name, for so many seconds at most.
     Meet(String, u64),
     /// Look around on the local network, for so many milliseconds; where this device listens if 0.
@@ -170,6 +173,8 @@ pub(crate) enum Response {
     Status(Box<Status>),
     /// What a sync came to.
     Synced(Synced),
+    /// Where the relay is, is known now.
+    Learnt,
     /// What an exchange with another device came to.
     Met(Met),
     /// The devices that were found.

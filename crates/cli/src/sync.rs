@@ -37,6 +37,11 @@ pub(crate) fn run(args: &Sync, dir: &Directory, output: &mut Output) -> Result<E
         print_met(output, &met)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(address) = args.relay {
+        let Response::Learnt = access.ask(Request::Relay(address))? else {
+            return Err(Failure::unexpected().into());
+        };
+    }
     let Response::Synced(synced) = access.ask(Request::Sync(args.timeout.as_secs()))? else {
         return Err(Failure::unexpected().into());
     };

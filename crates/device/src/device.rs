@@ -310,6 +310,16 @@ impl Device {
         Ok(Remote { key, addresses })
     }
 
+    /// Remembers where the relay listens, the likeliest first.
+    pub(crate) fn set_relays(&self, addresses: &[SocketAddr]) -> Result<(), ReplicaError> {
+        let mut engine = self.engine();
+        let text: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+        engine.replica_mut().store_mut().set("relays", text.join("\n").as_bytes())?;
+        let outputs = engine.commit()?;
+        self.0.deliver(&engine, outputs);
+        Ok(())
+    }
+
     /// Saves caches, so that the next start is faster. Nothing is lost without it.
     ///
     /// # Errors

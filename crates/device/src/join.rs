@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fieldkeep_link::{BindError, CreateKeyError, DialError, Endpoint, Event, KeyFile, Limits};
+use fieldkeep_link::{BindError, CreateKeyError, DialError, Event, KeyFile};
 use fieldkeep_model::membership::{Act, Entry, MemberKeys};
 use fieldkeep_model::{MembershipLog, Seed, Signed, Ticket, membership};
 use fieldkeep_protocol::frame::{CatalogFile, Frame, Hello, Members};
@@ -13,7 +13,7 @@ use fieldkeep_replica::{Me, Replica, ReplicaError};
 use fieldkeep_store::{Home, HomeError, StoreError, home};
 
 use crate::device::drawn;
-use crate::sync::any_port;
+use crate::reach::{ReachError, reach};
 
 /// Why a device could not join.
 #[derive(Debug, thiserror::Error)]
@@ -76,20 +76,15 @@ struct Joined {
 
 async fn enrol(ticket: &Ticket) -> Result<Joined, JoinError> {
     let seed = Seed(drawn()?);
-    let mut last = JoinError::Offline("the ticket names no address".into());
-    for address in &ticket.addresses {
-        let endpoint = Endpoint::bind(any_port(*address), &seed.tls(), Limits::DEVICE)?;
-        match endpoint.connect(*address, &ticket.relay).await {
-            Ok(connection) => {
-                let talk = converse(ticket, seed, connection);
-                let joined = tokio::time::timeout(PATIENCE, talk).await;
-                return joined.unwrap_or_else(|_| Err(JoinError::Offline("no answer".into())));
-            }
-            Err(DialError::WrongKey { .. }) => last = JoinError::Impostor,
-            Err(error) => last = JoinError::Offline(error.to_string()),
-        }
-    }
-    Err(last)
+    let reached = reach(&ticket.addresses, Some(&ticket.relay), &seed.tls()).await;
+    let (_endpoint, connection) = reached.map_err(|error| match error {
+        ReachError::NoAddress => JoinError::Offline("the ticket names no address".into()),
+        ReachError::Bind(error) => error.into(),
+        ReachError::Dial(DialError::WrongKey { .. }) => JoinError::Impostor,
+        ReachError::Dial(error) => JoinError::Offline(error.to_string()),
+    })?;
+    let talk = tokio::time::timeout(PATIENCE, converse(ticket, seed, connection)).await;
+    talk.unwrap_or_else(|_| Err(JoinError::Offline("no answer".into())))
 }
 
 async fn converse(

@@ -8,6 +8,7 @@ mod device;
 mod engine;
 mod join;
 mod nearby;
+mod reach;
 mod sync;
 
 pub use device::{Device, Event, OpenError, Remote, fresh_id};

@@ -12,10 +12,12 @@ use fieldkeep_model::PeerAddress;
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::ReplicaError;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use crate::device::{Device, Event};
 use crate::engine::{PeerId, PeerProgress};
-use crate::sync::{Ended, Opening, SyncError, Until, Way, any_port, refusal};
+use crate::reach::{ReachError, reach};
+use crate::sync::{Ended, Opening, SyncError, Until, Way, refusal};
 
 /// Devices that may be connected at a time.
 const PEERS: usize = 32;
@@ -115,19 +117,26 @@ impl Device {
         place: impl Into<PeerAddress>,
         timeout: Duration,
     ) -> Result<PeerProgress, MeetError> {
-        let (_endpoint, connection) = self.call(&place.into()).await?;
-        self.meet(connection, timeout).await
+        let until = Instant::now() + timeout;
+        let called = timeout_at(until, self.call(&place.into())).await;
+        let (_endpoint, connection) = called.unwrap_or_else(|_| {
+            let text = format!("nobody answered within {} s", timeout.as_secs_f32());
+            Err(MeetError::Unreachable(text))
+        })?;
+        self.meet(connection, until, timeout).await
     }
 
-    /// Exchanges everything over a connection, until both hold the same.
+    /// Exchanges everything over a connection, until both hold the same: until then, which is so long
+    /// after whoever waits for it began.
     async fn meet(
         &self,
         connection: Connection,
-        timeout: Duration,
+        until: Instant,
+        patience: Duration,
     ) -> Result<PeerProgress, MeetError> {
         let meeting = Meeting::new(self);
         let session = self.session(connection, meeting.way(), Opening::Calls, Until::Complete);
-        let ended = tokio::time::timeout(timeout, session).await;
+        let ended = timeout_at(until, session).await;
         let progress = meeting.progress()?;
         match (ended, progress.ended.clone()) {
             (Ok(Err(error)), _) => Err(error.into()),
@@ -136,7 +145,7 @@ impl Device {
             (Ok(Ok(Ended::Closed(text))), None) => Err(MeetError::Cut(text)),
             (Err(_), None) => {
                 let text = format!("{} segments open", progress.open);
-                Err(MeetError::Timeout(timeout.as_secs(), text))
+                Err(MeetError::Timeout(patience.as_secs(), text))
             }
         }
     }
@@ -176,20 +185,13 @@ impl Device {
 
     /// Calls a device, at whichever of its addresses answers.
     async fn call(&self, place: &PeerAddress) -> Result<(Endpoint, Connection), MeetError> {
-        let mut failed = MeetError::Unreachable("no address is known of it".into());
-        for address in place.addresses.iter().copied() {
-            let endpoint = Endpoint::bind(any_port(address), &self.0.seed.tls(), Limits::DEVICE)?;
-            let called = match &place.key {
-                Some(key) => endpoint.connect(address, key).await,
-                None => endpoint.connect_any(address).await,
-            };
-            failed = match called {
-                Ok(connection) => return Ok((endpoint, connection)),
-                Err(DialError::WrongKey { address, .. }) => MeetError::Another(address),
-                Err(error) => MeetError::Unreachable(error.to_string()),
-            };
-        }
-        Err(failed)
+        let reached = reach(&place.addresses, place.key.as_ref(), &self.0.seed.tls()).await;
+        reached.map_err(|error| match error {
+            ReachError::NoAddress => MeetError::Unreachable("no address is known of it".into()),
+            ReachError::Bind(error) => error.into(),
+            ReachError::Dial(DialError::WrongKey { address, .. }) => MeetError::Another(address),
+            ReachError::Dial(error) => MeetError::Unreachable(error.to_string()),
+        })
     }
 
     async fn exchange(

@@ -1,22 +1,23 @@
 //! Syncing: one connection to the relay, until everything is proven equal or for as long as it
 //! lasts.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fieldkeep_link::{
-    Backlog, BindError, ClosedReason, Connection, DialError, Endpoint, Event, Limits, Receiver,
-    Role,
+    Backlog, BindError, ClosedReason, Connection, DialError, Endpoint, Event, Receiver, Role,
 };
 use fieldkeep_model::PublicKey;
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::{Integrity, ReplicaError};
 use fieldkeep_store::StoreError;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 
 use crate::device::{Device, now};
 use crate::engine::{Input, Output, PeerId, PeerInput, PeerOutput, Progress};
+use crate::reach::{ReachError, reach};
 
 /// What a sync came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -146,6 +147,8 @@ enum Standing {
 
 /// How long a stranger may take to say who it is.
 const HELLO: Duration = Duration::from_secs(3);
+/// Addresses of the relay that are remembered.
+const RELAYS: usize = 8;
 /// What may wait to be sent before the other side counts as one that does not read, in bytes.
 const BACKLOG: usize = 8 * 1024 * 1024;
 
@@ -171,9 +174,14 @@ impl Device {
     }
 
     async fn sync_once(&self, timeout: Duration) -> Result<SyncReport, SyncError> {
-        let (_endpoint, connection) = self.dial().await?;
+        let until = Instant::now() + timeout;
+        let dialled = timeout_at(until, self.dial()).await;
+        let (_endpoint, connection) = dialled.unwrap_or_else(|_| {
+            let text = format!("nobody answered within {} s", timeout.as_secs_f32());
+            Err(SyncError::Offline(text))
+        })?;
         let session = self.session(connection, Way::Relay, Opening::Calls, Until::Complete);
-        let ended = match tokio::time::timeout(timeout, session).await {
+        let ended = match timeout_at(until, session).await {
             Ok(ended) => ended?,
             Err(_) => {
                 self.disconnect(Way::Relay).await?;
@@ -214,6 +222,19 @@ impl Device {
             (Ended::Closed(text), None) => Ok(text),
             (Ended::Complete, None) => Ok(String::new()),
         }
+    }
+
+    /// Learns where the relay is: once it has proved its key there, that address is tried first from
+    /// then on, and those that were known before after it.
+    ///
+    /// # Errors
+    /// When the relay does not answer there, or somebody else does; nothing is remembered then.
+    pub async fn learn_relay(&self, address: SocketAddr) -> Result<(), SyncError> {
+        let remote = self.remote()?;
+        self.dial_at(&[address], &remote.key).await?;
+        let known = remote.addresses.into_iter().filter(|known| *known != address);
+        let addresses: Vec<SocketAddr> = [address].into_iter().chain(known).take(RELAYS).collect();
+        Ok(self.set_relays(&addresses)?)
     }
 
     /// Ends the connection that is open, if there is one; whoever waits on it is told. Returns
@@ -264,18 +285,23 @@ impl Device {
 
     async fn dial(&self) -> Result<(Endpoint, Connection), SyncError> {
         let remote = self.remote()?;
-        let mut last = SyncError::NoAddress;
-        for address in remote.addresses {
-            let endpoint = Endpoint::bind(any_port(address), &self.0.seed.tls(), Limits::DEVICE)?;
-            match endpoint.connect(address, &remote.key).await {
-                Ok(connection) => return Ok((endpoint, connection)),
-                Err(error @ DialError::WrongKey { .. }) => {
-                    last = SyncError::Denied(error.to_string());
-                }
-                Err(error) => last = SyncError::Offline(error.to_string()),
+        self.dial_at(&remote.addresses, &remote.key).await
+    }
+
+    async fn dial_at(
+        &self,
+        addresses: &[SocketAddr],
+        key: &PublicKey,
+    ) -> Result<(Endpoint, Connection), SyncError> {
+        let reached = reach(addresses, Some(key), &self.0.seed.tls()).await;
+        reached.map_err(|error| match error {
+            ReachError::NoAddress => SyncError::NoAddress,
+            ReachError::Bind(error) => error.into(),
+            ReachError::Dial(error @ DialError::WrongKey { .. }) => {
+                SyncError::Denied(error.to_string())
             }
-        }
-        Err(last)
+            ReachError::Dial(error) => SyncError::Offline(error.to_string()),
+        })
     }
 
     /// Carries a connection's bytes to the engine and back, until it is done or over.
@@ -497,15 +523,5 @@ pub(crate) fn refusal(code: Code, text: String) -> SyncError {
         | Code::Unchained
         | Code::Unvouched
         | Code::Refused => SyncError::Cut(text),
-    }
-}
-
-/// Any port of the family that reaches an address; loopback only where the address is loopback.
-pub(crate) fn any_port(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V4(to) if to.ip().is_loopback() => (Ipv4Addr::LOCALHOST, 0).into(),
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(to) if to.ip().is_loopback() => (Ipv6Addr::LOCALHOST, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     }
 }

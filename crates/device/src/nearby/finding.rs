@@ -70,7 +70,7 @@ impl Device {
         let Some(Reached { endpoint: _endpoint, connection }) = found.await? else {
             return Err(MeetError::NotFound(patience.as_secs()));
         };
-        self.meet(connection, until.saturating_duration_since(Instant::now())).await
+        self.meet(connection, until, patience).await
     }
 
     /// Where this device listens for others, as they reach it, with its key; nothing if it does not.
