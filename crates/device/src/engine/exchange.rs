@@ -29,7 +29,7 @@ impl Engine {
         let mut progress = PeerProgress {
             name: member.map(|member| member.name.clone()),
             met: peer.met && peer.told,
-            parted: peer.parted,
+            parted: peer.has_all(),
             sent: peer.sent,
             received: peer.received,
             open: peer.expected.len() as u64,
@@ -250,6 +250,15 @@ impl Engine {
     ) -> Result<(), ReplicaError> {
         if !self.receipt(receipt)? {
             self.close_peer(id, Code::Unvouched, "a receipt that no relay signed");
+            return Ok(());
+        }
+        // What it brings it has.
+        let stated: Option<Receipt> = receipt.read();
+        if let (Some(Receipt { epoch, segment, actor, seq, .. }), Some(peer)) =
+            (stated, self.peers.get_mut(&id))
+            && let Some(shared) = peer.shared.get_mut(&segment)
+        {
+            shared.receipts.insert(actor, (epoch, seq));
         }
         Ok(())
     }
@@ -457,6 +466,11 @@ impl Engine {
         for (actor, seq, receipt) in self.replica.store().receipts(sid)? {
             let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
             let shared = peer.shared.entry(*segment).or_default();
+            // What it has from the relay itself needs none.
+            let stated: Option<Receipt> = receipt.read();
+            if stated.is_some_and(|stated| stated.pos <= shared.place) {
+                continue;
+            }
             if shared.receipts.get(&actor).is_none_or(|told| *told < (epoch, seq)) {
                 shared.receipts.insert(actor, (epoch, seq));
                 self.tell_peer(id, &Frame::Receipt(receipt));

@@ -472,6 +472,7 @@ impl Engine {
         let named = shared.branches.clone();
         shared.branches.extend(known.forked);
         let another = shared.branches != named;
+        shared.place = anchor.map_or(shared.place, |anchor| anchor.pos);
         shared.known = Some(known.newest);
         shared.waits_for_vector = false;
         if another {
@@ -486,6 +487,7 @@ impl Engine {
             return;
         };
         tracing::trace!(peer = id, frame = frame.name(), "sent");
+        peer.tells(frame);
         let bytes = frame.encode();
         peer.bytes_sent += bytes.len() as u64;
         self.outputs.push(super::Output::Peer(id, PeerOutput::Send(bytes)));

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fieldkeep_model::{ActorId, Epoch, Judged, Pos, PublicKey, SegmentId, Seq};
-use fieldkeep_protocol::frame::Proof;
+use fieldkeep_protocol::frame::{Frame, Proof};
 use fieldkeep_protocol::{Code, Phase, Role, Session};
 
 /// A connection to another device, as the shell numbers it.
@@ -45,7 +45,8 @@ pub struct PeerProgress {
     pub name: Option<String>,
     /// Whether it has said all that it holds.
     pub met: bool,
-    /// Whether it has on its disk all that it was told.
+    /// Whether it is known to have on its disk all that it was told. Its confirmations of changes and
+    /// its proof say so, but for what it was told besides: that it has to be asked.
     pub parted: bool,
     /// Changes that it has on its disk now.
     pub sent: u64,
@@ -96,6 +97,9 @@ pub(super) struct Peer {
     pub(super) expected: BTreeSet<SegmentId>,
     /// Bytes of changes that were sent and are not confirmed.
     pub(super) in_flight: u64,
+    /// Whether it was told something besides changes, no change after that is confirmed, and it has not
+    /// been heard to have it.
+    pub(super) stated: Stated,
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) bytes_sent: u64,
@@ -106,11 +110,25 @@ pub(super) struct Peer {
     pub(super) ended: Option<(Code, String)>,
 }
 
+/// Whether a peer has on its disk what it was told besides changes. Frames are taken in order: who
+/// confirms a change has all that was said before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stated {
+    /// It has, or there is nothing.
+    Durable,
+    /// It will have once changes are confirmed that were sent later.
+    Covered,
+    /// It has to be asked.
+    Open,
+}
+
 /// A segment that both may hold.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     /// By actor the newest change that it holds; `None` until that can be told.
     pub(super) known: Option<BTreeMap<ActorId, Seq>>,
+    /// Through which position of the relay's log, as it is known here, it holds everything.
+    pub(super) place: Pos,
     /// Whether it was told what is held here.
     pub(super) told: bool,
     /// Whether it was told a whole version vector.
@@ -164,6 +182,7 @@ impl Peer {
             shared: BTreeMap::new(),
             expected: BTreeSet::new(),
             in_flight: 0,
+            stated: Stated::Durable,
             sent: 0,
             received: 0,
             bytes_sent: 0,
@@ -191,6 +210,25 @@ impl Peer {
             shared.in_flight.pop_front();
             self.in_flight -= bytes;
         }
+        if self.in_flight == 0 && self.stated == Stated::Covered {
+            self.stated = Stated::Durable;
+        }
+    }
+
+    /// Notes that it is told something.
+    pub(super) fn tells(&mut self, frame: &Frame) {
+        match (frame, self.stated) {
+            (Frame::Members(_) | Frame::Catalog(_) | Frame::Verdicts(_) | Frame::Receipt(_), _) => {
+                self.stated = Stated::Open;
+            }
+            (Frame::Push(_), Stated::Open) => self.stated = Stated::Covered,
+            _ => {}
+        }
+    }
+
+    /// Whether it is known to have on its disk all that it was told.
+    pub(super) fn has_all(&self) -> bool {
+        self.parted || (self.in_flight == 0 && self.stated == Stated::Durable)
     }
 }
 

@@ -88,8 +88,8 @@ impl Side {
         })
     }
 
-    fn edit(&mut self, actor: u64, round: u64, count: usize) -> u64 {
-        let documents = self.documents.len();
+    /// Makes so many changes, spread over so many of the documents; returns their bytes.
+    fn edit(&mut self, actor: u64, round: u64, (count, documents): (usize, usize)) -> u64 {
         let mut raw = 0;
         for nth in 0..count {
             let document = &mut self.documents[nth % documents];
@@ -333,6 +333,7 @@ pub(super) fn measure(plan: &Plan, property: Property) -> Row {
         Property::OneChange => pulled(plan, property),
         Property::Live => live(plan),
         Property::Diverged => diverged(plan),
+        Property::FirstContact => first_contact(plan),
         Property::Cold => cold(plan),
         Property::Cuts | Property::Restored => unreachable!("it does neither"),
     }
@@ -367,7 +368,7 @@ fn pulled(plan: &Plan, property: Property) -> Row {
     let mut least = Ideal::default();
     for (delay, all) in &mut samples {
         for run in 0..RUNS {
-            least.raw = hub.with(|hub| hub.edit(7, *delay * 10 + run as u64, 1));
+            least.raw = hub.with(|hub| hub.edit(7, *delay * 10 + run as u64, (1, 1)));
             let mut sample = hub.sample(&mut side, *delay, false);
             sample.bytes = sample.bytes.saturating_sub(idle.bytes);
             all.push(sample);
@@ -393,7 +394,7 @@ fn live(plan: &Plan) -> Row {
         hub.runtime.block_on(async {
             converse(&mut side, &sender, &mut receiver).await;
             for run in 0..RUNS * 3 {
-                side.edit(9, *delay * 10 + run as u64, 1);
+                side.edit(9, *delay * 10 + run as u64, (1, 1));
                 let begin = Instant::now();
                 converse(&mut side, &sender, &mut receiver).await;
                 let ms = begin.elapsed().as_secs_f64() * 1e3 / 2.0;
@@ -411,12 +412,14 @@ fn live(plan: &Plan) -> Row {
 
 fn diverged(plan: &Plan) -> Row {
     let (hub, mut side) = in_sync(plan, documents(plan, SEGMENT, COMMON - SEGMENT, None));
+    let all_documents = side.documents.len();
     let mut samples = plan.each::<Vec<Sample>>();
     let mut least = Ideal::default();
     for (delay, all) in &mut samples {
         for run in 0..RUNS {
             let round = *delay * 10 + run as u64;
-            least.raw = hub.with(|hub| hub.edit(7, round, NEW)) + side.edit(9, round, NEW);
+            least.raw = hub.with(|hub| hub.edit(7, round, (NEW, all_documents)))
+                + side.edit(9, round, (NEW, all_documents));
             all.push(hub.sample(&mut side, *delay, false));
         }
     }
@@ -424,6 +427,29 @@ fn diverged(plan: &Plan) -> Row {
     let place = (Property::Diverged, Subject::Automerge);
     let mut row = Row::of(place, &samples, &handshakes, Some(least));
     row.ideal_packed = None;
+    row
+}
+
+/// Neither knows anything of what the other has: the conversation begins anew each time.
+fn first_contact(plan: &Plan) -> Row {
+    let (hub, mut side) = in_sync(plan, documents(plan, plan.records, 0, None));
+    let idle = hub.sample(&mut side, 0, true);
+    let mut samples = plan.each::<Vec<Sample>>();
+    let mut least = Ideal::default();
+    for (delay, all) in &mut samples {
+        for run in 0..RUNS {
+            let round = *delay * 10 + run as u64;
+            least.raw =
+                hub.with(|hub| hub.edit(7, round, (NEW, 1))) + side.edit(9, round, (NEW, 1));
+            let mut sample = hub.sample(&mut side, *delay, true);
+            sample.bytes = sample.bytes.saturating_sub(idle.bytes);
+            all.push(sample);
+        }
+    }
+    let place = (Property::FirstContact, Subject::Automerge);
+    let mut row = Row::of(place, &samples, &hub.handshakes(plan), Some(least));
+    row.ideal_packed = None;
+    row.note = format!("beyond the {} bytes of a contact where nothing is new", idle.bytes);
     row
 }
 

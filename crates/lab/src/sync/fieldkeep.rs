@@ -55,6 +55,7 @@ pub(super) fn measure(plan: &Plan, property: Property) -> Row {
         Property::OneChange => one_change(plan),
         Property::Live => live(plan),
         Property::Diverged => diverged(plan),
+        Property::FirstContact => first_contact(plan),
         Property::Cold => cold(plan),
         Property::Cuts => cuts(plan),
         Property::Restored => restored(plan),
@@ -140,25 +141,35 @@ impl Site {
 
     /// How long bare handshakes take.
     fn handshakes(&self, plan: &Plan) -> BTreeMap<u64, Vec<f64>> {
+        self.handshakes_with(plan, &self.proxy, &self.relay)
+    }
+
+    /// How long bare handshakes take with somebody at the end of a road.
+    fn handshakes_with(
+        &self,
+        plan: &Plan,
+        road: &Proxy,
+        with: &PublicKey,
+    ) -> BTreeMap<u64, Vec<f64>> {
         let mut all = plan.each::<Vec<f64>>();
         for (delay, times) in &mut all {
-            self.proxy.delay(Duration::from_micros(delay * 500));
+            road.delay(Duration::from_micros(delay * 500));
             for nth in 0..RUNS {
-                times.push(self.handshake(nth));
+                times.push(self.handshake(road, with, nth));
             }
         }
-        self.proxy.delay(Duration::ZERO);
+        road.delay(Duration::ZERO);
         all
     }
 
-    fn handshake(&self, nth: usize) -> f64 {
+    fn handshake(&self, road: &Proxy, with: &PublicKey, nth: usize) -> f64 {
         let key = KeyPair::from_secret(*blake3::hash(&nth.to_be_bytes()).as_bytes());
         let begin = Instant::now();
         self.runtime.block_on(async {
             let endpoint = Endpoint::bind(([127, 0, 0, 1], 0).into(), &key, Limits::DEVICE);
             let endpoint = endpoint.expect("a socket");
-            let connection = endpoint.connect(self.proxy.address(), &self.relay).await;
-            connection.expect("the relay answers").close(0, "measured");
+            let connection = endpoint.connect(road.address(), with).await;
+            connection.expect("somebody answers").close(0, "measured");
         });
         begin.elapsed().as_secs_f64() * 1e3
     }
@@ -168,6 +179,21 @@ impl Site {
         for nth in 0..count {
             let (id, edit) = self.edit(seed, nth);
             device.put(&key(&id), &edit).expect("it is saved");
+        }
+    }
+
+    /// New edits of a device, all of them in the segment of the first record.
+    fn write_in_one_segment(&self, device: &Device, seed: u64) {
+        let catalog = device.catalog().expect("the relay sent one");
+        let ty = catalog.ty(&key(&self.records[0].0).ty).expect("the records' type");
+        let segment = |id: &RecordId| ty.address(id, "", 0);
+        let first = segment(&self.records[0].0);
+        let inside = self.records.iter().filter(|(id, _)| segment(id) == first);
+        let inside: Vec<&RecordId> = inside.map(|(id, _)| id).collect();
+        for nth in 0..NEW {
+            let id = inside[(seed as usize * 7_919 + nth * 37) % inside.len()];
+            let edit = self.edit(seed, nth).1;
+            device.put(&key(id), &edit).expect("it is saved");
         }
     }
 
@@ -335,6 +361,54 @@ fn diverged(plan: &Plan) -> Row {
     Row::of(place, &samples, &site.handshakes(plan), Some(least))
 }
 
+/// Two devices that are in sync with the relay and have never met.
+fn first_contact(plan: &Plan) -> Row {
+    let site = Site::found(plan, &catalog(plan.records, false), plan.records, 0);
+    let (caller, called) = (site.device(false), site.device(false));
+    let (listener, key) = site.runtime.block_on(async {
+        let listener = called.listen(([127, 0, 0, 1], 0).into()).expect("a socket");
+        (listener, called.listening().and_then(|place| place.key).expect("it listens"))
+    });
+    let road = Proxy::start(listener.address()).expect("a socket");
+    road.lose_one_in(plan.lose_one_in);
+    site.runtime.spawn(async move { listener.serve().await });
+    let meet = |round_trip: u64| {
+        road.delay(Duration::from_micros(round_trip * 500));
+        let begin = Instant::now();
+        let met = site.runtime.block_on(caller.sync_with(road.address(), PATIENCE));
+        let ms = begin.elapsed().as_secs_f64() * 1e3;
+        road.delay(Duration::ZERO);
+        let met = met.expect("both arrive at the same");
+        let bytes = met.bytes_sent + met.bytes_received;
+        (Sample { ms, bytes, ..Sample::default() }, met)
+    };
+    let in_sync = || [&caller, &called, &caller].map(|device| site.sync(device));
+    in_sync();
+    let (idle, _) = meet(0);
+    let mut samples = plan.each::<Vec<Sample>>();
+    let mut least = Ideal::default();
+    for (delay, all) in &mut samples {
+        for run in 0..RUNS {
+            let seed = *delay * 10 + run as u64;
+            let before = tips(&caller);
+            site.write_in_one_segment(&caller, seed);
+            site.write_in_one_segment(&called, seed + 5_000);
+            let (mut sample, met) = meet(*delay);
+            assert_eq!((met.sent, met.received), (NEW as u64, NEW as u64));
+            sample.bytes = sample.bytes.saturating_sub(idle.bytes);
+            all.push(sample);
+            least = least_since(&caller, &before);
+            in_sync();
+        }
+    }
+    let handshakes = site.handshakes_with(plan, &road, &key);
+    let place = (Property::FirstContact, Subject::Fieldkeep);
+    let mut row = Row::of(place, &samples, &handshakes, Some(least));
+    row.relay_ms = None;
+    row.note = format!("beyond the {} bytes of a contact where nothing is new", idle.bytes);
+    row
+}
+
 fn cold(plan: &Plan) -> Row {
     let site = Site::found(plan, &catalog(plan.records, false), plan.records, plan.records);
     let mut samples = plan.each::<Vec<Sample>>();
@@ -409,7 +483,7 @@ fn restored(plan: &Plan) -> Row {
         assert_eq!(report.sent, NEW as u64, "each lost change is uploaded once");
         all.push(sample);
         site.proxy.delay(Duration::from_micros(*delay * 500));
-        let bare = (0..RUNS).map(|nth| site.handshake(nth)).collect();
+        let bare = (0..RUNS).map(|nth| site.handshake(&site.proxy, &site.relay, nth)).collect();
         handshakes.insert(*delay, bare);
         site.proxy.delay(Duration::ZERO);
     }

@@ -45,6 +45,9 @@ pub(super) fn about(property: Property) -> &'static str {
         Property::OneChange => "one new change is pulled",
         Property::Live => "one new change comes while connected",
         Property::Diverged => "both sides have 100 new of 5,000 changes",
+        Property::FirstContact => {
+            "two that never met have 100 new changes each since they were in sync with a third"
+        }
         Property::Cold => "a device that has nothing",
         Property::Cuts => "a cold start cut five times",
         Property::Restored => "a relay put back to an older copy; 100 changes are uploaded again",

@@ -74,6 +74,9 @@ pub enum Property {
     Live,
     /// Both sides have 100 new of 5,000 changes.
     Diverged,
+    /// Two that have never met have 100 new changes each, of one author in one segment, since both
+    /// were in sync with a third.
+    FirstContact,
     /// A device that has nothing.
     Cold,
     /// The same, cut five times.
@@ -84,12 +87,13 @@ pub enum Property {
 
 impl Property {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Reconnect,
         Self::ReconnectForgotten,
         Self::OneChange,
         Self::Live,
         Self::Diverged,
+        Self::FirstContact,
         Self::Cold,
         Self::Cuts,
         Self::Restored,
@@ -104,6 +108,7 @@ impl Property {
             Self::OneChange => "one-change",
             Self::Live => "live",
             Self::Diverged => "diverged",
+            Self::FirstContact => "first-contact",
             Self::Cold => "cold",
             Self::Cuts => "cuts",
             Self::Restored => "restored",
@@ -119,6 +124,9 @@ impl Property {
             Self::OneChange => "1 round trip, at most 260 bytes",
             Self::Live => "half a round trip",
             Self::Diverged => "1 round trip, at most 0.25 of raw",
+            Self::FirstContact => {
+                "at most 2 round trips and 0.25 of raw, heads and standpoints apart"
+            }
             Self::Cold => "at most 0.20 of raw with idle packs, 0.10 more for rows",
             Self::Cuts => "at most 64 KiB sent again for each cut",
             Self::Restored => "at most 2 round trips, each lost change once",
