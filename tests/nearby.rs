@@ -2,7 +2,10 @@
 
 mod support;
 
+use std::time::Duration;
+
 use fieldkeep_device::{Device, Listener, MeetError, PeerProgress};
+use fieldkeep_lab::proxy::Proxy;
 use fieldkeep_model::{RecordKey, TypeName};
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::{ReplicaError, UndecidedFork};
@@ -267,6 +270,42 @@ async fn rings_stars_and_lines_converge_and_nobody_gets_anything_twice() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_has_at_most_one_window_sent_again() {
+    const CUTS: u64 = 3;
+    /// What a window and the introductions after a cut may take, in datagrams.
+    const AGAIN: u64 = 64 * 1_024 + 16 * 1_024;
+    let mut site = Site::founded(CATALOG);
+    let writer = site.device("writer").await;
+    let (whole, cut) = (site.device("whole").await, site.device("cut").await);
+    sync(&writer).await;
+    site.stop().await;
+    let note = |n: usize| -> String {
+        (0..4).map(|part| blake3::hash(&[n as u8, (n >> 8) as u8, part]).to_string()).collect()
+    };
+    for n in 0..1_500 {
+        put(&writer, &format!("customer/c{n}"), json!({ "name": note(n) }));
+    }
+    let listening = Listening::new(&writer);
+    let road = Proxy::start(listening.listener.address()).expect("a socket");
+    let meet = async |device: &Device, patience| device.sync_with(road.address(), patience).await;
+
+    meet(&whole, PATIENCE).await.expect("nothing is in the way");
+    let uncut = road.passed();
+    assert!(uncut > 200_000, "{uncut} bytes are too few to be cut");
+    for nth in 1..=CUTS {
+        road.break_after(uncut * nth / (2 * CUTS) + 777);
+        let ended = meet(&cut, Duration::from_secs(1)).await;
+        assert!(road.is_broken() && ended.is_err(), "the road broke, and {ended:?}");
+        road.mend();
+    }
+    meet(&cut, PATIENCE).await.expect("nothing is in the way any more");
+    let total = road.passed() - uncut;
+    println!("{uncut} bytes without a cut, {total} with {CUTS}");
+    assert!(total <= uncut + CUTS * AGAIN, "{uncut} bytes without a cut, {total} with {CUTS}");
+    assert_eq!(content(&cut, "customer"), content(&writer, "customer"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
