@@ -14,6 +14,7 @@ use fieldkeep_protocol::frame::{Frame, GoAway, Members, Verdicts};
 use fieldkeep_protocol::{Anchor, Code, Meet, PEER_WINDOW, Standpoint};
 use serde_json::json;
 use support::lab::{Renamed, header, vouched};
+use support::town::address;
 use support::wire::{Raw, Wire, hello};
 use support::{Logs, Site, logs, put, reaches, state, sync};
 use tokio::task::JoinHandle;
@@ -35,11 +36,6 @@ scope = "outlet"
 [type.visit.field.outlet]
 [type.visit.field.remark]
 "#;
-
-fn address(ty: &str, scope: &str) -> SegmentAddress {
-    let ty = TypeName::new(ty).expect("a name");
-    SegmentAddress { ty, scope: scope.into(), buckets: 1, bucket: 0, generation: 0 }
-}
 
 /// Devices that have no signal: Ben listens, Cat is connected to him, Mallory may read one scope.
 struct Camp {

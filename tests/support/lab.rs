@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use automerge::AutoCommit;
+use automerge::transaction::CommitOptions;
 use fieldkeep_lab::anatomy::Anatomy;
 use fieldkeep_lab::generate;
 use fieldkeep_model::{ActorId, ChangeHeader, SegmentAddress, SignedHead};
@@ -50,4 +52,20 @@ pub(crate) fn vouched(authors: &[&Raw], segment: &SegmentAddress, chunk: &[u8]) 
     let Ok(header) = ChangeHeader::parse(chunk) else { return Vec::new() };
     let author = authors.iter().find(|raw| raw.actor() == header.actor);
     author.map(|raw| raw.vouch(&segment.id(&raw.org), &header)).into_iter().collect()
+}
+
+/// What was written since the last time, as a change.
+pub(crate) fn committed(doc: &mut AutoCommit) -> Vec<u8> {
+    doc.commit_with(CommitOptions::default().with_time(1).with_message("mallory"));
+    doc.get_last_local_change().expect("something was written").raw_bytes().to_vec()
+}
+
+/// A document of the segment as a member has it.
+pub(crate) fn document(member: &Raw, chunks: &[Vec<u8>]) -> AutoCommit {
+    let mut doc = AutoCommit::new().with_actor(automerge::ActorId::from(member.actor().0));
+    for chunk in chunks {
+        let change = automerge::Change::try_from(&chunk[..]).expect("an honest change");
+        doc.apply_changes([change]).expect("it applies");
+    }
+    doc
 }
