@@ -273,6 +273,22 @@ async fn rings_stars_and_lines_converge_and_nobody_gets_anything_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_membership_log_longer_than_a_frame_reaches_whoever_joins_and_whoever_is_met() {
+    let mut site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    site.invite_many(9_000).await;
+    let ben = site.device("ben").await;
+    site.stop().await;
+    put(&ann, "customer/c1", json!({"name": "Kiosk"}));
+    let (before, length) = (ann.members().len(), ben.members().len());
+    assert!(length > before + 9_000);
+    // Ann has not heard of any of them, nor of Ben.
+    meet(&ann, &ben).await;
+    assert_eq!(ann.members().len(), length);
+    assert_eq!(content(&ann, "customer"), content(&ben, "customer"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cut_has_at_most_one_window_sent_again() {
     const CUTS: u64 = 3;
     /// What a window and the introductions after a cut may take, in datagrams.

@@ -170,6 +170,25 @@ impl Site {
         self.ask(move |engine| engine.publish(&catalog)).await
     }
 
+    /// Invitations that nobody takes up.
+    pub(crate) async fn invite_many(&self, count: usize) {
+        let admin = fieldkeep_link::KeyFile::open(admin_key(&self.path("relay")));
+        let admin = admin.expect("the admin key").signing();
+        let added = self.ask(move |engine| {
+            let mut log = engine.replica().members().clone();
+            let mut entries = Vec::new();
+            for n in 0..count {
+                let one_time = KeyPair::from_secret(*blake3::hash(&n.to_be_bytes()).as_bytes());
+                let name = format!("nobody {n}");
+                let (entry, _) = invite(&log, &admin, one_time, &name, vec![Grant::ALL], i64::MAX);
+                log.append(entry.clone()).expect("the admin signed it");
+                entries.push(entry);
+            }
+            engine.replica_mut().append_members(&entries).map(|_| ())
+        });
+        added.await.expect("the admin signed them");
+    }
+
     pub(crate) async fn revoke(&self, name: &str) {
         self.decide(name, None).await;
     }

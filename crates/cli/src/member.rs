@@ -19,7 +19,7 @@ pub(crate) fn find<'l>(log: &'l MembershipLog, who: &str) -> Result<&'l Member, 
         ([member], _) => Ok(member),
         ([], Some(member)) if !member.revoked => Ok(member),
         ([], Some(member)) => {
-            let message = format!("`{}` is revoked", safe(&member.name));
+            let message = format!("`{}` is revoked already", safe(&member.name));
             let remedy = "the person comes back with a new ticket: `fieldkeep relay invite`";
             Err(Failure::new(Code::Usage, message, remedy))
         }

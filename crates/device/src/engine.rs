@@ -469,7 +469,8 @@ impl Engine {
             | Frame::Credit(_)
             | Frame::Rejudge(_)
             | Frame::Dismiss(_)
-            | Frame::Meet(_) => unreachable!("the session lets no such frame in"),
+            | Frame::Meet(_)
+            | Frame::Part(_) => unreachable!("the session lets no such frame in"),
         }
         Ok(())
     }

@@ -155,6 +155,7 @@ async fn converse(
                 | Frame::Witness(_)
                 | Frame::Meet(_)
                 | Frame::Receipt(_)
+                | Frame::Part(_)
                 | Frame::Push(_)
                 | Frame::Credit(_)
                 | Frame::Rejudge(_)

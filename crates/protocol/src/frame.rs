@@ -492,7 +492,13 @@ frames! {
     Meet(Meet) = 43,
     /// A receipt that the relay signed, for whoever it reaches.
     Receipt(Signed) = 45,
+    /// Entries that the next Join or Members begins with, where one frame would be too long. Nobody
+    /// makes or gets one: encoding parts what is too long, and a session puts it together.
+    Part(Members) = 47,
 }
+
+/// Bytes of entries that go into one frame.
+const PART: usize = 512 * 1024;
 
 /// How far a device has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -547,12 +553,53 @@ impl Frame {
     /// The frame as it goes over the wire.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let body = self.body();
-        let mut bytes = Vec::with_capacity(body.len() + 8);
-        fieldkeep_model::header::write_uleb(&mut bytes, self.number());
-        fieldkeep_model::header::write_uleb(&mut bytes, body.len() as u64);
-        bytes.extend_from_slice(&body);
+        let mut bytes = Vec::new();
+        if let Self::Join(members) | Self::Members(members) = self
+            && members.size() > PART
+        {
+            let last = members.parted(&mut bytes);
+            let joins = matches!(self, Self::Join(_));
+            let last = if joins { Self::Join(last) } else { Self::Members(last) };
+            last.write(&mut bytes);
+        } else {
+            self.write(&mut bytes);
+        }
         bytes
+    }
+
+    fn write(&self, bytes: &mut Vec<u8>) {
+        let body = self.body();
+        bytes.reserve(body.len() + 8);
+        fieldkeep_model::header::write_uleb(bytes, self.number());
+        fieldkeep_model::header::write_uleb(bytes, body.len() as u64);
+        bytes.extend_from_slice(&body);
+    }
+}
+
+/// The bytes that an entry takes: its own, its signature's, and a few for both lengths.
+fn entry_size(entry: &Signed) -> usize {
+    entry.bytes.len() + 64 + 8
+}
+
+impl Members {
+    /// The bytes of its entries, about.
+    pub(crate) fn size(&self) -> usize {
+        self.entries.iter().map(entry_size).sum()
+    }
+
+    /// Writes all entries but the last ones as parts; returns those.
+    fn parted(&self, bytes: &mut Vec<u8>) -> Self {
+        let (mut entries, mut size) = (Vec::new(), 0);
+        for entry in &self.entries {
+            size += entry_size(entry);
+            if size > PART {
+                let before = std::mem::take(&mut entries);
+                Frame::Part(Self { base: self.base, entries: before }).write(bytes);
+                size = entry_size(entry);
+            }
+            entries.push(entry.clone());
+        }
+        Self { base: self.base, entries }
     }
 }
 

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::frame::{Code, DecodeError, Frame, FrameBuffer};
+use fieldkeep_model::Signed;
+
+use crate::frame::{Code, DecodeError, Frame, FrameBuffer, Members};
 
 /// Which side of a connection we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +39,15 @@ impl Phase {
     pub fn allows(self, role: Role, frame: &Frame) -> bool {
         use Frame::{
             Ack, Catalog, Credit, Delta, Dismiss, Error, GoAway, Hello, Join, Meet, Members, Nack,
-            Offer, OfferReply, Proof, Push, Receipt, Rejudge, Stats, Vector, Verdicts, Welcome,
-            Witness,
+            Offer, OfferReply, Part, Proof, Push, Receipt, Rejudge, Stats, Vector, Verdicts,
+            Welcome, Witness,
         };
         match (role, frame) {
             (_, Error(_)) => self != Self::Closed,
             (Role::Relay | Role::Peer, Hello(_)) | (Role::Device, Welcome(_)) => {
                 self == Self::Opening
             }
+            (_, Part(_)) => matches!(self, Self::Stranger | Self::Open),
             // One that was forgotten may have been brought back by another meanwhile; who meets a
             // device that has not heard of it yet says so, and says again what it holds.
             (Role::Relay, Join(_))
@@ -125,6 +128,9 @@ pub struct Session {
     phase: Phase,
     frame_max: u32,
     early: usize,
+    /// Entries that the next frame of their kind begins with, and their bytes.
+    parts: Vec<Signed>,
+    parts_size: usize,
     streams: BTreeMap<u64, FrameBuffer>,
 }
 
@@ -133,6 +139,10 @@ impl Session {
     pub const STREAMS: usize = 65;
     /// Bytes that may come before the peer has introduced itself: streams overtake each other.
     const EARLY: usize = 2 * 1024 * 1024;
+    /// Bytes of a membership log that may come at once: tens of thousands of entries.
+    const MEMBERS: usize = 16 * 1024 * 1024;
+    /// The same from a stranger.
+    const STRANGER_MEMBERS: usize = 2 * 1024 * 1024;
     /// The frames of somebody who has not introduced himself are short.
     const EARLY_FRAME_MAX: u32 = 64 * 1024;
 
@@ -144,6 +154,8 @@ impl Session {
             phase: Phase::Opening,
             frame_max: Self::EARLY_FRAME_MAX,
             early: 0,
+            parts: Vec::new(),
+            parts_size: 0,
             streams: BTreeMap::new(),
         }
     }
@@ -163,6 +175,7 @@ impl Session {
         }
         if phase == Phase::Closed {
             self.streams.clear();
+            self.parts = Vec::new();
         }
     }
 
@@ -198,6 +211,39 @@ impl Session {
     /// # Errors
     /// Any violation; the session is of no use after that.
     pub fn next(&mut self, stream: u64) -> Result<Option<Frame>, Violation> {
+        loop {
+            match self.next_part(stream)? {
+                Some(Frame::Part(part)) => self.keep_part(part)?,
+                Some(Frame::Members(members)) => {
+                    return Ok(Some(Frame::Members(self.whole(members))));
+                }
+                Some(Frame::Join(members)) => return Ok(Some(Frame::Join(self.whole(members)))),
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// Keeps entries until the frame comes that they belong to.
+    fn keep_part(&mut self, part: Members) -> Result<(), Violation> {
+        self.parts_size += part.size();
+        // A relay has many strangers at once.
+        let stranger = self.role == Role::Relay && self.phase == Phase::Stranger;
+        if self.parts_size > if stranger { Self::STRANGER_MEMBERS } else { Self::MEMBERS } {
+            return Err(DecodeError::TooLong(self.parts_size as u64).into());
+        }
+        self.parts.extend(part.entries);
+        Ok(())
+    }
+
+    /// Puts the entries that were kept before those that came.
+    fn whole(&mut self, members: Members) -> Members {
+        self.parts_size = 0;
+        let mut entries = std::mem::take(&mut self.parts);
+        entries.extend(members.entries);
+        Members { base: members.base, entries }
+    }
+
+    fn next_part(&mut self, stream: u64) -> Result<Option<Frame>, Violation> {
         if self.phase == Phase::Opening && stream != 0 {
             return Ok(None);
         }
@@ -238,6 +284,40 @@ mod tests {
 
     fn credit() -> Frame {
         Frame::Credit(Credit { segment: SegmentId([1; 16]), pos: 9 })
+    }
+
+    fn log(entries: usize) -> Members {
+        let entry = |n: usize| Signed {
+            bytes: vec![n as u8; 200 + n % 100],
+            signature: fieldkeep_model::Signature([n as u8; 64]),
+        };
+        Members { base: 7, entries: (0..entries).map(entry).collect() }
+    }
+
+    #[test]
+    fn a_membership_log_that_is_too_long_for_a_frame_comes_whole() {
+        for entries in [0, 1, 1_000, 1_600, 30_000] {
+            for frame in [Frame::Members(log(entries)), Frame::Join(log(entries))] {
+                let role = if frame.name() == "Join" { Role::Relay } else { Role::Peer };
+                let mut session = Session::new(role);
+                session.enter(Phase::Open);
+                for part in frame.encode().chunks(100_000) {
+                    session.receive(0, part).expect("one stream");
+                }
+                assert_eq!(session.next(0), Ok(Some(frame)));
+                assert_eq!(session.next(0), Ok(None));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_stranger_brings_in_parts_is_bounded() {
+        let mut session = Session::new(Role::Relay);
+        session.enter(Phase::Stranger);
+        for part in Frame::Join(log(10_000)).encode().chunks(100_000) {
+            session.receive(0, part).expect("one stream");
+        }
+        assert!(matches!(session.next(0), Err(Violation::Frame(DecodeError::TooLong(_)))));
     }
 
     #[test]

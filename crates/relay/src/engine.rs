@@ -359,7 +359,8 @@ impl Engine {
             | Frame::Stats(_)
             | Frame::GoAway(_)
             | Frame::Meet(_)
-            | Frame::Receipt(_) => unreachable!("the session lets no such frame in"),
+            | Frame::Receipt(_)
+            | Frame::Part(_) => unreachable!("the session lets no such frame in"),
         }
         Ok(())
     }

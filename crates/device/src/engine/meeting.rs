@@ -149,7 +149,8 @@ impl Engine {
             | Frame::Rejudge(_)
             | Frame::Dismiss(_)
             | Frame::Vector(_)
-            | Frame::Witness(_) => unreachable!("the session lets no such frame in"),
+            | Frame::Witness(_)
+            | Frame::Part(_) => unreachable!("the session lets no such frame in"),
         }
     }
 
