@@ -186,7 +186,13 @@ fn a_relay_that_has_moved_is_found_again_once_it_has_proved_its_key() {
     // Somebody else is not taken for it.
     let other = place.start("ben", &["sync", "--watch", "--listen", "127.0.0.1:0"]);
     let elsewhere = other.line().replace("listening ", "");
-    fails(&place, "ann", &["sync", "--relay", &elsewhere], 6, "has the key");
+    fails(
+        &place,
+        "ann",
+        &["sync", "--relay", &elsewhere],
+        6,
+        "somebody else than the relay answers",
+    );
     fails(&place, "ann", &["sync", "--timeout", "1s"], 5, "the relay was not reached");
     let sent = |args: &[&str]| place.run("ann", args).json()["sent"].clone();
     assert_eq!(sent(&["sync", "--relay", &address, "--json"]), 1);

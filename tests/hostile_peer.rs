@@ -10,7 +10,7 @@ use fieldkeep_model::{
     ActorId, Epoch, Grant, Head, PublicKey, Seed, SegmentAddress, SegmentId, Signed, SignedHead,
     Stamp, TypeName, VerdictBlock, VersionVector, verdict,
 };
-use fieldkeep_protocol::frame::{Frame, GoAway, Members, Verdicts};
+use fieldkeep_protocol::frame::{Frame, GoAway, Hello, Members, Verdicts};
 use fieldkeep_protocol::{Anchor, Code, Meet, PEER_WINDOW, Standpoint};
 use serde_json::json;
 use support::lab::{Renamed, header, vouched};
@@ -286,6 +286,17 @@ async fn strangers_and_the_revoked_hear_nothing() {
     let stranger = Raw { seed: Seed([77; 32]), ..camp.mallory.clone() };
     let mut wire = camp.introduced(&stranger).await;
     assert_eq!(wire.closed().await, Some(Code::NotAMember), "a stranger");
+
+    // One who says that its log has branched is told no entry before it has brought its own.
+    let mut wire = camp.dial(&stranger.seed).await;
+    let branched = Hello { members: 2, members_sum: [7; 16], ..hello(camp.mallory.org) };
+    wire.say(&Frame::Hello(Box::new(branched))).await;
+    let told = wire.until(|frame| {
+        let Frame::Members(members) = frame else { return None };
+        Some(members.entries.len())
+    });
+    assert_eq!(told.await, 0);
+    assert_eq!(wire.closed().await, Some(Code::NotAMember), "in time");
 
     let mut wire = camp.dial(&camp.mallory.seed).await;
     let foreign = fieldkeep_model::OrgId([7; 16]);

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use fieldkeep_device::{Device, Listener, MeetError, PeerProgress};
+use fieldkeep_device::{Device, Event, Listener, MeetError, PeerProgress};
 use fieldkeep_lab::proxy::Proxy;
 use fieldkeep_model::{RecordKey, TypeName};
 use fieldkeep_protocol::Code;
@@ -12,7 +12,7 @@ use fieldkeep_replica::{ReplicaError, UndecidedFork};
 use fieldkeep_store::Log as _;
 use serde_json::json;
 use support::*;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 const CATALOG: &str = r#"
 catalog = 1
@@ -178,6 +178,51 @@ async fn what_one_writes_while_both_are_connected_reaches_the_other_at_once() {
     staying.abort();
     assert!(staying.await.expect_err("it was given up").is_cancelled());
     assert_eq!(ann.meetings().expect("it reads"), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_are_told_what_an_exchange_came_to() {
+    let mut site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    sync(&ann).await;
+    site.stop().await;
+    put(&ann, "customer/c1", json!({"name": "Kiosk"}));
+    let mut events = ann.watch();
+    let met = meet(&ben, &ann).await;
+    assert_eq!((met.sent, met.received, met.proven), (0, 1, 1));
+    let left = soon("she is told", async {
+        loop {
+            if let Event::Left(left) = events.recv().await.expect("the device is there") {
+                return left;
+            }
+        }
+    });
+    let left = left.await;
+    assert_eq!((left.name.as_deref(), left.sent, left.proven), (Some("ben"), 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_found_and_unknown_is_met_though_only_one_side_can_call() {
+    let mut site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    // Ann has not heard that Ben joined.
+    let ben = site.device("ben").await;
+    site.stop().await;
+    put(&ben, "customer/c1", json!({"name": "Kiosk"}));
+    let listener = |device: &Device| {
+        device.listen("127.0.0.1:0".parse().expect("an address")).expect("a port")
+    };
+    let (anns, bens) = (listener(&ann), listener(&ben));
+    let mut tasks = JoinSet::new();
+    // Nobody answers at Ann's, as behind a firewall.
+    tasks.spawn(async move { anns.keep_company().await.expect("loopback is there") });
+    tasks.spawn({
+        let bens = bens.clone();
+        async move { bens.serve().await }
+    });
+    tasks.spawn(async move { bens.keep_company().await.expect("loopback is there") });
+    reaches(&ann, "customer/c1", "likely_valid").await;
+    assert_eq!(ann.meetings().expect("it reads")[0].name.as_deref(), Some("ben"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,15 +47,17 @@ pub(crate) fn execute(
             let device = device(owner)?;
             Ok(Response::Synced(sync(device, Duration::from_secs(seconds))?))
         }
-        Request::Relay(address) => {
+        Request::Relay(address, millis) => {
             let device = &device(owner)?.device;
-            let learnt = crate::sync::until_interrupted(device.learn_relay(address))?;
+            let learnt = crate::sync::until_interrupted(
+                device.learn_relay(address, Duration::from_millis(millis)),
+            )?;
             learnt.map_err(Failure::from)?;
             Ok(Response::Learnt)
         }
-        Request::Meet(peer, seconds) => {
+        Request::Meet(peer, millis) => {
             let device = &device(owner)?.device;
-            let met = crate::sync::meet(device, &peer, Duration::from_secs(seconds))?;
+            let met = crate::sync::meet(device, &peer, Duration::from_millis(millis))?;
             Ok(Response::Met(met))
         }
         Request::Peers(millis) => {

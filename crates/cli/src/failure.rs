@@ -265,7 +265,7 @@ impl From<MeetError> for Failure {
                 Self::new(Code::Denied, text, "ask whoever runs the organisation's relay")
             }
             MeetError::Cut(_) => Self::new(Code::Offline, text, "meet again"),
-            MeetError::Timeout(..) => {
+            MeetError::Timeout { .. } => {
                 Self::new(Code::Failure, text, "meet again, or give it longer with --timeout")
             }
             MeetError::Bind(_) => Self::plain(Code::Usage, &error),
@@ -282,6 +282,11 @@ impl From<SyncError> for Failure {
                 let message = format!("the relay was not reached ({why}); {safe}");
                 Self::new(Code::Offline, message, "try again when there is a signal")
             }
+            SyncError::Another(_) => Self::new(
+                Code::Denied,
+                error.to_string(),
+                "`fieldkeep sync --relay ADDRESS` where the relay is, or ask for a fresh ticket if it was set up again",
+            ),
             SyncError::NoAddress => {
                 let message = format!("no address of the relay is known here; {safe}");
                 Self::new(Code::Offline, message, "join again with a ticket that has one")

@@ -42,7 +42,8 @@ pub(crate) fn run(
 /// # Errors
 /// When there is no network to look at.
 pub(crate) fn look(device: &Device, wait: Duration) -> Result<Peers, Failure> {
-    let listening = device.listening().map(|place| place.to_string());
+    let listening = device.listening().filter(|place| !place.addresses.is_empty());
+    let listening = listening.map(|place| place.to_string());
     let near =
         if wait.is_zero() { Vec::new() } else { until_interrupted(device.neighbours(wait))?? };
     let state = |near: &fieldkeep_device::Neighbour| match (near.connected, &near.name) {
@@ -54,12 +55,12 @@ pub(crate) fn look(device: &Device, wait: Duration) -> Result<Peers, Failure> {
     let mut peers: Vec<Neighbour> = Vec::new();
     for near in near {
         let (state, address) = (state(&near).to_owned(), Some(near.address.to_string()));
-        peers.push(Neighbour { name: near.name, address, state });
+        peers.push(Neighbour { name: near.name, number: near.number, address, state });
     }
-    for name in device.meetings()?.into_iter().filter_map(|meeting| meeting.name) {
-        if !peers.iter().any(|peer| peer.name.as_ref() == Some(&name)) {
+    for met in device.meetings()?.into_iter().filter(|met| met.number.is_some()) {
+        if !peers.iter().any(|peer| peer.number == met.number) {
             let state = "connected".to_owned();
-            peers.push(Neighbour { name: Some(name), address: None, state });
+            peers.push(Neighbour { name: met.name, number: met.number, address: None, state });
         }
     }
     Ok(Peers { listening, peers })
@@ -69,7 +70,7 @@ fn print(output: &mut Output, found: &Peers, wait: Duration) -> Result<(), Troub
     match &found.listening {
         Some(place) => {
             let addresses = place.split('/').next().unwrap_or_default();
-            output.line(&format!("this device listens at {}", addresses.replace(',', " ")))?;
+            output.line(&format!("this device listens at {}", addresses.replace('+', " ")))?;
         }
         None => output.line(
             "this device does not listen, and others do not see it: fieldkeep sync --watch --nearby",
@@ -84,7 +85,8 @@ fn print(output: &mut Output, found: &Peers, wait: Duration) -> Result<(), Troub
         return Ok(());
     }
     let left = Align::Left;
-    let mut table = Table::new(&[("NAME", left), ("ADDRESS", left), ("STATE", left)]);
+    let columns = [("NAME", left), ("NUMBER", Align::Right), ("ADDRESS", left), ("STATE", left)];
+    let mut table = Table::new(&columns);
     for peer in &found.peers {
         let state = match &*peer.state {
             "stranger" => "no member that is known here",
@@ -92,6 +94,7 @@ fn print(output: &mut Output, found: &Peers, wait: Duration) -> Result<(), Troub
         };
         table.row(vec![
             peer.name.as_deref().map_or_else(|| "-".to_owned(), safe),
+            peer.number.map_or_else(|| "-".to_owned(), |number| number.to_string()),
             peer.address.clone().unwrap_or_else(|| "-".to_owned()),
             state.to_owned(),
         ]);
@@ -104,7 +107,8 @@ fn print(output: &mut Output, found: &Peers, wait: Duration) -> Result<(), Troub
 fn show(output: &mut Output, place: Option<String>) -> Result<(), Trouble> {
     let Some(place) = place else {
         let remedy = "`fieldkeep sync --watch --nearby` listens, or `--watch --listen ADDRESS`";
-        return Err(Failure::new(Code::Offline, "this device does not listen", remedy).into());
+        let message = "this device does not listen, or this machine has no network";
+        return Err(Failure::new(Code::Offline, message, remedy).into());
     };
     if output.is_json() {
         return Ok(output.object("peer-address", &json!({ "address": place }))?);

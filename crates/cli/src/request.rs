@@ -49,9 +49,9 @@ pub(crate) enum Request {
     Status,
     /// Sync, for so many seconds at most.
     Sync(u64),
-    /// Learn where the relay is.
-    Relay(SocketAddr),
-    /// Exchange with a device, by where it is or its name, for so many seconds at most.
+    /// Learn where the relay is, within so many milliseconds.
+    Relay(SocketAddr, u64),
+    /// Exchange with a device, by where it is or its name, for so many milliseconds at most.
     Meet(String, u64),
     /// Look around on the local network, for so many milliseconds; where this device listens if 0.
     Peers(u64),

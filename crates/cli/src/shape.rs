@@ -224,6 +224,8 @@ pub(crate) struct Peers {
 pub(crate) struct Neighbour {
     /// Its name; nothing if it is no member that is known here.
     pub(crate) name: Option<String>,
+    /// Its member number likewise.
+    pub(crate) number: Option<u64>,
     /// Where it was reached; nothing if it has called this one and was not seen besides.
     pub(crate) address: Option<String>,
     /// `connected`, `near`, `revoked` or `stranger`.

@@ -32,13 +32,13 @@ pub(crate) fn run(args: &Sync, dir: &Directory, output: &mut Output) -> Result<E
     }
     let mut access = Access::new(&directory)?;
     if let Some(peer) = args.peer.clone() {
-        let asked = access.ask(Request::Meet(peer, args.timeout.as_secs()))?;
+        let asked = access.ask(Request::Meet(peer, millis(args.timeout)))?;
         let Response::Met(met) = asked else { return Err(Failure::unexpected().into()) };
         print_met(output, &met)?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(address) = args.relay {
-        let Response::Learnt = access.ask(Request::Relay(address))? else {
+        let Response::Learnt = access.ask(Request::Relay(address, millis(args.timeout)))? else {
             return Err(Failure::unexpected().into());
         };
     }
@@ -51,6 +51,10 @@ pub(crate) fn run(args: &Sync, dir: &Directory, output: &mut Output) -> Result<E
         print(output, &synced)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn print(output: &mut Output, synced: &Synced) -> Result<(), Trouble> {
@@ -140,7 +144,10 @@ pub(crate) fn once(device: &Device, timeout: Duration) -> Result<Synced, Failure
 /// Whether anything can have been learnt from the relay before the error.
 fn was_reached(error: &SyncError) -> bool {
     match error {
-        SyncError::Offline(_) | SyncError::NoAddress | SyncError::Bind(_) => false,
+        SyncError::Offline(_)
+        | SyncError::NoAddress
+        | SyncError::Another(_)
+        | SyncError::Bind(_) => false,
         SyncError::Denied(_)
         | SyncError::Revoked(_)
         | SyncError::Cut(_)

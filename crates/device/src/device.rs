@@ -407,9 +407,15 @@ impl Inner {
         *self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says where other devices are listened for from now on.
-    pub(crate) fn listens(&self, address: Option<SocketAddr>) {
-        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = address;
+    /// Other devices are listened for there from now on.
+    pub(crate) fn listens(&self, address: SocketAddr) {
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+    }
+
+    /// They are listened for there no more.
+    pub(crate) fn listens_no_more(&self, address: SocketAddr) {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        listening.take_if(|other| *other == address);
     }
 
     /// A number for a connection to another device.

@@ -29,8 +29,8 @@ pub enum MeetError {
     #[error("no device was reached ({0}); everything is safe on this device: try again")]
     Unreachable(String),
     /// The device was not seen on the local network, or did not answer.
-    #[error("it was not found on this network within {0} s; everything is safe on this device")]
-    NotFound(u64),
+    #[error("it was not found on this network within {} s; everything is safe on this device", .0.as_secs_f32())]
+    NotFound(Duration),
     /// Another device answers there than the one that was meant.
     #[error("another device answers at {0} than the one that was meant: nothing was exchanged")]
     Another(SocketAddr),
@@ -48,8 +48,13 @@ pub enum MeetError {
     )]
     Cut(String),
     /// It took too long.
-    #[error("not everything was exchanged within {0} s ({1}); nothing is lost: meet again")]
-    Timeout(u64, String),
+    #[error("not everything was exchanged within {:.1} s ({text}); nothing is lost: meet again", patience.as_secs_f32())]
+    Timeout {
+        /// How long was waited.
+        patience: Duration,
+        /// What was missing.
+        text: String,
+    },
     /// There is no looking around.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
@@ -77,6 +82,7 @@ impl From<SyncError> for MeetError {
             SyncError::Bind(error) => Self::Bind(error),
             other @ (SyncError::Offline(_)
             | SyncError::NoAddress
+            | SyncError::Another(_)
             | SyncError::Denied(_)
             | SyncError::Revoked(_)
             | SyncError::Cut(_)
@@ -88,10 +94,7 @@ impl From<SyncError> for MeetError {
 
 /// Where a device listens for others.
 #[derive(Clone, Debug)]
-pub struct Listener {
-    device: Device,
-    socket: Arc<Socket>,
-}
+pub struct Listener(Arc<Socket>);
 
 /// A socket that others call. While it is there, the device says where it listens.
 #[derive(Debug)]
@@ -103,7 +106,7 @@ struct Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.device.0.listens(None);
+        self.device.0.listens_no_more(self.address);
     }
 }
 
@@ -145,7 +148,7 @@ impl Device {
             (Ok(Ok(Ended::Closed(text))), None) => Err(MeetError::Cut(text)),
             (Err(_), None) => {
                 let text = format!("{} segments open", progress.open);
-                Err(MeetError::Timeout(patience.as_secs(), text))
+                Err(MeetError::Timeout { patience, text })
             }
         }
     }
@@ -178,9 +181,8 @@ impl Device {
     pub fn listen(&self, address: SocketAddr) -> Result<Listener, MeetError> {
         let endpoint = Endpoint::bind(address, &self.0.seed.tls(), Limits::DEVICE)?;
         let address = endpoint.local_addr().map_err(|error| BindError::Io { address, error })?;
-        self.0.listens(Some(address));
-        let socket = Arc::new(Socket { device: self.clone(), endpoint, address });
-        Ok(Listener { device: self.clone(), socket })
+        self.0.listens(address);
+        Ok(Listener(Arc::new(Socket { device: self.clone(), endpoint, address })))
     }
 
     /// Calls a device, at whichever of its addresses answers.
@@ -246,25 +248,29 @@ impl Listener {
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.socket.address
+        self.0.address
+    }
+
+    fn device(&self) -> &Device {
+        &self.0.device
     }
 
     /// Exchanges with every device that calls, until this is dropped.
     pub async fn serve(&self) {
         let mut sessions: JoinSet<()> = JoinSet::new();
-        while let Some(incoming) = self.socket.endpoint.accept().await {
+        while let Some(incoming) = self.0.endpoint.accept().await {
             while sessions.try_join_next().is_some() {}
             if sessions.len() >= PEERS {
                 continue;
             }
-            let device = self.device.clone();
+            let device = self.device().clone();
             sessions.spawn(async move {
                 let connection = match incoming.handshake().await {
                     Ok(connection) => connection,
                     Err(error) => return tracing::debug!(%error, "a handshake failed"),
                 };
                 if let Err(error) = device.exchange(connection, Opening::Answers).await {
-                    tracing::warn!(%error, "an exchange with a device");
+                    tracing::debug!(%error, "an exchange with a device");
                 }
             });
         }

@@ -25,7 +25,7 @@ pub(crate) enum ReachError {
 /// key, or under any. Gives the socket that the connection needs, too.
 ///
 /// # Errors
-/// When none answers. That somebody else answered is told rather than that nobody did.
+/// When none answers. That somebody else did is told only where that is all that there was.
 pub(crate) async fn reach(
     addresses: &[SocketAddr],
     key: Option<&PublicKey>,
@@ -49,7 +49,9 @@ pub(crate) async fn reach(
     while let Some(called) = calls.join_next().await {
         match called {
             Ok(Ok(reached)) => return Ok(reached),
-            Ok(Err(_)) if matches!(failed, ReachError::Dial(DialError::WrongKey { .. })) => {}
+            // At an address of old there may be somebody else: that says nothing of the others.
+            Ok(Err(ReachError::Dial(DialError::WrongKey { .. })))
+                if !matches!(failed, ReachError::NoAddress) => {}
             Ok(Err(error)) => failed = error,
             Err(error) => {
                 if let Ok(panic) = error.try_into_panic() {

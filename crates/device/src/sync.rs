@@ -9,11 +9,11 @@ use fieldkeep_link::{
     Backlog, BindError, ClosedReason, Connection, DialError, Endpoint, Event, Receiver, Role,
 };
 use fieldkeep_model::PublicKey;
-use fieldkeep_protocol::Code;
+use fieldkeep_protocol::{Code, Phase};
 use fieldkeep_replica::{Integrity, ReplicaError};
 use fieldkeep_store::StoreError;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::device::{Device, now};
 use crate::engine::{Input, Output, PeerId, PeerInput, PeerOutput, Progress};
@@ -46,6 +46,11 @@ pub enum SyncError {
         "the relay was not reached ({0}); everything is safe on this device: try again when there is a signal"
     )]
     Offline(String),
+    /// Somebody else than the relay answers at the address.
+    #[error(
+        "somebody else than the relay answers at {0}: nothing was exchanged; everything is safe on this device"
+    )]
+    Another(SocketAddr),
     /// The relay's address is not known.
     #[error("no address of the relay is known here: join again with a ticket that has one")]
     NoAddress,
@@ -145,8 +150,10 @@ enum Standing {
     Failed,
 }
 
-/// How long a stranger may take to say who it is.
-const HELLO: Duration = Duration::from_secs(3);
+/// How long who calls, or was found, may take to say who it is.
+const INTRODUCTION: Duration = Duration::from_secs(3);
+/// How long anybody may take to show that it is a member.
+const BELONGS: Duration = Duration::from_secs(10);
 /// Addresses of the relay that are remembered.
 const RELAYS: usize = 8;
 /// What may wait to be sent before the other side counts as one that does not read, in bytes.
@@ -175,11 +182,7 @@ impl Device {
 
     async fn sync_once(&self, timeout: Duration) -> Result<SyncReport, SyncError> {
         let until = Instant::now() + timeout;
-        let dialled = timeout_at(until, self.dial()).await;
-        let (_endpoint, connection) = dialled.unwrap_or_else(|_| {
-            let text = format!("nobody answered within {} s", timeout.as_secs_f32());
-            Err(SyncError::Offline(text))
-        })?;
+        let (_endpoint, connection) = within(timeout, self.dial()).await?;
         let session = self.session(connection, Way::Relay, Opening::Calls, Until::Complete);
         let ended = match timeout_at(until, session).await {
             Ok(ended) => ended?,
@@ -228,10 +231,15 @@ impl Device {
     /// then on, and those that were known before after it.
     ///
     /// # Errors
-    /// When the relay does not answer there, or somebody else does; nothing is remembered then.
-    pub async fn learn_relay(&self, address: SocketAddr) -> Result<(), SyncError> {
+    /// When the relay does not answer there in time, or somebody else does; nothing is remembered
+    /// then.
+    pub async fn learn_relay(
+        &self,
+        address: SocketAddr,
+        timeout: Duration,
+    ) -> Result<(), SyncError> {
         let remote = self.remote()?;
-        self.dial_at(&[address], &remote.key).await?;
+        within(timeout, self.dial_at(&[address], &remote.key)).await?;
         let known = remote.addresses.into_iter().filter(|known| *known != address);
         let addresses: Vec<SocketAddr> = [address].into_iter().chain(known).take(RELAYS).collect();
         Ok(self.set_relays(&addresses)?)
@@ -297,9 +305,7 @@ impl Device {
         reached.map_err(|error| match error {
             ReachError::NoAddress => SyncError::NoAddress,
             ReachError::Bind(error) => error.into(),
-            ReachError::Dial(error @ DialError::WrongKey { .. }) => {
-                SyncError::Denied(error.to_string())
-            }
+            ReachError::Dial(DialError::WrongKey { address, .. }) => SyncError::Another(address),
             ReachError::Dial(error) => SyncError::Offline(error.to_string()),
         })
     }
@@ -319,9 +325,11 @@ impl Device {
         let (outputs, mut outgoing) = mpsc::unbounded_channel();
         self.0.connect(way, Some(outputs));
         self.step(vec![way.connected(key, opening)]).await?;
-        let introduction = tokio::time::sleep(HELLO);
-        tokio::pin!(introduction);
-        let mut silent = opening != Opening::Calls;
+        let began = Instant::now();
+        let first = if opening == Opening::Calls { BELONGS } else { INTRODUCTION };
+        let doubt = sleep_until(began + first);
+        tokio::pin!(doubt);
+        let mut doubted = way != Way::Relay;
         loop {
             while let Ok(output) = outgoing.try_recv() {
                 send(&mut backlog, output);
@@ -340,9 +348,14 @@ impl Device {
                 }
                 event = receiver.recv() => closed = take(way, event, &mut backlog, &mut inputs),
                 () = std::future::ready(()), if working => {}
-                () = &mut introduction, if silent => {
-                    backlog.close(Code::OutOfOrder.number(), "no introduction within 3 s");
-                    silent = false;
+                () = &mut doubt, if doubted => {
+                    let waited = began.elapsed();
+                    doubted = waited < BELONGS;
+                    doubt.as_mut().reset(began + BELONGS);
+                    if let Some((code, text)) = self.doubt(way, waited) {
+                        doubted = false;
+                        backlog.close(code.number(), text);
+                    }
                 }
             }
             while closed.is_none() && inputs.len() < 4_096 {
@@ -353,7 +366,6 @@ impl Device {
                 }
             }
             let idle = inputs.is_empty();
-            silent &= idle;
             if !idle {
                 self.step(inputs).await?;
             }
@@ -383,6 +395,18 @@ impl Device {
                     return Ok(Ended::Closed("this device ended the session".into()));
                 }
             }
+        }
+    }
+
+    /// Why a peer is waited for no longer, that had so long to show that it belongs here.
+    fn doubt(&self, way: Way, waited: Duration) -> Option<(Code, &'static str)> {
+        let Way::Peer(id) = way else { return None };
+        match self.engine().phase_with(id)? {
+            Phase::Opening => Some((Code::OutOfOrder, "no introduction came in time")),
+            Phase::Stranger if waited >= BELONGS => {
+                Some((Code::NotAMember, "nothing showed in time that who calls is a member"))
+            }
+            Phase::Stranger | Phase::Open | Phase::Closed => None,
         }
     }
 
@@ -451,6 +475,18 @@ impl Device {
         self.0.connect(way, None);
         self.step(vec![way.closed()]).await
     }
+}
+
+/// Dials for so long.
+async fn within<T>(
+    timeout: Duration,
+    dial: impl Future<Output = Result<T, SyncError>>,
+) -> Result<T, SyncError> {
+    let dialled = tokio::time::timeout(timeout, dial).await;
+    dialled.unwrap_or_else(|_| {
+        let text = format!("nobody answered within {} s", timeout.as_secs_f32());
+        Err(SyncError::Offline(text))
+    })
 }
 
 async fn off<T: Send + 'static>(

@@ -2,13 +2,16 @@
 //!
 //! What is announced tells a stranger that some device is here: a random name, new at each start, and
 //! where it listens. No person, no organisation, no name of the machine. Who is found has proved
-//! nothing: that takes a connection. What is remembered of a network full of liars is bounded.
+//! nothing: that takes a connection, in which both show their keys, which stay the same. Only addresses
+//! of an own network are told on, and after many sightings it is over: a network full of liars is not
+//! remembered for ever.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
 use data_encoding::HEXLOWER;
+use if_addrs::IfAddr;
 use mdns_sd::{
     IfKind, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo,
 };
@@ -17,6 +20,9 @@ use mdns_sd::{
 const SERVICE: &str = "_fieldkeep._udp.local.";
 /// Addresses of one service that are looked at.
 const ADDRESSES: usize = 8;
+/// Sightings after which it is over: what is remembered below of names that a liar makes up goes with
+/// it.
+const SIGHTINGS: u32 = 20_000;
 
 /// The random name of a listener, by which it is told from others on the network.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +49,8 @@ pub struct Discovery {
     daemon: ServiceDaemon,
     events: Receiver<ServiceEvent>,
     own: Option<ServiceId>,
+    on_loopback: bool,
+    left: u32,
 }
 
 impl Discovery {
@@ -58,7 +66,7 @@ impl Discovery {
             daemon.enable_interface(IfKind::Addr(on))?;
         }
         let events = daemon.browse(SERVICE)?;
-        Ok(Self { daemon, events, own: None })
+        Ok(Self { daemon, events, own: None, on_loopback: on.is_loopback(), left: SIGHTINGS })
     }
 
     /// Announces a listener, under a name that is drawn now.
@@ -85,11 +93,14 @@ impl Discovery {
         Ok(id)
     }
 
-    /// The next sighting of somebody else; `None` once there will be none any more.
-    pub async fn next(&self) -> Option<Sighting> {
+    /// The next sighting of somebody else; `None` when it is over, because the network says more than
+    /// is listened to: whoever goes on looks anew.
+    pub async fn next(&mut self) -> Option<Sighting> {
         loop {
-            let sighting = match self.events.recv_async().await.ok()? {
-                ServiceEvent::ServiceResolved(service) => found(&service),
+            let event = self.events.recv_async().await.ok()?;
+            self.left = self.left.checked_sub(1)?;
+            let sighting = match event {
+                ServiceEvent::ServiceResolved(service) => found(&service, self.on_loopback),
                 ServiceEvent::ServiceRemoved(_, name) => service_id(&name).map(Sighting::Lost),
                 // What it does besides, and what later versions may tell.
                 ServiceEvent::SearchStarted(_)
@@ -153,17 +164,22 @@ pub fn reachable(listener: SocketAddr) -> Vec<SocketAddr> {
     if !listener.ip().is_unspecified() {
         return vec![listener];
     }
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default().into_iter();
-    let others = interfaces.filter(|i| !i.is_loopback() && !i.is_link_local());
-    let ips = others.map(|interface| interface.ip());
-    let same = ips.filter(|ip| ip.is_ipv4() || listener.is_ipv6());
-    let mut addresses: Vec<_> = same.map(|ip| SocketAddr::new(ip, listener.port())).collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let others = interfaces.iter().filter(|interface| !interface.is_loopback());
+    // Two devices on one cable have only addresses of their own making; those of IPv6 would have to
+    // name an interface of whoever calls.
+    let mut ips: Vec<IpAddr> = others.map(|interface| interface.ip()).collect();
+    ips.retain(|ip| match ip {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(ip) => listener.is_ipv6() && !ip.is_unicast_link_local(),
+    });
+    ips.sort_unstable_by_key(|ip| (matches!(ip, IpAddr::V4(ip) if ip.is_link_local()), *ip));
+    ips.dedup();
+    ips.truncate(ADDRESSES);
+    ips.into_iter().map(|ip| SocketAddr::new(ip, listener.port())).collect()
 }
 
-fn found(service: &ResolvedService) -> Option<Sighting> {
+fn found(service: &ResolvedService, on_loopback: bool) -> Option<Sighting> {
     let id = service_id(service.get_fullname())?;
     let port = service.get_port();
     let mut addresses: Vec<SocketAddr> = service
@@ -175,9 +191,35 @@ fn found(service: &ResolvedService) -> Option<Sighting> {
             _ => None,
         })
         .collect();
+    let here = if_addrs::get_if_addrs().unwrap_or_default();
+    addresses.retain(|address| {
+        let mut interfaces = here.iter().filter(|i| i.is_loopback() == on_loopback);
+        port != 0 && interfaces.any(|interface| is_on_link(&interface.addr, address.ip()))
+    });
     addresses.sort_unstable();
     addresses.truncate(ADDRESSES);
-    Some(Sighting::Found(id, addresses))
+    (!addresses.is_empty()).then_some(Sighting::Found(id, addresses))
+}
+
+/// Whether an address belongs to the network of an interface. Whoever announces another one would have
+/// this device call somebody who has nothing to do with it.
+fn is_on_link(interface: &IfAddr, address: IpAddr) -> bool {
+    let (own, bits) = match interface {
+        IfAddr::V4(v4) => (IpAddr::V4(v4.ip), v4.prefixlen),
+        IfAddr::V6(v6) => (IpAddr::V6(v6.ip), v6.prefixlen),
+    };
+    let bits = u32::from(bits);
+    match (own, address) {
+        (IpAddr::V4(own), IpAddr::V4(ip)) => {
+            let differ = own.to_bits() ^ ip.to_bits();
+            !ip.is_multicast() && differ.leading_zeros() >= bits
+        }
+        (IpAddr::V6(own), IpAddr::V6(ip)) => {
+            let differ = own.to_bits() ^ ip.to_bits();
+            !ip.is_multicast() && differ.leading_zeros() >= bits
+        }
+        _ => false,
+    }
 }
 
 /// A link-local address is nothing without the interface that it is local to.
@@ -209,6 +251,26 @@ mod tests {
         ] {
             assert_eq!(service_id(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn only_addresses_of_an_own_network_are_on_link() {
+        let v4 = |ip: [u8; 4], prefixlen| {
+            let (netmask, broadcast) = ([0; 4].into(), None);
+            IfAddr::V4(if_addrs::Ifv4Addr { ip: ip.into(), netmask, prefixlen, broadcast })
+        };
+        let interface = v4([192, 168, 1, 7], 24);
+        for (address, is) in [
+            ([192, 168, 1, 200], true),
+            ([192, 168, 2, 7], false),
+            ([8, 8, 8, 8], false),
+            ([127, 0, 0, 1], false),
+            ([0, 0, 0, 0], false),
+        ] {
+            assert_eq!(is_on_link(&interface, IpAddr::from(address)), is, "{address:?}");
+        }
+        assert!(!is_on_link(&v4([224, 0, 0, 7], 24), IpAddr::from([224, 0, 0, 251])));
+        assert!(!is_on_link(&interface, IpAddr::V6(Ipv6Addr::LOCALHOST)));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What is carried: bytes of many prioritised streams between two members that proved their keys.
 //!
 //! QUIC with TLS 1.3 and raw public keys both ways (RFC 7250), key files, the carrier that moves the
-//! streams of one connection, and discovery on the local network. Knows no frames, no sessions and no membership: whether a
-//! proven key may speak is decided above. Callers import neither quinn nor rustls nor mdns-sd.
+//! streams of one connection, and discovery on the local network. Knows no frames, no sessions and no
+//! membership: whether a proven key may speak is decided above. Callers import neither quinn nor
+//! rustls nor mdns-sd.
 
 pub mod backlog;
 pub mod carrier;

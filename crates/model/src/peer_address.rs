@@ -13,7 +13,7 @@ const ADDRESSES: usize = 16;
 
 /// Where a device listens, and the key that it proves there.
 ///
-/// As text `192.168.1.5:4711`, or `192.168.1.5:4711,10.0.0.5:4711/KEY` with the key in base32: only
+/// As text `192.168.1.5:4711`, or `192.168.1.5:4711+10.0.0.5:4711/KEY` with the key in base32: only
 /// characters of which a QR code holds most (but for the brackets of IPv6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAddress {
@@ -37,7 +37,7 @@ impl From<SocketAddr> for PeerAddress {
 impl fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addresses: Vec<String> = self.addresses.iter().map(SocketAddr::to_string).collect();
-        f.write_str(&addresses.join(","))?;
+        f.write_str(&addresses.join("+"))?;
         match &self.key {
             Some(key) => write!(f, "/{}", BASE32_NOPAD.encode(key.as_bytes())),
             None => Ok(()),
@@ -53,7 +53,7 @@ impl FromStr for PeerAddress {
             Some((addresses, key)) => (addresses, Some(key)),
             None => (text.trim(), None),
         };
-        let addresses = addresses.split(',').take(ADDRESSES + 1).map(str::parse);
+        let addresses = addresses.split('+').take(ADDRESSES + 1).map(str::parse);
         let addresses: Vec<SocketAddr> =
             addresses.collect::<Result<_, _>>().map_err(|_| PeerAddressError)?;
         let key = key.map(|key| {
@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn what_names_no_place_is_refused() {
-        let many = vec!["10.0.0.1:1"; ADDRESSES + 1].join(",");
-        for text in ["", "ben", "10.0.0.1", "10.0.0.1:1/", "10.0.0.1:1/ABC", "/AAAA", ",", &many] {
+        let many = vec!["10.0.0.1:1"; ADDRESSES + 1].join("+");
+        for text in ["", "ben", "10.0.0.1", "10.0.0.1:1/", "10.0.0.1:1/ABC", "/AAAA", "+", &many] {
             assert_eq!(text.parse::<PeerAddress>(), Err(PeerAddressError), "{text}");
         }
     }

@@ -13,6 +13,9 @@ pub use meet::{Anchor, Meet, Standpoint};
 pub use offer::{Offer, OfferEntry, root};
 pub use session::{Phase, Role, Session, Violation};
 
+/// A frame that says nothing: of a type that everybody passes over. Who calls a stranger opens the
+/// control stream with it, and leaves the first word to him.
+pub const NOTHING: [u8; 2] = [0, 0];
 /// The protocol version that this software speaks.
 pub const VERSION: u32 = 1;
 /// The longest frame that this software accepts, in bytes; both sides state theirs.

@@ -226,8 +226,8 @@ impl Session {
     /// Keeps entries until the frame comes that they belong to.
     fn keep_part(&mut self, part: Members) -> Result<(), Violation> {
         self.parts_size += part.size();
-        // A relay has many strangers at once.
-        let stranger = self.role == Role::Relay && self.phase == Phase::Stranger;
+        // Who listens has many strangers at once.
+        let stranger = self.role != Role::Device && self.phase == Phase::Stranger;
         if self.parts_size > if stranger { Self::STRANGER_MEMBERS } else { Self::MEMBERS } {
             return Err(DecodeError::TooLong(self.parts_size as u64).into());
         }

@@ -6,8 +6,8 @@
 
 use std::cmp::Ordering;
 
-use fieldkeep_model::{Epoch, SegmentId, Signed, VerdictBlock, verdict};
-use fieldkeep_store::{StoreError, Verdicts as _};
+use fieldkeep_model::{Epoch, Signed, VerdictBlock, verdict};
+use fieldkeep_store::StoreError;
 
 use crate::replica::{CATALOG_CONTEXT, CatalogNotice, Replica, ReplicaError};
 
@@ -88,14 +88,6 @@ impl Replica {
             return Ok(false);
         }
         Ok(self.load(&block.segment)?.history.heads_through(block.pos) == block.heads)
-    }
-
-    /// The newest block of a segment that this device holds.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn witness_of(&self, id: &SegmentId) -> Result<Option<Signed>, ReplicaError> {
-        Ok(self.store.judged(self.row(id).sid)?)
     }
 
     /// A statement of the latest epoch that this device holds anything of.

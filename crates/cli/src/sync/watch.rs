@@ -14,6 +14,7 @@ use fieldkeep_store::Records as _;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::{Stop, print_met, runtime};
@@ -98,18 +99,17 @@ impl Watch<'_> {
         let Some(address) = nearness.listen else { return self.run().await };
         let listener = self.device.listen(address).map_err(Failure::from)?;
         self.tell_listening()?;
-        let company = async {
-            if nearness.nearby {
+        // Apart from this task, which waits for documents now and then.
+        let mut near = JoinSet::new();
+        if nearness.nearby {
+            let listener = listener.clone();
+            near.spawn(async move {
                 let kept = listener.keep_company().await;
                 kept.unwrap_or_else(|error| tracing::warn!(%error, "this device still listens"));
-            }
-            std::future::pending().await
-        };
-        tokio::select! {
-            result = self.run() => result,
-            () = listener.serve() => Ok(()),
-            () = company => Ok(()),
+            });
         }
+        near.spawn(async move { listener.serve().await });
+        self.run().await
     }
 
     fn tell_listening(&mut self) -> Result<(), Trouble> {

@@ -126,7 +126,7 @@ impl Engine {
     /// Shows the relay the newest that it stated of a segment, once a connection.
     pub(super) fn witness(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
         if self.witnessed.insert(*id) {
-            let statement = self.replica.witness_of(id)?;
+            let statement = self.replica.judged_block(id)?;
             statement.into_iter().for_each(|one| self.show(one));
         }
         Ok(())

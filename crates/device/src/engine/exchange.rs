@@ -28,6 +28,7 @@ impl Engine {
         let member = self.replica.members().by_tls(&peer.key);
         let mut progress = PeerProgress {
             name: member.map(|member| member.name.clone()),
+            number: member.map(|member| member.number),
             met: peer.met && peer.told,
             parted: peer.has_all(),
             sent: peer.sent,
@@ -254,11 +255,11 @@ impl Engine {
         }
         // What it brings it has.
         let stated: Option<Receipt> = receipt.read();
-        if let (Some(Receipt { epoch, segment, actor, seq, .. }), Some(peer)) =
-            (stated, self.peers.get_mut(&id))
-            && let Some(shared) = peer.shared.get_mut(&segment)
+        if let (Some(stated), Some(peer)) = (stated, self.peers.get_mut(&id))
+            && let Some(shared) = peer.shared.get_mut(&stated.segment)
         {
-            shared.receipts.insert(actor, (epoch, seq));
+            let told = shared.receipts.entry(stated.actor).or_default();
+            *told = (stated.epoch, stated.seq).max(*told);
         }
         Ok(())
     }
@@ -461,20 +462,21 @@ impl Engine {
     }
 
     fn give_receipts(&mut self, id: PeerId, segment: &SegmentId) -> Result<(), ReplicaError> {
-        let epoch = self.replica.epoch();
         let sid = self.replica.segments()[segment].sid;
-        for (actor, seq, receipt) in self.replica.store().receipts(sid)? {
+        for (actor, _, receipt) in self.replica.store().receipts(sid)? {
             let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
+            let Some(stated) = receipt.read::<Receipt>() else { continue };
             let shared = peer.shared.entry(*segment).or_default();
             // What it has from the relay itself needs none.
-            let stated: Option<Receipt> = receipt.read();
-            if stated.is_some_and(|stated| stated.pos <= shared.place) {
+            let has = |(epoch, pos)| stated.epoch == epoch && stated.pos <= pos;
+            let newest = (stated.epoch, stated.seq);
+            if shared.place.is_some_and(has)
+                || shared.receipts.get(&actor).is_some_and(|told| *told >= newest)
+            {
                 continue;
             }
-            if shared.receipts.get(&actor).is_none_or(|told| *told < (epoch, seq)) {
-                shared.receipts.insert(actor, (epoch, seq));
-                self.tell_peer(id, &Frame::Receipt(receipt));
-            }
+            shared.receipts.insert(actor, newest);
+            self.tell_peer(id, &Frame::Receipt(receipt));
         }
         Ok(())
     }

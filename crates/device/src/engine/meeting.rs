@@ -54,10 +54,13 @@ impl Engine {
         key: PublicKey,
         introduces: bool,
     ) -> Result<(), ReplicaError> {
-        self.peers.insert(id, Peer::new(key));
         let known = self.is_known(&key);
+        self.peers.insert(id, Peer::new(key, known || introduces));
         if known || introduces {
             self.introduce(id);
+        } else {
+            let nothing = PeerOutput::Send(fieldkeep_protocol::NOTHING.to_vec());
+            self.outputs.push(super::Output::Peer(id, nothing));
         }
         if known { self.tell_all_held(id) } else { Ok(()) }
     }
@@ -77,6 +80,12 @@ impl Engine {
         self.peers.values().any(|peer| peer.key == *key && peer.ended.is_none())
     }
 
+    /// How far the session with a peer has come.
+    #[must_use]
+    pub fn phase_with(&self, id: PeerId) -> Option<Phase> {
+        self.peers.get(&id).map(|peer| peer.session.phase())
+    }
+
     /// Whether that key is a device's that is a member.
     fn is_known(&self, key: &PublicKey) -> bool {
         let member = self.replica.members().by_tls(key);
@@ -86,6 +95,7 @@ impl Engine {
     fn peer_bytes(&mut self, id: PeerId, stream: u64, bytes: &[u8]) -> Result<(), ReplicaError> {
         let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
         peer.bytes_received += bytes.len() as u64;
+        peer.unheard = false;
         if stream != 0 {
             self.close_peer(id, Code::OutOfOrder, "devices talk on one stream");
             return Ok(());
@@ -177,12 +187,18 @@ impl Engine {
         // One that holds more brings it; of two logs that have branched each gets all of the other.
         let brings = !continues && hello.members > length;
         peer.members = if continues { hello.members } else { 0 };
-        peer.united = !brings;
-        let told = !brings && peer.members < length;
+        let lacks = !brings && peer.members < length;
+        // A stranger who has called is to show by its own entries that it belongs here, before it is
+        // told who else does: it is sent none, which asks for them.
+        let told = lacks && (peer.trusted || self.replica.members().by_tls(&peer.key).is_some());
+        peer.united = !brings && (told || !lacks);
         if told {
             self.tell_members(id);
         } else if brings {
-            self.peers.get_mut(&id).expect("looked up above").members = length;
+            peer.members = length;
+        } else if lacks {
+            let asks = frame::Members { base: 0, entries: Vec::new() };
+            self.tell_peer(id, &Frame::Members(asks));
         }
         self.admit_peer(id, !continues)?;
         // Who had not heard of this device passed over what it said before.
@@ -224,11 +240,10 @@ impl Engine {
             }
             Err(error) => return Err(error),
         }
-        let united = match self.peers.get_mut(&id) {
-            Some(peer) => std::mem::replace(&mut peer.united, true),
-            None => return Ok(()),
-        };
-        if members.base == 0 && !united {
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
+        let belongs = peer.trusted || self.replica.members().by_tls(&peer.key).is_some();
+        let united = std::mem::replace(&mut peer.united, true);
+        if members.base == 0 && !united && belongs {
             let entries = self.replica.members().beyond(&members.entries);
             let base = members.entries.len() as u64;
             if !entries.is_empty() {
@@ -241,7 +256,8 @@ impl Engine {
         }
         self.permissions_changed(before)?;
         match self.peers.get(&id).map(|peer| peer.session.phase()) {
-            Some(Phase::Stranger) => self.admit_peer(id, false),
+            // Who sends none asks for those that are here first.
+            Some(Phase::Stranger) => self.admit_peer(id, members.entries.is_empty()),
             // It may have brought the entry that revokes it.
             _ => {
                 self.turn_away_revoked(id);
@@ -439,6 +455,7 @@ impl Engine {
         let branched = self.replica.branched(&segment)?;
         let row = &self.replica.segments()[&segment];
         let (tip, nothing_beyond) = (row.tip, row.tip == row.cursor.pos);
+        let epoch = row.cursor.epoch;
         let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
         let shared = peer.shared.entry(segment).or_default();
         shared.judged = judged.max(shared.judged);
@@ -473,7 +490,7 @@ impl Engine {
         let named = shared.branches.clone();
         shared.branches.extend(known.forked);
         let another = shared.branches != named;
-        shared.place = anchor.map_or(shared.place, |anchor| anchor.pos);
+        shared.place = anchor.map(|anchor| (epoch, anchor.pos));
         shared.known = Some(known.newest);
         shared.waits_for_vector = false;
         if another {
@@ -502,7 +519,12 @@ impl Engine {
     }
 
     pub(super) fn close_peer(&mut self, id: PeerId, code: Code, text: &str) {
-        tracing::warn!(peer = id, ?code, text, "the session with a device ends");
+        // On a network with other organisations strangers pass by all the time.
+        if self.phase_with(id) == Some(Phase::Open) {
+            tracing::warn!(peer = id, ?code, text, "the session with a device ends");
+        } else {
+            tracing::debug!(peer = id, ?code, text, "a stranger is turned away");
+        }
         let error = frame::ErrorFrame { code, text: text.to_owned() };
         self.tell_peer(id, &Frame::Error(error));
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.ended.is_none()) else {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fieldkeep_model::{ActorId, Epoch, Judged, Pos, PublicKey, SegmentId, Seq};
+use fieldkeep_model::{ActorId, DeviceNumber, Epoch, Judged, Pos, PublicKey, SegmentId, Seq};
 use fieldkeep_protocol::frame::{Frame, Proof};
 use fieldkeep_protocol::{Code, Phase, Role, Session};
 
@@ -43,6 +43,8 @@ pub enum PeerOutput {
 pub struct PeerProgress {
     /// The name of the device, once it is known as a member.
     pub name: Option<String>,
+    /// Its member number likewise.
+    pub number: Option<DeviceNumber>,
     /// Whether it has said all that it holds.
     pub met: bool,
     /// Whether it is known to have on its disk all that it was told. Its confirmations of changes and
@@ -80,6 +82,8 @@ pub(super) struct Peer {
     pub(super) session: Session,
     /// The key that its connection proved.
     pub(super) key: PublicKey,
+    /// Whether it is a member, or whom this device was told to call.
+    pub(super) trusted: bool,
     /// How many entries of the membership log it holds, in the order in which they are here.
     pub(super) members: u64,
     /// Whether it has got all of a membership log that has branched.
@@ -100,6 +104,8 @@ pub(super) struct Peer {
     /// Whether it was told something besides changes, no change after that is confirmed, and it has not
     /// been heard to have it.
     pub(super) stated: Stated,
+    /// Whether it was told something since it was heard last, which a close might swallow.
+    pub(super) unheard: bool,
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) bytes_sent: u64,
@@ -128,7 +134,7 @@ pub(super) struct Shared {
     /// By actor the newest change that it holds; `None` until that can be told.
     pub(super) known: Option<BTreeMap<ActorId, Seq>>,
     /// Through which position of the relay's log, as it is known here, it holds everything.
-    pub(super) place: Pos,
+    pub(super) place: Option<(Epoch, Pos)>,
     /// Whether it was told what is held here.
     pub(super) told: bool,
     /// Whether it was told a whole version vector.
@@ -169,10 +175,11 @@ pub(super) struct Shared {
 }
 
 impl Peer {
-    pub(super) fn new(key: PublicKey) -> Self {
+    pub(super) fn new(key: PublicKey, trusted: bool) -> Self {
         Self {
             session: Session::new(Role::Peer),
             key,
+            trusted,
             members: 0,
             united: false,
             catalog: (Epoch::default(), 0),
@@ -183,6 +190,7 @@ impl Peer {
             expected: BTreeSet::new(),
             in_flight: 0,
             stated: Stated::Durable,
+            unheard: false,
             sent: 0,
             received: 0,
             bytes_sent: 0,
@@ -217,6 +225,7 @@ impl Peer {
 
     /// Notes that it is told something.
     pub(super) fn tells(&mut self, frame: &Frame) {
+        self.unheard = true;
         match (frame, self.stated) {
             (Frame::Members(_) | Frame::Catalog(_) | Frame::Verdicts(_) | Frame::Receipt(_), _) => {
                 self.stated = Stated::Open;
@@ -228,7 +237,8 @@ impl Peer {
 
     /// Whether it is known to have on its disk all that it was told.
     pub(super) fn has_all(&self) -> bool {
-        self.parted || (self.in_flight == 0 && self.stated == Stated::Durable)
+        let durable = self.in_flight == 0 && self.stated == Stated::Durable;
+        self.parted || (durable && !self.unheard)
     }
 }
 

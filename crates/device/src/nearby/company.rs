@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Listener, MeetError, PEERS};
-use crate::device::Device;
+use crate::device::{Device, drawn};
 use crate::sync::Opening;
 
 /// Listeners on the network that are remembered, however many a liar announces.
@@ -20,6 +20,8 @@ const KNOWN: usize = 8 * PEERS;
 const COURTESY: Duration = Duration::from_secs(2);
 /// How long it is waited before one is called again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often it is looked whether one that is connected still is.
+const LOOK: Duration = Duration::from_secs(5);
 /// The longest such wait, and the wait after a refusal.
 const LATER: Duration = Duration::from_secs(60);
 /// What ended sooner was no company.
@@ -42,7 +44,7 @@ enum Call {
     /// It was met, and that is over.
     Met,
     /// It is connected already, or is this device.
-    Connected(PublicKey),
+    Connected,
     /// Nobody answered, or what began ended at once.
     Failed,
     /// One of both does not trust the other.
@@ -51,12 +53,28 @@ enum Call {
 
 impl Listener {
     /// Announces this listener on the local network, and stays connected to every device of the
-    /// organisation that is found there, until this is dropped.
+    /// organisation that is found there, until this is dropped. Where the network is lost, or floods
+    /// this device with announcements, it begins anew after a while, under another name.
     ///
     /// # Errors
-    /// When there is no network to look at.
+    /// When there is no network to look at in the beginning.
     pub async fn keep_company(&self) -> Result<(), MeetError> {
         let mut discovery = Discovery::new(self.address().ip())?;
+        loop {
+            self.keep_company_by(discovery).await?;
+            tracing::warn!("devices nearby are looked for anew");
+            discovery = loop {
+                tokio::time::sleep(jittered(LATER)).await;
+                match Discovery::new(self.address().ip()) {
+                    Ok(discovery) => break discovery,
+                    Err(error) => tracing::warn!(%error, "it is tried again"),
+                }
+            };
+        }
+    }
+
+    /// The same until the network says nothing any more.
+    async fn keep_company_by(&self, mut discovery: Discovery) -> Result<(), MeetError> {
         let own = discovery.announce(self.address())?;
         let mut known: BTreeMap<ServiceId, Known> = BTreeMap::new();
         let mut calls = JoinSet::new();
@@ -69,25 +87,31 @@ impl Listener {
                         make_room(&mut known, &id);
                         let courtesy = if own < id { Duration::ZERO } else { COURTESY };
                         let one = known.entry(id).or_insert_with(|| Known::new(courtesy));
-                        one.addresses = addresses;
+                        one.seen_at(addresses);
                     }
                     Some(Sighting::Lost(id)) => {
-                        known.remove(&id);
+                        // Who is being called is forgotten when that is over.
+                        known.entry(id).and_modify(|one| one.addresses.clear());
+                        known.retain(|_, one| one.calling || !one.addresses.is_empty());
                     }
                     None => return Ok(()),
                 },
-                Some(Ok((id, call))) = calls.join_next() => {
+                Some(Ok((id, key, call))) = calls.join_next(), if !calls.is_empty() => {
                     if let Some(one) = known.get_mut(&id) {
-                        one.called(call);
+                        one.called(key, call);
                     }
+                    known.retain(|_, one| one.calling || !one.addresses.is_empty());
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
                     let room = PEERS - calls.len();
                     for (id, one) in known.iter_mut().filter(|(_, one)| one.is_due()).take(room) {
-                        let (device, id, key) = (self.device.clone(), *id, one.key);
+                        let (device, id, mut key) = (self.device().clone(), *id, one.key);
                         let place = PeerAddress { addresses: one.addresses.clone(), key: None };
                         one.calling = true;
-                        calls.spawn(async move { (id, device.keep_in_touch(&place, key).await) });
+                        calls.spawn(async move {
+                            let call = device.keep_in_touch(&place, &mut key).await;
+                            (id, key, call)
+                        });
                     }
                 }
             }
@@ -115,32 +139,38 @@ impl Known {
         !self.calling && self.due <= Instant::now()
     }
 
+    /// It was seen: at once it is called where it is now, if it was somewhere else.
+    fn seen_at(&mut self, addresses: Vec<SocketAddr>) {
+        if self.addresses != addresses && !self.addresses.is_empty() {
+            (self.due, self.backoff) = (Instant::now(), AGAIN);
+        }
+        self.addresses = addresses;
+    }
+
     /// Says when it is called again.
-    fn called(&mut self, call: Call) {
+    fn called(&mut self, key: Option<PublicKey>, call: Call) {
         self.calling = false;
+        self.key = key;
         self.backoff = match call {
             Call::Met => AGAIN,
-            Call::Connected(key) => {
-                self.key = Some(key);
-                AGAIN
-            }
+            Call::Connected => LOOK,
             Call::Failed => (2 * self.backoff).min(LATER),
             Call::Refused => LATER,
         };
-        self.due = Instant::now() + self.backoff;
+        self.due = Instant::now() + jittered(self.backoff);
     }
 }
 
 impl Device {
-    /// Stays connected to a listener, unless it is connected already.
-    async fn keep_in_touch(&self, place: &PeerAddress, key: Option<PublicKey>) -> Call {
-        if let Some(key) = key.filter(|key| self.is_company(key)) {
-            return Call::Connected(key);
+    /// Stays connected to a listener, unless it is connected already. Notes the key that it proves.
+    async fn keep_in_touch(&self, place: &PeerAddress, key: &mut Option<PublicKey>) -> Call {
+        if key.as_ref().is_some_and(|key| self.is_company(key)) {
+            return Call::Connected;
         }
         let Ok((_endpoint, connection)) = self.call(place).await else { return Call::Failed };
-        let key = connection.peer();
-        if self.is_company(&key) {
-            return Call::Connected(key);
+        let proven = *key.insert(connection.peer());
+        if self.is_company(&proven) {
+            return Call::Connected;
         }
         let began = Instant::now();
         match self.exchange(connection, Opening::Approaches).await {
@@ -153,4 +183,10 @@ impl Device {
     fn is_company(&self, key: &PublicKey) -> bool {
         *key == self.0.seed.tls().public() || self.engine().is_meeting(key)
     }
+}
+
+/// Between half of a time and all of it, so that two do not call each other at once for ever.
+fn jittered(time: Duration) -> Duration {
+    let share = drawn::<1>().map_or(255, |[byte]| u32::from(byte));
+    time / 2 + time * share / 510
 }

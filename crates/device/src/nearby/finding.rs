@@ -7,11 +7,14 @@ use std::time::Duration;
 use fieldkeep_link::{Connection, Discovery, Endpoint, Sighting};
 use fieldkeep_model::{DeviceNumber, PeerAddress, PublicKey};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::{MeetError, PEERS};
 use crate::device::Device;
 use crate::engine::PeerProgress;
+
+/// Announcements that are looked into, however many a liar makes.
+const SEEN: usize = 1_024;
 
 /// A device that was found nearby and has proved its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct Neighbour {
     pub key: PublicKey,
     /// Its name, if it is a member that is known here.
     pub name: Option<String>,
+    /// Its member number likewise.
+    pub number: Option<DeviceNumber>,
     /// Whether it is known here to be revoked.
     pub revoked: bool,
     /// Whether it is connected to this one.
@@ -68,7 +73,7 @@ impl Device {
             keys.contains(&reached.connection.peer()).then_some(reached)
         });
         let Some(Reached { endpoint: _endpoint, connection }) = found.await? else {
-            return Err(MeetError::NotFound(patience.as_secs()));
+            return Err(MeetError::NotFound(patience));
         };
         self.meet(connection, until, patience).await
     }
@@ -88,6 +93,7 @@ impl Device {
             address: connection.remote_address(),
             key,
             name: member.map(|member| member.name.clone()),
+            number: member.map(|member| member.number),
             revoked: member.is_some_and(|member| member.revoked),
             connected: self.engine().is_meeting(&key),
         }
@@ -101,29 +107,30 @@ impl Device {
     ) -> Result<Option<T>, MeetError> {
         let until = Instant::now() + patience;
         let on = self.0.listening().map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip());
-        let discovery = Discovery::new(on)?;
+        let mut discovery = Discovery::new(on)?;
         let mut met = BTreeSet::from([self.0.seed.tls().public()]);
         let mut seen = BTreeSet::new();
         let mut calls = JoinSet::new();
         loop {
+            let room = calls.len() < PEERS && seen.len() < SEEN;
             tokio::select! {
-                sighting = timeout_at(until, discovery.next()) => match sighting {
-                    Ok(Some(Sighting::Found(service, addresses))) => {
-                        if calls.len() < PEERS && seen.insert((service, addresses.clone())) {
+                () = sleep_until(until) => return Ok(None),
+                sighting = discovery.next(), if room => match sighting {
+                    Some(Sighting::Found(service, addresses)) => {
+                        if seen.insert((service, addresses.clone())) {
                             let device = self.clone();
-                            calls.spawn(async move {
-                                let place = PeerAddress { addresses, key: None };
-                                let (endpoint, connection) = device.call(&place).await.ok()?;
-                                Some(Reached { endpoint, connection })
-                            });
+                            let place = PeerAddress { addresses, key: None };
+                            calls.spawn(async move { device.call(&place).await });
                         }
                     }
-                    Ok(Some(Sighting::Lost(_))) => {}
-                    Ok(None) | Err(_) => return Ok(None),
+                    Some(Sighting::Lost(_)) => {}
+                    None => discovery = Discovery::new(on)?,
                 },
-                Some(Ok(Some(reached))) = calls.join_next() => {
-                    if met.insert(reached.connection.peer())
-                        && let Some(picked) = pick(reached)
+                Some(called) = calls.join_next() => {
+                    // Who did not answer may be announced by somebody else.
+                    let Ok(Ok((endpoint, connection))) = called else { continue };
+                    if met.insert(connection.peer())
+                        && let Some(picked) = pick(Reached { endpoint, connection })
                     {
                         return Ok(Some(picked));
                     }
