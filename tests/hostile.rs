@@ -277,14 +277,19 @@ async fn a_deflate_bomb_is_refused_and_the_session_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_third_connection_of_one_member_is_turned_away() {
+async fn of_three_connections_of_one_member_the_oldest_gives_way() {
     let town = Town::peopled().await;
-    let first = town.mallory.following().await;
-    let _second = town.mallory.following().await;
-    let mut third = town.mallory.dial().await;
-    third.say(&Frame::Hello(Box::new(hello(town.mallory.org)))).await;
-    assert_eq!(third.closed().await, Some(Code::Busy));
-    first.sender.close(Code::Done.number(), "done");
+    let mut first = town.mallory.following().await;
+    let mut second = town.mallory.following().await;
+    let mut third = town.mallory.following().await;
+    assert_eq!(first.closed().await, Some(Code::Busy));
+    // The others are served, and no flood of connections takes more than two.
+    let mut fourth = town.mallory.following().await;
+    assert_eq!(second.closed().await, Some(Code::Busy));
+    put(&town.ben, "order/o1", json!({"note": "served"}));
+    for wire in [&mut third, &mut fourth] {
+        wire.until(|frame| matches!(frame, Frame::Delta(_)).then_some(())).await;
+    }
     town.goes_on("ann").await;
 }
 

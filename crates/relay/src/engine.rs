@@ -390,10 +390,16 @@ impl Engine {
         if self.is_suspended(&key) {
             return self.close(id, Code::Busy, "its permissions are being changed: come again");
         }
-        if member.is_some()
-            && self.sessions_of(&key).iter().filter(|other| **other != id).count() >= CONNECTIONS
-        {
-            return self.close(id, Code::Busy, "this device has too many connections");
+        if member.is_some() {
+            // A device whose signal comes and goes has lost them, and the relay has not noticed yet:
+            // the oldest give way.
+            let mut others = self.sessions_of(&key);
+            others.retain(|other| *other != id);
+            others.sort_unstable();
+            others.truncate((others.len() + 1).saturating_sub(CONNECTIONS));
+            for other in others {
+                self.close(other, Code::Busy, "this device has connected anew");
+            }
         }
         if self.queue.is_empty() {
             self.queue = self.replica.behind().into();
