@@ -6,6 +6,7 @@ mod process;
 
 use std::io::Write as _;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use fieldkeep_lab::proxy::Proxy;
 use process::{Place, Ran, Running, finish, start};
@@ -18,6 +19,8 @@ catalog = 1
 [type.visit.field.note]
 "#;
 
+/// After so long without a word a connection is over.
+const QUIET: Duration = Duration::from_secs(45);
 const NAMES: [&str; 3] = ["ann", "ben", "cat"];
 
 /// Where the processes run.
@@ -181,6 +184,12 @@ impl Town {
         self.run(at, &["sync", "--peer", NAMES[with], "--timeout", "90s"]).ok();
     }
 
+    fn is_connected(&self, at: usize, name: &str) -> bool {
+        let peers = self.run(at, &["peers", "--wait", "1s", "--json"]).json();
+        let peers = peers["peers"].as_array().expect("a list").iter();
+        peers.filter(|peer| peer["name"] == name).any(|peer| peer["state"] == "connected")
+    }
+
     fn records(&self, at: usize) -> Vec<Value> {
         let listed = self.run(at, &["list", "visit", "--json"]).json();
         let records = listed["records"].as_array().expect("a list").clone();
@@ -246,7 +255,15 @@ fn three_processes_find_each_other_and_lose_nothing_when_they_are_parted_and_kil
     let status = town.run(cat, &["status", "--json"]).json();
     assert_eq!(status["types"][0]["unsaved"], 2);
     assert_eq!(status["types"][0]["carried"], 1_001);
-    for watch in [first, second, third] {
+    // Who stops says so: nobody has to find out.
+    third.stop("TERM");
+    let stopped = Instant::now();
+    for at in [ann, ben] {
+        while town.is_connected(at, "cat") {
+            assert!(stopped.elapsed() < QUIET / 2, "{} was not told", NAMES[at]);
+        }
+    }
+    for watch in [first, second] {
         watch.stop("TERM");
     }
 

@@ -386,6 +386,19 @@ impl Inner {
         connections.get(&Way::Relay).is_some_and(|connection| connection.send(close).is_ok())
     }
 
+    /// Has the connections to all other devices closed.
+    pub(crate) fn close_peers(&self, code: fieldkeep_protocol::Code, text: &str) {
+        for (way, connection) in self.connections().iter().filter(|(way, _)| **way != Way::Relay) {
+            tracing::debug!(?way, "this device ends the session");
+            let _ = connection.send(Output::Close(code, text.to_owned()));
+        }
+    }
+
+    /// Whether another device is connected.
+    pub(crate) fn has_peers(&self) -> bool {
+        self.connections().keys().any(|way| *way != Way::Relay)
+    }
+
     /// Sets the way to a connection, or takes it away.
     pub(crate) fn connect(&self, way: Way, connection: Option<mpsc::UnboundedSender<Output>>) {
         let mut connections = self.connections();

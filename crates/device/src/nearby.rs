@@ -22,6 +22,9 @@ use crate::sync::{Ended, Opening, SyncError, Until, Way, refusal};
 /// Devices that may be connected at a time.
 const PEERS: usize = 32;
 
+/// How often it is looked whether all have gone.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Why an exchange with another device did not end well. What was captured is safe in every case.
 #[derive(Debug, thiserror::Error)]
 pub enum MeetError {
@@ -183,6 +186,20 @@ impl Device {
         let address = endpoint.local_addr().map_err(|error| BindError::Io { address, error })?;
         self.0.listens(address);
         Ok(Listener(Arc::new(Socket { device: self.clone(), endpoint, address })))
+    }
+
+    /// Ends the exchanges with all other devices, so that they need not find out by themselves.
+    /// Returns when they are over, or after so long.
+    pub async fn part(&self, patience: Duration) {
+        self.0.close_peers(Code::Done, "this device ends the session");
+        let over = async {
+            while self.0.has_peers() {
+                tokio::time::sleep(LOOK).await;
+            }
+            // What closes a connection is on its way by then.
+            tokio::time::sleep(LOOK).await;
+        };
+        let _ = tokio::time::timeout(patience, over).await;
     }
 
     /// Calls a device, at whichever of its addresses answers.

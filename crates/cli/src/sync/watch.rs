@@ -109,7 +109,9 @@ impl Watch<'_> {
             });
         }
         near.spawn(async move { listener.serve().await });
-        self.run().await
+        let ended = self.run().await;
+        self.device.part(GOODBYE).await;
+        ended
     }
 
     fn tell_listening(&mut self) -> Result<(), Trouble> {
