@@ -18,6 +18,7 @@ pub use engine::{
 pub use join::{JoinError, application, introduction, join};
 pub use nearby::finding::Neighbour;
 pub use nearby::{Listener, MeetError};
+pub use reach::jittered;
 pub use sync::{SyncError, SyncReport};
 
 pub use fieldkeep_replica::{PutError, RecordView, Wrote};

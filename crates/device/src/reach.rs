@@ -1,4 +1,4 @@
-//! Reaching somebody who may be at any of several addresses.
+//! Reaching somebody who may be at any of several addresses, now or after a while.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -6,6 +6,8 @@ use std::time::Duration;
 use fieldkeep_link::{BindError, Connection, DialError, Endpoint, Limits};
 use fieldkeep_model::{KeyPair, PublicKey};
 use tokio::task::JoinSet;
+
+use crate::device::drawn;
 
 /// What one address is ahead of the next: as in RFC 8305, section 5, so that one that is dead holds
 /// nobody up.
@@ -70,5 +72,28 @@ fn any_port(address: SocketAddr) -> SocketAddr {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(to) if to.ip().is_loopback() => (Ipv6Addr::LOCALHOST, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+/// Between half of a time and all of it, so that devices do not come back all at once, nor two call
+/// each other for ever at the same moment.
+#[must_use]
+pub fn jittered(time: Duration) -> Duration {
+    // Without randomness the whole time is as good.
+    let share = drawn::<1>().map_or(255, |[byte]| u32::from(byte));
+    time / 2 + time * share / 510
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_between_half_and_all() {
+        let all = Duration::from_secs(60);
+        for _ in 0..100 {
+            let wait = jittered(all);
+            assert!(wait >= all / 2 && wait <= all, "{wait:?}");
+        }
     }
 }

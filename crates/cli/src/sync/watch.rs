@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fieldkeep_device::{Device, Event, SyncError};
+use fieldkeep_device::{Device, Event, SyncError, jittered};
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::Records as _;
 use serde::Serialize;
@@ -272,26 +272,5 @@ impl Watch<'_> {
         self.output.flush()?;
         self.shown = Some(view);
         Ok(())
-    }
-}
-
-/// Between half of a time and all of it, so that devices do not come back all at once.
-fn jittered(time: Duration) -> Duration {
-    let mut byte = [0; 1];
-    // Without randomness the whole time is as good.
-    let share = if getrandom::fill(&mut byte).is_ok() { u32::from(byte[0]) } else { 255 };
-    time / 2 + time * share / 510
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_are_between_half_and_all() {
-        for _ in 0..100 {
-            let wait = jittered(BACKOFF_MAX);
-            assert!(wait >= BACKOFF_MAX / 2 && wait <= BACKOFF_MAX, "{wait:?}");
-        }
     }
 }

@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Listener, MeetError, PEERS};
-use crate::device::{Device, drawn};
+use crate::device::Device;
+use crate::reach::jittered;
 use crate::sync::Opening;
 
 /// Listeners on the network that are remembered, however many a liar announces.
@@ -183,10 +184,4 @@ impl Device {
     fn is_company(&self, key: &PublicKey) -> bool {
         *key == self.0.seed.tls().public() || self.engine().is_meeting(key)
     }
-}
-
-/// Between half of a time and all of it, so that two do not call each other at once for ever.
-fn jittered(time: Duration) -> Duration {
-    let share = drawn::<1>().map_or(255, |[byte]| u32::from(byte));
-    time / 2 + time * share / 510
 }
