@@ -318,6 +318,39 @@ async fn rings_stars_and_lines_converge_and_nobody_gets_anything_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn devices_that_joined_on_two_branches_of_a_relay_meet_whoever_knows_whom() {
+    let mut site = Site::founded(CATALOG);
+    site.stop().await;
+    site.copy("relay", "old");
+    site.start_again().await;
+    let ben = site.device("ben").await;
+    site.stop().await;
+    std::fs::remove_dir_all(site.path("relay")).expect("nobody holds it");
+    site.copy("old", "relay");
+    site.start_again().await;
+    let (cat, dan) = (site.device("cat").await, site.device("dan").await);
+    // Theirs is the longer log.
+    site.invite_many(20).await;
+    sync(&cat).await;
+    sync(&dan).await;
+    site.stop().await;
+    for (device, name) in [(&ben, "ben"), (&cat, "cat"), (&dan, "dan")] {
+        put(device, &format!("customer/{name}"), json!({ "name": name }));
+    }
+    let knows = |device: &Device, name: &str| {
+        device.members().members().values().any(|member| member.name == name)
+    };
+    // Neither knows the other.
+    assert!(!knows(&ben, "cat") && !knows(&cat, "ben"));
+    assert_eq!(meet(&ben, &cat).await.received, 1);
+    // Ben knows Dan by now, who has not heard of him.
+    assert!(knows(&ben, "dan") && !knows(&dan, "ben"));
+    assert_eq!(meet(&dan, &ben).await.received, 2);
+    assert_eq!(content(&dan, "customer"), content(&ben, "customer"));
+    assert_eq!(content(&dan, "customer").len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_membership_log_longer_than_a_frame_reaches_whoever_joins_and_whoever_is_met() {
     let mut site = Site::founded(CATALOG);
     let ann = site.device("ann").await;

@@ -296,8 +296,7 @@ impl Replica {
     fn vouch(&mut self, id: &SegmentId, intake: &mut Intake) -> Result<(), AdmitError> {
         let sid = self.row(id).sid;
         // A device's own key vouches for what it wrote, whenever that is asked for.
-        let own =
-            |actor: &ActorId| self.me.role == Role::Device && actor.device() == self.me.number;
+        let own = |actor: &ActorId| self.me.role == Role::Device && self.me.is(actor);
         let authors = intake.newest.keys().copied().filter(|actor| !own(actor));
         let authors: Vec<ActorId> = authors.collect();
         for actor in authors {

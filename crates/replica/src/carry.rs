@@ -255,7 +255,7 @@ impl Replica {
             }
         }
         let beyond = |aside: &Aside| vouched.get(&aside.actor).is_none_or(|seq| aside.seq > *seq);
-        let own = |aside: &Aside| aside.actor.device() == self.me.number;
+        let own = |aside: &Aside| self.me.is(&aside.actor);
         let tail = taken.iter().filter(|aside| !own(aside) && beyond(aside));
         let tail: BTreeSet<ChangeHash> = tail.map(|aside| aside.hash).collect();
         if !tail.is_empty() {

@@ -97,7 +97,7 @@ impl Replica {
                 if gone.contains(&header.hash) || vouched.contains(&header.actor) {
                     continue;
                 }
-                let own = header.actor.device() == self.me.number;
+                let own = self.me.is(&header.actor);
                 if own || !waiting.contains(pos) || heads.contains(&header.hash) {
                     vouched.insert(header.actor);
                 } else {
@@ -126,8 +126,7 @@ impl Replica {
         id: &SegmentId,
         lost: &[Entry],
     ) -> Result<Vec<(RecordId, RecordEdit)>, ReplicaError> {
-        let me = self.me.number;
-        let own = lost.iter().filter(|entry| entry.header.actor.device() == me);
+        let own = lost.iter().filter(|entry| self.me.is(&entry.header.actor));
         let chunks: Vec<&[u8]> = own.map(|entry| entry.bytes.as_slice()).collect();
         if chunks.is_empty() {
             return Ok(Vec::new());
@@ -154,7 +153,7 @@ impl Replica {
             let vouches =
                 |(at, head): &&(Pos, SignedHead)| *at >= *pos && head.head.actor == header.actor;
             let head = heads.iter().find(vouches).map(|(_, head)| *head);
-            let own = header.actor.device() == self.me.number;
+            let own = self.me.is(&header.actor);
             let head = head.or_else(|| {
                 let head = Head { actor: header.actor, seq: header.seq, hash: header.hash };
                 own.then(|| SignedHead::new(&self.org(), id, head, &self.me.keys))

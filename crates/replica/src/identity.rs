@@ -33,6 +33,12 @@ impl Me {
         ActorId::new(self.number, self.incarnation, &self.keys.public())
     }
 
+    /// Whether an actor is this replica in one of its lives. Its number alone does not say so: members
+    /// who joined on two branches of a relay may share one.
+    pub(crate) fn is(&self, actor: &ActorId) -> bool {
+        actor.belongs_to(self.number, &self.keys.public())
+    }
+
     /// The incarnation after this one: the upper half counts, so that ids sort by age; the lower is
     /// drawn, so that two copies of one device that are both restored differ.
     pub(crate) fn next_incarnation(&self, drawn: u16) -> u32 {

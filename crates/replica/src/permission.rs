@@ -134,7 +134,7 @@ impl Replica {
         let history = &self.cache.peek(id).expect("just loaded").history;
         let mut entries: Vec<(Entry, bool)> = Vec::new();
         self.each_entry(sid, 1, |entry| {
-            let elsewhere = entry.header.actor.device() != self.me.number;
+            let elsewhere = !self.me.is(&entry.header.actor);
             let beyond = elsewhere
                 && !waiting.contains(&entry.pos)
                 && !self.is_authorised(id, &entry.header)

@@ -354,7 +354,7 @@ impl Replica {
             if known(&actor, seq) {
                 continue;
             }
-            let own = actor.device() == self.me.number;
+            let own = self.me.is(&actor);
             let stands = own || vouched.get(&actor).is_some_and(|head| seq <= *head);
             let builds = || history.deps_of(&hash).iter().any(|dep| left_out.contains(dep));
             if !stands || !left_out.is_empty() && builds() {
@@ -381,7 +381,7 @@ impl Replica {
         let stored = self.store.heads(row.sid, *first, row.tip)?;
         let mut newest: BTreeMap<ActorId, Head> = BTreeMap::new();
         let (mut chunks, mut taken, mut reached) = (Vec::new(), 0, after);
-        let own = |actor: &ActorId| actor.device() == self.me.number;
+        let own = |actor: &ActorId| self.me.is(actor);
         let vouched = |newest: &BTreeMap<ActorId, Head>| {
             newest.values().all(|head| {
                 own(&head.actor) || stored.iter().any(|(_, stored)| stored.head == *head)
