@@ -90,6 +90,10 @@ bytes_id! {
     /// A record's content: blake3 of its canonical JSON.
     RecordHash, 32
 }
+bytes_id! {
+    /// A file that is attached to a record: blake3 of its bytes.
+    BlobHash, 32
+}
 
 /// Why a text is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

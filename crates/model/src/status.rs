@@ -1,7 +1,11 @@
 //! Statuses: what is shown of a record and of an object type.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use minicbor::{Decode, Encode};
 use serde::Serialize;
 
+use crate::id::{SegmentAddress, TypeName};
 use crate::verdict::Outcome;
 
 /// What is known of a record's validity here.
@@ -64,12 +68,59 @@ impl State {
     }
 }
 
+/// What a device leaves out of every exchange, but for counts: types that are paused, and scopes that
+/// it did not subscribe to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct LeftOut {
+    /// Whether it is every type, those that a later catalog declares among them.
+    #[n(0)]
+    pub all: bool,
+    /// The types that were paused one by one.
+    #[n(1)]
+    pub types: BTreeSet<TypeName>,
+    /// Of these types nothing is exchanged but those scopes; of others, everything that was granted.
+    #[n(2)]
+    #[cbor(default)]
+    pub scopes: Subscriptions,
+}
+
+/// The scopes that are exchanged of a type; all that were granted of one that is not named.
+pub type Subscriptions = BTreeMap<TypeName, BTreeSet<String>>;
+
+impl LeftOut {
+    /// Whether a type is paused.
+    #[must_use]
+    pub fn pauses(&self, ty: &TypeName) -> bool {
+        self.all || self.types.contains(ty)
+    }
+
+    /// Whether a scope of a type is one that was not subscribed to.
+    #[must_use]
+    pub fn unsubscribes(&self, ty: &TypeName, scope: &str) -> bool {
+        self.scopes.get(ty).is_some_and(|wanted| !wanted.contains(scope))
+    }
+
+    /// Whether a segment is left out.
+    #[must_use]
+    pub fn covers(&self, address: &SegmentAddress) -> bool {
+        self.pauses(&address.ty) || self.unsubscribes(&address.ty, &address.scope)
+    }
+
+    /// Whether nothing is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.types.is_empty() && self.scopes.is_empty()
+    }
+}
+
 /// The status of an object type on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TypeStatus {
     /// Downloading.
     Syncing,
+    /// Nothing is exchanged until somebody resumes it.
+    Paused,
     /// Proven equal to all that the relay has, nothing unsaved, every verdict here.
     FullySynced,
     /// The same, for the scopes that this device was granted.
@@ -84,6 +135,7 @@ impl TypeStatus {
     pub fn words(self) -> &'static str {
         match self {
             Self::Syncing => "Syncing",
+            Self::Paused => "Paused",
             Self::FullySynced => "Fully synced",
             Self::SubsetSynced => "Subset synced",
             Self::Incomplete => "Incomplete",

@@ -3,13 +3,15 @@
 //! reader passes over those that it does not know, and takes absent ones for none. That is a byte a
 //! field less than a map. Unknown even types are skipped, unknown odd ones end the session.
 
+use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::verdict::Opening;
 use fieldkeep_model::{
-    ActorId, ChangeHash, Epoch, OrgId, Pos, RecordKey, SegmentAddress, SegmentId, Seq, Signed,
-    SignedHead, TypeName, VersionVector,
+    ActorId, CallOutcome, ChangeHash, Epoch, OrgId, Pos, RecordKey, Refusal, SegmentAddress,
+    SegmentId, Seq, Signed, SignedHead, TypeName, VersionVector,
 };
 use minicbor::{Decode, Encode};
 
+use crate::blob::{Download, Got, Possession, Prove, Ready, Tree, Unfit, Upload, Whole};
 use crate::meet::Meet;
 use crate::offer::Offer;
 
@@ -398,15 +400,24 @@ impl Code {
     }
 }
 
+/// Frames of one kind of stream.
+pub trait Framed: Sized {
+    /// A frame of that number with that body; nothing for one that everybody passes over.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    fn decode(number: u64, body: &[u8]) -> Result<Option<Self>, DecodeError>;
+}
+
 macro_rules! frames {
-    ($($(#[$doc:meta])* $name:ident($body:ty) = $number:literal,)*) => {
-        /// Every frame there is.
+    ($(#[$of:meta])* $frame:ident: $($(#[$doc:meta])* $name:ident($body:ty) = $number:literal,)*) => {
+        $(#[$of])*
         #[derive(Clone, Debug, PartialEq, Eq)]
-        pub enum Frame {
+        pub enum $frame {
             $($(#[$doc])* $name($body),)*
         }
 
-        impl Frame {
+        impl $frame {
             /// The frame's type number.
             #[must_use]
             pub fn number(&self) -> u64 {
@@ -426,6 +437,16 @@ macro_rules! frames {
                 .expect("encoding into memory cannot fail")
             }
 
+            fn write(&self, bytes: &mut Vec<u8>) {
+                let body = self.body();
+                bytes.reserve(body.len() + 8);
+                fieldkeep_model::header::write_uleb(bytes, self.number());
+                fieldkeep_model::header::write_uleb(bytes, body.len() as u64);
+                bytes.extend_from_slice(&body);
+            }
+        }
+
+        impl Framed for $frame {
             fn decode(number: u64, body: &[u8]) -> Result<Option<Self>, DecodeError> {
                 match number {
                     $($number => {
@@ -445,6 +466,8 @@ macro_rules! frames {
 }
 
 frames! {
+    /// The frames of a session.
+    Frame:
     /// The device's first message.
     Hello(Box<Hello>) = 1,
     /// The relay's answer to it.
@@ -495,6 +518,116 @@ frames! {
     /// Entries that the next Join or Members begins with, where one frame would be too long. Nobody
     /// makes or gets one: encoding parts what is too long, and a session puts it together.
     Part(Members) = 47,
+    /// The types of which the sender exchanges nothing on this connection; a relay tells their
+    /// counts all the same. It comes before what the sender says of what it holds, and voids what it
+    /// has said of that before.
+    Mode(LeftOut) = 49,
+    /// An intent: to be carried out once, or never any more.
+    Call(Call) = 51,
+    /// What came of a call.
+    Outcome(Outcome) = 53,
+    /// A question.
+    Ask(Ask) = 55,
+    /// The answer to a question.
+    Answer(Answer) = 57,
+}
+
+/// A call.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Call {
+    /// The intent that the device signed.
+    #[n(0)]
+    pub intent: Signed,
+    /// Whether nobody waits for it any more: if it has not been carried out, it never will be.
+    #[n(1)]
+    pub withdrawn: bool,
+}
+
+/// What came of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Outcome {
+    /// The device's number for it.
+    #[n(0)]
+    pub number: u64,
+    /// What came of it.
+    #[n(1)]
+    pub outcome: CallOutcome,
+}
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Ask {
+    /// A number by which the answer is known; it means nothing beyond this connection.
+    #[n(0)]
+    pub number: u64,
+    /// The query of the catalog.
+    #[n(1)]
+    pub query: String,
+    /// The text of a JSON object: its parameters.
+    #[n(2)]
+    pub params: String,
+}
+
+/// The answer to a question.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Answer {
+    /// The question's number.
+    #[n(0)]
+    pub number: u64,
+    /// What it is.
+    #[n(1)]
+    pub said: Said,
+}
+
+/// What a question is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Said {
+    /// Rows.
+    #[n(0)]
+    Rows {
+        /// The names of the columns.
+        #[n(0)]
+        columns: Vec<String>,
+        /// The text of a JSON list of lists: the rows.
+        #[n(1)]
+        rows: String,
+        /// Whether these are all.
+        #[n(2)]
+        whole: bool,
+    },
+    /// No answer.
+    #[n(1)]
+    Refused {
+        /// Which kind of no.
+        #[n(0)]
+        refusal: Refusal,
+        /// Why, in a sentence.
+        #[n(1)]
+        reason: String,
+    },
+}
+
+frames! {
+    /// The frames of a file's stream.
+    FileFrame:
+    /// A device has a file that a record names.
+    Upload(Upload) = 61,
+    /// A file is asked for.
+    Download(Download) = 63,
+    /// A file's bytes are to come from there on.
+    Ready(Ready) = 65,
+    /// Whoever names a file has to show that he has it.
+    Prove(Prove) = 67,
+    /// He has it.
+    Possession(Possession) = 69,
+    /// All of a file is there.
+    Whole(Whole) = 71,
+    /// A file is not taken, or not given.
+    Unfit(Unfit) = 73,
+    /// What verifies a file.
+    Tree(Tree) = 75,
+    /// So much of a file came.
+    Got(Got) = 77,
 }
 
 /// Bytes of entries that go into one frame.
@@ -566,13 +699,15 @@ impl Frame {
         }
         bytes
     }
+}
 
-    fn write(&self, bytes: &mut Vec<u8>) {
-        let body = self.body();
-        bytes.reserve(body.len() + 8);
-        fieldkeep_model::header::write_uleb(bytes, self.number());
-        fieldkeep_model::header::write_uleb(bytes, body.len() as u64);
-        bytes.extend_from_slice(&body);
+impl FileFrame {
+    /// The frame as it goes over the wire.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes);
+        bytes
     }
 }
 
@@ -652,7 +787,7 @@ impl FrameBuffer {
     ///
     /// # Errors
     /// When what arrived cannot be the beginning of a frame; the stream is of no use after that.
-    pub fn next(&mut self, max: u32) -> Result<Option<Frame>, DecodeError> {
+    pub fn next<F: Framed>(&mut self, max: u32) -> Result<Option<F>, DecodeError> {
         loop {
             let rest = &self.bytes[self.start..];
             let Some((number, at)) = read_uleb(rest, 0)? else { return Ok(None) };
@@ -662,7 +797,7 @@ impl FrameBuffer {
             }
             let end = at + length as usize;
             let Some(body) = rest.get(at..end) else { return Ok(None) };
-            let frame = Frame::decode(number, body)?;
+            let frame = F::decode(number, body)?;
             self.start += end;
             if self.start == self.bytes.len() {
                 (self.bytes, self.start) = (Vec::new(), 0);
@@ -671,6 +806,14 @@ impl FrameBuffer {
                 return Ok(frame);
             }
         }
+    }
+
+    /// What came after the frames that were taken: bytes that are none.
+    #[must_use]
+    pub fn rest(&mut self) -> Vec<u8> {
+        let rest = self.bytes.split_off(self.start);
+        (self.bytes, self.start) = (Vec::new(), 0);
+        rest
     }
 
     /// Whether a frame has begun and not ended.

@@ -3,12 +3,14 @@
 //! Contains no networking code, no storage and no clock. Bytes go in, frames come out; whether a
 //! frame may come now is decided here, what it means is decided by the engines.
 
+pub mod blob;
+pub mod bundle;
 pub mod frame;
 pub mod meet;
 pub mod offer;
 pub mod session;
 
-pub use frame::{Code, DecodeError, Frame, FrameBuffer};
+pub use frame::{Code, DecodeError, FileFrame, Frame, FrameBuffer, Framed};
 pub use meet::{Anchor, Meet, Standpoint};
 pub use offer::{Offer, OfferEntry, root};
 pub use session::{Phase, Role, Session, Violation};
@@ -45,4 +47,6 @@ pub mod priority {
     pub const PUSH: i32 = 30;
     /// What a device missed.
     pub const DELTA: i32 = 20;
+    /// Attached files: whatever else there is goes first.
+    pub const BLOB: i32 = 0;
 }

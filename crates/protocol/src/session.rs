@@ -38,9 +38,9 @@ impl Phase {
     #[must_use]
     pub fn allows(self, role: Role, frame: &Frame) -> bool {
         use Frame::{
-            Ack, Catalog, Credit, Delta, Dismiss, Error, GoAway, Hello, Join, Meet, Members, Nack,
-            Offer, OfferReply, Part, Proof, Push, Receipt, Rejudge, Stats, Vector, Verdicts,
-            Welcome, Witness,
+            Ack, Answer, Ask, Call, Catalog, Credit, Delta, Dismiss, Error, GoAway, Hello, Join,
+            Meet, Members, Mode, Nack, Offer, OfferReply, Outcome, Part, Proof, Push, Receipt,
+            Rejudge, Stats, Vector, Verdicts, Welcome, Witness,
         };
         match (role, frame) {
             (_, Error(_)) => self != Self::Closed,
@@ -52,18 +52,18 @@ impl Phase {
             // device that has not heard of it yet says so, and says again what it holds.
             (Role::Relay, Join(_))
             | (Role::Device, Members(_))
-            | (Role::Peer, Members(_) | Meet(_)) => {
+            | (Role::Peer, Members(_) | Meet(_) | Mode(_)) => {
                 matches!(self, Self::Stranger | Self::Open)
             }
             (
                 Role::Relay,
                 Members(_) | Offer(_) | Push(_) | Credit(_) | Rejudge(_) | Dismiss(_) | Vector(_)
-                | Witness(_),
+                | Witness(_) | Mode(_) | Call(_) | Ask(_),
             )
             | (
                 Role::Device,
                 Catalog(_) | OfferReply(_) | Delta(_) | Ack(_) | Nack(_) | Verdicts(_) | Proof(_)
-                | Stats(_) | GoAway(_) | Receipt(_),
+                | Stats(_) | GoAway(_) | Receipt(_) | Outcome(_) | Answer(_),
             )
             | (
                 Role::Peer,
@@ -72,17 +72,18 @@ impl Phase {
             (
                 Role::Relay,
                 Welcome(_) | Catalog(_) | OfferReply(_) | Delta(_) | Ack(_) | Nack(_) | Verdicts(_)
-                | Proof(_) | Stats(_) | GoAway(_) | Meet(_) | Receipt(_),
+                | Proof(_) | Stats(_) | GoAway(_) | Meet(_) | Receipt(_) | Outcome(_) | Answer(_),
             )
             | (
                 Role::Device,
                 Hello(_) | Join(_) | Offer(_) | Push(_) | Credit(_) | Rejudge(_) | Dismiss(_)
-                | Vector(_) | Witness(_) | Meet(_),
+                | Vector(_) | Witness(_) | Meet(_) | Mode(_) | Call(_) | Ask(_),
             )
             | (
                 Role::Peer,
                 Welcome(_) | Join(_) | Offer(_) | OfferReply(_) | Delta(_) | Ack(_) | Nack(_)
-                | Stats(_) | Rejudge(_) | Dismiss(_) | Vector(_) | Witness(_),
+                | Stats(_) | Rejudge(_) | Dismiss(_) | Vector(_) | Witness(_) | Call(_)
+                | Outcome(_) | Ask(_) | Answer(_),
             ) => false,
         }
     }

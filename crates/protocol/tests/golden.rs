@@ -7,17 +7,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
+use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::verdict::Opening;
 use fieldkeep_model::{
-    ActorId, Chain, ChangeHash, Epoch, Head, Judged, OrgId, RecordId, RecordKey, Seed,
-    SegmentAddress, SegmentId, Signed, SignedHead, Stamp, TypeName, VersionVector,
+    ActorId, BlobHash, CallEffect, CallOutcome, Chain, ChangeHash, Epoch, Head, Judged, OrgId,
+    RecordId, RecordKey, Seed, SegmentAddress, SegmentId, Signed, SignedHead, Stamp, TypeName,
+    VersionVector,
+};
+use fieldkeep_protocol::blob::{
+    Download, Got, Possession, Prove, Ready, Tree, Unfit, Upload, Whole,
 };
 use fieldkeep_protocol::frame::{
-    Ack, CatalogFile, Credit, Delta, Dismiss, ErrorFrame, Frame, FrameBuffer, GoAway, Hello,
-    Members, Nack, OfferAnswer, OfferReply, Proof, Push, Run, SegmentRef, Standing, Stats,
-    TypeCount, Vector, Verdicts,
+    Ack, Answer, Ask, Call, CatalogFile, Credit, Delta, Dismiss, ErrorFrame, Frame, FrameBuffer,
+    GoAway, Hello, Members, Nack, OfferAnswer, OfferReply, Outcome, Proof, Push, Run, Said,
+    SegmentRef, Standing, Stats, TypeCount, Vector, Verdicts,
 };
-use fieldkeep_protocol::{Anchor, Code, FRAME_MAX, Meet, Offer, OfferEntry, Standpoint, VERSION};
+use fieldkeep_protocol::{
+    Anchor, Code, FRAME_MAX, FileFrame, Framed, Meet, Offer, OfferEntry, Standpoint, VERSION,
+};
 
 const ORG: OrgId = OrgId([0x0a; 16]);
 const EPOCH: Epoch = Epoch { counter: 3, salt: [0xe0; 8] };
@@ -174,7 +181,50 @@ fn frames() -> Vec<Frame> {
         Frame::Meet(meet()),
         Frame::Receipt(signed()),
         Frame::Part(members),
+        Frame::Mode(LeftOut {
+            all: false,
+            types: [order()].into(),
+            scopes: [(order(), ["42".to_owned()].into())].into(),
+        }),
+        Frame::Call(Call { intent: signed(), withdrawn: true }),
+        Frame::Outcome(Outcome {
+            number: 7,
+            outcome: CallOutcome::Done {
+                effects: vec![CallEffect { record: record(), segment: segment(), pos: 304 }],
+                answer: Some("done".into()),
+            },
+        }),
+        Frame::Ask(Ask { number: 3, query: "leaderboard".into(), params: "{}".into() }),
+        Frame::Answer(Answer {
+            number: 3,
+            said: Said::Rows { columns: vec!["n".into()], rows: "[[1]]".into(), whole: true },
+        }),
     ]
+}
+
+fn file_frames() -> Vec<FileFrame> {
+    let (hash, record) = (BlobHash([0xb1; 32]), record());
+    let unfit = Unfit { code: "limit".into(), text: "too large".into(), again: false };
+    vec![
+        FileFrame::Upload(Upload { hash, record: record.clone(), size: 70_000, tree: vec![7; 64] }),
+        FileFrame::Download(Download { hash, record }),
+        FileFrame::Ready(Ready { from: 65_536 }),
+        FileFrame::Prove(Prove { salt: [5; 32] }),
+        FileFrame::Possession(Possession { digest: [6; 32] }),
+        FileFrame::Whole(Whole { hash }),
+        FileFrame::Unfit(unfit),
+        FileFrame::Tree(Tree { size: 70_000, tree: vec![7; 64] }),
+        FileFrame::Got(Got { at: 65_536 }),
+    ]
+}
+
+/// Each frame as number, name and bytes.
+fn written() -> Vec<(u64, &'static str, Vec<u8>)> {
+    let session = frames();
+    let session = session.iter().map(|frame| (frame.number(), frame.name(), frame.encode()));
+    let files = file_frames();
+    let files = files.iter().map(|frame| (frame.number(), frame.name(), frame.encode()));
+    session.chain(files).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -185,36 +235,44 @@ fn hex(bytes: &[u8]) -> String {
     lines.collect()
 }
 
-fn file(frame: &Frame) -> PathBuf {
-    let name = format!("{:02}-{}.hex", frame.number(), frame.name().to_lowercase());
+fn file(number: u64, name: &str) -> PathBuf {
+    let name = format!("{number:02}-{}.hex", name.to_lowercase());
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 #[test]
 fn every_frame_has_the_bytes_that_it_had_first() {
-    for frame in frames() {
-        let (path, bytes) = (file(&frame), hex(&frame.encode()));
+    for (number, name, bytes) in written() {
+        let (path, bytes) = (file(number, name), hex(&bytes));
         if !path.exists() && std::env::var_os("FIELDKEEP_WRITE_GOLDEN").is_some() {
             fs::write(&path, &bytes).expect("the folder is there");
         }
         let golden = fs::read_to_string(&path);
         let golden = golden.unwrap_or_else(|_| panic!("{} is absent", path.display()));
-        assert_eq!(bytes, golden, "{}", frame.name());
+        assert_eq!(bytes, golden, "{name}");
     }
 }
 
 #[test]
 fn golden_bytes_are_read_as_the_frame_that_they_were() {
-    for frame in frames() {
+    fn reads<F: Framed + PartialEq + std::fmt::Debug>(frame: F, bytes: &[u8]) {
         let mut buffer = FrameBuffer::default();
-        buffer.push(&frame.encode());
+        buffer.push(bytes);
         assert_eq!(buffer.next(FRAME_MAX), Ok(Some(frame)));
         assert!(!buffer.is_partial());
     }
+    frames().into_iter().for_each(|frame| {
+        let bytes = frame.encode();
+        reads(frame, &bytes);
+    });
+    file_frames().into_iter().for_each(|frame| {
+        let bytes = frame.encode();
+        reads(frame, &bytes);
+    });
 }
 
 #[test]
 fn there_is_a_golden_file_for_every_number_up_to_the_last() {
-    let numbers: BTreeSet<_> = frames().iter().map(Frame::number).collect();
-    assert_eq!(numbers, (1..=47).step_by(2).collect());
+    let numbers: BTreeSet<_> = written().iter().map(|(number, ..)| *number).collect();
+    assert_eq!(numbers, (1..=57).step_by(2).chain((61..=77).step_by(2)).collect());
 }

@@ -95,6 +95,18 @@ impl Member {
         }
     }
 
+    /// Whether the member may read and write all scopes of a type.
+    #[must_use]
+    pub fn may_all(&self, ty: &TypeName) -> bool {
+        let named: Vec<_> = self.grants.iter().filter(|g| g.ty.as_ref() == Some(ty)).collect();
+        let all = if named.is_empty() {
+            self.grants.contains(&Grant::ALL)
+        } else {
+            named.iter().any(|grant| grant.scope.is_none())
+        };
+        all && !self.revoked
+    }
+
     /// Whether the member may read and write that scope of that type: a type that grants name is
     /// limited to the scopes that they name, any other needs a grant of all types.
     #[must_use]
