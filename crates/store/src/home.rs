@@ -47,6 +47,7 @@ impl Home {
     /// # Errors
     /// When it is not empty, or cannot be made.
     pub fn create(directory: &Path) -> std::result::Result<Self, HomeError> {
+        point();
         let io = |error| HomeError::Io { directory: directory.to_owned(), error };
         fs::create_dir_all(directory).map_err(io)?;
         if fs::read_dir(directory).map_err(io)?.next().is_some() {
@@ -119,6 +120,7 @@ impl Home {
     /// When the store cannot be written.
     pub fn renew_identity(&self, store: &mut Store, token: [u8; 16]) -> Result<()> {
         if let Some(path) = self.token_path() {
+            point();
             // Without a state directory device and inode have to do.
             let _ = path.parent().map(fs::create_dir_all);
             let _ = fs::write(&path, token);
@@ -145,6 +147,22 @@ impl Home {
         let name = blake3::hash(self.directory.as_os_str().as_encoded_bytes()).to_hex();
         Some(state.join("fieldkeep").join(name.as_str()))
     }
+}
+
+/// Removes a directory of ours that nobody owns, with all that is in it.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn remove(directory: &Path) -> std::result::Result<(), HomeError> {
+    let io = |error| HomeError::Io { directory: directory.to_owned(), error };
+    point();
+    fs::remove_dir_all(directory).map_err(io)
+}
+
+/// Before an operation on a file: see `failpoint`.
+fn point() {
+    #[cfg(feature = "failpoints")]
+    crate::failpoint::pass();
 }
 
 /// The database of a directory.

@@ -6,23 +6,37 @@
 //! neither Automerge nor the network, and draws no time and no randomness. A transaction opens with
 //! the first write and ends with [`Store::commit`], which returns when the disk has it.
 
+mod asking;
+mod blobs;
+mod calls;
 mod error;
+#[cfg(feature = "failpoints")]
+mod failpoint;
+mod files;
 pub mod home;
 mod log;
 mod permissions;
+mod pins;
 mod receipts;
 mod records;
 mod schema;
+mod search;
 mod segments;
 mod settings;
 mod verdicts;
 
+pub use asking::{AskError, Question, ROWS, Rows};
+pub use blobs::{BlobRow, Blobs, Upload};
+pub use calls::{CallRow, Calls};
 pub use error::StoreError;
+pub use files::{BlobFiles, Incoming};
 pub use home::{Home, HomeError};
 pub use log::{Aside, ChangeRow, Flags, Log, Outgoing, PackRow, Snapshot};
 pub use permissions::Permissions;
+pub use pins::{Pin, Pins};
 pub use receipts::Receipts;
-pub use records::{Dependants, Page, RecordRow, Records};
+pub use records::{Dependants, Page, RecordRow, Records, Tally};
+pub use search::Search;
 pub use segments::{Cursor, SegmentRow, Segments};
 pub use settings::{Settings, StoredCatalog};
 pub use verdicts::{BlockRow, Dismissal, Verdicts};
@@ -64,7 +78,7 @@ impl Store {
     /// # Errors
     /// When the file cannot be opened, is not ours, or was written by a newer version.
     pub fn open(path: &Path) -> Result<Self> {
-        let connection = Connection::open(path)?;
+        let connection = watched(Connection::open(path)?);
         schema::prepare(&connection)?;
         Ok(Self { connection, writing: false, steps: Vec::new() })
     }
@@ -190,6 +204,16 @@ impl Store {
         Ok(())
     }
 
+    /// Has SQLite check the whole file; what it finds wrong, if anything.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn check(&self) -> Result<Option<String>> {
+        let found: String =
+            self.connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        Ok((found != "ok").then_some(found))
+    }
+
     /// How the store waits for the disk, as SQLite counts it: 2 is `FULL`, each commit synced before
     /// it returns; 1 is `NORMAL`, which syncs when the log is carried over; 0 never waits.
     ///
@@ -222,10 +246,18 @@ impl Reader {
     /// When the file cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
+        let connection = watched(Connection::open_with_flags(path, flags)?);
         schema::tune(&connection)?;
         Ok(Self { connection })
     }
+}
+
+#[cfg(feature = "failpoints")]
+use failpoint::watched;
+
+#[cfg(not(feature = "failpoints"))]
+fn watched(connection: Connection) -> Connection {
+    connection
 }
 
 /// What both the writer and readers can be asked: everything that does not write.

@@ -1,7 +1,7 @@
 //! The log: changes as rows or in packs, signed heads, what awaits a receipt, what was kept aside,
 //! and the caches that speed loading.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_model::head::Head;
 use fieldkeep_model::{ActorId, Chain, ChangeHash, Pos, RecordId, Seq, Signature, SignedHead};
@@ -57,7 +57,7 @@ pub struct PackRow {
     pub bytes: Vec<u8>,
 }
 
-/// A change of this device that has no receipt yet.
+/// A change that has no receipt yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
     /// Its position in this store's log.
@@ -70,6 +70,8 @@ pub struct Outgoing {
     pub refused: Option<String>,
     /// The records that it touches.
     pub records: Vec<RecordId>,
+    /// Whether another device wrote it, and this one carries it.
+    pub carried: bool,
 }
 
 /// A change that was not admitted, or taken out of the log, and is kept all the same.
@@ -199,19 +201,35 @@ impl Store {
         Ok(())
     }
 
+    /// Takes a segment out with everything that is kept of it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn remove_segment(&mut self, sid: i64) -> Result<()> {
+        self.clear_log(sid)?;
+        self.clear_records(sid)?;
+        self.forget_verdicts(sid)?;
+        let connection = self.write()?;
+        for table in ["acked", "aside", "receipt", "tally", "segment"] {
+            connection.execute(&format!("DELETE FROM {table} WHERE sid = ?"), [sid])?;
+        }
+        Ok(())
+    }
+
     /// Notes a change that needs a receipt.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn put_outgoing(&mut self, sid: i64, change: &Outgoing) -> Result<()> {
         self.write()?
-            .prepare_cached("INSERT OR REPLACE INTO outbox VALUES (?, ?, ?, ?, ?)")?
+            .prepare_cached("INSERT OR REPLACE INTO outbox VALUES (?, ?, ?, ?, ?, ?)")?
             .execute(params![
                 SegmentRow::key(sid, change.pos),
                 change.actor.0,
                 change.seq as i64,
                 change.refused,
-                join(&change.records)
+                join(&change.records),
+                change.carried
             ])?;
         Ok(())
     }
@@ -344,6 +362,23 @@ pub trait Log: Queries {
         Ok(changes)
     }
 
+    /// Position, author, counter and hash of every entry that lies in no pack, in order. The changes
+    /// themselves are not read, and may be damaged.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn change_names(&self, sid: i64) -> Result<Vec<(Pos, ActorId, Seq, ChangeHash)>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT key, actor, seq, hash FROM change WHERE key BETWEEN ? AND ? ORDER BY key",
+        )?;
+        let bounds = [SegmentRow::key(sid, 0), SegmentRow::key(sid + 1, 0) - 1];
+        let rows = query.query_map(bounds, |row| {
+            let seq = row.get::<_, i64>(2)? as u64;
+            Ok((pos_of(row.get(0)?), ActorId(row.get(1)?), seq, ChangeHash(row.get(3)?)))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// The positions of tainted rows in a stretch of the log.
     ///
     /// # Errors
@@ -391,6 +426,18 @@ pub trait Log: Queries {
             }
             _ => Ok(pack),
         }
+    }
+
+    /// The positions at which a segment's packs begin, in order.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn packs(&self, sid: i64) -> Result<Vec<Pos>> {
+        let sql = "SELECT key FROM pack WHERE key BETWEEN ? AND ? ORDER BY key";
+        let mut query = self.connection().prepare_cached(sql)?;
+        let bounds = [SegmentRow::key(sid, 0), SegmentRow::key(sid + 1, 0) - 1];
+        let rows = query.query_map(bounds, |row| Ok(pos_of(row.get(0)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// The position of a segment's first pack that is compressed less hard than a level.
@@ -464,7 +511,7 @@ pub trait Log: Queries {
     /// When the disk fails or a row is damaged.
     fn each_outgoing(&self, sid: i64, mut visit: impl FnMut(Outgoing) -> bool) -> Result<()> {
         let mut query = self.connection().prepare_cached(
-            "SELECT key, actor, seq, refused, records FROM outbox WHERE key BETWEEN ? AND ? ORDER BY key",
+            "SELECT key, actor, seq, refused, records, carried FROM outbox WHERE key BETWEEN ? AND ? ORDER BY key",
         )?;
         let bounds = [SegmentRow::key(sid, 0), SegmentRow::key(sid + 1, 0) - 1];
         let mut rows = query.query(bounds)?;
@@ -475,6 +522,7 @@ pub trait Log: Queries {
                 seq: row.get::<_, i64>(2)? as u64,
                 refused: row.get(3)?,
                 records: split(&row.get::<_, String>(4)?),
+                carried: row.get(5)?,
             };
             if !visit(change) {
                 break;
@@ -504,6 +552,37 @@ pub trait Log: Queries {
     fn has_outgoing(&self) -> Result<bool> {
         let mut query = self.connection().prepare_cached("SELECT EXISTS (SELECT 1 FROM outbox)")?;
         Ok(query.query_row([], |row| row.get(0))?)
+    }
+
+    /// How many changes of a segment have no receipt: those that are to be sent, and those that were
+    /// refused.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn outgoing_in(&self, sid: i64) -> Result<(u64, u64)> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT count(*), count(refused) FROM outbox WHERE key BETWEEN ? AND ?",
+        )?;
+        let bounds = [SegmentRow::key(sid, 0), SegmentRow::key(sid + 1, 0) - 1];
+        let (all, refused) = query.query_row(bounds, |row| {
+            Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
+        })?;
+        Ok((all - refused, refused))
+    }
+
+    /// The same of every segment that has any.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn outgoing_by_segment(&self) -> Result<BTreeMap<i64, (u64, u64)>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT key >> 40, count(*), count(refused) FROM outbox GROUP BY key >> 40",
+        )?;
+        let rows = query.query_map([], |row| {
+            let count = |at| row.get::<_, i64>(at).map(|count| count as u64);
+            Ok((row.get(0)?, (count(1)? - count(2)?, count(2)?)))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// How many changes have no receipt.

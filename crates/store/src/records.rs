@@ -1,9 +1,9 @@
 //! The projection: what applications read, and the indexes that judging needs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_model::status::State;
-use fieldkeep_model::{DeviceNumber, Pos, RecordHash, RecordId, TypeName};
+use fieldkeep_model::{BlobHash, Pos, RecordHash, RecordId, TypeName};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::error::damaged;
@@ -66,6 +66,15 @@ pub struct Page {
     pub deleted: bool,
 }
 
+/// Counts of a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Records with changes that have no receipt, whoever wrote them.
+    pub unsaved: u64,
+    /// Held records, deleted ones left out.
+    pub held: u64,
+}
+
 /// Records that depend on another, with the segments that they lie in.
 pub type Dependants = Vec<(i64, RecordId)>;
 
@@ -106,7 +115,7 @@ impl Store {
         Ok(())
     }
 
-    /// Replaces what a record refers to and claims as unique.
+    /// Replaces what a record refers to, claims as unique, and has attached where its type has files.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -117,7 +126,11 @@ impl Store {
         known: bool,
         references: &[(String, TypeName, RecordId)],
         unique: &[(String, String)],
+        blobs: Option<&[(String, BlobHash)]>,
     ) -> Result<()> {
+        if let Some(blobs) = blobs {
+            self.index_blobs(rid, known, blobs)?;
+        }
         let connection = self.write()?;
         if known && is_indexed(connection, rid, references, unique)? {
             return Ok(());
@@ -145,7 +158,7 @@ impl Store {
     /// When the disk refuses.
     pub fn clear_records(&mut self, sid: i64) -> Result<()> {
         let connection = self.write()?;
-        for index in ["reference", "uniqueness"] {
+        for index in ["reference", "uniqueness", "attached"] {
             connection.execute(
                 &format!("DELETE FROM {index} WHERE rid IN (SELECT rid FROM record WHERE sid = ?)"),
                 [sid],
@@ -216,6 +229,21 @@ impl Store {
         let ids = update.query_map(params![sid, pos as i64], |row| row.get::<_, String>(0))?;
         let ids = ids.collect::<rusqlite::Result<Vec<_>>>()?;
         Ok(ids.into_iter().filter_map(|id| RecordId::new(id).ok()).collect())
+    }
+
+    /// Counts unsaved and held records afresh.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn rebuild_tallies(&mut self) -> Result<()> {
+        let counted = self.recount()?;
+        let connection = self.write()?;
+        connection.execute("DELETE FROM tally", [])?;
+        let mut keep = connection.prepare_cached("INSERT INTO tally VALUES (?, ?, ?)")?;
+        for (sid, Tally { unsaved, held }) in counted {
+            keep.execute(params![sid, unsaved as i64, held as i64])?;
+        }
+        Ok(())
     }
 
     /// Replaces the relay's counts.
@@ -340,37 +368,67 @@ pub trait Records: Queries {
         Ok(query.query_row([], |row| Ok((count(row.get(0)?), count(row.get(1)?))))?)
     }
 
-    /// How many records of a type are held, deleted ones left out.
+    /// The counts of every segment: its records with changes that have no receipt, and its held
+    /// records, deleted ones left out.
     ///
     /// # Errors
     /// When the disk fails.
-    fn held_records(&self, ty: &TypeName) -> Result<u64> {
-        // The list of states is that of the index.
-        let mut query = self.connection().prepare_cached(
-            "SELECT count(*) FROM record r JOIN segment s ON s.sid = r.sid
-             WHERE r.state IN (1, 2, 4) AND r.state = 1 AND r.deleted = 0 AND s.ty = ?",
-        )?;
-        Ok(query.query_row([ty.as_str()], |row| row.get::<_, i64>(0))? as u64)
+    fn tallies(&self) -> Result<BTreeMap<i64, Tally>> {
+        let mut query = self.connection().prepare_cached("SELECT sid, unsaved, held FROM tally")?;
+        read_tallies(&mut query)
     }
 
-    /// How many records of a type have changes without a receipt: of a device's own, and of others
-    /// alone, which it carries.
+    /// The same, counted afresh.
     ///
     /// # Errors
     /// When the disk fails.
-    fn unsaved_records(&self, ty: &TypeName, me: DeviceNumber) -> Result<(u64, u64)> {
+    fn recount(&self) -> Result<BTreeMap<i64, Tally>> {
         let mut query = self.connection().prepare_cached(
-            "SELECT o.key >> 40, o.records, substr(o.actor, 1, 8) = ?2 FROM outbox o
-             JOIN segment s ON s.sid = o.key >> 40 WHERE s.ty = ?1",
+            "SELECT s.sid, coalesce(sum(r.unsaved > 0), 0),
+                 coalesce(sum(r.state = 1 AND r.deleted = 0), 0)
+             FROM segment s LEFT JOIN record r ON r.sid = s.sid GROUP BY s.sid",
         )?;
-        let (mut own, mut carried) = (BTreeSet::new(), BTreeSet::new());
-        let mut rows = query.query(params![ty.as_str(), me.to_be_bytes()])?;
+        read_tallies(&mut query)
+    }
+
+    /// By segment how many records have changes without a receipt of other devices alone.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn carried_records(&self) -> Result<BTreeMap<i64, u64>> {
+        let mut query = self
+            .connection()
+            .prepare_cached("SELECT key >> 40, records FROM outbox WHERE carried = 1")?;
+        let mut changes: BTreeMap<(i64, String), u64> = BTreeMap::new();
+        let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
             let (sid, ids): (i64, String) = (row.get(0)?, row.get(1)?);
-            let records = if row.get(2)? { &mut own } else { &mut carried };
-            records.extend(ids.lines().map(|id| (sid, id.to_owned())));
+            for id in ids.lines() {
+                *changes.entry((sid, id.to_owned())).or_default() += 1;
+            }
         }
-        Ok((own.len() as u64, carried.difference(&own).count() as u64))
+        let mut unsaved = self
+            .connection()
+            .prepare_cached("SELECT unsaved FROM record WHERE id = ? AND sid = ?")?;
+        let mut carried = BTreeMap::new();
+        for ((sid, id), changes) in changes {
+            let all = unsaved.query_row(params![id, sid], |row| row.get::<_, i64>(0)).optional()?;
+            // Its own change would be one more.
+            *carried.entry(sid).or_default() += u64::from(all == Some(changes as i64));
+        }
+        Ok(carried)
+    }
+
+    /// The segments with records that are saved and not judged, as far as is known here.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn pending_segments(&self) -> Result<Vec<i64>> {
+        let mut query = self
+            .connection()
+            .prepare_cached("SELECT DISTINCT sid FROM record WHERE state >= 3 AND unsaved = 0")?;
+        let rows = query.query_map([], |row| row.get(0))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// The records that refer to a record.
@@ -409,22 +467,23 @@ pub trait Records: Queries {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The relay's counts of a type: in scope, all, held.
+    /// The relay's counts of each type: in scope, all, held.
     ///
     /// # Errors
-    /// When the disk fails.
-    fn server_count(&self, ty: &TypeName) -> Result<Option<[u64; 3]>> {
+    /// When the disk fails or a row is damaged.
+    fn server_counts(&self) -> Result<Vec<(TypeName, [u64; 3])>> {
         let mut query = self
             .connection()
-            .prepare_cached("SELECT in_scope, everything, held FROM server_count WHERE ty = ?")?;
-        let counts = query.query_row([ty.as_str()], |row| {
-            Ok([
-                row.get::<_, i64>(0)? as u64,
-                row.get::<_, i64>(1)? as u64,
-                row.get::<_, i64>(2)? as u64,
-            ])
-        });
-        Ok(counts.optional()?)
+            .prepare_cached("SELECT ty, in_scope, everything, held FROM server_count")?;
+        let rows = query.query_map([], |row| {
+            let count = |at| row.get::<_, i64>(at).map(|count| count as u64);
+            Ok((row.get::<_, String>(0)?, [count(1)?, count(2)?, count(3)?]))
+        })?;
+        rows.map(|row| {
+            let (ty, counts) = row?;
+            Ok((TypeName::new(ty).map_err(|_| damaged("a type name"))?, counts))
+        })
+        .collect()
     }
 
     /// Counts and sums the rows of a segment afresh, from their content.
@@ -471,6 +530,14 @@ fn is_indexed(
     let rows = query.query_map([rid], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let held: BTreeSet<(String, String)> = rows.collect::<rusqlite::Result<_>>()?;
     Ok(held == unique.iter().cloned().collect())
+}
+
+fn read_tallies(query: &mut rusqlite::CachedStatement<'_>) -> Result<BTreeMap<i64, Tally>> {
+    let rows = query.query_map([], |row| {
+        let count = |at| Ok::<_, rusqlite::Error>(row.get::<_, i64>(at)? as u64);
+        Ok((row.get(0)?, Tally { unsaved: count(1)?, held: count(2)? }))
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 fn dependants(

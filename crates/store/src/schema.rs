@@ -9,7 +9,7 @@ use crate::{Result, StoreError};
 const APPLICATION: i64 = 0x464b_5031;
 
 /// Each step brings the file from one version to the next; none is ever changed.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 6] = [
     r"
 CREATE TABLE setting (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE member (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL, signature BLOB NOT NULL);
@@ -78,6 +78,66 @@ CREATE TABLE server_count (ty TEXT PRIMARY KEY, in_scope INTEGER NOT NULL, every
     r"
 CREATE TABLE receipt (sid INTEGER NOT NULL, actor BLOB NOT NULL, seq INTEGER NOT NULL,
     bytes BLOB NOT NULL, signature BLOB NOT NULL, PRIMARY KEY (sid, actor)) WITHOUT ROWID;
+",
+    r"
+ALTER TABLE segment ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE segment ADD COLUMN proven INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE segment ADD COLUMN proven_time INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE outbox ADD COLUMN carried INTEGER NOT NULL DEFAULT 0;
+UPDATE outbox SET carried = 1
+    WHERE substr(actor, 1, 8) != (SELECT value FROM setting WHERE key = 'number');
+CREATE INDEX outbox_carried ON outbox (key) WHERE carried = 1;
+-- Counts of each segment's records; whatever writes a record, a trigger keeps them.
+CREATE TABLE tally (sid INTEGER PRIMARY KEY, unsaved INTEGER NOT NULL, held INTEGER NOT NULL);
+INSERT INTO tally SELECT s.sid, coalesce(sum(r.unsaved > 0), 0),
+        coalesce(sum(r.state = 1 AND r.deleted = 0), 0)
+    FROM segment s LEFT JOIN record r ON r.sid = s.sid GROUP BY s.sid;
+CREATE TRIGGER segment_tally AFTER INSERT ON segment BEGIN
+    INSERT INTO tally VALUES (NEW.sid, 0, 0);
+END;
+CREATE TRIGGER record_counted AFTER INSERT ON record
+WHEN NEW.unsaved > 0 OR (NEW.state = 1 AND NEW.deleted = 0) BEGIN
+    UPDATE tally SET unsaved = unsaved + (NEW.unsaved > 0),
+        held = held + (NEW.state = 1 AND NEW.deleted = 0) WHERE sid = NEW.sid;
+END;
+CREATE TRIGGER record_recounted AFTER UPDATE OF unsaved, state, deleted ON record
+WHEN (OLD.unsaved > 0) != (NEW.unsaved > 0)
+    OR (OLD.state = 1 AND OLD.deleted = 0) != (NEW.state = 1 AND NEW.deleted = 0) BEGIN
+    UPDATE tally SET unsaved = unsaved + (NEW.unsaved > 0) - (OLD.unsaved > 0),
+        held = held + (NEW.state = 1 AND NEW.deleted = 0) - (OLD.state = 1 AND OLD.deleted = 0)
+    WHERE sid = NEW.sid;
+END;
+CREATE TRIGGER record_uncounted AFTER DELETE ON record
+WHEN OLD.unsaved > 0 OR (OLD.state = 1 AND OLD.deleted = 0) BEGIN
+    UPDATE tally SET unsaved = unsaved - (OLD.unsaved > 0),
+        held = held - (OLD.state = 1 AND OLD.deleted = 0) WHERE sid = OLD.sid;
+END;
+",
+    r"
+CREATE TABLE pin (ty TEXT NOT NULL, id TEXT NOT NULL, owner TEXT NOT NULL, reason TEXT NOT NULL,
+    time INTEGER NOT NULL, PRIMARY KEY (ty, id, owner)) WITHOUT ROWID;
+",
+    r"
+CREATE TABLE call (device INTEGER NOT NULL, number INTEGER NOT NULL, intent BLOB NOT NULL,
+    signature BLOB NOT NULL, time INTEGER NOT NULL, withdrawn INTEGER NOT NULL, outcome BLOB,
+    PRIMARY KEY (device, number)) WITHOUT ROWID;
+CREATE INDEX call_open ON call (device, number) WHERE outcome IS NULL;
+CREATE TABLE call_number (device INTEGER PRIMARY KEY, highest INTEGER NOT NULL);
+",
+    r"
+-- Attached files: those that are known with their chunk trees, and whether all of one is here.
+CREATE TABLE blob (hash BLOB PRIMARY KEY, size INTEGER NOT NULL, tree BLOB NOT NULL,
+    whole INTEGER NOT NULL, time INTEGER NOT NULL) WITHOUT ROWID;
+-- Who showed a relay that a file is his, for which segment.
+CREATE TABLE blob_opened (hash BLOB NOT NULL, sid INTEGER NOT NULL, member INTEGER NOT NULL,
+    time INTEGER NOT NULL, PRIMARY KEY (hash, sid)) WITHOUT ROWID;
+-- Files that this device attached, until the relay has them: why it did not take one.
+CREATE TABLE upload (hash BLOB NOT NULL, ty TEXT NOT NULL, id TEXT NOT NULL, failed TEXT,
+    time INTEGER NOT NULL, PRIMARY KEY (hash, ty, id)) WITHOUT ROWID;
+-- Which records name a file, as merged or as they were last valid.
+CREATE TABLE attached (rid INTEGER NOT NULL, field TEXT NOT NULL, hash BLOB NOT NULL,
+    PRIMARY KEY (hash, rid, field)) WITHOUT ROWID;
+CREATE INDEX attached_by_record ON attached (rid);
 ",
 ];
 

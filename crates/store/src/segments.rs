@@ -56,6 +56,12 @@ pub struct SegmentRow {
     pub judged_catalog: u64,
     /// On a device: where it stands in the relay's log.
     pub cursor: Cursor,
+    /// On a device: how far the relay's log is known to reach.
+    pub told: Pos,
+    /// On a device: through which position everything was proven equal to the relay's.
+    pub proven: Pos,
+    /// When that was, milliseconds UTC.
+    pub proven_time: i64,
     /// How many records there are, deleted ones included.
     pub records: u64,
     /// How many are not deleted.
@@ -82,6 +88,9 @@ impl SegmentRow {
             judged: 0,
             judged_catalog: 0,
             cursor: Cursor::default(),
+            told: 0,
+            proven: 0,
+            proven_time: 0,
             records: 0,
             live: 0,
             held: 0,
@@ -136,7 +145,8 @@ impl Store {
             .prepare_cached(
                 "UPDATE segment SET tip = ?, chain = ?, sum = ?, packed = ?, done = ?, damaged = ?,
                     verdict = ?, judged = ?, judged_catalog = ?, counter = ?, salt = ?, pos = ?,
-                    log_chain = ?, heads = ?, records = ?, live = ?, held = ?, rows = ?
+                    log_chain = ?, heads = ?, told = ?, proven = ?, proven_time = ?, records = ?,
+                    live = ?, held = ?, rows = ?
                  WHERE sid = ?",
             )?
             .execute(params![
@@ -154,6 +164,9 @@ impl Store {
                 row.cursor.pos as i64,
                 row.cursor.chain,
                 heads,
+                row.told as i64,
+                row.proven as i64,
+                row.proven_time,
                 row.records as i64,
                 row.live as i64,
                 row.held as i64,
@@ -209,6 +222,9 @@ fn read(row: &Row<'_>) -> Result<SegmentRow> {
             chain: row.get("log_chain")?,
             heads: heads.chunks_exact(32).filter_map(ChangeHash::from_slice).collect(),
         },
+        told: position("told")?,
+        proven: position("proven")?,
+        proven_time: row.get("proven_time")?,
         records: position("records")?,
         live: position("live")?,
         held: position("held")?,

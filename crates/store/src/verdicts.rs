@@ -92,6 +92,18 @@ impl Store {
         Ok(ids.into_iter().filter_map(|id| RecordId::new(id).ok()).collect())
     }
 
+    /// Forgets every verdict and block of a segment: they are followed from the beginning.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn forget_verdicts(&mut self, sid: i64) -> Result<()> {
+        let connection = self.write()?;
+        for table in ["verdict", "verdict_block", "judged_block"] {
+            connection.execute(&format!("DELETE FROM {table} WHERE sid = ?"), [sid])?;
+        }
+        Ok(())
+    }
+
     /// Keeps the newest block of a segment, with or without verdicts: how far it is judged.
     ///
     /// # Errors

@@ -1,0 +1,345 @@
+//! The bytes of attached files: each a file under its hash, beside the database.
+//!
+//! A name is 64 hexadecimal digits and nothing else. A file has its name only once all of it is on
+//! the disk and verified: until then it is a part, which goes on where it ends, and whose groups are
+//! looked at again before that.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use fieldkeep_model::blob::GroupCheck;
+use fieldkeep_model::{BlobHash, BlobTree, TreeBuilder};
+
+use crate::{Result, StoreError};
+
+/// Bytes that are read or written at once.
+const PIECE: usize = 256 * 1024;
+
+/// The folder of a directory's files.
+#[derive(Clone, Debug)]
+pub struct BlobFiles {
+    folder: PathBuf,
+}
+
+/// A file that comes in parts.
+#[derive(Debug)]
+pub struct Incoming {
+    files: BlobFiles,
+    tree: BlobTree,
+    file: File,
+    at: u64,
+    check: GroupCheck,
+}
+
+impl BlobFiles {
+    /// Those of a directory of a device or relay.
+    #[must_use]
+    pub fn of(directory: &Path) -> Self {
+        Self { folder: directory.join("blobs") }
+    }
+
+    /// Where a whole file lies.
+    #[must_use]
+    pub fn path(&self, hash: &BlobHash) -> PathBuf {
+        self.folder.join(hash.to_string())
+    }
+
+    fn part(&self, hash: &BlobHash) -> PathBuf {
+        self.folder.join(format!("{hash}.part"))
+    }
+
+    /// Opens a whole file.
+    ///
+    /// # Errors
+    /// When it is not there, or the disk fails.
+    pub fn open(&self, hash: &BlobHash) -> Result<File> {
+        File::open(self.path(hash)).map_err(disk)
+    }
+
+    /// Copies a file in under its hash; it is durable when this returns. It has to be as long as it is
+    /// said to be.
+    ///
+    /// # Errors
+    /// When it cannot be read, has another length, or the disk refuses: nothing of it is kept then.
+    pub fn add(&self, source: &mut impl Read, size: u64, salt: [u8; 8]) -> Result<BlobTree> {
+        fs::create_dir_all(&self.folder).map_err(disk)?;
+        let beside = self.folder.join(format!("{:016x}.new", u64::from_be_bytes(salt)));
+        let added = self.copy(source, size, &beside);
+        if added.is_err() {
+            // It may not be there at all.
+            let _ = fs::remove_file(&beside);
+        }
+        added
+    }
+
+    fn copy(&self, source: &mut impl Read, size: u64, beside: &Path) -> Result<BlobTree> {
+        let changed = |_| StoreError::Disk("the file changed while it was read".into());
+        let mut builder = TreeBuilder::new(size).map_err(changed)?;
+        let mut file = File::create(beside).map_err(disk)?;
+        let mut piece = vec![0; PIECE];
+        loop {
+            let read = source.read(&mut piece).map_err(disk)?;
+            if read == 0 {
+                break;
+            }
+            builder.take(&piece[..read]).map_err(changed)?;
+            file.write_all(&piece[..read]).map_err(disk)?;
+        }
+        let tree = builder.finish().map_err(changed)?;
+        self.settle(&file, beside, &tree.hash())?;
+        Ok(tree)
+    }
+
+    /// Gives a file that is whole its name.
+    fn settle(&self, file: &File, from: &Path, hash: &BlobHash) -> Result<()> {
+        file.sync_all().map_err(disk)?;
+        fs::rename(from, self.path(hash)).map_err(disk)?;
+        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(disk)
+    }
+
+    /// Begins to take a file in, or goes on where a part of it ends: what is there of it is verified
+    /// first, and what is wrong is cut off. Nothing while somebody else takes it in.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn receive(&self, tree: BlobTree) -> Result<Option<Incoming>> {
+        fs::create_dir_all(&self.folder).map_err(disk)?;
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(self.part(&tree.hash())).map_err(disk)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(disk(error)),
+        }
+        let mut incoming =
+            Incoming { files: self.clone(), check: tree.check_from(0), tree, file, at: 0 };
+        incoming.take_up()?;
+        Ok(Some(incoming))
+    }
+
+    /// Whether a whole file is what its name says. Reads all of it.
+    #[must_use]
+    pub fn is_sound(&self, hash: &BlobHash, size: u64) -> bool {
+        let hashed = || -> Option<BlobHash> {
+            let (mut file, mut builder) = (self.open(hash).ok()?, TreeBuilder::new(size).ok()?);
+            let mut piece = vec![0; PIECE];
+            loop {
+                let read = file.read(&mut piece).ok()?;
+                if read == 0 {
+                    return Some(builder.finish().ok()?.hash());
+                }
+                builder.take(&piece[..read]).ok()?;
+            }
+        };
+        hashed().as_ref() == Some(hash)
+    }
+
+    /// Removes a file, whole or in part.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn remove(&self, hash: &BlobHash) -> Result<()> {
+        for path in [self.path(hash), self.part(hash)] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(error)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole files that are here, with their lengths.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn all(&self) -> Result<Vec<(BlobHash, u64)>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(disk)?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(disk)?;
+            let hash = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(hash) = hash {
+                found.push((hash, entry.metadata().map_err(disk)?.len()));
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+}
+
+impl Incoming {
+    /// How many bytes are here: the next ones begin there.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The file's tree.
+    #[must_use]
+    pub fn tree(&self) -> &BlobTree {
+        &self.tree
+    }
+
+    /// Whether all of it is here.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.at == self.tree.size()
+    }
+
+    fn take_up(&mut self) -> Result<()> {
+        let there = self.file.metadata().map_err(disk)?.len().min(self.tree.size());
+        let mut piece = vec![0; PIECE];
+        while self.at < there {
+            let most = (there - self.at).min(self.check.room(&self.tree)).min(PIECE as u64);
+            let most = usize::try_from(most).expect("a piece fits in memory");
+            self.file.read_exact(&mut piece[..most]).map_err(disk)?;
+            match self.check.take(&self.tree, &piece[..most]) {
+                Ok(_) => self.at += most as u64,
+                Err(group) => {
+                    self.back_to(group)?;
+                    break;
+                }
+            }
+        }
+        self.file.set_len(self.at).map_err(disk)
+    }
+
+    fn back_to(&mut self, group: u64) -> Result<()> {
+        self.at = group;
+        self.check = self.tree.check_from(group);
+        self.file.set_len(group).map_err(disk)?;
+        self.file.seek(SeekFrom::Start(group)).map_err(disk)?;
+        Ok(())
+    }
+
+    /// Takes the next bytes in. Returns where a group begins that is not the file's: it is forgotten,
+    /// and comes again.
+    ///
+    /// # Errors
+    /// When the disk refuses, or more came than the file has.
+    pub fn take(&mut self, mut bytes: &[u8]) -> Result<Option<u64>> {
+        while !bytes.is_empty() {
+            let room = usize::try_from(self.check.room(&self.tree)).unwrap_or(usize::MAX);
+            if room == 0 {
+                return Err(StoreError::Disk("more came than the file has".into()));
+            }
+            let (now, rest) = bytes.split_at(room.min(bytes.len()));
+            self.file.write_all(now).map_err(disk)?;
+            self.at += now.len() as u64;
+            if let Err(group) = self.check.take(&self.tree, now) {
+                self.back_to(group)?;
+                return Ok(Some(group));
+            }
+            bytes = rest;
+        }
+        Ok(None)
+    }
+
+    /// Makes a whole file durable under its name.
+    ///
+    /// # Errors
+    /// When it is not whole, or the disk refuses.
+    pub fn finish(self) -> Result<BlobTree> {
+        if !self.is_whole() {
+            return Err(StoreError::Disk("the file is not whole yet".into()));
+        }
+        // An empty file has no byte that would have been looked at.
+        let (hash, mut check) = (self.tree.hash(), self.check.clone());
+        if self.tree.size() == 0 && check.take(&self.tree, &[]).is_err() {
+            return Err(StoreError::Disk("an empty file has another name".into()));
+        }
+        self.files.settle(&self.file, &self.files.part(&hash), &hash)?;
+        Ok(self.tree)
+    }
+}
+
+fn disk(error: io::Error) -> StoreError {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    if [StorageFull, QuotaExceeded].contains(&error.kind()) {
+        StoreError::Full
+    } else if [PermissionDenied, ReadOnlyFilesystem].contains(&error.kind()) {
+        StoreError::ReadOnly
+    } else {
+        StoreError::Disk(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content() -> Vec<u8> {
+        (0..200_000u32).map(|at| (at * 7 + at / 251) as u8).collect()
+    }
+
+    fn tree() -> BlobTree {
+        let mut builder = TreeBuilder::new(200_000).expect("small");
+        builder.take(&content()).expect("as long as said");
+        builder.finish().expect("all of it")
+    }
+
+    #[test]
+    fn a_file_goes_on_at_any_byte_after_any_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (files, content) = (BlobFiles::of(directory.path()), content());
+        for cut in [0, 1, 65_535, 65_536, 65_537, 131_072, 199_999, 200_000] {
+            let mut incoming = files.receive(tree()).expect("it begins").expect("nobody else");
+            assert_eq!(incoming.at(), 0);
+            assert_eq!(incoming.take(&content[..cut]).expect("it writes"), None);
+            drop(incoming);
+            let mut incoming = files.receive(tree()).expect("it goes on").expect("nobody else");
+            assert_eq!(incoming.at(), cut as u64);
+            assert_eq!(incoming.take(&content[cut..]).expect("it writes"), None);
+            let tree = incoming.finish().expect("it is whole");
+            assert_eq!(fs::read(files.path(&tree.hash())).expect("it is there"), content);
+            files.remove(&tree.hash()).expect("it goes");
+        }
+    }
+
+    #[test]
+    fn one_at_a_time_takes_a_file_in() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = BlobFiles::of(directory.path());
+        let first = files.receive(tree()).expect("it begins");
+        assert!(files.receive(tree()).expect("it looks").is_none());
+        drop(first);
+        assert!(files.receive(tree()).expect("it looks").is_some());
+    }
+
+    #[test]
+    fn what_is_wrong_is_cut_off_and_comes_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = BlobFiles::of(directory.path());
+        let mut wrong = content();
+        wrong[70_000] ^= 1;
+        let mut incoming = files.receive(tree()).expect("it begins").expect("nobody else");
+        assert_eq!(incoming.take(&wrong).expect("it writes"), Some(65_536));
+        assert_eq!(incoming.at(), 65_536);
+        drop(incoming);
+        // A disk that lost what was not synced gives back something else.
+        let part = files.part(&tree().hash());
+        let mut torn = content();
+        torn[10] = 0xff;
+        fs::write(&part, &torn[..100_000]).expect("it is written");
+        let mut incoming = files.receive(tree()).expect("it goes on").expect("nobody else");
+        assert_eq!(incoming.at(), 0);
+        assert_eq!(incoming.take(&content()).expect("it writes"), None);
+        incoming.finish().expect("it is whole");
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_not_kept() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = BlobFiles::of(directory.path());
+        let added = files.add(&mut &content()[..], 199_999, [1; 8]);
+        assert!(added.expect_err("it is longer").to_string().contains("changed"));
+        assert_eq!(fs::read_dir(directory.path().join("blobs")).expect("a folder").count(), 0);
+        let tree = files.add(&mut &content()[..], 200_000, [1; 8]).expect("it is as long");
+        assert_eq!(files.all().expect("it reads"), [(tree.hash(), 200_000)]);
+    }
+}
