@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use fieldkeep_model::{CatalogHash, TypeName};
 
+use crate::action::{Action, Query};
 use crate::error::{CatalogError, Place, Problems};
 use crate::limit;
 use crate::object::{Field, ObjectType};
@@ -20,6 +21,8 @@ struct Inner {
     source: String,
     hash: CatalogHash,
     types: BTreeMap<TypeName, ObjectType>,
+    actions: BTreeMap<String, Action>,
+    queries: BTreeMap<String, Query>,
     engine: Engine,
 }
 
@@ -43,8 +46,8 @@ impl Catalog {
             problems.add(&(0..0), "", problem, "shorten it");
             return Err(problems.into_errors());
         }
-        let raw = read::read(source, &mut problems);
         let mut engine = Engine::new();
+        let raw = read::read(source, &mut engine, &mut problems);
         let rules = compile_rules(&raw.types, raw.rules, &mut engine, &mut problems);
         let errors = problems.into_errors();
         if !errors.is_empty() {
@@ -55,8 +58,9 @@ impl Catalog {
             types.entry(name).and_modify(|ty| ty.rules.push(rule));
         }
         engine.seal();
-        let hash = CatalogHash::of(source);
-        Ok(Self(Arc::new(Inner { source: source.to_owned(), hash, types, engine })))
+        let (source, hash) = (source.to_owned(), CatalogHash::of(source));
+        let (actions, queries) = (raw.actions, raw.queries);
+        Ok(Self(Arc::new(Inner { source, hash, types, actions, queries, engine })))
     }
 
     /// The text that it was read from.
@@ -81,6 +85,25 @@ impl Catalog {
     #[must_use]
     pub fn ty(&self, name: &TypeName) -> Option<&ObjectType> {
         self.0.types.get(name)
+    }
+
+    /// The actions by name.
+    #[must_use]
+    pub fn actions(&self) -> &BTreeMap<String, Action> {
+        &self.0.actions
+    }
+
+    /// The queries by name.
+    #[must_use]
+    pub fn queries(&self) -> &BTreeMap<String, Query> {
+        &self.0.queries
+    }
+
+    /// That the SQL of a query cannot be used, as an error of this catalog.
+    #[must_use]
+    pub fn refuse_query(&self, query: &Query, problem: impl Into<String>) -> CatalogError {
+        let remedy = "read the views of the types, which have `id`, their fields and `held`";
+        query.place.error(format!("query.{}.sql", query.name), problem, remedy)
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -132,8 +155,9 @@ fn same_type(old: &ObjectType, new: &ObjectType) -> bool {
 
 fn same_fields(old: &BTreeMap<String, Field>, new: &BTreeMap<String, Field>) -> bool {
     let read = |field: &Field| {
-        let Field { kind, reference, required, unique, schema, .. } = field;
-        (*kind, reference.clone(), *required, *unique, schema.clone())
+        let Field { kind, reference, required, unique, schema, attachments, .. } = field;
+        let files = attachments.as_ref().map(|files| (files.max_count, files.media.clone()));
+        (*kind, reference.clone(), *required, *unique, schema.clone(), files)
     };
     old.len() == new.len()
         && old.iter().all(|(name, old)| {

@@ -38,6 +38,9 @@ impl Catalog {
                 let rule = reason.rule.as_deref().unwrap_or_default();
                 format!("the rule `{rule}` could not be checked: {}", arg("error"))
             }
+            "needs_connection" => {
+                "it was edited without a connection in a state that needs one".to_owned()
+            }
             "not_permitted" => "a change to it was not permitted".to_owned(),
             other => other.to_owned(),
         }

@@ -13,7 +13,7 @@ use crate::catalog::Catalog;
 use crate::object::{ObjectType, Reference};
 use crate::rule::{Rule, values};
 
-mod shape;
+pub(crate) mod shape;
 
 /// The record to be judged.
 #[derive(Clone, Copy, Debug)]

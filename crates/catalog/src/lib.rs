@@ -5,6 +5,8 @@
 //! cost is bounded when the catalog is parsed, so that no verdict depends on the machine; what
 //! cannot be bounded is refused there.
 
+mod action;
+mod attachment;
 mod catalog;
 mod error;
 mod explain;
@@ -14,12 +16,16 @@ mod object;
 mod read;
 mod rule;
 mod schema;
+mod share;
 mod values;
 
+pub use action::{Action, Call, CallError, HostCall, Inputs, Party, Query, Who};
+pub use attachment::{AttachedFile, Attachments, Location, NAME_MAX, UnfitFile};
 pub use catalog::Catalog;
 pub use error::CatalogError;
 pub use judge::{Holder, Judgement, PrivateArg, Referent, Subject, Surroundings};
 pub use object::{Field, Kind, ObjectType, Reference};
 pub use rule::{Rule, RuleError};
 pub use schema::SchemaError;
-pub use values::ValueError;
+pub use share::{Sheet, TITLES, TemplateError, title};
+pub use values::{ValueError, value_of};

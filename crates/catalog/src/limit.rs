@@ -24,6 +24,12 @@ pub const REGISTER: usize = 16 * 1024;
 pub const TEXT: usize = 256 * 1024;
 /// All texts and keys of a record, in bytes.
 pub const RECORD: usize = 1024 * 1024;
+/// A template's source, in bytes.
+pub const TEMPLATE: usize = 4 * 1024;
+/// What a template may cost: a step is one instruction, or 64 bytes of what it makes: at most 10 ms.
+pub const FUEL: u64 = 50_000;
+/// What a record comes to as shared text, in bytes.
+pub const SHARED: usize = 64 * 1024;
 /// A compiled regular expression, in bytes.
 pub const PATTERN: usize = 1024 * 1024;
 /// How many errors of a catalog are told at once.

@@ -6,8 +6,10 @@ use fieldkeep_model::{RecordId, SegmentAddress, TypeName};
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
+use crate::attachment::{AttachedFile, Attachments};
 use crate::error::Place;
-use crate::rule::Rule;
+use crate::rule::{Engine, Rule, values};
+use crate::share::Template;
 
 /// How a field merges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,11 +24,14 @@ pub enum Kind {
     Set,
     /// Any JSON value, replaced whole.
     Json,
+    /// Files: a set whose children's ids are the files' hashes.
+    Attachment,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Register, Self::Counter, Self::Text, Self::Set, Self::Json];
+    pub const ALL: [Self; 6] =
+        [Self::Register, Self::Counter, Self::Text, Self::Set, Self::Json, Self::Attachment];
 
     /// The word for it in a catalog.
     #[must_use]
@@ -37,7 +42,14 @@ impl Kind {
             Self::Text => "text",
             Self::Set => "set",
             Self::Json => "json",
+            Self::Attachment => "attachment",
         }
+    }
+
+    /// Whether it holds children by id.
+    #[must_use]
+    pub fn has_children(self) -> bool {
+        matches!(self, Self::Set | Self::Attachment)
     }
 }
 
@@ -54,10 +66,29 @@ pub struct Field {
     pub unique: bool,
     /// The JSON Schema that a value meets.
     pub schema: Option<Value>,
-    /// The fields of a set's children; empty for other kinds.
+    /// Which files it may hold; only of attachments.
+    pub attachments: Option<Attachments>,
+    /// The fields of the children of a set, or of attachments; empty for other kinds.
     pub children: BTreeMap<String, Self>,
     pub(crate) validator: Option<Validator>,
     pub(crate) place: Place,
+}
+
+impl Field {
+    /// A field that holds anything of its kind.
+    pub(crate) fn plain(kind: Kind) -> Self {
+        Self {
+            kind,
+            reference: None,
+            required: false,
+            unique: false,
+            schema: None,
+            attachments: None,
+            children: BTreeMap::new(),
+            validator: None,
+            place: Place::default(),
+        }
+    }
 }
 
 /// A value that refers to another record.
@@ -84,6 +115,12 @@ pub struct ObjectType {
     pub fields: BTreeMap<String, Field>,
     /// Its rules, in the catalog's order.
     pub rules: Vec<Rule>,
+    /// In which state a record is edited only by way of a relay.
+    pub online_only: Option<Rule>,
+    /// The registers that hold latitude and longitude, in degrees.
+    pub location: Option<(String, String)>,
+    /// How its records are shared.
+    pub(crate) share: Option<Template>,
     pub(crate) place: Place,
 }
 
@@ -116,7 +153,7 @@ impl ObjectType {
             let Some(value) = fields.get(name) else {
                 continue;
             };
-            if field.kind == Kind::Set {
+            if field.kind.has_children() {
                 child_references(name, field, value, &mut found);
             } else if let Some(ty) = &field.reference {
                 found.extend(reference(name.clone(), ty, value));
@@ -125,10 +162,39 @@ impl ObjectType {
         found
     }
 
+    /// The files that a record names. What names none is left out: judging reports it.
+    #[must_use]
+    pub fn files(&self, fields: &Map<String, Value>) -> Vec<AttachedFile> {
+        let attachments = self.fields.iter().filter(|(_, field)| field.kind == Kind::Attachment);
+        let mut found = Vec::new();
+        for (name, _) in attachments {
+            let children = fields.get(name).and_then(Value::as_array).into_iter().flatten();
+            found.extend(children.filter_map(|child| AttachedFile::read(name, child)));
+        }
+        found
+    }
+
+    /// Whether records of the type may have files.
+    #[must_use]
+    pub fn has_attachments(&self) -> bool {
+        self.fields.values().any(|field| field.kind == Kind::Attachment)
+    }
+
     /// Whether a rule may read `previous`: whoever judges need not look it up elsewhere.
     #[must_use]
     pub fn reads_previous(&self) -> bool {
         self.rules.iter().any(|rule| rule.cel.contains("previous"))
+    }
+
+    /// Whether a record in that state is edited only by way of a relay. An expression that cannot be
+    /// evaluated, because a field is absent, asks for no connection.
+    #[must_use]
+    pub(crate) fn needs_connection(&self, engine: &Engine, before: &Map<String, Value>) -> bool {
+        let Some(rule) = &self.online_only else { return false };
+        let mut scope = engine.scope().new_inner_scope();
+        let needed = rule.needs.iter().map(String::as_str);
+        scope.add_variable_as_val("before", values::record(before, &self.fields, needed));
+        rule.holds(&scope).unwrap_or(false)
     }
 
     /// The values that no other record of the type may have, with their fields. Numbers are

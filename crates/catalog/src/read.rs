@@ -14,11 +14,16 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::action::{Action, Query};
 use crate::error::{Problems, suggestion};
 use crate::object::{Field, Kind, ObjectType};
+use crate::rule::Engine;
 use crate::schema::{self, Scalars};
+use crate::share::Template;
 
+mod attachments;
 mod items;
+mod online;
 
 /// Names that the store gives to what every record and every child has.
 const RESERVED: &[&str] = &["id", "deleted"];
@@ -35,30 +40,40 @@ pub(crate) struct RawRule {
     pub(crate) span: Range<usize>,
 }
 
-/// What is read of a catalog: the types without their rules, and the rules.
+/// What is read of a catalog: the types without their rules, the rules, and what needs a connection.
 pub(crate) struct Raw {
     pub(crate) types: BTreeMap<TypeName, ObjectType>,
     pub(crate) rules: Vec<RawRule>,
+    pub(crate) actions: BTreeMap<String, Action>,
+    pub(crate) queries: BTreeMap<String, Query>,
 }
 
 /// Reads a catalog's source, adding to `problems` what is wrong with it.
-pub(crate) fn read(source: &str, problems: &mut Problems<'_>) -> Raw {
+pub(crate) fn read<'s>(source: &'s str, engine: &mut Engine, problems: &mut Problems<'s>) -> Raw {
     let (root, errors) = DeTable::parse_recoverable(source);
     for error in errors {
         let message = error.message().lines().collect::<Vec<_>>().join(", ");
         problems.add(&error.span().unwrap_or_default(), "", message, "");
     }
-    let mut reader = Reader { problems, rules: Vec::new(), references: Vec::new() };
-    let types = reader.catalog(root.get_ref(), root.span());
+    let (rules, references, templates) = (Vec::new(), Vec::new(), Vec::new());
+    let mut reader = Reader { source, problems, rules, references, templates };
+    let mut types = reader.catalog(root.get_ref(), root.span());
+    reader.online_only(root.get_ref(), &mut types, engine);
+    let actions = reader.actions(root.get_ref(), &types, engine);
+    let queries = reader.queries(root.get_ref(), &types);
     reader.check_references(&types);
-    Raw { types, rules: reader.rules }
+    reader.check_templates(&types);
+    Raw { types, rules: reader.rules, actions, queries }
 }
 
 struct Reader<'p, 's> {
+    source: &'s str,
     problems: &'p mut Problems<'s>,
     rules: Vec<RawRule>,
     /// References to types, checked when all types are known.
     references: Vec<(String, String, Range<usize>)>,
+    /// Where types have templates, whose names are checked when all types are known.
+    templates: Vec<(TypeName, Range<usize>)>,
 }
 
 impl Reader<'_, '_> {
@@ -67,7 +82,7 @@ impl Reader<'_, '_> {
         root: &DeTable<'_>,
         span: Range<usize>,
     ) -> BTreeMap<TypeName, ObjectType> {
-        self.known_keys(root, "", &["catalog", "type"]);
+        self.known_keys(root, "", &["catalog", "type", "action", "query"]);
         match (root.contains_key("catalog"), self.integer(root, "", "catalog")) {
             (true, None | Some((1, _))) => {}
             (true, Some((version, span))) => {
@@ -106,7 +121,8 @@ impl Reader<'_, '_> {
         path: &str,
         span: &Range<usize>,
     ) -> ObjectType {
-        self.known_keys(table, path, &["scope", "buckets", "field", "rule"]);
+        let known = ["scope", "buckets", "field", "rule", "online_only", "share", "location"];
+        self.known_keys(table, path, &known);
         let fields = self.fields(table, path, true);
         let scope = self.text(table, path, "scope").map(|(scope, span)| {
             self.check_scope(&scope, &fields, &format!("{path}.scope"), &span);
@@ -114,8 +130,87 @@ impl Reader<'_, '_> {
         });
         let buckets = self.buckets(table, path);
         self.raw_rules(name, table, path);
+        let share = self.share(name, table, path);
+        let location = self.location(table, path, &fields);
         let place = self.problems.place(span);
-        ObjectType { name: name.clone(), scope, buckets, fields, rules: Vec::new(), place }
+        let (name, rules, online_only) = (name.clone(), Vec::new(), None);
+        ObjectType { name, scope, buckets, fields, rules, online_only, location, share, place }
+    }
+
+    fn share(&mut self, ty: &TypeName, table: &DeTable<'_>, path: &str) -> Option<Template> {
+        let (source, span) = self.text(table, path, "share")?;
+        match Template::compile(&source) {
+            Ok(template) => {
+                self.templates.push((ty.clone(), span));
+                Some(template)
+            }
+            Err(flaw) => {
+                let span = self.line_within(&span, flaw.line);
+                self.problems.add(&span, format!("{path}.share"), flaw.problem, flaw.remedy);
+                None
+            }
+        }
+    }
+
+    /// Where a line of a text of several lines stands.
+    fn line_within(&self, span: &Range<usize>, line: usize) -> Range<usize> {
+        let text = self.source.get(span.clone()).unwrap_or_default();
+        // The line that the quotes are alone on does not count; other texts have one line.
+        let alone = ["\"\"\"\n", "'''\n", "\"\"\"\r\n", "'''\r\n"];
+        let skipped = usize::from(alone.iter().any(|quotes| text.starts_with(quotes)));
+        let mut starts = text.match_indices('\n').map(|(at, _)| span.start + at + 1);
+        let start = (line + skipped).checked_sub(2).and_then(|nth| starts.nth(nth));
+        start.map_or_else(|| span.clone(), |start| start..start)
+    }
+
+    fn location(
+        &mut self,
+        table: &DeTable<'_>,
+        path: &str,
+        fields: &BTreeMap<String, Field>,
+    ) -> Option<(String, String)> {
+        let value = table.get("location")?;
+        let path = format!("{path}.location");
+        let names: Option<Vec<&str>> = value
+            .get_ref()
+            .as_array()
+            .and_then(|names| names.iter().map(|name| name.get_ref().as_str()).collect());
+        let Some([latitude, longitude]) = names.as_deref() else {
+            let remedy = "write location = [\"latitude\", \"longitude\"]";
+            let problem = "a location is two fields";
+            self.problems.add(&value.span(), path, problem, remedy);
+            return None;
+        };
+        for name in [latitude, longitude] {
+            self.check_coordinate(name, fields, &path, &value.span());
+        }
+        Some(((*latitude).to_owned(), (*longitude).to_owned()))
+    }
+
+    fn check_coordinate(
+        &mut self,
+        name: &str,
+        fields: &BTreeMap<String, Field>,
+        path: &str,
+        span: &Range<usize>,
+    ) {
+        let is_number = |field: &&Field| {
+            field.kind == Kind::Register && Scalars::of(field.schema.as_ref()).float
+        };
+        let numbers = fields.iter().filter(|(_, field)| is_number(field));
+        match fields.get(name) {
+            Some(field) if is_number(&field) => {}
+            Some(_) => {
+                let problem = format!("`{name}` holds no number");
+                let remedy = "a coordinate is a register with schema = { type = \"number\" }";
+                self.problems.add(span, path, problem, remedy);
+            }
+            None => {
+                let problem = format!("the field `{name}` is not declared");
+                let remedy = suggestion(name, numbers.map(|(name, _)| name.as_str()));
+                self.problems.add(span, path, problem, remedy);
+            }
+        }
     }
 
     fn buckets(&mut self, table: &DeTable<'_>, path: &str) -> u32 {
@@ -173,8 +268,11 @@ impl Reader<'_, '_> {
     }
 
     fn field(&mut self, table: &DeTable<'_>, path: &str, span: &Range<usize>, top: bool) -> Field {
-        self.known_keys(table, path, &["kind", "ref", "required", "unique", "schema", "field"]);
         let kind = self.kind(table, path, top);
+        if kind == Kind::Attachment {
+            return self.attachment_field(table, path, span);
+        }
+        self.known_keys(table, path, &["kind", "ref", "required", "unique", "schema", "field"]);
         let (schema, validator) = self.schema(table, path, kind).unzip();
         let field = Field {
             kind,
@@ -183,6 +281,7 @@ impl Reader<'_, '_> {
             unique: self.unique(table, path, kind, top),
             schema,
             validator,
+            attachments: None,
             children: self.fields(table, path, false),
             place: self.problems.place(span),
         };
@@ -204,12 +303,12 @@ impl Reader<'_, '_> {
                 self.problems.add(&span, path, "sets do not nest", remedy);
                 Kind::Json
             }
-            Some(kind) => kind,
-            None if word == "attachment" => {
-                let remedy = "keep the file's name in a register until they are";
-                self.problems.add(&span, path, "attachments are not supported yet", remedy);
-                Kind::Register
+            Some(Kind::Attachment) if !top => {
+                let remedy = "attach files to the record itself";
+                self.problems.add(&span, path, "children have no attachments", remedy);
+                Kind::Json
             }
+            Some(kind) => kind,
             None => {
                 let remedy = suggestion(&word, Kind::ALL.iter().map(|kind| kind.word()));
                 self.problems.add(&span, path, format!("unknown kind `{word}`"), remedy);
@@ -301,6 +400,15 @@ impl Reader<'_, '_> {
             names.push(name.0.clone());
             let (name, cel, reason) = (name.0, cel.0, reason.0);
             self.rules.push(RawRule { ty: ty.clone(), name, cel, reason, path, span });
+        }
+    }
+
+    fn check_templates(&mut self, types: &BTreeMap<TypeName, ObjectType>) {
+        for (name, span) in std::mem::take(&mut self.templates) {
+            for (unseen, remedy) in types[&name].unseen(types) {
+                let problem = format!("the template does not see `{unseen}`");
+                self.problems.add(&span, format!("type.{name}.share"), problem, remedy);
+            }
         }
     }
 

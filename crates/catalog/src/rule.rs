@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use cel::extractors::This;
 use cel::parser::PrattParser;
@@ -17,7 +17,7 @@ use fieldkeep_model::TypeName;
 use regex::Regex;
 
 use crate::limit;
-use crate::object::{Field, ObjectType};
+use crate::object::{Field, Kind, ObjectType};
 
 mod bound;
 mod nesting;
@@ -95,7 +95,7 @@ impl RuleError {
             Self::Unknown { remedy, .. } => remedy,
             Self::TooLong | Self::TooDeep => "split it into several rules",
             Self::Syntax(_) | Self::Unsupported(_) => {
-                "write a CEL expression over `record`, `previous` and `refs`"
+                "write a CEL expression over the names that stand for something here"
             }
             Self::Pattern(_) => "write it in quotes, without look-around and back-references",
             Self::NotAList(_) => "loop over a set, a list in brackets, or a filtered one",
@@ -106,8 +106,39 @@ impl RuleError {
     }
 }
 
-/// The names that a rule may use.
+/// What an expression is about, and so which names it may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// A record that is judged: `record`, `previous` and `refs`.
+    Record,
+    /// A record that is about to be edited: `before`.
+    Before,
+    /// A call: `input`, `records`, `caller` and `call`.
+    Call,
+}
+
+impl About {
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Record => &["record", "previous", "refs"],
+            Self::Before => &["before"],
+            Self::Call => &["input", "records", "caller", "call"],
+        }
+    }
+}
+
+/// What is known of who calls.
+static CALLER: LazyLock<BTreeMap<String, Field>> =
+    LazyLock::new(|| BTreeMap::from([("name".to_owned(), Field::plain(Kind::Register))]));
+/// What is known of a call: a text that nothing else has for an id, and when it came, in milliseconds.
+static CALL: LazyLock<BTreeMap<String, Field>> = LazyLock::new(|| {
+    let field = |name: &str, kind| (name.to_owned(), Field::plain(kind));
+    BTreeMap::from([field("id", Kind::Register), field("time", Kind::Counter)])
+});
+
+/// The names that an expression may use.
 pub(crate) struct Vocabulary<'a> {
+    about: About,
     fields: &'a BTreeMap<String, Field>,
     refs: BTreeMap<&'a str, &'a BTreeMap<String, Field>>,
 }
@@ -118,7 +149,18 @@ impl<'a> Vocabulary<'a> {
         let refs = registers.filter_map(|(name, field)| {
             Some((name.as_str(), &types.get(field.reference.as_ref()?)?.fields))
         });
-        Self { fields: &ty.fields, refs: refs.collect() }
+        Self { about: About::Record, fields: &ty.fields, refs: refs.collect() }
+    }
+
+    pub(crate) fn before(ty: &'a ObjectType) -> Self {
+        Self { about: About::Before, fields: &ty.fields, refs: BTreeMap::new() }
+    }
+
+    pub(crate) fn call(
+        input: &'a BTreeMap<String, Field>,
+        records: impl Iterator<Item = (&'a str, &'a BTreeMap<String, Field>)>,
+    ) -> Self {
+        Self { about: About::Call, fields: input, refs: records.collect() }
     }
 }
 
@@ -160,6 +202,9 @@ impl Rule {
     ) -> Result<Self, RuleError> {
         let expr = parse(&cel)?;
         let bound = bound::bound(&expr, vocabulary)?;
+        if !bound.truth {
+            return Err(RuleError::NotBoolean);
+        }
         engine.patterns.extend(bound.patterns);
         let (refs, needs, steps) = (bound.refs, bound.needs, bound.steps);
         let reads = bound.reads.into_iter().collect();
@@ -173,6 +218,39 @@ impl Rule {
         match result {
             Ok(Ok(Value::Bool(holds))) => Ok(holds),
             Ok(Ok(_)) => Err("it yields neither true nor false".to_owned()),
+            Ok(Err(error)) => Err(told(&error)),
+            Err(_) => Err("the evaluator failed".to_owned()),
+        }
+    }
+}
+
+/// An expression that yields a value.
+pub(crate) struct Formula {
+    expr: IdedExpr,
+}
+
+impl fmt::Debug for Formula {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Formula")
+    }
+}
+
+impl Formula {
+    pub(crate) fn compile(
+        cel: &str,
+        vocabulary: &Vocabulary<'_>,
+        engine: &mut Engine,
+    ) -> Result<Self, RuleError> {
+        let expr = parse(cel)?;
+        let bound = bound::bound(&expr, vocabulary)?;
+        engine.patterns.extend(bound.patterns);
+        Ok(Self { expr })
+    }
+
+    /// The value, or why there is none.
+    pub(crate) fn value(&self, scope: &Context<'_, '_>) -> Result<serde_json::Value, String> {
+        match catch_unwind(AssertUnwindSafe(|| Value::resolve(&self.expr, scope))) {
+            Ok(Ok(value)) => values::json(&value),
             Ok(Err(error)) => Err(told(&error)),
             Err(_) => Err("the evaluator failed".to_owned()),
         }

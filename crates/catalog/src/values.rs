@@ -12,7 +12,11 @@ use crate::schema::Scalars;
 
 mod cells;
 mod json;
+mod towards;
 mod words;
+
+pub use towards::value_of;
+pub(crate) use words::input_from_words;
 
 /// Why something written is no edit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,7 +83,7 @@ impl<'a> Place<'a> {
 
     fn set(&self, name: &str) -> Result<(&'a str, &'a Field), ValueError> {
         let (name, field) = self.field(name)?;
-        if field.kind == Kind::Set {
+        if field.kind.has_children() {
             return Ok((name, field));
         }
         Err(self.refused(name, format!("it is a {} and has no children", field.kind.word())))
@@ -102,6 +106,10 @@ impl<'a> Place<'a> {
             Kind::Text => Ok(Edit::Text(name_owned, word.to_owned())),
             Kind::Counter => {
                 Err(self.refused(name, format!("it is a counter: write {name}+=1 or {name}-=1")))
+            }
+            Kind::Attachment => {
+                let problem = "it holds files: write `fieldkeep attach`, or remove one by its id";
+                Err(self.refused(name, problem))
             }
             Kind::Json | Kind::Set => {
                 let value = serde_json::from_str(word)

@@ -38,6 +38,40 @@ fn an_unknown_kind_is_told_with_its_line_and_the_nearest() {
 }
 
 #[test]
+fn what_an_attachment_field_cannot_say_is_told_with_what_it_can() {
+    let source = r#"catalog = 1
+[type.visit.field.photos]
+kind = "attachment"
+media = ["image/*", "Photos"]
+max_size = "20 megabytes"
+max_count = 0
+location = "hide"
+ref = "visit"
+[type.visit.field.lines]
+kind = "set"
+[type.visit.field.lines.field.scan]
+kind = "attachment"
+"#;
+    assert_eq!(
+        errors(source),
+        [
+            "line 4, type.visit.field.photos.media: `Photos` is no media type: write one as \
+             image/jpeg, or a family as image/*, in lower case",
+            "line 5, type.visit.field.photos.max_size: this is no size of a file: write bytes, or a \
+             text such as \"20 MiB\", up to 64 GiB",
+            "line 6, type.visit.field.photos.max_count: 0 is no number of files: write a number from \
+             1 to 256",
+            "line 7, type.visit.field.photos.location: `hide` is nothing to be done to a location: \
+             write \"keep\" or \"strip\"",
+            "line 8, type.visit.field.photos.ref: unknown key `ref`: known are `kind`, `required`, \
+             `media`, `max_size`, `max_count`, `location`",
+            "line 12, type.visit.field.lines.field.scan.kind: children have no attachments: attach \
+             files to the record itself",
+        ]
+    );
+}
+
+#[test]
 fn every_error_is_told_at_once_in_the_order_of_the_file() {
     let source = r#"catalog = 2
 colour = "red"
@@ -51,7 +85,7 @@ requird = true
 ref = "custommer"
 [type.order.field.id]
 [type.order.field.photo]
-kind = "attachment"
+kind = "attachmant"
 [type.order.field.total]
 schema = { minimun = 1 }
 [type.customer]
@@ -60,7 +94,7 @@ schema = { minimun = 1 }
         errors(source),
         [
             "line 1, catalog: unknown catalog format 2: this program reads format 1",
-            "line 2, colour: unknown key `colour`: known are `catalog`, `type`",
+            "line 2, colour: unknown key `colour`: known are `catalog`, `type`, `action`, `query`",
             "line 3, type.Order: `Order` does not name a type: use lower-case letters, digits and \
              `_`, beginning with a letter, at most 64",
             "line 5, type.order.scope: the scope field `outlett` is not declared: did you mean `outlet`?",
@@ -70,8 +104,8 @@ schema = { minimun = 1 }
              mean `customer`?",
             "line 11, type.order.field.id: `id` is reserved: every record and child has it: choose \
              another name",
-            "line 13, type.order.field.photo.kind: attachments are not supported yet: keep the \
-             file's name in a register until they are",
+            "line 13, type.order.field.photo.kind: unknown kind `attachmant`: did you mean \
+             `attachment`?",
             "line 15, type.order.field.total.schema: unknown keyword `minimun`: did you mean `minimum`?",
         ]
     );

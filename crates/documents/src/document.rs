@@ -18,6 +18,7 @@ mod path;
 mod record;
 mod snapshot;
 mod trace;
+mod view;
 mod write;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +27,7 @@ use automerge::transaction::CommitOptions;
 use automerge::{Automerge, Change, ROOT, ReadDoc};
 use fieldkeep_model::header::limit;
 use fieldkeep_model::{ActorId, ChangeHash, RecordEdit, RecordId, Seq};
+use serde_json::{Map, Value};
 
 pub use deed::Deed;
 pub use history::{FieldWrite, Locate};
@@ -35,7 +37,9 @@ pub use snapshot::LoadError;
 pub use trace::Conflict;
 pub use write::EditError;
 
+use path::FieldPath;
 use record::Reader;
+use view::Past;
 use write::{Stop, Writer};
 
 /// A segment's merged document.
@@ -216,6 +220,33 @@ impl Document {
     #[must_use]
     pub fn record(&self, id: &RecordId) -> Option<Record> {
         Reader::new(&self.doc).record(id)
+    }
+
+    /// The fields of a record with the children of its sets that are removed as well: what a child
+    /// has that is brought back.
+    #[must_use]
+    pub fn with_removed(&self, id: &RecordId) -> Map<String, Value> {
+        Reader::with_removed(&self.doc).record(id).unwrap_or_default().fields
+    }
+
+    /// The record as it was when these were the heads, deleted or not; none if it was not there.
+    #[must_use]
+    pub fn record_at(&self, id: &RecordId, heads: &[ChangeHash]) -> Option<Record> {
+        Reader::new(&Past::new(&self.doc, heads)).record(id)
+    }
+
+    /// What stood in fields of a record when these were the heads, in the order in which they are
+    /// asked for: `customer`, `lines[7].quantity`, `lines[7]` for a child, `~deleted`.
+    #[must_use]
+    pub fn values_at(
+        &self,
+        id: &RecordId,
+        fields: &[&str],
+        heads: &[ChangeHash],
+    ) -> Vec<Option<Value>> {
+        let past = Past::new(&self.doc, heads);
+        let value = |field: &&str| Reader::new(&past).value(id, &FieldPath::parse(field));
+        fields.iter().map(value).collect()
     }
 
     /// The ids of all records, the deleted ones included, ascending. A key that is no record id is

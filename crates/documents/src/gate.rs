@@ -21,7 +21,7 @@ mod runs;
 mod scrutiny;
 mod touch;
 
-use fieldkeep_model::{ActorId, ChangeHash, ChangeHeader, Seq, VersionVector};
+use fieldkeep_model::{ActorId, ChangeHash, ChangeHeader, RecordId, Seq, VersionVector};
 
 pub use blob::DecodeError;
 pub use refusal::{Code, Refusal};
@@ -278,6 +278,19 @@ impl History {
         let mut heads: Vec<_> = heads.map(|(note, _)| note.hash).collect();
         heads.sort_unstable();
         heads
+    }
+
+    /// The positions of the changes that did something in a record, newest first, from before a
+    /// position on. Reads the index alone.
+    pub fn changes_of(&self, record: &RecordId, before: u64) -> impl Iterator<Item = u64> {
+        let key = self.index.keys.number(record.as_str());
+        let held = usize::try_from(before.saturating_sub(1)).unwrap_or(usize::MAX);
+        let notes = &self.causality.notes[..held.min(self.causality.notes.len())];
+        let notes = notes.iter().enumerate().rev();
+        let touched = notes.filter(move |(_, note)| {
+            key.is_some_and(|key| self.index.acts_in(note.first_op, note.ops, key))
+        });
+        touched.map(|(index, _)| index as u64 + 1)
     }
 
     /// The change that holds an operation.

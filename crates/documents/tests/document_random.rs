@@ -138,7 +138,58 @@ fn run(seed: u64) {
     assert_eq!(rebuilt.records(), ann.records());
     rebuilt.document = Document::load(&ann.document.save()).unwrap();
     assert_eq!(rebuilt.records(), ann.records());
+    reads_as_it_was(&rebuilt);
     settle(&mut rebuilt);
+}
+
+/// What a document says of its past is what a document of those changes alone says.
+fn reads_as_it_was(device: &Device) {
+    let mut touched: Vec<(u64, Vec<RecordId>)> = Vec::new();
+    let mut history = History::new();
+    for (chunk, position) in device.log.iter().zip(1..) {
+        let admitted = history.replay(chunk).unwrap();
+        let records = admitted.touched.iter().map(|touch| touch.record.clone()).collect();
+        touched.push((position, records));
+        if position % 7 > 0 {
+            continue;
+        }
+        let head = admitted.header.hash;
+        let past = device.log.iter().map(Vec::as_slice);
+        let past = past.take(position as usize).filter(|chunk| {
+            let hash = fieldkeep_model::ChangeHeader::parse(chunk).unwrap().hash;
+            history.covers(&[head], &hash)
+        });
+        let mut alone = Document::new();
+        alone.apply(past).unwrap();
+        for id in ids() {
+            let was = alone.record(&id);
+            assert_eq!(device.document.record_at(&id, &[head]), was);
+            let fields = ["r", "s", "j", "n", "t", "lines", "~deleted", "lines[x]", "lines[x].t"];
+            let values = device.document.values_at(&id, &fields, &[head]);
+            assert_eq!(
+                values[..6],
+                fields[..6]
+                    .iter()
+                    .map(|field| { was.as_ref().and_then(|was| was.fields.get(*field)).cloned() })
+                    .collect::<Vec<_>>()
+            );
+            let deleted = was.as_ref().is_some_and(|was| was.deleted);
+            assert_eq!(values[6] == Some(true.into()), deleted);
+            let lines = was.as_ref().and_then(|was| was.fields.get("lines")?.as_array());
+            let line = lines.and_then(|lines| lines.iter().find(|line| line["id"] == "x"));
+            assert_eq!(values[7].is_some(), line.is_some());
+            if let Some(line) = line {
+                assert_eq!(values[8].as_ref(), line.get("t"));
+            }
+        }
+    }
+    for id in ids() {
+        let wanted = touched.iter().rev().filter(|(_, records)| records.contains(&id));
+        assert!(history.changes_of(&id, u64::MAX).eq(wanted.map(|(position, _)| *position)));
+        let middle = history.len() / 2;
+        assert!(history.changes_of(&id, middle).all(|position| position < middle));
+    }
+    assert_eq!(device.document.record_at(&ids()[0], &[]), None);
 }
 
 fn meet(devices: &mut [Device; 3], a: usize, b: usize) {

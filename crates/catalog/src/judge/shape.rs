@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fieldkeep_model::RecordId;
+use fieldkeep_model::{BlobHash, RecordId};
 use serde_json::{Map, Value};
 
 use crate::limit;
@@ -11,26 +11,26 @@ use crate::object::{Field, Kind, scalar_text};
 use crate::schema::shorten;
 
 /// Something that is wrong with a field.
-pub(super) struct Finding {
+pub(crate) struct Finding {
     /// The message.
-    pub(super) id: &'static str,
+    pub(crate) id: &'static str,
     /// The field, as `quantity` or `lines.quantity`.
-    pub(super) field: String,
+    pub(crate) field: String,
     /// The child's id.
-    pub(super) child: Option<String>,
+    pub(crate) child: Option<String>,
     /// What a schema or kind objects to; empty where the message says it.
-    pub(super) problem: String,
+    pub(crate) problem: String,
 }
 
 /// Checks the fields of a record.
-pub(super) fn check_fields(
+pub(crate) fn check_fields(
     declared: &BTreeMap<String, Field>,
     fields: &Map<String, Value>,
     findings: &mut Vec<Finding>,
 ) {
     let check = Check { prefix: "", child: None };
     check.declared(declared, fields, findings);
-    for (name, field) in declared.iter().filter(|(_, field)| field.kind == Kind::Set) {
+    for (name, field) in declared.iter().filter(|(_, field)| field.kind.has_children()) {
         for child in fields.get(name).and_then(Value::as_array).into_iter().flatten() {
             let Some(child) = child.as_object() else {
                 continue;
@@ -59,7 +59,13 @@ impl Check<'_> {
     }
 
     fn child(&self, set: &Field, fields: &Map<String, Value>, findings: &mut Vec<Finding>) {
-        if self.child.is_none_or(|id| set.reference.is_some() && RecordId::new(id).is_err()) {
+        let unfit = |id: &str| match set.kind {
+            Kind::Attachment => id.parse::<BlobHash>().is_err(),
+            Kind::Register | Kind::Counter | Kind::Text | Kind::Set | Kind::Json => {
+                set.reference.is_some() && RecordId::new(id).is_err()
+            }
+        };
+        if self.child.is_none_or(unfit) {
             findings.push(self.finding("schema", "", "a child has no proper id".to_owned()));
         }
         self.declared(&set.children, fields, findings);
@@ -127,15 +133,23 @@ fn kind_problem(field: &Field, value: &Value) -> Option<String> {
             Some(_) => None,
             None => Some("expected a text".to_owned()),
         },
-        Kind::Set => match value.as_array() {
-            Some(children) if children.len() > limit::CHILDREN => {
-                Some(format!("{} children are more than {}", children.len(), limit::CHILDREN))
+        Kind::Set | Kind::Attachment => match value.as_array() {
+            Some(children) if children.len() > most(field) => {
+                let (has, most) = (children.len(), most(field));
+                let what = if field.kind == Kind::Set { "children" } else { "files" };
+                Some(format!("{has} {what} are more than {most}"))
             }
             Some(_) => None,
             None => Some("expected children".to_owned()),
         },
         Kind::Json => too_wide(value, 0),
     }
+}
+
+/// How many children a field may have.
+fn most(field: &Field) -> usize {
+    let files = field.attachments.as_ref().and_then(|files| usize::try_from(files.max_count).ok());
+    files.unwrap_or(limit::CHILDREN)
 }
 
 /// Whether a json value nests too deep or has a list that is too long.
@@ -155,7 +169,7 @@ fn too_wide(value: &Value, depth: usize) -> Option<String> {
 }
 
 /// Whether a record is larger than rules are bounded for.
-pub(super) fn too_large(fields: &Map<String, Value>) -> Option<String> {
+pub(crate) fn too_large(fields: &Map<String, Value>) -> Option<String> {
     let bytes: usize = fields.iter().map(|(key, value)| key.len() + weight(value)).sum();
     (bytes > limit::RECORD).then(|| format!("the record has more than {} bytes", limit::RECORD))
 }

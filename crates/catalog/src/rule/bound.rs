@@ -13,7 +13,7 @@ use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue};
 use regex::{Regex, RegexBuilder};
 
 use self::shape::{Origin, Shape, literal_shape, nested_len};
-use super::{RuleError, Vocabulary};
+use super::{About, CALL, CALLER, RuleError, Vocabulary};
 use crate::error::suggestion;
 use crate::limit;
 use crate::object::Field;
@@ -28,6 +28,8 @@ pub(super) struct Bound {
     pub(super) needs: BTreeSet<String>,
     pub(super) refs: BTreeSet<String>,
     pub(super) patterns: BTreeMap<String, Regex>,
+    /// Whether it may yield true or false.
+    pub(super) truth: bool,
 }
 
 /// Bounds an expression.
@@ -42,15 +44,14 @@ pub(super) fn bound<'a>(
         needs: BTreeSet::new(),
         refs: BTreeSet::new(),
         patterns: BTreeMap::new(),
+        truth: false,
     };
     let mut walk = Walk { vocabulary, scopes: Vec::new(), bound };
     let cost = walk.visit(expr)?;
     if cost.steps > limit::STEPS {
         return Err(RuleError::Cost(cost.steps));
     }
-    if !matches!(cost.shape, Shape::Scalar | Shape::Any { .. }) {
-        return Err(RuleError::NotBoolean);
-    }
+    walk.bound.truth = matches!(cost.shape, Shape::Scalar | Shape::Any { .. });
     walk.bound.steps = cost.steps;
     Ok(walk.bound)
 }
@@ -163,15 +164,18 @@ impl<'a> Walk<'a> {
         if let Some((_, shape)) = self.scopes.iter().rev().find(|(bound, _)| *bound == name) {
             return Ok(shape.clone());
         }
-        match name {
-            "record" => Ok(Shape::Fields(Origin::Record, self.vocabulary.fields)),
-            "previous" => Ok(Shape::Fields(Origin::Previous, self.vocabulary.fields)),
-            "refs" => Ok(Shape::Refs),
+        let own = |origin| Ok(Shape::Fields(origin, self.vocabulary.fields));
+        match (self.vocabulary.about, name) {
+            (About::Record, "record") | (About::Call, "input") => own(Origin::Record),
+            (About::Record, "previous") | (About::Before, "before") => own(Origin::Previous),
+            (About::Record, "refs") | (About::Call, "records") => Ok(Shape::Refs),
+            (About::Call, "caller") => Ok(Shape::Fields(Origin::Other, &CALLER)),
+            (About::Call, "call") => Ok(Shape::Fields(Origin::Other, &CALL)),
             _ if TYPES.contains(&name) => Ok(Shape::Scalar),
             _ => {
                 let loops =
                     self.scopes.iter().map(|(name, _)| *name).filter(|name| *name != "@result");
-                let known = ["record", "previous", "refs"].into_iter().chain(loops);
+                let known = self.vocabulary.about.names().iter().copied().chain(loops);
                 Err(unknown("variable", name, suggestion(name, known)))
             }
         }

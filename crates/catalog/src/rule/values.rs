@@ -8,7 +8,7 @@ use cel::common::types::{
 use cel::common::value::Val;
 use serde_json::{Map, Number, Value};
 
-use crate::object::{Field, Kind};
+use crate::object::Field;
 
 /// A value that borrows from the record.
 pub(crate) type Borrowed<'v> = Box<dyn Val + 'v>;
@@ -23,7 +23,7 @@ pub(crate) fn record<'v>(
     for name in needed {
         if let Some(value) = fields.get(name) {
             map.insert(CelMapKey::from(name), val(value));
-        } else if declared.get(name).is_some_and(|field| field.kind == Kind::Set) {
+        } else if declared.get(name).is_some_and(|field| field.kind.has_children()) {
             map.insert(CelMapKey::from(name), Box::new(CelList::from(Vec::<Borrowed<'v>>::new())));
         }
     }
@@ -72,5 +72,33 @@ fn numeric<'v>(number: &Number) -> Borrowed<'v> {
         Box::new(CelDouble::from(double))
     } else {
         Box::new(CelString::from(number.to_string()))
+    }
+}
+
+/// A value as JSON, or why it has no such form.
+pub(crate) fn json(value: &cel::Value) -> Result<Value, String> {
+    match value {
+        cel::Value::Int(int) => Ok((*int).into()),
+        cel::Value::UInt(int) => Ok((*int).into()),
+        cel::Value::String(text) => Ok(Value::String(text.as_ref().clone())),
+        cel::Value::Bool(flag) => Ok((*flag).into()),
+        cel::Value::Null => Ok(Value::Null),
+        cel::Value::Float(float) => Number::from_f64(*float)
+            .map(Value::Number)
+            .ok_or_else(|| "it is no finite number".to_owned()),
+        cel::Value::List(items) => items.iter().map(json).collect(),
+        cel::Value::Map(map) => {
+            let entry = |(key, value): (&cel::objects::Key, &cel::Value)| {
+                Ok((key.to_string(), json(value)?))
+            };
+            // Sorted, so that the same value is always the same text.
+            let entries: Result<BTreeMap<String, Value>, String> =
+                map.map.iter().map(entry).collect();
+            Ok(Value::Object(entries?.into_iter().collect()))
+        }
+        cel::Value::Function(..)
+        | cel::Value::Bytes(_)
+        | cel::Value::Opaque(_)
+        | cel::Value::Struct(_) => Err("a value of this kind cannot be kept".to_owned()),
     }
 }

@@ -1,5 +1,5 @@
 //! Cells of a table: each a text for a field, typed by the catalog; an empty cell is an absent
-//! field. A counter's cell is the total of a record that is new.
+//! field. A counter's cell is the total of a record that is new, a set's a JSON list of its children.
 
 use fieldkeep_model::{Edit, RecordEdit};
 
@@ -38,12 +38,13 @@ fn read(place: Place<'_>, cells: &[(&str, &str)]) -> Result<Vec<Edit>, ValueErro
         if cell.is_empty() {
             continue;
         }
-        edits.push(match field.kind {
-            Kind::Counter => place.count(name, field, cell.parse().ok())?,
-            Kind::Register | Kind::Text | Kind::Json | Kind::Set => {
-                place.word(name, field, cell)?
+        match field.kind {
+            Kind::Counter => edits.push(place.count(name, field, cell.parse().ok())?),
+            Kind::Register | Kind::Text | Kind::Json => {
+                edits.push(place.word(name, field, cell)?);
             }
-        });
+            Kind::Set | Kind::Attachment => edits.extend(place.json_list(name, field, cell)?),
+        }
     }
     Ok(edits)
 }

@@ -28,7 +28,7 @@ impl Place<'_> {
         let (name, field) = self.field(name)?;
         if value.is_null() {
             Ok(vec![Edit::Clear(name.to_owned())])
-        } else if field.kind == Kind::Set {
+        } else if field.kind.has_children() {
             self.json_children(name, field, value)
         } else {
             Ok(vec![self.json(name, field, value)?])
@@ -54,7 +54,9 @@ impl Place<'_> {
             },
             Kind::Counter => self.count(name, field, value.as_i64()),
             Kind::Json => Ok(Edit::Json(owned, value.to_string())),
-            Kind::Set => Err(self.refused(name, format!("write {name}[ID].field=value"))),
+            Kind::Set | Kind::Attachment => {
+                Err(self.refused(name, format!("write {name}[ID].field=value")))
+            }
         }
     }
 
@@ -74,6 +76,18 @@ impl Place<'_> {
                 Err(self.refused(name, problem))
             }
         }
+    }
+
+    /// The children that the JSON text of a list says.
+    pub(super) fn json_list(
+        &self,
+        name: &str,
+        set: &Field,
+        text: &str,
+    ) -> Result<Vec<Edit>, ValueError> {
+        let value = serde_json::from_str(text)
+            .map_err(|error| self.refused(name, format!("expected JSON: {error}")))?;
+        self.json_children(name, set, &value)
     }
 
     fn json_children(

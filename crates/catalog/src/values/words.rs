@@ -2,10 +2,13 @@
 //! `lines[ID].quantity=2` edits a child, `lines[ID].quantity=` clears a field of it, `lines[ID]=`
 //! removes it. An empty text cannot be said in words; JSON can.
 
-use fieldkeep_model::{Edit, RecordEdit};
+use std::collections::BTreeMap;
+
+use fieldkeep_model::{Edit, RecordEdit, Scalar};
+use serde_json::{Map, Value};
 
 use super::{Place, ValueError};
-use crate::object::ObjectType;
+use crate::object::{Field, ObjectType};
 
 impl ObjectType {
     /// The edit that words of a command line say.
@@ -19,6 +22,41 @@ impl ObjectType {
             merge(&mut edits, edit);
         }
         Ok(edits.into())
+    }
+}
+
+/// The values that words say of names that are asked for; what is left empty is absent.
+///
+/// # Errors
+/// The first word that gives no value, names nothing that is asked for, or says what it cannot hold.
+pub(crate) fn input_from_words(
+    fields: &BTreeMap<String, Field>,
+    words: &[String],
+) -> Result<Map<String, Value>, ValueError> {
+    let mut input = Map::new();
+    for word in words {
+        match read(Place { fields, set: "" }, word)? {
+            Edit::Put(name, scalar) => input.insert(name, json_of(scalar)),
+            Edit::Text(name, text) => input.insert(name, Value::String(text)),
+            Edit::Json(name, text) => {
+                let value = serde_json::from_str(&text);
+                input.insert(name, value.map_err(|_| ValueError::Word(word.clone()))?)
+            }
+            Edit::Clear(name) => input.remove(&name),
+            Edit::Add(..) | Edit::Child(..) | Edit::RemoveChild(..) => {
+                return Err(ValueError::Word(word.clone()));
+            }
+        };
+    }
+    Ok(input)
+}
+
+fn json_of(scalar: Scalar) -> Value {
+    match scalar {
+        Scalar::Bool(flag) => flag.into(),
+        Scalar::Int(int) => int.into(),
+        Scalar::Float(float) => float.into(),
+        Scalar::Str(text) => text.into(),
     }
 }
 

@@ -6,7 +6,9 @@
 //! them and counts higher, so it wins whichever object it is written into.
 
 use automerge::iter::MapRangeItem;
-use automerge::{ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value};
+use automerge::{ObjId, ObjType, ROOT, ScalarValue, Value};
+
+use super::view::View;
 
 /// The key of a soft deletion, in a record's map or a child's.
 pub(super) const DELETED: &str = "~deleted";
@@ -45,8 +47,8 @@ impl Candidate {
 
 impl Node {
     /// The record with that id: all maps under the root's key.
-    pub(super) fn record(doc: &impl ReadDoc, id: &str) -> Option<Self> {
-        let objects = doc.get_all(ROOT, id).unwrap_or_default().into_iter().rev();
+    pub(super) fn record(doc: &impl View, id: &str) -> Option<Self> {
+        let objects = doc.get_all(&ROOT, id).into_iter().rev();
         let maps = objects.filter(|(value, _)| value.as_objtype() == Some(ObjType::Map));
         Self::of(maps.map(|(_, id)| id).collect())
     }
@@ -77,10 +79,10 @@ impl Node {
     }
 
     /// The values that stand at a key in any of the objects, the winner first.
-    pub(super) fn candidates(&self, doc: &impl ReadDoc, key: &str) -> Vec<Candidate> {
+    pub(super) fn candidates(&self, doc: &impl View, key: &str) -> Vec<Candidate> {
         let mut all = Vec::new();
         for holder in &self.0 {
-            for (value, id) in doc.get_all(holder, key).unwrap_or_default() {
+            for (value, id) in doc.get_all(holder, key) {
                 all.push(Candidate { value: value.into_owned(), id, holder: holder.clone() });
             }
         }
@@ -89,7 +91,7 @@ impl Node {
     }
 
     /// The keys of all the objects, ascending.
-    pub(super) fn keys(&self, doc: &impl ReadDoc) -> Vec<String> {
+    pub(super) fn keys(&self, doc: &impl View) -> Vec<String> {
         let mut keys: Vec<String> = self.0.iter().flat_map(|object| doc.keys(object)).collect();
         keys.sort_unstable();
         keys.dedup();
@@ -98,7 +100,7 @@ impl Node {
 
     /// Every key with its values, ascending. One object is walked once, and a key looked up only
     /// where there are concurrent values: a walk costs less than a single lookup.
-    pub(super) fn entries(&self, doc: &impl ReadDoc) -> Vec<(String, Vec<Candidate>)> {
+    pub(super) fn entries(&self, doc: &impl View) -> Vec<(String, Vec<Candidate>)> {
         if let [holder] = self.objects() {
             let entry = |item: MapRangeItem<'_>| {
                 let candidates = if item.conflict {
@@ -109,7 +111,7 @@ impl Node {
                 };
                 (item.key.into_owned(), candidates)
             };
-            return doc.map_range(holder, ..).map(entry).collect();
+            return doc.map_range(holder).map(entry).collect();
         }
         let keys = self.keys(doc).into_iter();
         keys.map(|key| {
@@ -120,7 +122,7 @@ impl Node {
     }
 
     /// Whether the soft deletion stands.
-    pub(super) fn is_deleted(&self, doc: &impl ReadDoc) -> bool {
+    pub(super) fn is_deleted(&self, doc: &impl View) -> bool {
         let candidates = self.candidates(doc, DELETED);
         candidates.first().is_some_and(|c| c.scalar() == Some(&ScalarValue::Boolean(true)))
     }

@@ -6,11 +6,13 @@
 //! children are left out. A record that was created twice is read as the union of both.
 
 use automerge::iter::MapRangeItem;
-use automerge::{Automerge, ObjType, ReadDoc, ScalarValue, ScalarValueRef, ValueRef};
+use automerge::{Automerge, ObjType, ScalarValue, ScalarValueRef, ValueRef};
 use fieldkeep_model::{RecordHash, RecordId};
 use serde_json::{Map, Number, Value};
 
 use super::node::{Candidate, DELETED, Node};
+use super::path::FieldPath;
+use super::view::View;
 
 /// The key under which a child shows its id.
 pub(super) const CHILD_ID: &str = "id";
@@ -112,16 +114,23 @@ pub(super) fn scalar_json(scalar: ScalarValueRef<'_>) -> Value {
 }
 
 /// Reads one record, collecting the conflicts on the way.
-pub(super) struct Reader<'a> {
-    doc: &'a Automerge,
+pub(super) struct Reader<'a, V = Automerge> {
+    doc: &'a V,
     prefix: String,
     conflicts: Vec<String>,
+    /// Whether removed children are read as well.
+    removed: bool,
 }
 
-impl<'a> Reader<'a> {
+impl<'a, V: View> Reader<'a, V> {
     /// A reader for one record.
-    pub(super) fn new(doc: &'a Automerge) -> Self {
-        Self { doc, prefix: String::new(), conflicts: Vec::new() }
+    pub(super) fn new(doc: &'a V) -> Self {
+        Self { doc, prefix: String::new(), conflicts: Vec::new(), removed: false }
+    }
+
+    /// A reader that reads removed children too.
+    pub(super) fn with_removed(doc: &'a V) -> Self {
+        Self { removed: true, ..Self::new(doc) }
     }
 
     /// The record with that id.
@@ -130,6 +139,25 @@ impl<'a> Reader<'a> {
         let mut fields = Map::new();
         let deleted = self.fields(&node, &mut fields);
         Some(Record { fields, deleted, conflicts: self.conflicts })
+    }
+
+    /// What stands at a place of a record: of a set its children, of a child its fields, of a soft
+    /// deletion whether it stands. None of what is not there, and of the record itself.
+    pub(super) fn value(mut self, id: &RecordId, path: &FieldPath) -> Option<Value> {
+        let (doc, record) = (self.doc, Node::record(self.doc, id.as_str())?);
+        let mut candidates = record.candidates(doc, &path.field);
+        for key in path.child.iter().chain(&path.inner) {
+            candidates = Node::below(&candidates)?.candidates(doc, key);
+        }
+        match (Node::below(&candidates), &path.child) {
+            (Some(child), Some(_)) => {
+                let mut fields = Map::new();
+                let deleted = self.fields(&child, &mut fields);
+                (!deleted).then_some(Value::Object(fields))
+            }
+            (Some(set), None) => Some(self.children(&set)),
+            (None, _) => candidates.first().map(|winner| self.candidate(winner)),
+        }
     }
 
     /// Reads the fields of a record or a child, and tells whether it is deleted.
@@ -151,7 +179,7 @@ impl<'a> Reader<'a> {
     fn each(&mut self, node: &Node, visit: &mut dyn FnMut(&mut Self, &str, Found<'_>)) {
         let doc = self.doc;
         if let [object] = node.objects() {
-            for item in doc.map_range(object, ..) {
+            for item in doc.map_range(object) {
                 let key = item.key.clone();
                 if item.conflict {
                     visit(self, &key, Found::Many(node.candidates(doc, &key)));
@@ -179,7 +207,8 @@ impl<'a> Reader<'a> {
             reader.prefix.truncate(length);
             if deleted {
                 reader.conflicts.truncate(seen);
-            } else {
+            }
+            if !deleted || reader.removed {
                 children.push(Value::Object(child));
             }
         });
@@ -188,7 +217,7 @@ impl<'a> Reader<'a> {
 
     fn object(&mut self, typ: ObjType, node: &Node, key: Option<&str>) -> Value {
         match typ {
-            ObjType::Text => Value::String(self.doc.text(node.winner()).unwrap_or_default()),
+            ObjType::Text => Value::String(self.doc.text(node.winner())),
             ObjType::Map | ObjType::Table => {
                 let length = self.prefix.len();
                 self.prefix.push_str(key.unwrap_or_default());
@@ -256,7 +285,7 @@ impl Found<'_> {
 
     /// The JSON of what wins; concurrent values that differ are noted under the key, if one is
     /// given.
-    fn read(self, reader: &mut Reader<'_>, key: Option<&str>) -> Value {
+    fn read<V: View>(self, reader: &mut Reader<'_, V>, key: Option<&str>) -> Value {
         let candidates = match self {
             Self::One(item) => {
                 return match item.value {

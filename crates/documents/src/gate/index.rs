@@ -129,6 +129,13 @@ impl Index {
         Some(at as u32 + 1)
     }
 
+    /// Whether one of some operations acts in the record that has that key, or makes it.
+    pub(super) fn acts_in(&self, first: u32, count: u32, record: u32) -> bool {
+        let entries = &self.entries[first as usize..(first + count) as usize];
+        let place = |entry: &Entry| self.objects[entry.object as usize].place(entry.slot);
+        entries.iter().any(|entry| place(entry).record == record)
+    }
+
     /// Where an operation acts, from its record down.
     pub(super) fn path(&self, op: u32) -> Option<Path> {
         let mut steps = Vec::new();

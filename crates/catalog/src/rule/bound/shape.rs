@@ -54,7 +54,7 @@ impl<'a> Shape<'a> {
             Kind::Register => Self::Text(text_limit(field, origin)),
             Kind::Text => Self::Text(limit::TEXT as u64),
             Kind::Json => Self::Any { len: limit::JSON_ITEMS as u64, bytes: RECORD },
-            Kind::Set => {
+            Kind::Set | Kind::Attachment => {
                 let record = origin == Origin::Record;
                 let origin = if record { Origin::Child(name) } else { Origin::OtherChild };
                 let item = Box::new(Self::Fields(origin, &field.children));
