@@ -15,14 +15,40 @@ use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
 use crate::taint::Taint;
 
-/// Segments whose index is kept in memory.
-const HISTORIES: usize = 256;
-/// Memory for them, in bytes.
-const HISTORY_BYTES: usize = 256 * 1024 * 1024;
-/// Segments whose document is kept in memory.
-const DOCUMENTS: usize = 64;
-/// Memory for them, in bytes: those of 64 segments of about the size that is meant take less.
-const DOCUMENT_BYTES: usize = 512 * 1024 * 1024;
+/// What may stay in memory.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// Segments whose index is kept.
+    histories: usize,
+    /// Bytes of those.
+    history_bytes: usize,
+    /// Segments whose document is kept.
+    documents: usize,
+    /// Bytes of those, by estimate: documents of about the size that is meant take less.
+    document_bytes: usize,
+}
+
+impl Bounds {
+    /// A relay merges what many write; a device what its user has at hand, beside an application.
+    fn of(role: Role) -> Self {
+        const MB: usize = 1024 * 1024;
+        match role {
+            Role::Relay => Self {
+                histories: 256,
+                history_bytes: 256 * MB,
+                documents: 64,
+                document_bytes: 512 * MB,
+            },
+            Role::Device => Self {
+                histories: 128,
+                history_bytes: 48 * MB,
+                documents: 24,
+                document_bytes: 96 * MB,
+            },
+        }
+    }
+}
+
 /// A document is saved again after so many changes.
 const SNAPSHOT_EVERY: u64 = 1_000;
 
@@ -57,18 +83,14 @@ pub(crate) struct Loaded {
 pub(crate) struct Cache {
     loaded: BTreeMap<SegmentId, Loaded>,
     clock: u64,
-    documents: usize,
-    document_bytes: usize,
-}
-
-impl Default for Cache {
-    fn default() -> Self {
-        let (documents, document_bytes) = (DOCUMENTS, DOCUMENT_BYTES);
-        Self { loaded: BTreeMap::new(), clock: 0, documents, document_bytes }
-    }
+    bounds: Bounds,
 }
 
 impl Cache {
+    pub(crate) fn of(role: Role) -> Self {
+        Self { loaded: BTreeMap::new(), clock: 0, bounds: Bounds::of(role) }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.loaded.clear();
     }
@@ -97,14 +119,15 @@ impl Cache {
             bytes += document.weight();
             oldest = oldest.min(Some((loaded.used, *id))).or(Some((loaded.used, *id)));
         }
-        let full = count >= self.documents || bytes >= self.document_bytes;
+        let full = count >= self.bounds.documents || bytes >= self.bounds.document_bytes;
         oldest.filter(|_| full).map(|(_, id)| id)
     }
 
     fn make_room(&mut self) {
         let weight = |loaded: &Loaded| loaded.history.weight();
         let mut bytes: usize = self.loaded.values().map(weight).sum();
-        while self.loaded.len() >= HISTORIES || bytes >= HISTORY_BYTES {
+        let Bounds { histories, history_bytes, .. } = self.bounds;
+        while self.loaded.len() >= histories || bytes >= history_bytes {
             let idle = self.loaded.iter().filter(|(_, loaded)| loaded.pending.is_empty());
             let oldest = idle.min_by_key(|(_, loaded)| loaded.used).map(|(id, _)| *id);
             let Some(gone) = oldest.and_then(|id| self.loaded.remove(&id)) else { return };
@@ -116,12 +139,12 @@ impl Cache {
 impl Replica {
     /// How many documents stay in memory; the oldest is saved and dropped beyond that.
     pub fn limit_documents(&mut self, documents: usize) {
-        self.cache.documents = documents.max(1);
+        self.cache.bounds.documents = documents.max(1);
     }
 
     /// How much memory the documents that stay may take by estimate, in bytes.
     pub fn limit_document_bytes(&mut self, bytes: usize) {
-        self.cache.document_bytes = bytes;
+        self.cache.bounds.document_bytes = bytes;
     }
 
     /// How many documents are in memory.

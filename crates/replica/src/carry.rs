@@ -275,9 +275,10 @@ impl Replica {
             let Some((actor, seq, _)) = loaded.history.change_at(pos) else { continue };
             let records: BTreeSet<_> = pending.touched.iter().map(|t| t.record.clone()).collect();
             let records = records.into_iter().collect();
-            outgoing.push(Outgoing { pos, actor, seq, refused: None, records });
+            outgoing.push(Outgoing { pos, actor, seq, refused: None, records, carried: false });
         }
-        for change in &outgoing {
+        for change in &mut outgoing {
+            change.carried = !self.me.is(&change.actor);
             self.store.put_outgoing(sid, change)?;
         }
         Ok(!outgoing.is_empty())

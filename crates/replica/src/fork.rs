@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use fieldkeep_model::{
     ActorId, ChangeHash, Head, Pos, RecordEdit, RecordId, SegmentId, Seq, SignedHead,
 };
-use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, Outgoing, Records as _};
+use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, Outgoing, Records as _, StoreError};
 
 use crate::log::Entry;
 use crate::replica::{Replica, ReplicaError};
@@ -198,21 +198,8 @@ impl Replica {
             rows: 0,
             ..blank
         };
-        for (entry, pos) in kept.iter().zip(1..) {
-            let Entry { header, tainted, bytes, .. } = entry;
-            let row = self.row_mut(id);
-            row.tip = pos;
-            row.chain = row.chain.extend(&header.hash);
-            row.sum = row.sum.wrapping_add(crate::admit::log_digest(&header.hash));
-            let change = ChangeRow {
-                pos,
-                actor: header.actor,
-                seq: header.seq,
-                hash: header.hash,
-                flags: Flags { tainted: *tainted },
-                bytes: bytes.clone(),
-            };
-            self.store.append_change(sid, &change)?;
+        for entry in &kept {
+            let pos = self.relog(id, entry)?;
             if let Some(change) = waiting.iter().find(|change| change.pos == entry.pos) {
                 self.store.put_outgoing(sid, &Outgoing { pos, ..change.clone() })?;
             }
@@ -233,5 +220,25 @@ impl Replica {
         let judged = self.row(id).judged;
         self.store.pass_judged(sid, judged)?;
         Ok(())
+    }
+
+    /// Appends an entry that was admitted before to a log that is written again.
+    pub(crate) fn relog(&mut self, id: &SegmentId, entry: &Entry) -> Result<Pos, StoreError> {
+        let Entry { header, tainted, bytes, .. } = entry;
+        let row = self.row_mut(id);
+        row.tip += 1;
+        row.chain = row.chain.extend(&header.hash);
+        row.sum = row.sum.wrapping_add(crate::admit::log_digest(&header.hash));
+        let (sid, pos) = (row.sid, row.tip);
+        let change = ChangeRow {
+            pos,
+            actor: header.actor,
+            seq: header.seq,
+            hash: header.hash,
+            flags: Flags { tainted: *tainted },
+            bytes: bytes.clone(),
+        };
+        self.store.append_change(sid, &change)?;
+        Ok(pos)
     }
 }

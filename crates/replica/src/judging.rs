@@ -102,9 +102,21 @@ impl Replica {
         )
     }
 
-    /// Whether grants leave out some scopes of a type here.
+    /// The object types: those of the catalog, and those of which there are records.
+    #[must_use]
+    pub fn types(&self) -> BTreeSet<TypeName> {
+        let declared = self.published().into_iter().flat_map(|p| p.catalog.types().keys());
+        let held = self.segments.values().filter(|row| row.tip > 0).map(|row| &row.address.ty);
+        declared.chain(held).cloned().collect()
+    }
+
+    /// Whether grants or subscriptions leave out some scopes of a type here.
     #[must_use]
     pub fn holds_in_part(&self, ty: &TypeName) -> bool {
+        self.subscriptions.contains_key(ty) || self.was_granted_in_part(ty)
+    }
+
+    fn was_granted_in_part(&self, ty: &TypeName) -> bool {
         self.me.role == Role::Device
             && self.members.author(&self.me.actor()).is_none_or(|member| {
                 !member.grants.iter().any(|g| g.scope.is_none() && g.ty.as_ref() == Some(ty))
@@ -218,9 +230,10 @@ impl Replica {
             arg.value = ArgValue::Sealed(opening.seal());
             openings.push(opening);
         }
-        if !subject.row.deleted && self.is_tainted(&subject.segment, &subject.row.id)? {
+        let taint = self.taint_of(&subject.segment, &subject.row.id)?;
+        if let Some(taint) = taint.filter(|_| !subject.row.deleted) {
             outcome = Outcome::Held;
-            reasons.insert(0, plain("not_permitted"));
+            reasons.insert(0, plain(taint));
         }
         Ok((outcome, reasons, openings))
     }

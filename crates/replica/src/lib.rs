@@ -5,6 +5,7 @@
 //! together, with [`Replica::commit`]; the shell lets nothing out before that.
 
 mod admit;
+mod adopt;
 mod cache;
 mod carry;
 mod compact;
@@ -13,6 +14,8 @@ mod identity;
 mod judging;
 mod log;
 mod materialise;
+mod online;
+mod past;
 mod permission;
 mod proof;
 mod read;
@@ -26,15 +29,18 @@ mod witness;
 mod write;
 
 pub use admit::{AdmitError, Batch, BatchError, Received, Refused};
+pub use adopt::Adopted;
 pub use carry::{Carried, Known, UndecidedFork};
 pub use identity::{Me, Role};
 pub use log::{Item, Stretch};
 pub use materialise::Materialised;
+pub use online::{Standing, WriteForError, WrittenFor};
+pub use past::{FieldChange, HistoryEntry, HistoryError, HistoryPage, Moment, WriterView};
 pub use proof::{Integrity, SegmentProof};
-pub use read::{AttentionView, CulpritView, HistoryEntry, RecordView, TypeCounts, Views};
+pub use read::{AttentionView, CulpritView, RecordView, TypeCounts, Views};
 pub use received::{Follow, FollowError, Settled};
 pub use renewal::Renewed;
 pub use replica::{Published, Replica, ReplicaError};
 pub use verdicts::VerdictPage;
 pub use witness::StatementError;
-pub use write::{OutgoingBatch, PutError, Wrote};
+pub use write::{OutgoingBatch, PutError, Wrote, declared};

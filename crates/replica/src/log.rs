@@ -92,6 +92,29 @@ impl Replica {
         row_entry(sid, row).map(Some)
     }
 
+    /// The entries at some positions, in order; a pack is unpacked once for all that are in it.
+    pub(crate) fn entries(
+        &self,
+        sid: i64,
+        positions: &BTreeSet<Pos>,
+    ) -> Result<Vec<Entry>, ReplicaError> {
+        let mut found = Vec::with_capacity(positions.len());
+        let mut through = 0;
+        for pos in positions {
+            if *pos <= through {
+                continue;
+            }
+            if let Some(pack) = self.store.pack(sid, *pos)? {
+                through = pack.last;
+                found.extend(unpacked(&pack, |pos| positions.contains(&pos))?);
+            } else if let Some(row) = self.store.changes(sid, *pos, 1)?.into_iter().next() {
+                found.push(row_entry(sid, row)?);
+            }
+        }
+        found.retain(|entry| positions.contains(&entry.pos));
+        Ok(found)
+    }
+
     /// The positions of tainted entries up to one.
     pub(crate) fn tainted_before(&self, sid: i64, last: Pos) -> Result<Vec<Pos>, StoreError> {
         let mut tainted = Vec::new();
@@ -316,9 +339,15 @@ impl Gathering {
 
 /// The entries of a pack.
 pub(crate) fn unpack(pack: &PackRow) -> Result<Vec<Entry>, ReplicaError> {
+    unpacked(pack, |_| true)
+}
+
+/// Those entries of a pack that are wanted.
+fn unpacked(pack: &PackRow, wanted: impl Fn(Pos) -> bool) -> Result<Vec<Entry>, ReplicaError> {
     let damaged = || StoreError::Damaged(format!("the pack from position {}", pack.first));
     let chunks = batch::decode(&pack.bytes, PACK_RAW_MAX).map_err(|_| damaged())?;
-    let entries = chunks.into_iter().zip(pack.first..).map(|(bytes, pos)| {
+    let chunks = chunks.into_iter().zip(pack.first..).filter(|(_, pos)| wanted(*pos));
+    let entries = chunks.map(|(bytes, pos)| {
         let header = ChangeHeader::parse(&bytes).map_err(|_| damaged())?;
         Ok(Entry { pos, header, tainted: pack.tainted.contains(&pos), bytes })
     });

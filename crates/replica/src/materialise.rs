@@ -3,11 +3,12 @@
 //! Everything of one call (projection rows, indexes, verdicts, how far it is done) becomes durable
 //! together. A failure marks the segment damaged and leaves the others alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use fieldkeep_catalog::ObjectType;
 use fieldkeep_documents::Record;
 use fieldkeep_model::status::State;
-use fieldkeep_model::{Outcome, Pos, RecordId, SegmentId};
+use fieldkeep_model::{BlobHash, Outcome, Pos, RecordId, SegmentId};
 use fieldkeep_store::{RecordRow, Records as _};
 
 use crate::identity::Role;
@@ -77,9 +78,14 @@ impl Replica {
         let (sid, done) = (self.row(id).sid, self.row(id).done);
         self.load_document(id)?;
         let mut touched: BTreeMap<RecordId, Touched> = BTreeMap::new();
+        let mut by_entry: Vec<BTreeSet<RecordId>> = Vec::new();
+        let guarded = self.is_guarded(id);
         let loaded = self.load(id)?;
         let take = loaded.pending.len().min(limit);
         for (number, pending) in (1..).zip(loaded.pending.drain(..take)) {
+            if guarded {
+                by_entry.push(pending.touched.iter().map(|touch| touch.record.clone()).collect());
+            }
             for touch in pending.touched {
                 let record = touched.entry(touch.record).or_default();
                 record.newest = pending.log_pos.max(record.newest);
@@ -89,18 +95,22 @@ impl Replica {
             }
         }
         let last = done + take as u64;
-        let mut chunks = Vec::with_capacity(take);
+        let mut entries = Vec::with_capacity(take);
         if take > 0 {
             self.each_entry(sid, done + 1, |entry| {
                 if entry.pos > last {
                     return Err(Stop::Enough);
                 }
-                chunks.push(entry.bytes);
+                entries.push(entry);
                 Ok(())
             })
             .or_else(Stop::into_result)?;
         }
-        self.apply(id, &chunks)?;
+        if guarded {
+            self.apply_guarded(id, &entries, &by_entry)?;
+        } else {
+            self.apply(id, entries.iter().map(|entry| entry.bytes.as_slice()))?;
+        }
         self.row_mut(id).done = last;
         let complete = last == self.row(id).tip;
         if complete {
@@ -145,11 +155,13 @@ impl Replica {
     }
 
     /// Merges gated chunks as one batch.
-    fn apply(&mut self, id: &SegmentId, chunks: &[Vec<u8>]) -> Result<(), ReplicaError> {
+    pub(crate) fn apply<'c>(
+        &mut self,
+        id: &SegmentId,
+        chunks: impl Iterator<Item = &'c [u8]>,
+    ) -> Result<(), ReplicaError> {
         let document = self.load(id)?.document.as_mut().expect("loaded by the caller");
-        document
-            .apply(chunks.iter().map(Vec::as_slice))
-            .map_err(|error| ReplicaError::Damaged(*id, error.to_string()))
+        document.apply(chunks).map_err(|error| ReplicaError::Damaged(*id, error.to_string()))
     }
 
     /// Writes a record's row as it reads in the document, with a provisional state, and its
@@ -245,11 +257,26 @@ impl Replica {
         let references = object.references(fields).into_iter().map(|r| (r.field, r.ty, r.id));
         let references: Vec<_> = references.collect();
         let unique = if row.deleted { Vec::new() } else { object.unique_values(fields) };
-        if known || !references.is_empty() || !unique.is_empty() {
-            self.store.index_record(row.rid, &ty, known, &references, &unique)?;
+        let blobs = object.has_attachments().then(|| blobs(object, fields, row.valid.as_deref()));
+        let names = blobs.as_ref().is_some_and(|blobs| !blobs.is_empty());
+        if known || !references.is_empty() || !unique.is_empty() || names {
+            let blobs = blobs.as_deref();
+            self.store.index_record(row.rid, &ty, known, &references, &unique, blobs)?;
         }
         Ok(())
     }
+}
+
+/// The files that a record names, as merged and as it was last valid.
+fn blobs(
+    object: &ObjectType,
+    fields: &serde_json::Map<String, serde_json::Value>,
+    valid: Option<&str>,
+) -> Vec<(String, BlobHash)> {
+    let valid = valid.and_then(|valid| serde_json::from_str(valid).ok());
+    let files = object.files(fields).into_iter();
+    let files = files.chain(valid.map(|valid| object.files(&valid)).unwrap_or_default());
+    files.map(|file| (file.field, file.hash)).collect()
 }
 
 /// What entries that are merged in one go do to a record.

@@ -1,7 +1,7 @@
 //! Proofs: what must be equal on two replicas that hold the same, and checks of what is stored.
 
 use fieldkeep_model::{ChangeHash, Pos, SegmentId};
-use fieldkeep_store::{Log as _, Records as _};
+use fieldkeep_store::{Log as _, RecordRow, Records as _};
 
 use crate::admit::log_digest;
 use crate::replica::{Replica, ReplicaError};
@@ -75,6 +75,22 @@ impl Replica {
             return Ok(Some(Integrity::Records(row.address.to_string())));
         }
         Ok(None)
+    }
+
+    /// Whether every record of a segment reads as its document says, and no other is there.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn is_projected(&mut self, id: &SegmentId) -> Result<bool, ReplicaError> {
+        let rows = self.store.records_behind(self.row(id).sid, 0, usize::MAX >> 1)?;
+        if self.row(id).tip == 0 {
+            return Ok(rows.is_empty());
+        }
+        let document = self.load_document(id)?.document.as_ref().expect("just loaded");
+        let equal = |row: &RecordRow| {
+            document.record(&row.id).is_some_and(|record| record.canonical() == row.json)
+        };
+        Ok(rows.len() == document.ids().len() && rows.iter().all(equal))
     }
 
     /// Derives a segment's records and document again from its changes.

@@ -1,11 +1,8 @@
-//! Reading: what applications see of records, from the projection alone; and, where a document is
-//! needed, a record's history and concurrent values.
+//! Reading: what applications see of records, from the projection alone.
 
 use std::collections::BTreeMap;
 
 use fieldkeep_catalog::Catalog;
-use fieldkeep_documents::Document;
-use fieldkeep_documents::document::{Conflict, FieldWrite};
 use fieldkeep_model::status::State;
 use fieldkeep_model::verdict::{ArgValue, Opening};
 use fieldkeep_model::{
@@ -18,7 +15,6 @@ use fieldkeep_store::{
 use serde_json::{Map, Value};
 
 use crate::judging::fields_of;
-use crate::log::Entry;
 use crate::replica::{Replica, ReplicaError};
 
 /// A record as it is shown.
@@ -65,21 +61,6 @@ pub struct CulpritView {
 
 /// A record that needs attention.
 pub type AttentionView = RecordView;
-
-/// A change in a record's history.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HistoryEntry {
-    /// The change.
-    pub hash: ChangeHash,
-    /// The device that wrote it.
-    pub device: DeviceNumber,
-    /// The person, as the change says.
-    pub person: String,
-    /// The author's clock, milliseconds UTC.
-    pub time: i64,
-    /// The fields that it wrote, with what it wrote.
-    pub writes: Vec<FieldWrite>,
-}
 
 /// What is known of a type here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,26 +122,36 @@ impl<S: Records + Verdicts + Segments + Settings> Views<'_, S> {
             .collect()
     }
 
-    /// What is known of a type.
+    /// What is known of a type. Reads no record.
     ///
     /// # Errors
     /// When the disk fails.
     pub fn counts(&self, ty: &TypeName) -> Result<TypeCounts, StoreError> {
-        let number = self.store.setting("number")?.and_then(|bytes| bytes.try_into().ok());
-        let number = u64::from_be_bytes(number.unwrap_or_default());
-        let (unsaved, carried) = self.store.unsaved_records(ty, number)?;
-        let mut counts = TypeCounts {
-            held: self.store.held_records(ty)?,
-            unsaved,
-            carried,
-            server: self.store.server_count(ty)?,
-            ..TypeCounts::default()
-        };
-        for row in self.store.segments()?.into_iter().filter(|row| row.address.ty == *ty) {
+        Ok(self.counts_by_type()?.remove(ty).unwrap_or_default())
+    }
+
+    /// What is known of every type of which there is a segment, or of which the relay has told. Reads no
+    /// record.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn counts_by_type(&self) -> Result<BTreeMap<TypeName, TypeCounts>, StoreError> {
+        let mut types: BTreeMap<TypeName, TypeCounts> = BTreeMap::new();
+        let (tallies, carried) = (self.store.tallies()?, self.store.carried_records()?);
+        for row in self.store.segments()? {
+            let tally = tallies.get(&row.sid).copied().unwrap_or_default();
+            let carried = carried.get(&row.sid).copied().unwrap_or_default();
+            let counts = types.entry(row.address.ty).or_default();
             counts.local += row.live;
+            counts.held += tally.held;
+            counts.unsaved += tally.unsaved.saturating_sub(carried);
+            counts.carried += carried;
             counts.segments += 1;
         }
-        Ok(counts)
+        for (ty, told) in self.store.server_counts()? {
+            types.entry(ty).or_default().server = Some(told);
+        }
+        Ok(types)
     }
 
     fn view(&self, ty: &TypeName, row: RecordRow) -> Result<RecordView, StoreError> {
@@ -243,41 +234,13 @@ impl Replica {
         }
     }
 
-    /// The changes that touched a record, oldest first, with what they wrote.
+    /// When a change of a segment's log was written, by its author's clock.
     ///
     /// # Errors
-    /// When the replica fails.
-    pub fn history(&mut self, key: &RecordKey) -> Result<Vec<HistoryEntry>, ReplicaError> {
-        let mut entries: Vec<(Pos, HistoryEntry)> = Vec::new();
-        for row in self.store.find(&key.ty, &key.id)? {
-            let Some(segment) = self.segment_of(row.sid).map(|row| row.id) else { continue };
-            let document: &Document = &*self.document(&segment)?;
-            let document = document.clone();
-            let locate = |actor, counter| document.locate(actor, counter);
-            self.each_entry(row.sid, 1, |entry| {
-                let writes = Document::field_writes(&entry.bytes, &locate);
-                let writes: Vec<_> = writes.into_iter().filter(|w| w.record == key.id).collect();
-                if !writes.is_empty() {
-                    entries.push((entry.pos, history_entry(entry, writes)));
-                }
-                Ok::<_, ReplicaError>(())
-            })?;
-        }
-        entries.sort_by_key(|(pos, _)| *pos);
-        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
-    }
-
-    /// The concurrent values of a record's fields.
-    ///
-    /// # Errors
-    /// When the replica fails.
-    pub fn conflicts(&mut self, key: &RecordKey) -> Result<Vec<Conflict>, ReplicaError> {
-        let mut conflicts = Vec::new();
-        for row in self.store.find(&key.ty, &key.id)? {
-            let Some(segment) = self.segment_of(row.sid).map(|row| row.id) else { continue };
-            conflicts.extend(self.document(&segment)?.conflicts(&key.id));
-        }
-        Ok(conflicts)
+    /// When the disk fails, or there is no such entry.
+    pub fn time_of(&self, sid: i64, pos: Pos) -> Result<i64, ReplicaError> {
+        let absent = || StoreError::Damaged("an entry of the log".into());
+        Ok(self.entry(sid, pos)?.ok_or_else(absent)?.header.time)
     }
 
     /// A segment's document as any Automerge 3 opens it.
@@ -289,15 +252,5 @@ impl Replica {
         id: &fieldkeep_model::SegmentId,
     ) -> Result<Vec<u8>, ReplicaError> {
         Ok(self.document(id)?.export())
-    }
-}
-
-fn history_entry(entry: Entry, writes: Vec<FieldWrite>) -> HistoryEntry {
-    HistoryEntry {
-        hash: entry.header.hash,
-        device: entry.header.actor.device(),
-        person: entry.header.message,
-        time: entry.header.time,
-        writes,
     }
 }

@@ -193,7 +193,22 @@ impl Replica {
 
     /// Puts a cursor back to the log's beginning: the relay's log is not the one that it was of.
     pub fn reset_cursor(&mut self, id: &SegmentId) {
-        self.row_mut(id).cursor = fieldkeep_store::Cursor::default();
+        let row = self.row_mut(id);
+        (row.cursor, row.proven) = (Cursor::default(), 0);
+    }
+
+    /// Notes how far the relay's log reaches, as it says itself.
+    pub fn note_told(&mut self, id: &SegmentId, tip: Pos) {
+        if self.row(id).told != tip {
+            self.row_mut(id).told = tip;
+        }
+    }
+
+    /// Notes that a segment is not known to be what the relay has, however far it was proven.
+    pub fn doubt(&mut self, id: &SegmentId) {
+        if self.row(id).proven != 0 {
+            self.row_mut(id).proven = 0;
+        }
     }
 
     /// Notes that the relay's log goes on unchanged under another epoch.
@@ -267,15 +282,37 @@ impl Replica {
         Ok(!freed.is_empty())
     }
 
-    /// Notes that the relay's log through a position is proven to be what is held here. Returns the
-    /// records whose state that settles.
+    /// Notes that the relay's log through a position is proven to be what is held here, at that time
+    /// in milliseconds UTC. Returns the records whose state that settles.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn note_proven(&mut self, id: &SegmentId, pos: Pos) -> Result<Vec<RecordId>, ReplicaError> {
+    pub fn note_proven(
+        &mut self,
+        id: &SegmentId,
+        pos: Pos,
+        now: i64,
+    ) -> Result<Vec<RecordId>, ReplicaError> {
+        self.note_equal(id, pos, now);
         let (sid, judged) = (self.row(id).sid, self.row(id).judged);
         self.store.place(sid, pos)?;
         Ok(self.store.pass_judged(sid, judged)?)
+    }
+
+    /// Notes that the relay's log ends at a position, and is what is held here.
+    pub fn note_equal(&mut self, id: &SegmentId, pos: Pos, now: i64) {
+        let row = self.row_mut(id);
+        row.told = row.told.max(pos);
+        (row.proven, row.proven_time) = (pos, now);
+    }
+
+    /// Whether a segment is proven to be all that the relay is known to have, and is merged, judged
+    /// and saved.
+    #[must_use]
+    pub fn is_proven(&self, id: &SegmentId) -> bool {
+        let row = self.row(id);
+        let ends = [row.cursor.pos, row.told, row.tip, row.done];
+        ends.iter().all(|end| *end == row.proven) && row.judged >= row.proven
     }
 
     /// Whether a change is in a segment's log.
@@ -435,7 +472,9 @@ impl Replica {
             records.sort_unstable();
             records.dedup();
             self.store.unsettle(sid, &records)?;
-            self.store.put_outgoing(sid, &Outgoing { pos, actor, seq, refused: None, records })?;
+            let carried = !self.me.is(&actor);
+            let change = Outgoing { pos, actor, seq, refused: None, records, carried };
+            self.store.put_outgoing(sid, &change)?;
         }
         Ok(count)
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_catalog::{Catalog, CatalogError};
+use fieldkeep_model::status::Subscriptions;
 use fieldkeep_model::{
     CatalogHash, Epoch, MembershipError, MembershipLog, OrgId, SegmentAddress, SegmentId, Signed,
 };
@@ -93,10 +94,18 @@ pub struct Replica {
     pub(crate) cache: Cache,
     pub(crate) epoch: Epoch,
     pub(crate) renewal: Renewal,
+    /// Of these types only those scopes are kept here.
+    pub(crate) subscriptions: Subscriptions,
     entropy: blake3::OutputReader,
 }
 
 impl Replica {
+    /// Keeps nothing new of those types but those scopes: nothing else of them is written here, and what
+    /// a forecast would have to look at may be elsewhere.
+    pub fn set_subscriptions(&mut self, subscriptions: Subscriptions) {
+        self.subscriptions = subscriptions;
+    }
+
     /// Opens a replica over its store. `entropy` is 32 bytes drawn by the shell: seals of verdicts
     /// and incarnations come from them.
     ///
@@ -112,6 +121,7 @@ impl Replica {
         let published = store.newest_catalog()?.map(restore_catalog).transpose()?;
         let epoch = stored_epoch(&store)?;
         let renewal = Renewal::stored(&store)?;
+        let cache = Cache::of(me.role);
         let behind = rows.iter().filter(|row| row.done < row.tip).map(|row| row.id).collect();
         Ok(Self {
             store,
@@ -122,9 +132,10 @@ impl Replica {
             segments: rows.into_iter().map(|row| (row.id, row)).collect(),
             dirty: BTreeSet::new(),
             behind,
-            cache: Cache::default(),
+            cache,
             epoch,
             renewal,
+            subscriptions: Subscriptions::default(),
             entropy: blake3::Hasher::new_keyed(&entropy).finalize_xof(),
         })
     }
@@ -261,7 +272,8 @@ impl Replica {
         self.store.set("incarnation", &self.me.incarnation.to_be_bytes())
     }
 
-    pub(crate) fn draw<const N: usize>(&mut self) -> [u8; N] {
+    /// Bytes that follow from the entropy that the shell drew, and never come again.
+    pub fn draw<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         self.entropy.fill(&mut bytes);
         bytes

@@ -1,4 +1,5 @@
-//! Taint: what was merged without permission, because something permitted builds on it.
+//! Taint: what was merged without permission, because something permitted builds on it; and what was
+//! written without a connection, upon a state of the record that asks for one.
 //!
 //! A record is held while a value stands in it that such a change wrote; the document tells those.
 //! It does not tell who added to a counter, cleared a field, took characters out of a text or made
@@ -9,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_documents::document::Deed;
 use fieldkeep_documents::{Document, History};
-use fieldkeep_model::{ActorId, ChangeHash, Pos, RecordId, SegmentId, Seq};
+use fieldkeep_model::{ActorId, ChangeHash, Head, Pos, RecordId, SegmentId, Seq};
 
 use crate::log::Entry;
 use crate::replica::{Replica, ReplicaError};
@@ -125,23 +126,38 @@ impl Replica {
         Ok(taint)
     }
 
-    /// Whether something in the record stands that was merged without permission.
-    pub(crate) fn is_tainted(
+    /// Why something in the record that stands should not be there, as a reason's id: it was merged
+    /// without permission, or written without a connection where that needs one.
+    pub(crate) fn taint_of(
         &mut self,
         id: &SegmentId,
         record: &RecordId,
-    ) -> Result<bool, ReplicaError> {
+    ) -> Result<Option<&'static str>, ReplicaError> {
         let done = self.row(id).done;
         let taint = &self.load(id)?.taint;
-        if taint.is_empty() || taint.traces(record, done).next().is_some() {
-            return Ok(!taint.is_empty());
+        if taint.is_empty() {
+            return Ok(None);
         }
+        let mut changes: BTreeSet<ChangeHash> =
+            taint.traces(record, done).map(|trace| trace.hash).collect();
         let loaded = self.load_document(id)?;
         let document = loaded.document.as_ref().expect("just loaded");
-        let writers = document.writers(record, &[String::new()]);
-        Ok(writers.into_iter().any(|(_, actor, counter)| {
+        for (_, actor, counter) in document.writers(record, &[String::new()]) {
             let change = loaded.history.author_of_op(&actor, counter);
-            change.is_some_and(|(_, seq)| loaded.taint.contains(actor, seq))
-        }))
+            let tainted = change.filter(|(_, seq)| loaded.taint.contains(actor, *seq));
+            changes.extend(tainted.map(|(hash, _)| hash));
+        }
+        let heads: Vec<Head> = changes
+            .into_iter()
+            .filter_map(|hash| {
+                let (actor, seq) = loaded.history.locate(&hash)?;
+                Some(Head { actor, seq, hash })
+            })
+            .collect();
+        if heads.is_empty() {
+            return Ok(None);
+        }
+        let permitted = heads.iter().all(|change| self.is_head_authorised(id, change));
+        Ok(Some(if permitted { "needs_connection" } else { "not_permitted" }))
     }
 }

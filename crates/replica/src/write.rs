@@ -2,17 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fieldkeep_documents::document::{Author, HEADS_AT_ONCE, WriteError};
+use fieldkeep_catalog::{Catalog, ObjectType};
+use fieldkeep_documents::document::{Author, HEADS_AT_ONCE, WriteError, WrittenMany};
 use fieldkeep_documents::{Document, Record};
 use fieldkeep_model::{
     ActorId, ChangeHash, Edit, Head, Pos, RecordEdit, RecordId, RecordKey, Scalar, SegmentId, Seq,
-    SignedHead, TypeName,
+    SignedHead, TypeName, VersionVector,
 };
 use fieldkeep_store::{Log as _, Outgoing, RecordRow, Records as _, StoreError};
 
 use crate::admit::{Origin, Refused};
 use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
+
+/// New records that become one change together, at most: a batch on the wire is never much more.
+const TOGETHER: usize = 64;
 
 /// What a write did.
 #[derive(Clone, Debug)]
@@ -70,6 +74,21 @@ pub enum PutError {
         /// The scope field.
         field: String,
     },
+    /// The record is in a state in which it is edited only by way of a relay.
+    #[error(
+        "this needs a connection: {0} is edited by way of the relay in the state that it is in"
+    )]
+    NeedsConnection(RecordKey),
+    /// This device left the scope out: what is written there would stay here.
+    #[error(
+        "this device does not subscribe to {ty}={scope}: `fieldkeep subscribe {ty}={scope}` first"
+    )]
+    NotSubscribed {
+        /// The type.
+        ty: TypeName,
+        /// The scope.
+        scope: String,
+    },
     /// The change is larger than a change may be, or cannot be represented.
     #[error("the record cannot be written: {0}")]
     Write(WriteError),
@@ -92,12 +111,33 @@ fn suggestion(known: &[TypeName]) -> String {
     if names.is_empty() { String::new() } else { format!(": it has {}", names.join(", ")) }
 }
 
+/// What the catalog says of a type.
+///
+/// # Errors
+/// It does not have it.
+pub fn declared<'c>(catalog: &'c Catalog, ty: &TypeName) -> Result<&'c ObjectType, PutError> {
+    let known = || catalog.types().keys().cloned().collect();
+    catalog.ty(ty).ok_or_else(|| PutError::UnknownType { ty: ty.clone(), known: known() })
+}
+
 impl Replica {
     /// Writes a record. It is durable after the next [`Replica::commit`], and not before.
     ///
     /// # Errors
     /// See [`PutError`]; nothing of the write is kept then.
     pub fn put(&mut self, key: &RecordKey, edit: &RecordEdit, now: i64) -> Result<Wrote, PutError> {
+        self.check_connection(key)?;
+        let segment = self.home_of(key, edit)?;
+        let author = self.writer(now);
+        self.undoable(&segment, |replica| replica.put_in(&segment, key, edit, &author))
+    }
+
+    /// The segment that holds a record, or will once that edit is written.
+    pub(crate) fn home_of(
+        &mut self,
+        key: &RecordKey,
+        edit: &RecordEdit,
+    ) -> Result<SegmentId, PutError> {
         let existing = self.store.presence(&key.ty, &key.id)?;
         if existing.is_none() && edit.deleted.is_some() {
             return Err(PutError::Absent(key.clone()));
@@ -105,9 +145,89 @@ impl Replica {
         if existing.is_some_and(|(_, deleted, _)| deleted) && edit.deleted.is_none() {
             return Err(PutError::Deleted(key.clone()));
         }
-        let segment = self.home(key, edit, existing.map(|(sid, ..)| sid))?;
+        self.home(key, edit, existing.map(|(sid, ..)| sid))
+    }
+
+    /// Writes many records, as a device. Those that are new and lie in one segment become one change
+    /// together: what a change costs is then shared by all of them, and each segment is loaded once.
+    /// Durable after the next [`Replica::commit`].
+    ///
+    /// # Errors
+    /// See [`PutError`]; the caller drops what was written before.
+    pub fn put_many(
+        &mut self,
+        puts: &[(RecordKey, RecordEdit)],
+        now: i64,
+    ) -> Result<Vec<Wrote>, PutError> {
+        let mut new: BTreeMap<SegmentId, Vec<usize>> = BTreeMap::new();
+        let mut ids = BTreeSet::new();
+        for (at, (key, edit)) in puts.iter().enumerate() {
+            let plain = edit.deleted.is_none() && !edit.edits.is_empty();
+            if plain && self.store.presence(&key.ty, &key.id)?.is_none() && ids.insert(key) {
+                new.entry(self.home(key, edit, None)?).or_default().push(at);
+            }
+        }
+        let mut wrote: Vec<Option<Wrote>> = puts.iter().map(|_| None).collect();
+        for (segment, places) in new {
+            for together in places.chunks(TOGETHER) {
+                let group: Vec<_> = together.iter().map(|at| puts[*at].clone()).collect();
+                let written = self.put_new(&segment, &group, now)?;
+                together.iter().zip(written).for_each(|(at, one)| wrote[*at] = Some(one));
+            }
+        }
+        let all = wrote.into_iter().zip(puts);
+        all.map(|(one, (key, edit))| one.map_or_else(|| self.put(key, edit, now), Ok)).collect()
+    }
+
+    /// Writes records that are not there as one change, or as several where one would be too large.
+    fn put_new(
+        &mut self,
+        segment: &SegmentId,
+        puts: &[(RecordKey, RecordEdit)],
+        now: i64,
+    ) -> Result<Vec<Wrote>, PutError> {
         let author = self.writer(now);
-        self.undoable(&segment, |replica| replica.put_in(&segment, key, edit, &author))
+        let together = self.undoable(segment, |replica| replica.create(segment, puts, &author));
+        match together {
+            Err(PutError::Write(_) | PutError::Refused(_)) if puts.len() > 1 => {
+                let (first, second) = puts.split_at(puts.len() / 2);
+                let mut wrote = self.put_new(segment, first, now)?;
+                wrote.extend(self.put_new(segment, second, now)?);
+                Ok(wrote)
+            }
+            other => other,
+        }
+    }
+
+    fn create(
+        &mut self,
+        segment: &SegmentId,
+        puts: &[(RecordKey, RecordEdit)],
+        author: &Author,
+    ) -> Result<Vec<Wrote>, PutError> {
+        self.catch_up(segment)?;
+        self.merge_heads(segment, HEADS_AT_ONCE, author.time)?;
+        let edits: Vec<_> = puts.iter().map(|(key, edit)| (key.id.clone(), edit.clone())).collect();
+        let document = self.document(segment)?;
+        let written = document.write_many(author, &edits).map_err(PutError::Write)?;
+        let Some(WrittenMany { made, records }) = written else {
+            let absent = puts.first().map(|(key, _)| PutError::Absent(key.clone()));
+            return absent.map_or_else(|| Ok(Vec::new()), Err);
+        };
+        let mut records: BTreeMap<RecordId, Record> = records.into_iter().collect();
+        let pos = self.keep_own(segment, &made.chunk)?;
+        let ids = records.keys().cloned().collect();
+        self.expect_receipt(segment, pos, made.seq, ids)?;
+        let mut wrote = Vec::with_capacity(puts.len());
+        for (key, _) in puts {
+            let record = records.remove(&key.id);
+            let record = record.ok_or_else(|| PutError::Absent(key.clone()))?;
+            let subject = self.compose(segment, &key.id, record, 0, 1)?;
+            let row = self.project_alone(subject)?;
+            let change = Some((made.seq, made.hash));
+            wrote.push(Wrote { key: key.clone(), segment: *segment, change, row });
+        }
+        Ok(wrote)
     }
 
     /// The segment that holds a record, or will.
@@ -118,25 +238,34 @@ impl Replica {
         existing: Option<i64>,
     ) -> Result<SegmentId, PutError> {
         let catalog = self.catalog().ok_or(PutError::NoCatalog)?;
-        let object = catalog.ty(&key.ty).ok_or_else(|| PutError::UnknownType {
-            ty: key.ty.clone(),
-            known: catalog.types().keys().cloned().collect(),
-        })?;
+        let object = declared(&catalog, &key.ty)?;
         let stated = object.scope.as_ref().and_then(|field| stated_scope(field, edit));
         if let Some(sid) = existing {
             let home = self.segment_of(sid).expect("records lie in segments");
-            if let Some(scope) = stated.filter(|scope| *scope != home.address.scope) {
-                let _ = scope;
+            if stated.is_some_and(|scope| scope != home.address.scope) {
                 let field = object.scope.clone().unwrap_or_default();
                 return Err(PutError::ScopeChange { key: key.clone(), field });
             }
-            return Ok(home.id);
+            let id = home.id;
+            self.subscribed(&key.ty, &home.address.scope)?;
+            return Ok(id);
         }
         let address = object.address(&key.id, &stated.unwrap_or_default(), 0);
+        self.subscribed(&key.ty, &address.scope)?;
         Ok(self.open_segment(&address)?)
     }
 
-    fn put_in(
+    /// Whether this replica keeps a scope: what is written in another one would never be exchanged.
+    fn subscribed(&self, ty: &TypeName, scope: &str) -> Result<(), PutError> {
+        match self.subscriptions.get(ty) {
+            Some(wanted) if !wanted.contains(scope) => {
+                Err(PutError::NotSubscribed { ty: ty.clone(), scope: scope.to_owned() })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub(crate) fn put_in(
         &mut self,
         segment: &SegmentId,
         key: &RecordKey,
@@ -306,7 +435,7 @@ impl Replica {
         records: Vec<RecordId>,
     ) -> Result<(), StoreError> {
         let actor = self.me.actor();
-        let outgoing = Outgoing { pos, actor, seq, refused: None, records };
+        let outgoing = Outgoing { pos, actor, seq, refused: None, records, carried: false };
         self.store.put_outgoing(self.row(id).sid, &outgoing)
     }
 
@@ -322,6 +451,30 @@ impl Replica {
     ) -> Result<Option<OutgoingBatch>, ReplicaError> {
         let waiting = self.store.unsent(self.row(id).sid, after)?;
         // What nobody vouches for goes all the same: the relay's answer is shown.
+        let batch = self.batch_of(id, &waiting, after, bytes)?;
+        Ok(batch.map(|(batch, _)| batch))
+    }
+
+    /// [`Self::outgoing_batch`] without what the relay is known to hold.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn unsaved_batch(
+        &self,
+        id: &SegmentId,
+        after: Pos,
+        bytes: usize,
+        held: &VersionVector,
+    ) -> Result<Option<OutgoingBatch>, ReplicaError> {
+        let sid = self.row(id).sid;
+        let mut waiting = self.store.unsent(sid, after)?;
+        if !held.stamps.is_empty() {
+            let known = self.store.outgoing(sid)?.into_iter();
+            let known = known.filter(|change| change.seq <= held.seq(&change.actor));
+            for change in known {
+                waiting.remove(&change.pos);
+            }
+        }
         let batch = self.batch_of(id, &waiting, after, bytes)?;
         Ok(batch.map(|(batch, _)| batch))
     }
