@@ -24,7 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fieldkeep_model::PublicKey;
 use quinn::VarInt;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::connection::{ClosedReason, Connection, canonical};
 use driver::Driver;
@@ -99,6 +99,8 @@ pub struct Receiver(Arc<Shared>);
 struct Shared {
     quic: quinn::Connection,
     peer: PublicKey,
+    /// Whether the control stream is there, or never will be.
+    met: watch::Sender<bool>,
     /// Told whenever a full stream takes bytes again, or none does any more.
     drained: Notify,
     state: Mutex<State>,
@@ -122,8 +124,9 @@ impl Connection {
     #[must_use]
     pub fn carry(self, role: Role) -> (Sender, Receiver) {
         let Self { quic, peer, send_window } = self;
+        let met = watch::channel(false).0;
         let shared =
-            Arc::new(Shared { quic, peer, drained: Notify::new(), state: Mutex::default() });
+            Arc::new(Shared { quic, peer, met, drained: Notify::new(), state: Mutex::default() });
         tokio::spawn(Driver::new(shared.clone(), role, send_window));
         (Sender(shared.clone()), Receiver(shared))
     }
@@ -182,6 +185,16 @@ impl Sender {
     /// stay under 1 KiB.
     pub fn close(&self, code: u32, reason: &str) {
         self.0.close(code, reason);
+    }
+
+    /// Ends when the control stream is there: lanes come after it.
+    pub(crate) async fn control_met(&self) {
+        // This handle keeps the other end of it.
+        let _ = self.0.met.subscribe().wait_for(|met| *met).await;
+    }
+
+    pub(crate) fn quic(&self) -> &quinn::Connection {
+        &self.0.quic
     }
 
     /// The key that the peer proved.

@@ -11,6 +11,7 @@ pub mod connection;
 pub mod discovery;
 pub mod endpoint;
 pub mod identity;
+pub mod lane;
 pub mod limits;
 mod tls;
 
@@ -20,4 +21,5 @@ pub use connection::{ClosedReason, Connection};
 pub use discovery::{Discovery, DiscoveryError, ServiceId, Sighting};
 pub use endpoint::{BindError, DialError, Endpoint, HandshakeError, Incoming};
 pub use identity::{CreateKeyError, KeyFile, OpenKeyError};
+pub use lane::{Lane, LaneError, LaneReader, LaneWriter};
 pub use limits::Limits;

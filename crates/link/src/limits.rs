@@ -27,6 +27,8 @@ pub struct Limits {
     pub send_window: u32,
     /// Data streams that a peer may have open towards this side at once.
     pub streams: u32,
+    /// Lanes that a peer may have open towards this side at once.
+    pub lanes: u32,
     /// Handshakes in flight from which on an address must prove itself first (Retry).
     pub handshakes_before_retry: usize,
     /// Handshakes in flight from which on further ones are refused.
@@ -43,6 +45,7 @@ impl Limits {
         connection_window: 2 * 1024 * 1024,
         send_window: 512 * 1024,
         streams: 64,
+        lanes: 2,
         handshakes_before_retry: 8,
         handshakes: 64,
     };
@@ -60,7 +63,7 @@ impl Limits {
     /// The transport of accepted connections: the dialer opens the one control stream.
     pub(crate) fn accepting(&self) -> Arc<TransportConfig> {
         let mut transport = self.transport();
-        transport.max_concurrent_bidi_streams(VarInt::from_u32(1));
+        transport.max_concurrent_bidi_streams(VarInt::from_u32(1 + self.lanes));
         Arc::new(transport)
     }
 
@@ -68,7 +71,7 @@ impl Limits {
     pub(crate) fn dialling(&self) -> Arc<TransportConfig> {
         let mut transport = self.transport();
         transport
-            .max_concurrent_bidi_streams(VarInt::from_u32(0))
+            .max_concurrent_bidi_streams(VarInt::from_u32(self.lanes))
             .keep_alive_interval(self.keep_alive);
         Arc::new(transport)
     }

@@ -68,6 +68,7 @@ impl Future for Driver {
             // The connection may have been lost before the receiver left: senders learn it here.
             state.outbox.close();
             shared.drained.notify_waiters();
+            shared.met.send_replace(true);
             return Poll::Ready(());
         }
         this.open(context, &state);
@@ -114,6 +115,7 @@ impl Driver {
             && let Poll::Ready(met) = control.as_mut().poll(context)
         {
             self.control = None;
+            self.shared.met.send_replace(true);
             if let Ok((stream, reader)) = met {
                 self.writers.insert(CONTROL, Writer::new(stream, i32::MAX));
                 self.control_reader = Some(reader);
