@@ -1,6 +1,6 @@
 //! The library that an application embeds: records in, records out, durable before it returns.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,20 +9,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use fieldkeep_catalog::Catalog;
 use fieldkeep_link::{KeyFile, OpenKeyError};
 use fieldkeep_model::{
-    Epoch, MembershipLog, PublicKey, RecordEdit, RecordId, RecordKey, Seed, TypeName,
+    Edit, Epoch, Member, MembershipLog, PublicKey, RecordEdit, RecordId, RecordKey, Seed, TypeName,
 };
 use fieldkeep_replica::{
     Me, PutError, RecordView, Replica, ReplicaError, Role, TypeCounts, Views, Wrote,
 };
 use fieldkeep_store::{
-    Dismissal, Home, HomeError, Page, Reader, Records as _, Settings as _, Store, StoreError, home,
+    Calls as _, Dismissal, Home, HomeError, Page, Reader, Records as _, Settings as _, Store,
+    StoreError, home,
 };
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::engine::{Engine, Input, Output, PeerId, PeerProgress};
+use crate::files::{Transfers, put_with_files};
+use crate::settings::{Settings, SettingsError};
+use crate::status::Strip;
 use crate::sync::Way;
+use crate::tier::Written;
 
 /// What an application is told.
+///
+/// ```
+/// # use fieldkeep_device::{Event, Strip};
+/// # use std::time::Duration;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let mut events = device.watch();
+/// device.sync(Duration::from_secs(60)).await?;
+/// assert_eq!(events.recv().await?, Event::Strip(Strip::Connecting));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Records changed: their content, their state, or whether they are unsaved.
@@ -31,9 +46,19 @@ pub enum Event {
     Met(String),
     /// It is gone: what was exchanged with it.
     Left(PeerProgress),
+    /// This device stands to its relay like that from now on.
+    Strip(Strip),
 }
 
 /// Why a device's directory could not be opened.
+///
+/// ```
+/// # use fieldkeep_device::{Device, OpenError};
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let again = Device::open(device.directory()); // It is open: one handle owns a directory.
+/// assert!(matches!(again, Err(OpenError::Home(_))));
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory cannot be used.
@@ -45,6 +70,9 @@ pub enum OpenError {
     /// The directory is a relay's.
     #[error("{} is a relay's directory, not a device's", .0.display())]
     NotADevice(PathBuf),
+    /// The settings are not to be understood.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The store failed.
     #[error(transparent)]
     Replica(#[from] ReplicaError),
@@ -57,6 +85,14 @@ impl From<StoreError> for OpenError {
 }
 
 /// The relay, as the device knows it.
+///
+/// ```
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let relay = device.remote()?;
+/// assert_eq!(relay.addresses.len(), 1);
+/// assert!(device.members().by_tls(&relay.key).is_some_and(|member| member.relay));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remote {
     /// The key that it proves.
@@ -66,6 +102,16 @@ pub struct Remote {
 }
 
 /// A device. Clones share it; the last one that goes closes it.
+///
+/// ```
+/// # use serde_json::json;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let key = "customer/c2".parse()?;
+/// let same = device.clone(); // For another thread, say.
+/// same.save(&key, &json!({"name": "Pier"}))?;
+/// assert_eq!(device.get(&key)?.expect("it is here").fields["name"], "Pier");
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug)]
 pub struct Device(pub(crate) Arc<Inner>);
 
@@ -77,13 +123,36 @@ pub(crate) struct Inner {
     pub(crate) seed: Seed,
     pub(crate) events: broadcast::Sender<Event>,
     /// The ways to the connections that there are.
-    connections: Mutex<HashMap<Way, mpsc::UnboundedSender<Output>>>,
+    connections: Mutex<HashMap<Way, Line>>,
+    /// How many sessions there have been.
+    sessions: AtomicU64,
     /// How many connections to other devices there have been.
     met: AtomicU64,
     /// Where other devices are listened for.
     listening: Mutex<Option<SocketAddr>>,
+    strip: Mutex<Strip>,
+    settings: Mutex<Settings>,
+    /// The types that are downloaded again, and into what.
+    fetching: Mutex<Option<(BTreeSet<TypeName>, Device)>>,
+    /// Whoever has a session with the relay holds it.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    /// How many wait for that, whom a session that lasts gives way.
+    wanting: watch::Sender<usize>,
+    /// How many commits there have been: whoever waits for something looks again after each.
+    commits: watch::Sender<u64>,
+    /// How many keep this device in touch with its relay.
+    pub(crate) kept: AtomicU64,
+    /// Files that go to and from the relay and other devices.
+    pub(crate) transfers: Transfers,
     identified: Mutex<bool>,
     home: Home,
+}
+
+/// The way to a connection, and the number of its session.
+#[derive(Debug)]
+struct Line {
+    session: u64,
+    outputs: mpsc::UnboundedSender<Output>,
 }
 
 /// What reading needs besides the store, as of the last commit.
@@ -103,6 +172,16 @@ const EVENTS: usize = 1_024;
 impl Device {
     /// Opens a directory that `join` made, and owns it. Reads no document.
     ///
+    /// ```
+    /// # use fieldkeep_device::Device;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let path = device.directory().to_owned();
+    /// drop(device); // One process, and one handle, owns a directory.
+    /// let device = Device::open(&path)?;
+    /// assert_eq!(device.name(), "ann");
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When it is none, another process owns it, or it cannot be read.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
@@ -112,10 +191,22 @@ impl Device {
             return Err(OpenError::NotADevice(path.to_owned()));
         }
         let seed = KeyFile::open(home::key(home.directory()))?;
+        let settings = Settings::read(home.directory())?;
+        let device = Self::over(home, store, seed)?;
+        device.apply_settings(settings)?;
+        device.withdraw_calls()?;
+        Ok(device)
+    }
+
+    /// The device over an owned directory.
+    pub(crate) fn over(home: Home, store: Store, seed: Seed) -> Result<Self, OpenError> {
         let members = MembershipLog::open(store.members()?).map_err(ReplicaError::from)?;
         let me = device_member(&store, &seed, &members)?;
         let copy = home.is_copy(&store)?;
         let reader = Reader::open(&home::database(home.directory()))?;
+        let mut store = store;
+        store.make_searchable()?;
+        store.commit()?;
         let mut replica = Replica::open(store, me, members, drawn()?)?;
         if copy {
             tracing::warn!("this directory is a copy: a new incarnation is taken");
@@ -131,97 +222,304 @@ impl Device {
             seed,
             events: broadcast::channel(EVENTS).0,
             connections: Mutex::default(),
+            sessions: AtomicU64::new(0),
             met: AtomicU64::new(0),
             listening: Mutex::default(),
+            strip: Mutex::default(),
+            settings: Mutex::default(),
+            fetching: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            wanting: watch::channel(0).0,
+            commits: watch::channel(0).0,
+            kept: AtomicU64::new(0),
+            transfers: Transfers::default(),
             identified: Mutex::new(false),
             home,
         })))
     }
 
+    /// Whoever waited for a call that is under way ended with his process.
+    fn withdraw_calls(&self) -> Result<(), ReplicaError> {
+        let mut engine = self.engine();
+        if !engine.replica().store().open_calls()?.is_empty() {
+            engine.withdraw_calls(None)?;
+            engine.commit()?;
+        }
+        Ok(())
+    }
+
     /// The directory.
+    ///
+    /// ```
+    /// # use fieldkeep_device::Settings;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// assert_eq!(Settings::read(device.directory())?, device.settings());
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.0.home.directory()
     }
 
     /// The name that this device's changes carry.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// assert_eq!(device.name(), "ann"); // As whoever invited it said.
+    /// let history = device.history(&"order/o1".parse()?, 1, None)?;
+    /// assert_eq!(history.entries[0].person, device.name());
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn name(&self) -> String {
         self.engine().replica().me().name.clone()
     }
 
     /// The catalog, once the relay has sent it.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let catalog = device.catalog().expect("the relay has sent it");
+    /// let order = catalog.ty(&"order".parse()?).expect("it has orders");
+    /// assert_eq!(order.rules[0].name, "discount");
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn catalog(&self) -> Option<Catalog> {
         self.0.shared().catalog
     }
 
     /// The members of the organisation, as far as known here.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let members = device.members();
+    /// assert_eq!(members.name(), "lab"); // The organisation.
+    /// let names = members.members().values().map(|member| member.name.as_str());
+    /// assert_eq!(names.collect::<Vec<_>>(), ["relay", "ann"]);
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn members(&self) -> Arc<MembershipLog> {
         self.0.shared().members
     }
 
+    /// This device, as the membership log has it.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let me = device.member()?;
+    /// assert_eq!(me.name, "ann");
+    /// assert!(!me.revoked && me.may(&"visit".parse()?, "42"));
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When the log does not have it: the directory is damaged.
+    pub fn member(&self) -> Result<Member, StoreError> {
+        let members = self.members();
+        let member = members.by_tls(&self.0.seed.tls().public()).cloned();
+        member
+            .ok_or_else(|| StoreError::Damaged("this device's entry of the membership log".into()))
+    }
+
     /// Writes a record. When this returns it is durable on this device.
+    ///
+    /// ```
+    /// # use fieldkeep_model::{Edit, RecordKey, Scalar};
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let key: RecordKey = "order/o2".parse()?;
+    /// let edit = vec![Edit::Put("customer".into(), Scalar::Str("c1".into()))];
+    /// device.put(&key, &edit.into())?; // Durable here, with or without a signal.
+    /// assert!(device.get(&key)?.is_some_and(|order| order.unsaved));
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// See [`PutError`]; nothing was saved then.
-    pub fn put(&self, key: &RecordKey, edit: &RecordEdit) -> Result<Wrote, PutError> {
+    pub fn put(&self, key: &RecordKey, edit: &RecordEdit) -> Result<Written, PutError> {
         let mut wrote = self.put_all(std::slice::from_ref(&(key.clone(), edit.clone())))?;
-        Ok(wrote.pop().expect("one write, one answer"))
+        Ok(Written::new(self, wrote.pop().expect("one write, one answer")))
     }
 
     /// Writes records, each as a change of its own, durable together.
     ///
+    /// ```
+    /// # use fieldkeep_model::{Edit, RecordKey, Scalar};
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let customers: Vec<_> = ["Pier", "Market"]
+    ///     .map(|name| {
+    ///         let key = RecordKey::new("customer".parse().expect("a name"), fieldkeep_device::fresh_id());
+    ///         (key, vec![Edit::Put("name".into(), Scalar::Str(name.into()))].into())
+    ///     })
+    ///     .into();
+    /// device.put_all(&customers)?;
+    /// assert_eq!(device.counts(&"customer".parse()?)?.local, 3);
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// See [`PutError`]; nothing of the batch was saved then.
     pub fn put_all(&self, edits: &[(RecordKey, RecordEdit)]) -> Result<Vec<Wrote>, PutError> {
+        self.write_all(|replica| {
+            edits.iter().map(|(key, edit)| put_with_files(replica, key, edit, None)).collect()
+        })
+    }
+
+    /// Writes records, and whatever else is written with them, durable together.
+    pub(crate) fn write_all<E: From<PutError> + From<StoreError>>(
+        &self,
+        write: impl FnOnce(&mut Replica) -> Result<Vec<Wrote>, E>,
+    ) -> Result<Vec<Wrote>, E> {
         let mut engine = self.engine();
         self.0.identify(&mut engine)?;
-        let now = now();
-        let mut wrote = Vec::with_capacity(edits.len());
-        for (key, edit) in edits {
-            match engine.replica_mut().put(key, edit, now) {
-                Ok(one) => wrote.push(one),
-                Err(error) => {
-                    engine.replica_mut().forget()?;
-                    self.0.identify_again(&mut engine)?;
-                    return Err(error);
-                }
+        let wrote = match write(engine.replica_mut()) {
+            Ok(wrote) => wrote,
+            Err(error) => {
+                engine.replica_mut().forget()?;
+                self.0.identify_again(&mut engine).map_err(PutError::from)?;
+                return Err(error);
             }
-        }
-        let outputs = engine.commit()?;
+        };
+        let outputs = engine.commit().map_err(PutError::from)?;
         self.0.deliver(&engine, outputs);
         let changed = wrote.iter().filter(|one| one.change.is_some()).map(|one| one.key.clone());
         let _ = self.0.events.send(Event::Changed(changed.collect()));
+        drop(engine);
+        self.0.transfers.look();
         Ok(wrote)
+    }
+
+    /// Changes fields of a record that is there.
+    ///
+    /// ```
+    /// # use fieldkeep_device::PutError;
+    /// # use fieldkeep_model::Edit;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// device.edit(&"order/o1".parse()?, vec![Edit::Add("boxes".into(), -1)])?;
+    /// assert_eq!(device.get(&"order/o1".parse()?)?.expect("it is here").fields["boxes"], 1);
+    /// let absent = device.edit(&"order/o9".parse()?, vec![Edit::Add("boxes".into(), 1)]);
+    /// assert!(matches!(absent, Err(PutError::Absent(_))));
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// [`PutError::Absent`] where there is none, and see [`PutError`]; nothing was saved then.
+    pub fn edit(&self, key: &RecordKey, edits: Vec<Edit>) -> Result<Written, PutError> {
+        if self.as_merged(key)?.is_none() {
+            return Err(PutError::Absent(key.clone()));
+        }
+        self.put(key, &edits.into())
     }
 
     /// Deletes a record, softly.
     ///
+    /// ```
+    /// # use fieldkeep_model::RecordKey;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let key: RecordKey = "customer/c1".parse()?;
+    /// device.delete(&key)?;
+    /// assert!(device.get(&key)?.is_some_and(|customer| customer.deleted));
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// See [`PutError`].
-    pub fn delete(&self, key: &RecordKey) -> Result<Wrote, PutError> {
+    pub fn delete(&self, key: &RecordKey) -> Result<Written, PutError> {
         self.put(key, &RecordEdit::delete())
     }
 
-    /// A record, from the projection.
+    /// A record, from the projection: as merged, or as it last passed where the type's settings say so,
+    /// and then nothing if it never did.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let order = device.get(&"order/o1".parse()?)?.expect("it is here");
+    /// assert_eq!(order.fields["discount"], 45);
+    /// assert_eq!(order.reasons, ["the discount is above 30 percent"]);
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the disk fails.
     pub fn get(&self, key: &RecordKey) -> Result<Option<RecordView>, StoreError> {
+        let read = self.settings().reads(&key.ty);
+        Ok(self.as_merged(key)?.and_then(|view| read.of(view)))
+    }
+
+    /// A record as merged, whatever the settings say.
+    ///
+    /// ```
+    /// # use fieldkeep_device::Device;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// # let path = device.directory().to_owned();
+    /// # drop(device);
+    /// std::fs::write(path.join("device.toml"), "[type.order]\nread = \"last_valid\"\n")?;
+    /// let device = Device::open(&path)?;
+    /// let held = "order/o1".parse()?;
+    /// assert!(device.get(&held)?.is_none()); // It never passed.
+    /// assert_eq!(device.as_merged(&held)?.expect("it is here").fields["discount"], 45);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn as_merged(&self, key: &RecordKey) -> Result<Option<RecordView>, StoreError> {
         self.0.read(|views| views.record(key))
     }
 
-    /// A page of a type's records, in order of id.
+    /// A page of a type's records, in order of id, each as [`Device::get`] returns it.
+    ///
+    /// ```
+    /// # use fieldkeep_store::Page;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let customers = device.list(&"customer".parse()?, &Page { limit: 10, ..Page::default() })?;
+    /// assert_eq!(customers[0].fields["name"], "Harbour Kiosk");
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the disk fails.
     pub fn list(&self, ty: &TypeName, page: &Page) -> Result<Vec<RecordView>, StoreError> {
+        let read = self.settings().reads(ty);
+        let records = self.list_as_merged(ty, page)?.into_iter();
+        Ok(records.filter_map(|view| read.of(view)).collect())
+    }
+
+    /// A page of a type's records as merged, whatever the settings say.
+    ///
+    /// ```
+    /// # use fieldkeep_device::Device;
+    /// # use fieldkeep_store::Page;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// # let path = device.directory().to_owned();
+    /// # drop(device);
+    /// std::fs::write(path.join("device.toml"), "[type.order]\nread = \"last_valid\"\n")?;
+    /// let device = Device::open(&path)?;
+    /// let order = "order".parse()?;
+    /// assert_eq!(device.list(&order, &Page::default())?.len(), 0); // The only one never passed.
+    /// assert_eq!(device.list_as_merged(&order, &Page::default())?.len(), 1);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn list_as_merged(
+        &self,
+        ty: &TypeName,
+        page: &Page,
+    ) -> Result<Vec<RecordView>, StoreError> {
         self.0.read(|views| views.list(ty, page))
     }
 
     /// The records that are held, wait, or are likely to be held.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let held = device.attention()?;
+    /// assert_eq!(held[0].key.to_string(), "order/o1");
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the disk fails.
@@ -231,16 +529,34 @@ impl Device {
 
     /// What is known of a type.
     ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let orders = device.counts(&"order".parse()?)?;
+    /// assert_eq!((orders.local, orders.held, orders.unsaved), (1, 1, 0));
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the disk fails.
     pub fn counts(&self, ty: &TypeName) -> Result<TypeCounts, StoreError> {
         self.0.read(|views| views.counts(ty))
     }
 
-    /// Puts a record aside, or takes it up again; the relay is told with the next sync.
+    /// Puts a record aside, or takes it up again; the relay is told with the next sync. Returns whether
+    /// there is such a record.
+    ///
+    /// ```
+    /// # use fieldkeep_model::RecordKey;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let key: RecordKey = "order/o1".parse()?;
+    /// device.dismiss(&key, Some("agreed by phone"))?;
+    /// assert_eq!(device.get(&key)?.and_then(|order| order.dismissed).expect("aside").who, "ann");
+    /// device.dismiss(&key, None)?; // Taken up again.
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
-    /// When the disk refuses, or there is no such record.
+    /// When the disk refuses.
     pub fn dismiss(&self, key: &RecordKey, note: Option<&str>) -> Result<bool, ReplicaError> {
         let mut engine = self.engine();
         let rows = engine.replica().store().find(&key.ty, &key.id)?;
@@ -258,6 +574,12 @@ impl Device {
     /// Asks the relay to judge a record again: now if there is a connection, with the next one
     /// otherwise.
     ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// device.retry(&"order/o1".parse()?)?; // Now, or with the next sync.
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the disk refuses.
     pub fn retry(&self, key: &RecordKey) -> Result<(), ReplicaError> {
@@ -269,6 +591,16 @@ impl Device {
     }
 
     /// Does something with the replica that needs a document; what it wrote is durable afterwards.
+    ///
+    /// ```
+    /// # use serde_json::json;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let written = device.save(&"customer/c2".parse()?, &json!({"name": "Pier"}))?;
+    /// let segment = written.segment;
+    /// let document = device.with_replica(|replica| replica.export_segment(&segment))?;
+    /// assert!(document.starts_with(&[0x85, 0x6f, 0x4a, 0x83])); // As any Automerge opens it.
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// What `act` says.
@@ -288,12 +620,30 @@ impl Device {
     }
 
     /// Is told of changes from now on.
+    ///
+    /// ```
+    /// # use fieldkeep_device::Event;
+    /// # use fieldkeep_model::{Edit, RecordKey, Scalar};
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let mut events = device.watch();
+    /// let key: RecordKey = "customer/c2".parse()?;
+    /// device.put(&key, &vec![Edit::Put("name".into(), Scalar::Str("Pier".into()))].into())?;
+    /// while events.recv().await? != Event::Changed(vec![key.clone()]) {}
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn watch(&self) -> broadcast::Receiver<Event> {
         self.0.events.subscribe()
     }
 
     /// The relay that this device syncs with.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let address = device.remote()?.addresses[0];
+    /// assert!(address.ip().is_loopback()); // The relay of the example.
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the disk fails.
@@ -322,6 +672,13 @@ impl Device {
 
     /// Saves caches, so that the next start is faster. Nothing is lost without it.
     ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// device.close()?;
+    /// assert!(device.get(&"order/o1".parse()?)?.is_some()); // It goes on until it is dropped.
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the disk refuses.
     pub fn close(&self) -> Result<(), ReplicaError> {
@@ -334,9 +691,27 @@ impl Device {
     }
 }
 
+/// A download into a copy, for as long as it lasts.
+pub(crate) struct Fetching<'i>(&'i Inner);
+
+impl Drop for Fetching<'_> {
+    fn drop(&mut self) {
+        self.0.fetching.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// Somebody who waits for a session with the relay.
+pub(crate) struct Wanting<'i>(&'i watch::Sender<usize>);
+
+impl Drop for Wanting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|wanting| *wanting -= 1);
+    }
+}
+
 impl Inner {
     /// Before the first write the file gets a new identity, so that a copy of it can be told.
-    fn identify(&self, engine: &mut Engine) -> Result<(), StoreError> {
+    pub(crate) fn identify(&self, engine: &mut Engine) -> Result<(), StoreError> {
         let mut identified = self.identified.lock().unwrap_or_else(PoisonError::into_inner);
         if !*identified {
             self.home.renew_identity(engine.replica_mut().store_mut(), drawn()?)?;
@@ -347,7 +722,7 @@ impl Inner {
 
     /// After a rollback the store may not know the token that was drawn with the first write: without
     /// this the next process would take the directory for a copy.
-    fn identify_again(&self, engine: &mut Engine) -> Result<(), ReplicaError> {
+    pub(crate) fn identify_again(&self, engine: &mut Engine) -> Result<(), ReplicaError> {
         self.home.renew_identity(engine.replica_mut().store_mut(), drawn()?)?;
         let outputs = engine.commit()?;
         self.deliver(engine, outputs);
@@ -361,9 +736,10 @@ impl Inner {
             let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
             *shared = self::shared(engine.replica());
         }
+        self.commits.send_modify(|commits| *commits += 1);
         let connections = self.connections();
         let send = |way: Way, output: Output| {
-            let _ = connections.get(&way).map(|connection| connection.send(output));
+            let _ = connections.get(&way).map(|line| line.outputs.send(output));
         };
         for output in outputs {
             match output {
@@ -383,14 +759,14 @@ impl Inner {
     pub(crate) fn close_connection(&self, code: fieldkeep_protocol::Code, text: &str) -> bool {
         let close = Output::Close(code, text.to_owned());
         let connections = self.connections();
-        connections.get(&Way::Relay).is_some_and(|connection| connection.send(close).is_ok())
+        connections.get(&Way::Relay).is_some_and(|line| line.outputs.send(close).is_ok())
     }
 
     /// Has the connections to all other devices closed.
     pub(crate) fn close_peers(&self, code: fieldkeep_protocol::Code, text: &str) {
-        for (way, connection) in self.connections().iter().filter(|(way, _)| **way != Way::Relay) {
+        for (way, line) in self.connections().iter().filter(|(way, _)| **way != Way::Relay) {
             tracing::debug!(?way, "this device ends the session");
-            let _ = connection.send(Output::Close(code, text.to_owned()));
+            let _ = line.outputs.send(Output::Close(code, text.to_owned()));
         }
     }
 
@@ -399,20 +775,80 @@ impl Inner {
         self.connections().keys().any(|way| *way != Way::Relay)
     }
 
-    /// Sets the way to a connection, or takes it away.
-    pub(crate) fn connect(&self, way: Way, connection: Option<mpsc::UnboundedSender<Output>>) {
-        let mut connections = self.connections();
-        match connection {
-            Some(connection) => connections.insert(way, connection),
-            None => connections.remove(&way),
-        };
+    /// Sets the way to a connection; returns the number of its session.
+    pub(crate) fn connect(&self, way: Way, outputs: mpsc::UnboundedSender<Output>) -> u64 {
+        let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        self.connections().insert(way, Line { session, outputs });
+        session
     }
 
-    /// Whether somebody still waits on the connection that an input comes from. A meeting that was
-    /// given up leaves nothing in the engine, also where its first input was on its way already.
-    pub(crate) fn awaits(&self, input: &Input) -> bool {
-        let Input::Peer(id, _) = input else { return true };
-        self.connections().contains_key(&Way::Peer(*id))
+    /// Takes the way to a connection away.
+    pub(crate) fn cut(&self, way: Way) {
+        self.connections().remove(&way);
+    }
+
+    /// Whether somebody still waits on the session that an input comes from. One that was given up leaves
+    /// nothing in the engine, also where its first input was on its way already and another session has
+    /// begun meanwhile.
+    pub(crate) fn awaits(&self, session: u64, input: &Input) -> bool {
+        let way = match input {
+            Input::Peer(id, _) => Way::Peer(*id),
+            Input::Closed | Input::Connected | Input::Bytes(..) | Input::Finished(_) => Way::Relay,
+        };
+        match self.connections().get(&way) {
+            Some(line) => line.session == session,
+            None => matches!(input, Input::Closed),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    pub(crate) fn strip(&self) -> Strip {
+        self.strip.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Shows another strip, and returns the one before.
+    pub(crate) fn replace_strip(&self, strip: Strip) -> Strip {
+        std::mem::replace(&mut self.strip.lock().unwrap_or_else(PoisonError::into_inner), strip)
+    }
+
+    /// Shows those types as downloading, until what is returned is dropped.
+    pub(crate) fn fetch_into(&self, types: &BTreeSet<TypeName>, copy: &Device) -> Fetching<'_> {
+        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        *fetching = Some((types.clone(), copy.clone()));
+        Fetching(self)
+    }
+
+    /// What has come of the types that are downloaded again, by type.
+    pub(crate) fn fetched(&self) -> Result<BTreeMap<TypeName, u64>, StoreError> {
+        let fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some((types, copy)) = fetching else { return Ok(BTreeMap::new()) };
+        let mut counts = copy.engine().replica().views().counts_by_type()?;
+        let come = |ty: &TypeName| counts.remove(ty).unwrap_or_default().local;
+        let come: Vec<u64> = types.iter().map(come).collect();
+        Ok(types.into_iter().zip(come).collect())
+    }
+
+    /// Has a session that lasts give way, until what is returned is dropped.
+    pub(crate) fn want_turn(&self) -> Wanting<'_> {
+        self.wanting.send_modify(|wanting| *wanting += 1);
+        Wanting(&self.wanting)
+    }
+
+    /// Is told after every commit.
+    pub(crate) fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.subscribe()
+    }
+
+    /// Ends when somebody wants a session.
+    pub(crate) async fn turn_wanted(&self) {
+        let _ = self.wanting.subscribe().wait_for(|wanting| *wanting > 0).await;
     }
 
     /// Where other devices are listened for.
@@ -436,7 +872,7 @@ impl Inner {
         self.met.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn connections(&self) -> MutexGuard<'_, HashMap<Way, mpsc::UnboundedSender<Output>>> {
+    fn connections(&self) -> MutexGuard<'_, HashMap<Way, Line>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -444,7 +880,7 @@ impl Inner {
         self.shared.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         read: impl FnOnce(&Views<'_, Reader>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
@@ -497,6 +933,12 @@ pub(crate) fn drawn<const N: usize>() -> Result<[u8; N], StoreError> {
 }
 
 /// An id for a record that has none: a UUID whose order is that of creation.
+///
+/// ```
+/// # use fieldkeep_device::fresh_id;
+/// let (first, second) = (fresh_id(), fresh_id());
+/// assert!(first < second);
+/// ```
 #[must_use]
 pub fn fresh_id() -> RecordId {
     RecordId::new(uuid::Uuid::now_v7().to_string()).expect("a UUID is a record id")

@@ -3,27 +3,46 @@
 //! Contains no networking code, reads no clock, starts no thread. One connection at a time: what
 //! was under way on the last one is asked for again on the next.
 
+mod adopting;
+mod bundle;
+mod calling;
 mod catching_up;
 mod exchange;
 mod meeting;
 mod outgoing;
+mod pausing;
 mod peer;
 mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fieldkeep_model::membership::{Act, Entry};
+use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::{ActorId, Pos, RecordKey, SegmentId, Seq, Signed};
 use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Stats, Verdicts};
 use fieldkeep_protocol::{Code, Offer, OfferEntry, Phase, Role, Session};
 use fieldkeep_replica::{Integrity, Replica, ReplicaError};
 use fieldkeep_store::{Log as _, Records as _, SegmentRow};
 
-pub use exchange::PROVEN;
+pub use adopting::Exchanged;
+pub use bundle::{NotTaken, Packed, Packing, Unpacked, Unpacking};
+pub use calling::CallState;
+pub(crate) use catching_up::OFFERED;
+pub(crate) use pausing::PAUSED_SINCE;
 use peer::Peer;
 pub use peer::{PeerId, PeerInput, PeerOutput, PeerProgress};
 
 /// What happens to the engine.
+///
+/// ```
+/// # use fieldkeep_device::Input;
+/// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+/// ann.handle(0, Input::Connected)?; // The shell has dialled.
+/// assert!(!ann.commit()?.is_empty()); // What is said first.
+/// ann.handle(0, Input::Closed)?; // The signal is lost; the order is not.
+/// assert_eq!(ann.progress()?.waiting, 1);
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug)]
 pub enum Input {
     /// The connection to the relay is made.
@@ -39,6 +58,15 @@ pub enum Input {
 }
 
 /// What the shell is to do.
+///
+/// ```
+/// # use fieldkeep_device::{Input, Output};
+/// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+/// ann.handle(0, Input::Connected)?;
+/// let outputs = ann.commit()?;
+/// assert!(matches!(outputs[0], Output::Send { stream: 0, .. })); // On the control stream.
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Send bytes on a stream.
@@ -61,6 +89,16 @@ pub enum Output {
 }
 
 /// How far the present connection has brought things.
+///
+/// ```
+/// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+/// wire.relay(&mut ann)?;
+/// let progress = ann.progress()?;
+/// assert_eq!((progress.sent, progress.waiting, progress.proven), (1, 0, 1));
+/// wire.relay(&mut ben)?;
+/// assert_eq!(ben.progress()?.received, 1);
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Whether the relay has answered the offer.
@@ -69,7 +107,7 @@ pub struct Progress {
     pub sent: u64,
     /// Changes that came from the relay and were applied; its receipts of own ones left out.
     pub received: u64,
-    /// Changes that have no receipt and are still on their way.
+    /// Changes that have no receipt and are still on their way; those of paused types left out.
     pub waiting: u64,
     /// Changes that the relay did not take.
     pub refused: u64,
@@ -89,6 +127,14 @@ pub struct Progress {
 
 impl Progress {
     /// Whether everything is sent, applied, judged and proven.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// assert!(!ann.progress()?.complete()); // An order is to be sent.
+    /// wire.relay(&mut ann)?;
+    /// assert!(ann.progress()?.complete());
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn complete(&self) -> bool {
         self.offered && self.waiting == 0 && self.open == 0 && self.integrity.is_none()
@@ -101,6 +147,17 @@ const RENEWED: usize = 256;
 const PARKED: usize = 64;
 
 /// The device, but for its sockets.
+///
+/// ```
+/// # use fieldkeep_model::RecordKey;
+/// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+/// let order: RecordKey = "order/o1".parse()?;
+/// wire.relay(&mut ann)?; // Her order goes to the relay,
+/// wire.relay(&mut ben)?; // and from there to him.
+/// let view = ben.replica().views().record(&order)?.expect("it has come");
+/// assert_eq!((&view.fields["boxes"], view.state.word()), (&5.into(), "valid"));
+/// # Ok(()) });
+/// ```
 #[derive(Debug)]
 pub struct Engine {
     replica: Replica,
@@ -121,7 +178,7 @@ pub struct Engine {
     /// Segments whose rows were read and checked on this connection.
     verified: BTreeSet<SegmentId>,
     parked: VecDeque<Delta>,
-    /// Verdicts that overtook the first stretch of their segment.
+    /// Verdicts that overtook what they judge.
     early: VecDeque<Verdicts>,
     /// Statements that the relay was shown and has not said anything of.
     shown: usize,
@@ -132,8 +189,15 @@ pub struct Engine {
     /// Whether the relay did not know this device's key the last time.
     forgotten: bool,
     credits: BTreeMap<SegmentId, Pos>,
+    /// Calls that were told once, on this connection.
+    fresh_calls: BTreeSet<u64>,
+    /// How many questions were asked, and those that are not answered, or whose answer waits.
+    asked: u64,
+    asking: BTreeMap<u64, Option<frame::Said>>,
     /// How many of the kept wishes were told before this connection's offer.
     told: usize,
+    /// The types of which nothing is exchanged.
+    paused: LeftOut,
     /// The devices that this one is connected to.
     peers: BTreeMap<PeerId, Peer>,
     progress: Progress,
@@ -142,6 +206,14 @@ pub struct Engine {
 
 impl Engine {
     /// The engine over an opened replica.
+    ///
+    /// ```
+    /// # use fieldkeep_device::Engine;
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// let ann = Engine::new(ann.into_replica()); // As after a restart.
+    /// assert_eq!((ann.is_online(), ann.progress()?.waiting), (false, 1));
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn new(replica: Replica) -> Self {
         Self {
@@ -163,7 +235,11 @@ impl Engine {
             brought_members: false,
             forgotten: false,
             credits: BTreeMap::new(),
+            fresh_calls: BTreeSet::new(),
+            asked: 0,
+            asking: BTreeMap::new(),
             told: 0,
+            paused: LeftOut::default(),
             peers: BTreeMap::new(),
             progress: Progress::default(),
             now: 0,
@@ -171,23 +247,56 @@ impl Engine {
     }
 
     /// The replica, for reading.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// assert_eq!(ann.replica().me().name, "ann");
+    /// assert_eq!(ann.replica().views().counts(&"order".parse()?)?.unsaved, 1);
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn replica(&self) -> &Replica {
         &self.replica
     }
 
     /// The replica, for writing; [`Engine::commit`] must follow.
+    ///
+    /// ```
+    /// # use fieldkeep_model::Edit;
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// let edit = vec![Edit::Add("boxes".into(), -1)].into();
+    /// ann.replica_mut().put(&"order/o1".parse()?, &edit, 0)?;
+    /// ann.commit()?; // Before this it is not durable.
+    /// assert_eq!(ann.progress()?.waiting, 2);
+    /// # Ok(()) });
+    /// ```
     pub fn replica_mut(&mut self) -> &mut Replica {
         &mut self.replica
     }
 
     /// The replica, for whoever ends this engine and goes on with its store.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// let replica = ann.into_replica();
+    /// assert_eq!(replica.views().counts(&"order".parse()?)?.local, 1);
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn into_replica(self) -> Replica {
         self.replica
     }
 
     /// How far the present connection has come.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.relay(&mut ann)?;
+    /// let progress = ann.progress()?;
+    /// assert!(progress.offered && progress.bytes_sent > 0);
+    /// assert_eq!((progress.sent, progress.open), (1, 0));
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the store fails.
@@ -202,42 +311,128 @@ impl Engine {
             };
             progress.proven = self.replica.segments().iter().filter(proven).count() as u64;
         }
+        let outgoing = self.replica.store().outgoing_by_segment()?;
         for row in self.replica.segments().values() {
-            for change in self.replica.store().outgoing(row.sid)? {
-                match change.refused {
-                    Some(_) => progress.refused += 1,
-                    None => progress.waiting += 1,
-                }
-            }
+            let Some((waiting, refused)) = outgoing.get(&row.sid) else { continue };
+            let paused = self.paused.covers(&row.address);
+            progress.waiting += if paused { 0 } else { *waiting };
+            progress.refused += refused;
         }
         Ok(progress)
     }
 
     /// Whether the progress is worth a look: cheap, and true whenever it is complete.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// assert!(!ann.may_be_complete()); // Nobody has asked the relay.
+    /// wire.relay(&mut ann)?;
+    /// assert!(ann.may_be_complete() && ann.progress()?.complete());
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn may_be_complete(&self) -> bool {
         self.progress.offered && self.shown == 0 && self.open.is_empty() && !self.has_work()
     }
 
     /// Whether something is to be merged, judged again, or sent without waiting for anything.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.relay(&mut ann)?;
+    /// wire.relay(&mut ben)?; // Which lets him work until there is nothing left.
+    /// assert!(!ben.has_work());
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn has_work(&self) -> bool {
         self.replica.is_behind() || self.replica.is_renewing() || (self.goes_on && self.is_online())
     }
 
     /// Whether this side has ended the session, or a proof was not equal.
+    ///
+    /// ```
+    /// # use fieldkeep_device::Input;
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.relay(&mut ann)?;
+    /// assert!(!ann.has_failed());
+    /// ann.handle(0, Input::Bytes(0, vec![0xff; 64]))?; // No relay says that.
+    /// assert!(ann.has_failed());
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.session.is_none() || self.progress.integrity.is_some()
     }
 
     /// Whether a session is open.
+    ///
+    /// ```
+    /// # use fieldkeep_device::Input;
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// ann.handle(0, Input::Connected)?;
+    /// assert!(!ann.is_online()); // The relay has not answered.
+    /// wire.relay(&mut ann)?;
+    /// assert!(ann.is_online());
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn is_online(&self) -> bool {
         self.session.as_ref().is_some_and(|session| session.phase() == Phase::Open)
     }
 
+    /// Whether the relay has answered the offer of the session that is open, or was open last.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.relay(&mut ann)?;
+    /// ann.forget_relay();
+    /// assert!(ann.is_answered() && !ann.is_online()); // It was, the last time.
+    /// # Ok(()) });
+    /// ```
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.progress.offered
+    }
+
+    /// Whether a segment is not proven equal on this connection.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// let orders = *ann.replica().segments().keys().next().expect("it has written one");
+    /// wire.relay(&mut ann)?;
+    /// assert!(!ann.is_open(&orders)); // Proven equal to the relay's.
+    /// # Ok(()) });
+    /// ```
+    #[must_use]
+    pub fn is_open(&self, id: &SegmentId) -> bool {
+        self.open.contains_key(id)
+    }
+
+    /// The connection to the relay is gone. Nothing is lost with it.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.relay(&mut ann)?;
+    /// ann.forget_relay();
+    /// assert!(!ann.is_online());
+    /// # Ok(()) });
+    /// ```
+    pub fn forget_relay(&mut self) {
+        self.disconnected();
+    }
+
     /// Takes an input in. Nothing leaves before [`Engine::commit`].
+    ///
+    /// ```
+    /// # use fieldkeep_device::Input;
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// let now = 1_767_225_600_000; // Whoever calls reads the clock.
+    /// ann.handle(now, Input::Connected)?;
+    /// let said = ann.commit()?;
+    /// assert!(!said.is_empty());
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the store fails.
@@ -261,6 +456,16 @@ impl Engine {
     /// Makes everything durable, and returns what may leave: receipts of what is on the disk now,
     /// and the changes that were written since.
     ///
+    /// ```
+    /// # use fieldkeep_device::{Input, Output};
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// ann.handle(0, Input::Connected)?;
+    /// let sends = |output: &Output| matches!(output, Output::Send { .. });
+    /// assert!(ann.commit()?.iter().all(sends)); // Everything that may leave,
+    /// assert!(ann.commit()?.is_empty()); // and each of it once.
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the disk refuses: nothing of it was saved or leaves, and the connection is closed.
     pub fn commit(&mut self) -> Result<Vec<Output>, ReplicaError> {
@@ -268,6 +473,7 @@ impl Engine {
             self.outputs.clear();
             self.credits.clear();
             self.changed.clear();
+            self.recall_pauses()?;
             self.close(Code::Storage, &error.to_string());
             self.close_peers(&error.to_string());
             return Err(error.into());
@@ -288,6 +494,16 @@ impl Engine {
 
     /// After a failure: nothing since the last commit is kept, and the session is over.
     ///
+    /// ```
+    /// # use fieldkeep_model::Edit;
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// let edit = vec![Edit::Add("boxes".into(), 1)].into();
+    /// ann.replica_mut().put(&"order/o2".parse()?, &edit, 0)?;
+    /// ann.give_up()?;
+    /// assert!(ann.replica().views().record(&"order/o2".parse()?)?.is_none());
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the store cannot be read either.
     pub fn give_up(&mut self) -> Result<(), ReplicaError> {
@@ -295,11 +511,19 @@ impl Engine {
         self.changed.clear();
         self.disconnected();
         self.peers.clear();
-        Ok(self.replica.forget()?)
+        self.replica.forget()?;
+        Ok(self.recall_pauses()?)
     }
 
     /// Merges a slice of what was received and is not merged, or looks again at a slice of what a new
     /// catalog puts in question. Returns whether there was any; a commit must follow.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.relay(&mut ann)?;
+    /// assert!(!ann.work(0)?); // Everything that came is merged.
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the store fails.
@@ -307,7 +531,10 @@ impl Engine {
         self.now = now;
         let Some(id) = self.replica.behind().first().copied() else { return self.renew() };
         match self.replica.materialise(&id, 4_096) {
-            Ok(done) => self.note_changed(&id, done.records),
+            Ok(done) => {
+                self.note_changed(&id, done.records);
+                self.take_early(&id)?;
+            }
             Err(error) if error.is_damage() => tracing::error!(%error, "everything else goes on"),
             Err(error) => return Err(error),
         }
@@ -334,6 +561,7 @@ impl Engine {
         self.parked.clear();
         self.early.clear();
         self.progress = Progress::default();
+        self.paused = self.stored_pauses()?;
         let hello = self.introduction();
         self.control(&Frame::Hello(Box::new(hello)));
         if self.forgotten {
@@ -345,22 +573,45 @@ impl Engine {
     }
 
     fn make_offer(&mut self) -> Result<(), ReplicaError> {
+        if !self.paused.is_empty() {
+            self.control(&Frame::Mode(self.paused.clone()));
+        }
         let offer = self.offer()?;
         // Before the offer, so that the answer to that says that they have arrived.
         self.tell_wishes()?;
         self.control(&Frame::Offer(offer));
-        Ok(())
+        // Behind it, so that the relay knows what is followed here when it tells what they wrote.
+        self.tell_calls()
     }
 
     /// Whether the relay does not know this device: it was restored from a copy that is older than
     /// the enrolment. With the next connection the device brings its entries of the membership log,
     /// and offers after that.
+    ///
+    /// ```
+    /// # use fieldkeep_protocol::Code;
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.relay(&mut ann)?;
+    /// assert!(!ann.is_forgotten());
+    /// ann.ended(Some(Code::NotAMember), "unknown"); // The relay was restored from an old copy.
+    /// assert!(ann.is_forgotten());
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn is_forgotten(&self) -> bool {
         self.forgotten
     }
 
     /// Notes with which code the relay closed the connection, where its last frame was lost.
+    ///
+    /// ```
+    /// # use fieldkeep_protocol::Code;
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.relay(&mut ann)?;
+    /// ann.ended(Some(Code::GoingAway), "the relay stops");
+    /// assert_eq!(ann.progress()?.ended, Some((Code::GoingAway, "the relay stops".to_owned())));
+    /// # Ok(()) });
+    /// ```
     pub fn ended(&mut self, code: Option<Code>, text: &str) {
         let Some(code) = code.filter(|code| *code != Code::Done) else { return };
         self.forgotten |= code == Code::NotAMember;
@@ -395,7 +646,8 @@ impl Engine {
     fn offer(&self) -> Result<Offer, ReplicaError> {
         let actor = self.replica.me().actor();
         let mut entries = Vec::new();
-        for row in self.replica.segments().values().filter(|row| row.cursor.pos > 0) {
+        let offered = |row: &&SegmentRow| row.cursor.pos > 0 && !self.paused.covers(&row.address);
+        for row in self.replica.segments().values().filter(offered) {
             entries.push(OfferEntry {
                 segment: fieldkeep_protocol::offer::short(&row.id.0),
                 chain: fieldkeep_protocol::offer::short(&row.cursor.chain),
@@ -455,6 +707,8 @@ impl Engine {
                     self.close(Code::Unvouched, "a receipt that no relay signed");
                 }
             }
+            Frame::Outcome(outcome) => self.outcome(&outcome)?,
+            Frame::Answer(answer) => self.answered(answer),
             Frame::GoAway(_) => {}
             Frame::Error(error) => {
                 self.forgotten |= error.code == Code::NotAMember;
@@ -469,7 +723,10 @@ impl Engine {
             | Frame::Credit(_)
             | Frame::Rejudge(_)
             | Frame::Dismiss(_)
+            | Frame::Call(_)
+            | Frame::Ask(_)
             | Frame::Meet(_)
+            | Frame::Mode(_)
             | Frame::Part(_) => unreachable!("the session lets no such frame in"),
         }
         Ok(())
@@ -621,7 +878,11 @@ impl Engine {
     }
 
     fn close(&mut self, code: Code, text: &str) {
-        tracing::warn!(?code, text, "the session ends");
+        if code == Code::Done {
+            tracing::debug!(text, "the session ends");
+        } else {
+            tracing::warn!(?code, text, "the session ends");
+        }
         self.progress.ended = Some((code, text.to_owned()));
         if self.session.is_some() {
             self.control(&Frame::Error(frame::ErrorFrame { code, text: text.to_owned() }));
@@ -635,6 +896,7 @@ impl Engine {
         self.credits.clear();
         self.parked.clear();
         self.early.clear();
+        self.asking.clear();
         self.nothing_under_way();
     }
 }

@@ -13,9 +13,19 @@ use fieldkeep_replica::{Me, Replica, ReplicaError};
 use fieldkeep_store::{Home, HomeError, StoreError, home};
 
 use crate::device::drawn;
-use crate::reach::{ReachError, reach};
+use crate::reach::{NO_NETWORK, ReachError, reach};
 
 /// Why a device could not join.
+///
+/// ```
+/// # use fieldkeep_device::{JoinError, join};
+/// # use fieldkeep_model::Ticket;
+/// # fieldkeep_lab::camp::invitation(async |ticket, directory| {
+/// let nowhere = Ticket { addresses: Vec::new(), ..ticket };
+/// let joined = join(&nowhere, &directory).await;
+/// assert!(matches!(joined, Err(JoinError::Offline(_)))); // Joining needs a connection.
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// The directory cannot be used.
@@ -53,8 +63,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Takes up an invitation: makes the device's directory with its key, its membership log and the
 /// catalog. Returns the device's name.
 ///
+/// ```
+/// # use fieldkeep_device::{Device, join};
+/// # fieldkeep_lab::camp::invitation(async |ticket, directory| {
+/// assert_eq!(join(&ticket, &directory).await?, "ann");
+/// let device = Device::open(&directory)?;
+/// assert!(device.catalog().is_some()); // Records can be written at once, without a signal.
+/// # Ok(()) });
+/// ```
+///
 /// # Errors
-/// See [`JoinError`]; no directory is left behind then.
+/// See [`JoinError`]; nothing is left in the directory then.
 pub async fn join(ticket: &Ticket, directory: &Path) -> Result<String, JoinError> {
     let fresh = Home::create(directory)?;
     let joined = enrol(ticket).await;
@@ -79,6 +98,7 @@ async fn enrol(ticket: &Ticket) -> Result<Joined, JoinError> {
     let reached = reach(&ticket.addresses, Some(&ticket.relay), &seed.tls()).await;
     let (_endpoint, connection) = reached.map_err(|error| match error {
         ReachError::NoAddress => JoinError::Offline("the ticket names no address".into()),
+        ReachError::NoNetwork => JoinError::Offline(NO_NETWORK.to_owned()),
         ReachError::Bind(error) => error.into(),
         ReachError::Dial(DialError::WrongKey { .. }) => JoinError::Impostor,
         ReachError::Dial(error) => JoinError::Offline(error.to_string()),
@@ -147,6 +167,8 @@ async fn converse(
                 | Frame::Verdicts(_)
                 | Frame::Proof(_)
                 | Frame::Stats(_)
+                | Frame::Outcome(_)
+                | Frame::Answer(_)
                 | Frame::GoAway(_) => {}
                 Frame::Hello(_)
                 | Frame::Join(_)
@@ -154,12 +176,15 @@ async fn converse(
                 | Frame::Vector(_)
                 | Frame::Witness(_)
                 | Frame::Meet(_)
+                | Frame::Mode(_)
                 | Frame::Receipt(_)
                 | Frame::Part(_)
                 | Frame::Push(_)
                 | Frame::Credit(_)
                 | Frame::Rejudge(_)
-                | Frame::Dismiss(_) => unreachable!("the session lets no such frame in"),
+                | Frame::Dismiss(_)
+                | Frame::Call(_)
+                | Frame::Ask(_) => unreachable!("the session lets no such frame in"),
             }
             if let Some(log) = members.take_if(|_| !expects_catalog) {
                 sender.close(Code::Done.number(), "joined");
@@ -170,6 +195,15 @@ async fn converse(
 }
 
 /// What a stranger with a ticket says first.
+///
+/// ```
+/// # use fieldkeep_device::introduction;
+/// # use fieldkeep_model::{KeyPair, OrgId, Ticket};
+/// # let (key, relay) = (KeyPair::from_secret([1; 32]), KeyPair::from_secret([2; 32]).public());
+/// # let ticket = Ticket { org: OrgId([3; 16]), relay, addresses: Vec::new(), invite: 2, key };
+/// let hello = introduction(&ticket);
+/// assert_eq!((hello.org, hello.actor), (ticket.org, None)); // It is nobody yet.
+/// ```
 #[must_use]
 pub fn introduction(ticket: &Ticket) -> Hello {
     Hello {
@@ -189,6 +223,18 @@ pub fn introduction(ticket: &Ticket) -> Hello {
 }
 
 /// The entry that takes the invitation up, behind the tip that the relay named.
+///
+/// ```
+/// # use fieldkeep_device::{application, introduction};
+/// # use fieldkeep_model::{KeyPair, OrgId, Seed, Ticket};
+/// # use fieldkeep_protocol::frame::Hello;
+/// # let (key, relay) = (KeyPair::from_secret([1; 32]), KeyPair::from_secret([2; 32]).public());
+/// # let ticket = Ticket { org: OrgId([3; 16]), relay, addresses: Vec::new(), invite: 2, key };
+/// let seed = Seed([7; 32]); // Drawn at random, in earnest.
+/// let welcome = Hello { members: 3, members_tip: [9; 32], ..introduction(&ticket) };
+/// let application = application(&ticket, &seed, &welcome);
+/// assert_eq!((application.base, application.entries.len()), (3, 1));
+/// ```
 #[must_use]
 pub fn application(ticket: &Ticket, seed: &Seed, welcome: &Hello) -> Members {
     let act = Act::Join { invite: ticket.invite, keys: MemberKeys::of(seed) };

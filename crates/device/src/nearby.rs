@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::device::{Device, Event};
 use crate::engine::{PeerId, PeerProgress};
-use crate::reach::{ReachError, reach};
+use crate::reach::{NO_NETWORK, ReachError, reach};
 use crate::sync::{Ended, Opening, SyncError, Until, Way, refusal};
 
 /// Devices that may be connected at a time.
@@ -26,6 +26,17 @@ const PEERS: usize = 32;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Why an exchange with another device did not end well. What was captured is safe in every case.
+///
+/// ```
+/// # use fieldkeep_device::MeetError;
+/// # use std::net::SocketAddr;
+/// # use std::time::Duration;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let nobody: SocketAddr = "127.0.0.1:9".parse()?;
+/// let met = device.sync_with(nobody, Duration::from_millis(100)).await;
+/// assert!(matches!(met, Err(MeetError::Unreachable(_))));
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum MeetError {
     /// Nobody was reached there.
@@ -96,6 +107,15 @@ impl From<SyncError> for MeetError {
 }
 
 /// Where a device listens for others.
+///
+/// ```
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let listener = device.listen("127.0.0.1:0".parse()?)?;
+/// assert!(device.listening().is_some());
+/// drop(listener);
+/// assert!(device.listening().is_none());
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug)]
 pub struct Listener(Arc<Socket>);
 
@@ -116,6 +136,18 @@ impl Drop for Socket {
 impl Device {
     /// Exchanges everything with a device whose address is known, until both hold the same.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::meeting(async |ann, ben| {
+    /// # let listener = ben.listen("127.0.0.1:0".parse()?)?;
+    /// # let address = listener.address();
+    /// # tokio::spawn(async move { listener.serve().await });
+    /// let met = ann.sync_with(address, Duration::from_secs(60)).await?;
+    /// assert_eq!((met.name.as_deref(), met.sent), (Some("ben"), 2));
+    /// assert!(ben.get(&"order/o1".parse()?)?.is_some());
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// See [`MeetError`]; nothing is lost in any case.
     pub async fn sync_with(
@@ -124,7 +156,7 @@ impl Device {
         timeout: Duration,
     ) -> Result<PeerProgress, MeetError> {
         let until = Instant::now() + timeout;
-        let called = timeout_at(until, self.call(&place.into())).await;
+        let called = timeout_at(until, self.reach_peer(&place.into())).await;
         let (_endpoint, connection) = called.unwrap_or_else(|_| {
             let text = format!("nobody answered within {} s", timeout.as_secs_f32());
             Err(MeetError::Unreachable(text))
@@ -159,17 +191,52 @@ impl Device {
     /// Stays connected to a device whose address is known for as long as that lasts: what either
     /// writes reaches the other at once.
     ///
+    /// ```
+    /// # use fieldkeep_device::Tier;
+    /// # use serde_json::json;
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::meeting(async |ann, ben| {
+    /// # let listener = ben.listen("127.0.0.1:0".parse()?)?;
+    /// # let address = listener.address();
+    /// # tokio::spawn(async move { listener.serve().await });
+    /// let staying = tokio::spawn({
+    ///     let ann = ann.clone();
+    ///     async move { ann.stay_with(address).await }
+    /// });
+    /// let pier = "customer/c2".parse()?;
+    /// ann.save(&pier, &json!({"name": "Pier"}))?;
+    /// let there = ben.reached(&pier, Tier::Device, Duration::from_secs(60)).await?;
+    /// assert_eq!(there.fields["name"], "Pier");
+    /// staying.abort();
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When it is not reached or refuses; a connection that ends later is no error.
     pub async fn stay_with(
         &self,
         place: impl Into<PeerAddress>,
     ) -> Result<PeerProgress, MeetError> {
-        let (_endpoint, connection) = self.call(&place.into()).await?;
+        let (_endpoint, connection) = self.reach_peer(&place.into()).await?;
         self.exchange(connection, Opening::Calls).await
     }
 
     /// How far the exchange has come with each device that is connected to this one.
+    ///
+    /// ```
+    /// # use fieldkeep_device::Event;
+    /// # fieldkeep_lab::camp::meeting(async |ann, ben| {
+    /// # let listener = ben.listen("127.0.0.1:0".parse()?)?;
+    /// # let address = listener.address();
+    /// # tokio::spawn(async move { listener.serve().await });
+    /// let mut events = ann.watch();
+    /// # let staying = ann.clone();
+    /// # let staying = tokio::spawn(async move { staying.stay_with(address).await });
+    /// while events.recv().await? != Event::Met("ben".into()) {}
+    /// assert_eq!(ann.meetings()?[0].name.as_deref(), Some("ben"));
+    /// # staying.abort();
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the disk fails.
@@ -178,6 +245,13 @@ impl Device {
     }
 
     /// Listens for other devices.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let listener = device.listen("127.0.0.1:0".parse()?)?; // Port 0 takes any free one.
+    /// assert_ne!(listener.address().port(), 0);
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the address cannot be bound.
@@ -190,6 +264,23 @@ impl Device {
 
     /// Ends the exchanges with all other devices, so that they need not find out by themselves.
     /// Returns when they are over, or after so long.
+    ///
+    /// ```
+    /// # use fieldkeep_device::Event;
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::meeting(async |ann, ben| {
+    /// # let listener = ben.listen("127.0.0.1:0".parse()?)?;
+    /// # let address = listener.address();
+    /// # tokio::spawn(async move { listener.serve().await });
+    /// # let mut events = ann.watch();
+    /// # let staying = ann.clone();
+    /// # let staying = tokio::spawn(async move { staying.stay_with(address).await });
+    /// # while events.recv().await? != Event::Met("ben".into()) {}
+    /// assert_eq!(ann.meetings()?.len(), 1);
+    /// ann.part(Duration::from_secs(60)).await;
+    /// assert!(ann.meetings()?.is_empty());
+    /// # Ok(()) });
+    /// ```
     pub async fn part(&self, patience: Duration) {
         self.0.close_peers(Code::Done, "this device ends the session");
         let over = async {
@@ -203,10 +294,11 @@ impl Device {
     }
 
     /// Calls a device, at whichever of its addresses answers.
-    async fn call(&self, place: &PeerAddress) -> Result<(Endpoint, Connection), MeetError> {
+    async fn reach_peer(&self, place: &PeerAddress) -> Result<(Endpoint, Connection), MeetError> {
         let reached = reach(&place.addresses, place.key.as_ref(), &self.0.seed.tls()).await;
         reached.map_err(|error| match error {
             ReachError::NoAddress => MeetError::Unreachable("no address is known of it".into()),
+            ReachError::NoNetwork => MeetError::Unreachable(NO_NETWORK.to_owned()),
             ReachError::Bind(error) => error.into(),
             ReachError::Dial(DialError::WrongKey { address, .. }) => MeetError::Another(address),
             ReachError::Dial(error) => MeetError::Unreachable(error.to_string()),
@@ -253,7 +345,7 @@ impl Meeting {
 
 impl Drop for Meeting {
     fn drop(&mut self) {
-        self.device.0.connect(self.way(), None);
+        self.device.0.cut(self.way());
         if let Some(progress) = self.progress().ok().filter(|progress| progress.met) {
             let _ = self.device.0.events.send(Event::Left(progress));
         }
@@ -263,6 +355,13 @@ impl Drop for Meeting {
 
 impl Listener {
     /// Where it listens.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let listener = device.listen("127.0.0.1:0".parse()?)?;
+    /// assert_eq!(device.listening().expect("it does").addresses, [listener.address()]);
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.0.address
@@ -273,6 +372,17 @@ impl Listener {
     }
 
     /// Exchanges with every device that calls, until this is dropped.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::meeting(async |ann, ben| {
+    /// let listener = ben.listen("127.0.0.1:0".parse()?)?;
+    /// let address = listener.address();
+    /// let serving = tokio::spawn(async move { listener.serve().await });
+    /// assert!(ann.sync_with(address, Duration::from_secs(60)).await?.complete());
+    /// serving.abort(); // Nobody is listened for any more.
+    /// # Ok(()) });
+    /// ```
     pub async fn serve(&self) {
         let mut sessions: JoinSet<()> = JoinSet::new();
         while let Some(incoming) = self.0.endpoint.accept().await {

@@ -1,6 +1,6 @@
 //! Reaching somebody who may be at any of several addresses, now or after a while.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use fieldkeep_link::{BindError, Connection, DialError, Endpoint, Limits};
@@ -18,6 +18,8 @@ const AHEAD: Duration = Duration::from_millis(250);
 pub(crate) enum ReachError {
     /// There is no address to try.
     NoAddress,
+    /// This machine has a way to none of them.
+    NoNetwork,
     Bind(BindError),
     /// Nobody answered, or somebody else did.
     Dial(DialError),
@@ -27,12 +29,16 @@ pub(crate) enum ReachError {
 /// key, or under any. Gives the socket that the connection needs, too.
 ///
 /// # Errors
-/// When none answers. That somebody else did is told only where that is all that there was.
+/// When none answers, at once where this machine has no way to any of them. That somebody else did is
+/// told only where that is all that there was.
 pub(crate) async fn reach(
     addresses: &[SocketAddr],
     key: Option<&PublicKey>,
     identity: &KeyPair,
 ) -> Result<(Endpoint, Connection), ReachError> {
+    if !addresses.is_empty() && addresses.iter().all(|to| own_address(*to).is_none()) {
+        return Err(ReachError::NoNetwork);
+    }
     let mut calls = JoinSet::new();
     for (place, address) in (0..).zip(addresses.iter().copied()) {
         let (key, identity) = (key.copied(), identity.clone());
@@ -65,8 +71,11 @@ pub(crate) async fn reach(
     Err(failed)
 }
 
+/// What is said of a machine that has no way to anybody.
+pub(crate) const NO_NETWORK: &str = "this machine is on no network that leads there";
+
 /// Any port of the family that reaches an address; loopback only where the address is loopback.
-fn any_port(address: SocketAddr) -> SocketAddr {
+pub(crate) fn any_port(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(to) if to.ip().is_loopback() => (Ipv4Addr::LOCALHOST, 0).into(),
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -75,8 +84,22 @@ fn any_port(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// The address that this machine would call from: the routing table says so, and nothing is sent.
+pub(crate) fn own_address(to: SocketAddr) -> Option<IpAddr> {
+    let socket = UdpSocket::bind(any_port(to)).ok()?;
+    socket.connect(to).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
 /// Between half of a time and all of it, so that devices do not come back all at once, nor two call
 /// each other for ever at the same moment.
+///
+/// ```
+/// # use fieldkeep_device::jittered;
+/// # use std::time::Duration;
+/// let wait = jittered(Duration::from_secs(60));
+/// assert!(wait >= Duration::from_secs(30) && wait <= Duration::from_secs(60));
+/// ```
 #[must_use]
 pub fn jittered(time: Duration) -> Duration {
     // Without randomness the whole time is as good.

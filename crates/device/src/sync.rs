@@ -1,25 +1,39 @@
 //! Syncing: one connection to the relay, until everything is proven equal or for as long as it
-//! lasts.
+//! lasts; one such session at a time.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fieldkeep_link::{
     Backlog, BindError, ClosedReason, Connection, DialError, Endpoint, Event, Receiver, Role,
+    Sender,
 };
 use fieldkeep_model::PublicKey;
 use fieldkeep_protocol::{Code, Phase};
 use fieldkeep_replica::{Integrity, ReplicaError};
 use fieldkeep_store::StoreError;
-use tokio::sync::mpsc;
+use tokio::sync::{MutexGuard, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::device::{Device, now};
 use crate::engine::{Input, Output, PeerId, PeerInput, PeerOutput, Progress};
-use crate::reach::{ReachError, reach};
+use crate::reach::{NO_NETWORK, ReachError, reach};
+use crate::status::Strip;
 
 /// What a sync came to.
+///
+/// ```
+/// # use fieldkeep_model::Edit;
+/// # use std::time::Duration;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// device.edit(&"order/o1".parse()?, vec![Edit::Add("boxes".into(), 1)])?;
+/// let report = device.sync(Duration::from_secs(60)).await?;
+/// assert_eq!((report.sent, report.received, report.refused), (1, 0, 0));
+/// assert_eq!((report.proven, report.held), (2, 1)); // Customers and orders; one is held.
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncReport {
     /// Changes that the relay gave a receipt for.
@@ -39,6 +53,18 @@ pub struct SyncReport {
 }
 
 /// Why a sync did not end well. What was captured is safe on the device in every case.
+///
+/// ```
+/// # use fieldkeep_device::SyncError;
+/// # use serde_json::json;
+/// # use std::time::Duration;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// device.save(&"customer/c2".parse()?, &json!({"name": "Pier"}))?;
+/// let synced = device.sync(Duration::ZERO).await; // There is no time to reach anybody.
+/// assert!(matches!(synced, Err(SyncError::Offline(_) | SyncError::Timeout(..))));
+/// assert!(device.get(&"customer/c2".parse()?)?.is_some_and(|customer| customer.unsaved));
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// The relay was not reached.
@@ -77,6 +103,29 @@ pub enum SyncError {
     /// The store failed.
     #[error(transparent)]
     Replica(#[from] ReplicaError),
+}
+
+impl SyncError {
+    /// Whether trying again is of no use before somebody has done something about it.
+    ///
+    /// ```
+    /// # use fieldkeep_device::SyncError;
+    /// assert!(!SyncError::Offline("no route".into()).is_permanent());
+    /// assert!(SyncError::Revoked("this device was revoked".into()).is_permanent());
+    /// ```
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::NoAddress | Self::Denied(_) | Self::Revoked(_) => true,
+            Self::Offline(_)
+            | Self::Another(_)
+            | Self::Cut(_)
+            | Self::Timeout(..)
+            | Self::Integrity(_)
+            | Self::Bind(_)
+            | Self::Replica(_) => false,
+        }
+    }
 }
 
 impl From<StoreError> for SyncError {
@@ -165,22 +214,74 @@ pub(crate) enum Ended {
     Closed(String),
 }
 
+/// How a session ended that was to last.
+pub(crate) enum Parting {
+    /// Somebody else wants one, or the relay has to be told anew who this is.
+    Again,
+    /// One of both ended it as agreed.
+    Done,
+    /// The connection was lost.
+    Lost(String),
+}
+
+/// The right to have a session with the relay. Who gives it back in the middle of one, because he was
+/// stopped, leaves nothing of it behind.
+pub(crate) struct Turn<'d> {
+    device: &'d Device,
+    _turn: MutexGuard<'d, ()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let inner = &self.device.0;
+        inner.cut(Way::Relay);
+        self.device.engine().forget_relay();
+        let over = matches!(inner.strip(), Strip::Connecting | Strip::Online { .. });
+        if over && inner.kept.load(Ordering::Relaxed) == 0 {
+            self.device.show(Strip::Offline);
+        }
+    }
+}
+
 impl Device {
     /// Syncs until everything is exchanged, judged and proven equal.
+    ///
+    /// ```
+    /// # use fieldkeep_model::Edit;
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// device.put(&"order/o1".parse()?, &vec![Edit::Add("boxes".into(), 1)].into())?;
+    /// let report = device.sync(Duration::from_secs(60)).await?;
+    /// assert_eq!((report.sent, report.held), (1, 1));
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// See [`SyncError`]; nothing is lost in any case.
     pub async fn sync(&self, timeout: Duration) -> Result<SyncReport, SyncError> {
-        match self.sync_once(timeout).await {
+        let wanting = self.0.want_turn();
+        let _turn = self.turn().await;
+        drop(wanting);
+        self.show(Strip::Connecting);
+        let synced = match self.sync_once(timeout).await {
             // The relay may have forgotten this device: the second time it brings its enrolment.
             Err(SyncError::Denied(_)) if self.engine().is_forgotten() => {
                 self.sync_once(timeout).await
             }
             other => other,
+        };
+        if let Err(error) = &synced {
+            self.failed(error, None);
         }
+        synced
     }
 
-    async fn sync_once(&self, timeout: Duration) -> Result<SyncReport, SyncError> {
+    /// Waits until nobody else has a session with the relay.
+    pub(crate) async fn turn(&self) -> Turn<'_> {
+        Turn { device: self, _turn: self.0.turn.lock().await }
+    }
+
+    pub(crate) async fn sync_once(&self, timeout: Duration) -> Result<SyncReport, SyncError> {
         let until = Instant::now() + timeout;
         let (_endpoint, connection) = within(timeout, self.dial()).await?;
         let session = self.session(connection, Way::Relay, Opening::Calls, Until::Complete);
@@ -211,24 +312,45 @@ impl Device {
         self.report(&progress)
     }
 
-    /// Syncs for as long as the connection lasts; changes go both ways as they happen.
+    /// One session for as long as the connection lasts; changes go both ways as they happen. `met` tells
+    /// whether the relay has answered in it.
     ///
     /// # Errors
-    /// When the relay is not reached or refuses; a connection that ends later is no error.
-    pub async fn stay_connected(&self) -> Result<String, SyncError> {
+    /// When the relay is not reached or refuses.
+    pub(crate) async fn session_until_cut(&self, met: &mut bool) -> Result<Parting, SyncError> {
         let (_endpoint, connection) = self.dial().await?;
-        let ended = self.session(connection, Way::Relay, Opening::Calls, Until::Cut).await?;
+        let forgotten = self.engine().is_forgotten();
+        let ended = self.session(connection, Way::Relay, Opening::Calls, Until::Cut).await;
+        *met = self.engine().is_answered();
+        let ended = ended?;
         let progress = self.engine().progress()?;
         self.disconnect(Way::Relay).await?;
+        if let Some(wrong) = progress.integrity {
+            self.mend()?;
+            return Err(SyncError::Integrity(wrong));
+        }
         match (ended, progress.ended) {
+            (_, Some((Code::Done, _))) | (Ended::Complete, None) => Ok(Parting::Done),
+            // Where it was told in this session already, it does not take it.
+            (_, Some((Code::NotAMember, _))) if !forgotten => Ok(Parting::Again),
             (_, Some((code, text))) => Err(refusal(code, text)),
-            (Ended::Closed(text), None) => Ok(text),
-            (Ended::Complete, None) => Ok(String::new()),
+            (Ended::Closed(text), None) => Ok(Parting::Lost(text)),
         }
     }
 
     /// Learns where the relay is: once it has proved its key there, that address is tried first from
     /// then on, and those that were known before after it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let address = device.remote()?.addresses[0];
+    /// device.learn_relay(address, Duration::from_secs(60)).await?; // It answered, under its key.
+    /// let closed = "127.0.0.1:9".parse()?;
+    /// assert!(device.learn_relay(closed, Duration::from_millis(100)).await.is_err());
+    /// assert_eq!(device.remote()?.addresses, [address]);
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the relay does not answer there in time, or somebody else does; nothing is remembered
@@ -245,19 +367,56 @@ impl Device {
         Ok(self.set_relays(&addresses)?)
     }
 
-    /// Ends the connection that is open, if there is one; whoever waits on it is told. Returns
-    /// whether there was one.
+    /// Ends the connection that is open, if there is one; whoever waits on it is told, and who keeps
+    /// this device synced makes another. Returns whether there was one.
+    ///
+    /// ```
+    /// # use fieldkeep_device::{Event, Strip};
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// assert!(!device.hang_up()); // There is no connection.
+    /// # let mut events = device.watch();
+    /// # let keeping = device.clone();
+    /// let keeping = tokio::spawn(async move { keeping.keep_synced().await });
+    /// while events.recv().await? != Event::Strip(Strip::Online { syncing: false }) {}
+    /// assert!(device.hang_up()); // `keep_synced` makes another.
+    /// keeping.abort();
+    /// # Ok(()) });
+    /// ```
     pub fn hang_up(&self) -> bool {
         self.0.close_connection(Code::Done, "the device ends the session")
     }
 
     /// Whether a session with the relay is open.
+    ///
+    /// ```
+    /// # use fieldkeep_device::{Event, Strip};
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// assert!(!device.is_online());
+    /// # let mut events = device.watch();
+    /// # let keeping = device.clone();
+    /// let keeping = tokio::spawn(async move { keeping.keep_synced().await });
+    /// while events.recv().await? != Event::Strip(Strip::Online { syncing: false }) {}
+    /// assert!(device.is_online());
+    /// keeping.abort();
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn is_online(&self) -> bool {
         self.engine().is_online()
     }
 
     /// How far the present connection has come, or the last one came.
+    ///
+    /// ```
+    /// # use fieldkeep_model::Edit;
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// device.edit(&"order/o1".parse()?, vec![Edit::Add("boxes".into(), 1)])?;
+    /// assert_eq!(device.progress()?.waiting, 1);
+    /// device.sync(Duration::from_secs(60)).await?;
+    /// assert_eq!((device.progress()?.sent, device.progress()?.waiting), (1, 0));
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the disk fails.
@@ -280,6 +439,7 @@ impl Device {
         let mut found = None;
         for id in ids {
             if let Some(wrong) = engine.replica().verify(&id)? {
+                engine.replica_mut().doubt(&id);
                 if matches!(wrong, Integrity::Records(_)) {
                     engine.replica_mut().derive_again(&id)?;
                 }
@@ -304,13 +464,15 @@ impl Device {
         let reached = reach(addresses, Some(key), &self.0.seed.tls()).await;
         reached.map_err(|error| match error {
             ReachError::NoAddress => SyncError::NoAddress,
+            ReachError::NoNetwork => SyncError::Offline(NO_NETWORK.to_owned()),
             ReachError::Bind(error) => error.into(),
             ReachError::Dial(DialError::WrongKey { address, .. }) => SyncError::Another(address),
             ReachError::Dial(error) => SyncError::Offline(error.to_string()),
         })
     }
 
-    /// Carries a connection's bytes to the engine and back, until it is done or over.
+    /// Carries a connection's bytes to the engine and back, until it is done or over, and files beside
+    /// them.
     pub(crate) async fn session(
         &self,
         connection: Connection,
@@ -320,11 +482,28 @@ impl Device {
     ) -> Result<Ended, SyncError> {
         let key = connection.peer();
         let role = if opening == Opening::Answers { Role::Acceptor } else { Role::Dialer };
-        let (sender, mut receiver) = connection.carry(role);
+        let (sender, receiver) = connection.carry(role);
+        // Both in one task: whoever drops the session leaves nothing of it behind.
+        tokio::select! {
+            biased;
+            ended = self.talk((sender.clone(), receiver), key, way, opening, until) => ended,
+            never = self.exchange_files(way, &sender) => match never {},
+        }
+    }
+
+    async fn talk(
+        &self,
+        (sender, mut receiver): (Sender, Receiver),
+        key: PublicKey,
+        way: Way,
+        opening: Opening,
+        until: Until,
+    ) -> Result<Ended, SyncError> {
+        let mut files = self.0.transfers.ended();
         let mut backlog = Backlog::new(sender);
         let (outputs, mut outgoing) = mpsc::unbounded_channel();
-        self.0.connect(way, Some(outputs));
-        self.step(vec![way.connected(key, opening)]).await?;
+        let session = self.0.connect(way, outputs);
+        self.step(session, vec![way.connected(key, opening)]).await?;
         let began = Instant::now();
         let first = if opening == Opening::Calls { BELONGS } else { INTRODUCTION };
         let doubt = sleep_until(began + first);
@@ -348,6 +527,7 @@ impl Device {
                 }
                 event = receiver.recv() => closed = take(way, event, &mut backlog, &mut inputs),
                 () = std::future::ready(()), if working => {}
+                _ = files.changed(), if way == Way::Relay && until == Until::Complete => {}
                 () = &mut doubt, if doubted => {
                     let waited = began.elapsed();
                     doubted = waited < BELONGS;
@@ -367,7 +547,7 @@ impl Device {
             }
             let idle = inputs.is_empty();
             if !idle {
-                self.step(inputs).await?;
+                self.step(session, inputs).await?;
             }
             if idle && working && closed.is_none() {
                 self.work().await?;
@@ -380,8 +560,13 @@ impl Device {
                 }
                 return Ok(Ended::Closed(text));
             }
+            if way == Way::Relay {
+                self.look()?;
+            }
             match self.standing(way, until)? {
                 Standing::UnderWay => {}
+                // Files go last, and a sync is not done before.
+                Standing::Complete if way == Way::Relay && self.has_files_to_exchange()? => {}
                 Standing::Complete => {
                     finish(backlog, receiver).await;
                     return Ok(Ended::Complete);
@@ -438,12 +623,13 @@ impl Device {
     }
 
     /// Takes inputs into one commit, off the async threads.
-    async fn step(&self, inputs: Vec<Input>) -> Result<(), SyncError> {
+    async fn step(&self, session: u64, inputs: Vec<Input>) -> Result<(), SyncError> {
         let device = self.clone();
         off(move || {
             let mut engine = device.engine();
             let now = now();
-            let mut awaited = inputs.into_iter().filter(|input| device.0.awaits(input));
+            let awaits = |input: &Input| device.0.awaits(session, input);
+            let mut awaited = inputs.into_iter().filter(awaits);
             let taken = awaited.try_for_each(|input| engine.handle(now, input));
             if let Err(error) = taken {
                 engine.give_up()?;
@@ -472,8 +658,8 @@ impl Device {
     }
 
     pub(crate) async fn disconnect(&self, way: Way) -> Result<(), SyncError> {
-        self.0.connect(way, None);
-        self.step(vec![way.closed()]).await
+        self.0.cut(way);
+        self.step(0, vec![way.closed()]).await
     }
 }
 
@@ -489,7 +675,7 @@ async fn within<T>(
     })
 }
 
-async fn off<T: Send + 'static>(
+pub(crate) async fn off<T: Send + 'static>(
     act: impl FnOnce() -> Result<T, ReplicaError> + Send + 'static,
 ) -> Result<T, SyncError> {
     match tokio::task::spawn_blocking(act).await {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use fieldkeep_documents::batch;
-use fieldkeep_model::{SegmentAddress, SegmentId, Signed, VerdictBlock, VersionVector};
+use fieldkeep_model::{Epoch, Pos, SegmentAddress, SegmentId, Signed, VerdictBlock, VersionVector};
 use fieldkeep_protocol::Code;
 use fieldkeep_protocol::frame::{
     Delta, Frame, OfferAnswer, OfferReply, Proof, Run, Standing, Vector, Verdicts,
@@ -12,10 +12,16 @@ use fieldkeep_replica::{
     Follow, FollowError, Item, ReplicaError, SegmentProof, Settled, StatementError,
 };
 
+use fieldkeep_store::{Records as _, SegmentRow};
+
 use super::{Engine, PARKED};
 
+/// The setting that says when the relay last told how this device's cursors stand to its logs, in
+/// milliseconds UTC, and which types were left out of that.
+pub(crate) const OFFERED: &str = "offered";
+
 /// The longest chunks of one stretch together, inflated, in bytes.
-const DELTA_RAW: usize = 8 * 1024 * 1024;
+pub(super) const DELTA_RAW: usize = 8 * 1024 * 1024;
 
 impl Engine {
     pub(super) fn offer_reply(&mut self, reply: OfferReply) -> Result<(), ReplicaError> {
@@ -29,9 +35,7 @@ impl Engine {
             self.epoch_told(reply.epoch != before);
         }
         if reply.epoch != before {
-            self.replica.enter_epoch(reply.epoch)?;
-            self.replica.reset_verdicts()?;
-            self.require_beyond_cursors()?;
+            self.enter_epoch(reply.epoch)?;
         }
         let answered: BTreeSet<SegmentId> = reply.segments.iter().map(|a| a.segment.id).collect();
         for answer in reply.segments {
@@ -40,6 +44,7 @@ impl Engine {
         if reply.round > 0 {
             self.require_unknown(&answered)?;
             self.witness_unknown(&answered)?;
+            self.note_unchanged(&answered)?;
         }
         self.progress.offered = true;
         self.forgotten = false;
@@ -47,12 +52,53 @@ impl Engine {
         Ok(())
     }
 
+    /// The relay's log is another one from now on.
+    pub(super) fn enter_epoch(&mut self, epoch: Epoch) -> Result<(), ReplicaError> {
+        self.replica.enter_epoch(epoch)?;
+        self.replica.reset_verdicts()?;
+        self.replica.store_mut().bring_again(self.now)?;
+        // What was told of its length was told of the one before.
+        let rows = self.replica.segments().values();
+        for (id, pos) in rows.map(|row| (row.id, row.cursor.pos)).collect::<Vec<_>>() {
+            self.replica.doubt(&id);
+            self.replica.note_told(&id, pos);
+        }
+        self.require_beyond_cursors()
+    }
+
+    /// A segment that was offered and is not answered ends in the relay's log where the device's
+    /// cursor stands, with the same chain: that proves it.
+    fn note_unchanged(&mut self, answered: &BTreeSet<SegmentId>) -> Result<(), ReplicaError> {
+        let offered = self.replica.segments().values().filter(|row| {
+            let asked = self.may_read(&row.address) && !self.paused.covers(&row.address);
+            asked && row.cursor.pos > 0 && !answered.contains(&row.id)
+        });
+        let doubted = offered.filter(|row| row.proven != row.cursor.pos || row.told != row.proven);
+        for (id, pos) in doubted.map(|row| (row.id, row.cursor.pos)).collect::<Vec<_>>() {
+            self.replica.note_told(&id, pos);
+            self.replica.note_equal(&id, pos, self.now);
+        }
+        // Where a record lies in the log may have been forgotten, when a segment was derived again.
+        for sid in self.replica.store().pending_segments()? {
+            let row = self.replica.segments().values().find(|row| row.sid == sid);
+            let Some(row) = row.filter(|row| !answered.contains(&row.id)) else { continue };
+            let (id, pos) = (row.id, row.cursor.pos);
+            if self.replica.is_proven(&id) {
+                let settled = self.replica.note_proven(&id, pos, self.now)?;
+                self.note_changed(&id, settled);
+            }
+        }
+        let offered = minicbor::to_vec((self.now, &self.paused));
+        let offered = offered.expect("encoding into memory cannot fail");
+        Ok(self.replica.store_mut().set(OFFERED, &offered)?)
+    }
+
     /// A segment of which nothing came back is not offered, and the relay names every one that it
     /// has: where it says nothing of one, it has none of it, whatever it once gave receipts for.
     fn require_unknown(&mut self, answered: &BTreeSet<SegmentId>) -> Result<(), ReplicaError> {
         let unknown = self.replica.segments().values().filter(|row| {
-            let granted = self.may_read(&row.address);
-            row.cursor.pos == 0 && row.tip > 0 && granted && !answered.contains(&row.id)
+            let asked = self.may_read(&row.address) && !self.paused.covers(&row.address);
+            row.cursor.pos == 0 && row.tip > 0 && asked && !answered.contains(&row.id)
         });
         for id in unknown.map(|row| row.id).collect::<Vec<_>>() {
             if self.replica.require_upload(&id, &VersionVector::default())? > 0 {
@@ -80,7 +126,10 @@ impl Engine {
     /// beyond, it is shown that.
     fn witness_unknown(&mut self, answered: &BTreeSet<SegmentId>) -> Result<(), ReplicaError> {
         let rows = self.replica.segments().values();
-        let silent = rows.filter(|row| !answered.contains(&row.id) && row.judged > row.cursor.pos);
+        let silent = rows.filter(|row| {
+            let asked = !self.paused.covers(&row.address);
+            asked && !answered.contains(&row.id) && row.judged > row.cursor.pos
+        });
         for id in silent.map(|row| row.id).collect::<Vec<_>>() {
             self.witness(&id)?;
         }
@@ -119,8 +168,19 @@ impl Engine {
                 self.compare_own(&id, &answer)?;
             }
         }
-        self.open.insert(id, answer.tip);
+        // Of a log that is lost nothing is proven; what is sent again opens it with its receipt.
+        if answer.tip > 0 {
+            self.open.insert(id, answer.tip);
+        }
+        self.replica.note_told(&id, answer.tip);
         Ok(())
+    }
+
+    /// Notes that the relay's log of a segment is known to reach to a position.
+    pub(super) fn expect(&mut self, id: &SegmentId, pos: Pos) {
+        let open = self.open.entry(*id).or_default();
+        *open = pos.max(*open);
+        self.replica.note_told(id, pos.max(self.replica.segments()[id].told));
     }
 
     /// Shows the relay the newest that it stated of a segment, once a connection.
@@ -150,12 +210,11 @@ impl Engine {
         self.shown = self.shown.saturating_sub(1);
         let me = self.replica.members().author(&self.replica.me().actor());
         let Some(me) = me.filter(|_| another) else { return };
-        let rows = self
-            .replica
-            .segments()
-            .values()
-            .filter(|row| row.cursor.pos > 0 && me.may(&row.address.ty, &row.address.scope));
-        for row in rows {
+        let asked = |row: &&SegmentRow| {
+            let SegmentAddress { ty, scope, .. } = &row.address;
+            row.cursor.pos > 0 && me.may(ty, scope) && !self.paused.covers(&row.address)
+        };
+        for row in self.replica.segments().values().filter(asked) {
             self.open.entry(row.id).or_insert(row.cursor.pos);
         }
     }
@@ -238,8 +297,7 @@ impl Engine {
                 self.progress.received += changes;
                 self.note_receipt(&id, receipt);
                 let pos = self.replica.segments()[&id].cursor.pos;
-                let open = self.open.entry(id).or_default();
-                *open = pos.max(*open);
+                self.expect(&id, pos);
                 self.credits.insert(id, pos);
                 self.take_early(&id)?;
             }
@@ -261,7 +319,7 @@ impl Engine {
 
     /// Takes a stretch over; where it shows that this device lost a fork, its branch is written
     /// again first.
-    fn follow(
+    pub(super) fn follow(
         &mut self,
         id: &SegmentId,
         follow: &Follow,
@@ -282,25 +340,48 @@ impl Engine {
         Ok(Err(FollowError::Unchained))
     }
 
-    /// Takes the verdicts that came before the segment did.
-    fn take_early(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
-        let early = std::mem::take(&mut self.early);
-        let (ready, rest) = early.into_iter().partition(|verdicts| verdicts.segment == *id);
-        self.early = rest;
-        let ready: VecDeque<Verdicts> = ready;
-        ready.into_iter().try_for_each(|verdicts| self.verdicts(verdicts))
+    /// Takes the verdicts that came before what they judge.
+    pub(super) fn take_early(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+        while let Some(at) = self.early.iter().position(|verdicts| verdicts.segment == *id) {
+            if !self.is_here(&self.early[at]) {
+                break;
+            }
+            let ready = self.early.remove(at);
+            ready.into_iter().try_for_each(|verdicts| self.take_verdicts(verdicts))?;
+        }
+        Ok(())
+    }
+
+    /// Whether everything that verdicts judge is here, and merged. Before that a record would be shown
+    /// as what the relay made of another content.
+    fn is_here(&self, verdicts: &Verdicts) -> bool {
+        let last = verdicts.blocks.last().and_then(Signed::read::<VerdictBlock>);
+        let through = last.map_or(0, |block| block.pos);
+        let row = self.replica.segment(&verdicts.segment);
+        row.is_some_and(|row| row.cursor.pos >= through && row.done == row.tip)
     }
 
     pub(super) fn verdicts(&mut self, verdicts: Verdicts) -> Result<(), ReplicaError> {
-        if self.replica.segment(&verdicts.segment).is_none() {
-            // Its first stretch comes on another stream; these are not stated a second time.
-            if self.early.len() >= PARKED {
-                self.close(Code::Unchained, "verdicts of segments that do not come");
-                return Ok(());
-            }
+        let waits = self.early.iter().any(|early| early.segment == verdicts.segment);
+        if (waits || !self.is_here(&verdicts)) && self.early.len() < PARKED {
+            // What they judge comes on another stream; these are not stated a second time.
             self.early.push_back(verdicts);
             return Ok(());
         }
+        if self.replica.segment(&verdicts.segment).is_none() {
+            self.close(Code::Unchained, "verdicts of segments that do not come");
+            return Ok(());
+        }
+        // There is no room for more: those that wait, and these, are taken as they are.
+        let early = std::mem::take(&mut self.early);
+        let (of_it, rest) = early.into_iter().partition(|e| e.segment == verdicts.segment);
+        self.early = rest;
+        let of_it: VecDeque<Verdicts> = of_it;
+        of_it.into_iter().try_for_each(|early| self.take_verdicts(early))?;
+        self.take_verdicts(verdicts)
+    }
+
+    fn take_verdicts(&mut self, verdicts: Verdicts) -> Result<(), ReplicaError> {
         for block in &verdicts.blocks {
             let (segment, relay) = (&verdicts.segment, verdicts.relay);
             match self.replica.take_verdicts(segment, relay, block, &verdicts.openings) {
@@ -323,13 +404,16 @@ impl Engine {
 
     pub(super) fn proof(&mut self, proof: &Proof) -> Result<(), ReplicaError> {
         let id = proof.segment;
-        let Some(row) = self.replica.segment(&id) else { return Ok(()) };
-        if row.cursor.pos != proof.pos || row.judged < proof.pos {
+        if self.replica.segment(&id).is_none_or(|row| row.cursor.pos != proof.pos) {
             return Ok(());
         }
         while self.replica.segments()[&id].done < self.replica.segments()[&id].tip {
             let done = self.replica.materialise(&id, usize::MAX)?;
             self.note_changed(&id, done.records);
+        }
+        self.take_early(&id)?;
+        if self.replica.segments()[&id].judged < proof.pos {
+            return Ok(());
         }
         let (pos, heads, records) = (proof.pos, proof.heads, proof.records);
         let rows = u128::from_be_bytes(proof.rows);
@@ -349,15 +433,17 @@ impl Engine {
                 && self.replica.require_beyond_cursor(&id)? > 0 =>
             {
                 tracing::warn!(segment = %id, "the relay has lost changes: they are sent again");
+                self.replica.doubt(&id);
                 self.pushed.remove(&id);
             }
             None => {
-                let settled = self.replica.note_proven(&id, proof.pos)?;
+                let settled = self.replica.note_proven(&id, proof.pos, self.now)?;
                 self.note_changed(&id, settled);
                 self.open.remove(&id);
             }
             Some(wrong) => {
                 tracing::error!(%wrong, "the proof is not equal");
+                self.replica.doubt(&id);
                 self.progress.integrity = Some(wrong);
             }
         }
@@ -366,7 +452,7 @@ impl Engine {
 }
 
 /// The entries that runs stand for; `None` unless they use exactly the chunks that came.
-fn items(runs: &[Run], chunks: usize) -> Option<Vec<Item>> {
+pub(super) fn items(runs: &[Run], chunks: usize) -> Option<Vec<Item>> {
     /// More entries than any stretch has.
     const MOST: u64 = 1 << 20;
     let count: u64 = runs

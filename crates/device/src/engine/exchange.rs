@@ -15,11 +15,17 @@ use fieldkeep_store::Receipts as _;
 use super::Engine;
 use super::peer::{PeerId, PeerProgress};
 
-/// The setting that says `1` while everything here is proven equal to the relay.
-pub const PROVEN: &str = "sync_proven";
-
 impl Engine {
     /// How far the exchange with a peer has come; `None` if there is no such connection.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// assert_eq!(ann.peer_progress(1)?, None);
+    /// wire.meet(&mut ann, &mut ben)?;
+    /// let progress = ann.peer_progress(1)?.expect("they are connected");
+    /// assert_eq!((progress.name.as_deref(), progress.sent), (Some("ben"), 1));
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the store fails.
@@ -59,6 +65,14 @@ impl Engine {
 
     /// How far the exchange with every peer has come.
     ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.meet(&mut ann, &mut ben)?;
+    /// assert_eq!(ben.meetings()?.len(), 1);
+    /// assert_eq!(ben.meetings()?[0].name.as_deref(), Some("ann"));
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the store fails.
     pub fn meetings(&self) -> Result<Vec<PeerProgress>, ReplicaError> {
@@ -67,6 +81,14 @@ impl Engine {
     }
 
     /// Whether the progress of an exchange is worth a look: cheap, and true whenever it is complete.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// assert!(!ann.may_be_equal(1)); // Nobody is met.
+    /// wire.meet(&mut ann, &mut ben)?;
+    /// assert!(ann.may_be_equal(1) && ben.may_be_equal(1));
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn may_be_equal(&self, id: PeerId) -> bool {
         let peer = self.peers.get(&id);
@@ -74,12 +96,32 @@ impl Engine {
     }
 
     /// Whether the session with a peer is over.
+    ///
+    /// ```
+    /// # use fieldkeep_protocol::Code;
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.meet(&mut ann, &mut ben)?;
+    /// assert!(!ann.has_parted(1));
+    /// ann.peer_ended(1, Some(Code::GoingAway), "the battery is low");
+    /// assert!(ann.has_parted(1));
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn has_parted(&self, id: PeerId) -> bool {
         self.peers.get(&id).is_none_or(|peer| peer.ended.is_some())
     }
 
     /// Notes with which code a peer closed the connection, where its last frame was lost.
+    ///
+    /// ```
+    /// # use fieldkeep_protocol::Code;
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.meet(&mut ann, &mut ben)?;
+    /// ann.peer_ended(1, Some(Code::Revoked), "you were revoked");
+    /// let progress = ann.peer_progress(1)?.expect("it is not forgotten yet");
+    /// assert_eq!(progress.ended, Some((Code::Revoked, "you were revoked".to_owned())));
+    /// # Ok(()) });
+    /// ```
     pub fn peer_ended(&mut self, id: PeerId, code: Option<Code>, text: &str) {
         let Some(code) = code.filter(|code| *code != Code::Done) else { return };
         if let Some(peer) = self.peers.get_mut(&id) {
@@ -132,10 +174,6 @@ impl Engine {
                     carried.forked.iter().for_each(|actor| shared.part(*actor));
                     shared.seen = None;
                 }
-                if carried.changes > 0 {
-                    // What was proven equal to the relay has grown.
-                    self.replica.store_mut().set(PROVEN, b"0")?;
-                }
                 self.note_changed(&segment, carried.records);
                 self.settle_forks(&segment)
             }
@@ -147,6 +185,9 @@ impl Engine {
                 );
                 if comparable && self.tell_again(id, &segment)? {
                     return Ok(());
+                }
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.refused = Some(refused.code);
                 }
                 let code = if refused.stage == 1 { Code::Unvouched } else { Code::Refused };
                 self.close_peer(id, code, &refused.to_string());
@@ -207,22 +248,30 @@ impl Engine {
                 shared.judged_told = order.max(shared.judged_told);
             }
         }
-        let settled = self.replica.settle_judged(&segment)?;
-        self.note_receipt(&segment, settled);
-        let judged = self.replica.segments()[&segment].judged;
-        self.note_position(&segment, judged)?;
-        self.settle_forks(&segment)
+        self.settle_verdicts(&segment)
     }
 
-    /// A peer has brought the relay's word of a position of its log: while this device is connected to
-    /// the relay, it is not synced before it has got there, and a relay that does not have it is told.
+    /// Settles what the relay's word of a segment covers, once it was taken.
+    pub(super) fn settle_verdicts(&mut self, segment: &SegmentId) -> Result<(), ReplicaError> {
+        let settled = self.replica.settle_judged(segment)?;
+        self.note_receipt(segment, settled);
+        let judged = self.replica.segments()[segment].judged;
+        self.note_position(segment, judged)?;
+        self.settle_forks(segment)
+    }
+
+    /// A peer has brought the relay's word of a position of its log: this device is not synced before it
+    /// has got there, and while it is connected, a relay that does not have it is told.
     fn note_position(&mut self, segment: &SegmentId, pos: Pos) -> Result<(), ReplicaError> {
         let row = &self.replica.segments()[segment];
-        if !self.is_online() || pos <= row.cursor.pos || !self.may_read(&row.address) {
+        if pos <= row.cursor.pos || !self.may_read(&row.address) {
             return Ok(());
         }
-        let open = self.open.entry(*segment).or_default();
-        *open = pos.max(*open);
+        if !self.is_online() || self.paused.covers(&row.address) {
+            self.replica.note_told(segment, pos.max(row.told));
+            return Ok(());
+        }
+        self.expect(segment, pos);
         self.witness(segment)
     }
 
@@ -360,7 +409,7 @@ impl Engine {
     }
 
     /// Sends a peer what it lacks of a segment.
-    fn pump(&mut self, id: PeerId, segment: &SegmentId) -> Result<(), ReplicaError> {
+    pub(super) fn pump(&mut self, id: PeerId, segment: &SegmentId) -> Result<(), ReplicaError> {
         let row = &self.replica.segments()[segment];
         let seen = (row.tip, row.verdict, row.judged);
         let done = row.done == row.tip;

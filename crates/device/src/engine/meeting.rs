@@ -1,12 +1,14 @@
 //! Meeting another device: both prove who they are, bring each other what they lack of the
 //! membership log, and say what they hold.
 
-use fieldkeep_model::{PublicKey, SegmentId};
+use fieldkeep_model::status::LeftOut;
+use fieldkeep_model::{PublicKey, SegmentAddress, SegmentId};
 use fieldkeep_protocol::frame::{self, Frame, Hello};
 use fieldkeep_protocol::{Anchor, Code, Meet, Phase, Standpoint};
 use fieldkeep_replica::ReplicaError;
 
 use super::Engine;
+use super::bundle::FILE;
 use super::peer::{Peer, PeerId, PeerInput, PeerOutput};
 
 /// Segments that go into one frame, unless they have many actors.
@@ -44,6 +46,14 @@ impl Engine {
 
     /// The connection to a peer is gone. Nothing is lost with it: what was not confirmed is sent to
     /// whomever lacks it.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.meet(&mut ann, &mut ben)?;
+    /// ann.forget_peer(1);
+    /// assert_eq!(ann.peer_progress(1)?, None);
+    /// # Ok(()) });
+    /// ```
     pub fn forget_peer(&mut self, id: PeerId) {
         self.peers.remove(&id);
     }
@@ -55,6 +65,7 @@ impl Engine {
         introduces: bool,
     ) -> Result<(), ReplicaError> {
         let known = self.is_known(&key);
+        self.paused = self.stored_pauses()?;
         self.peers.insert(id, Peer::new(key, known || introduces));
         if known || introduces {
             self.introduce(id);
@@ -75,12 +86,30 @@ impl Engine {
     }
 
     /// Whether a device is connected that proved that key, and was not turned away.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// let key = wire.key(&ben);
+    /// assert!(!ann.is_meeting(&key));
+    /// wire.meet(&mut ann, &mut ben)?;
+    /// assert!(ann.is_meeting(&key));
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn is_meeting(&self, key: &PublicKey) -> bool {
         self.peers.values().any(|peer| peer.key == *key && peer.ended.is_none())
     }
 
     /// How far the session with a peer has come.
+    ///
+    /// ```
+    /// # use fieldkeep_protocol::Phase;
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// assert_eq!(ann.phase_with(1), None);
+    /// wire.meet(&mut ann, &mut ben)?;
+    /// assert_eq!(ann.phase_with(1), Some(Phase::Open)); // It has shown that it is a member.
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn phase_with(&self, id: PeerId) -> Option<Phase> {
         self.peers.get(&id).map(|peer| peer.session.phase())
@@ -124,6 +153,7 @@ impl Engine {
             Frame::Hello(hello) => self.peer_hello(id, &hello),
             Frame::Members(members) => self.peer_members(id, &members),
             Frame::Catalog(catalog) => self.peer_catalog(id, catalog),
+            Frame::Mode(paused) => self.peer_mode(id, paused),
             Frame::Meet(meet) => self.meet(id, meet),
             Frame::Push(push) => self.peer_push(id, push),
             Frame::Credit(credit) => {
@@ -160,6 +190,10 @@ impl Engine {
             | Frame::Dismiss(_)
             | Frame::Vector(_)
             | Frame::Witness(_)
+            | Frame::Call(_)
+            | Frame::Outcome(_)
+            | Frame::Ask(_)
+            | Frame::Answer(_)
             | Frame::Part(_) => unreachable!("the session lets no such frame in"),
         }
     }
@@ -248,6 +282,10 @@ impl Engine {
             let base = members.entries.len() as u64;
             if !entries.is_empty() {
                 self.tell_peer(id, &Frame::Members(frame::Members { base, entries }));
+                // Who had not heard of this device passed over what it said before.
+                if self.peers.get(&id).is_some_and(|peer| peer.told) {
+                    self.tell_all_held(id)?;
+                }
             }
         }
         let length = self.replica.members().len();
@@ -280,6 +318,17 @@ impl Engine {
     }
 
     /// Tells a peer that everything was said. It answers when what came before is on its disk.
+    ///
+    /// ```
+    /// # use fieldkeep_device::{Output, PeerOutput};
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.meet(&mut ann, &mut ben)?;
+    /// ann.part_from(1);
+    /// assert!(matches!(ann.commit()?[..], [Output::Peer(1, PeerOutput::Send(_))]));
+    /// ann.part_from(1); // Once is enough.
+    /// assert!(ann.commit()?.is_empty());
+    /// # Ok(()) });
+    /// ```
     pub fn part_from(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if !std::mem::replace(&mut peer.parting, true) {
@@ -295,26 +344,34 @@ impl Engine {
         }
     }
 
-    /// The segments that both this device and a peer may hold.
+    /// The segments that both this device and a peer may hold, and neither has paused.
     pub(super) fn shareable(&self, id: PeerId) -> Vec<SegmentId> {
         let members = self.replica.members();
-        let Some(peer) = self.peers.get(&id) else { return Vec::new() };
+        let Some(Peer { key, paused: theirs, .. }) = self.peers.get(&id) else { return Vec::new() };
         let (Some(peer), Some(me)) =
-            (members.by_tls(&peer.key), members.author(&self.replica.me().actor()))
+            (members.by_tls(key), members.author(&self.replica.me().actor()))
         else {
             return Vec::new();
         };
         let rows = self.replica.segments().values();
         let both = rows.filter(|row| {
-            let may =
-                |member: &fieldkeep_model::Member| member.may(&row.address.ty, &row.address.scope);
-            may(peer) && may(me)
+            let SegmentAddress { ty, scope, .. } = &row.address;
+            let theirs = theirs.as_ref().is_some_and(|paused| paused.covers(&row.address));
+            let paused = self.paused.covers(&row.address) || theirs;
+            !paused && peer.may(ty, scope) && me.may(ty, scope)
         });
         both.map(|row| row.id).collect()
     }
 
     /// Says what is held of every segment that both may hold.
     fn tell_all_held(&mut self, id: PeerId) -> Result<(), ReplicaError> {
+        if !self.paused.is_empty() {
+            self.tell_peer(id, &Frame::Mode(self.paused.clone()));
+        }
+        self.tell_standpoints(id)
+    }
+
+    fn tell_standpoints(&mut self, id: PeerId) -> Result<(), ReplicaError> {
         let (mut meet, mut stamps) = (Meet::default(), 0);
         for segment in self.shareable(id) {
             if self.replica.segments()[&segment].tip == 0 {
@@ -374,12 +431,37 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&id) else { return Ok(false) };
         let shared = peer.shared.entry(*segment).or_default();
         shared.told_again += 1;
-        if shared.told_again > AGAIN || self.replica.segment(segment).is_none() {
+        // Who brings a file cannot be told.
+        if id == FILE || shared.told_again > AGAIN || self.replica.segment(segment).is_none() {
             return Ok(false);
         }
         let standpoint = self.standpoint(id, segment, true)?;
         self.tell_peer(id, &Frame::Meet(Meet { segments: vec![standpoint], whole: false }));
         Ok(true)
+    }
+
+    /// A peer has paused types: what is held of them is not exchanged, and what was said of it before
+    /// is void.
+    fn peer_mode(&mut self, id: PeerId, paused: LeftOut) -> Result<(), ReplicaError> {
+        let before = self.shareable(id);
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
+        // Each change of it has everything told anew.
+        if peer.paused.as_ref().is_some_and(|before| *before != paused) {
+            self.close_peer(
+                id,
+                Code::OutOfOrder,
+                "what is paused does not change within a session",
+            );
+            return Ok(());
+        }
+        peer.paused = Some(paused);
+        peer.expected.clear();
+        peer.met = false;
+        if peer.told && self.shareable(id) != before {
+            self.tell_peer(id, &Frame::Mode(self.paused.clone()));
+            self.tell_standpoints(id)?;
+        }
+        Ok(())
     }
 
     fn meet(&mut self, id: PeerId, meet: Meet) -> Result<(), ReplicaError> {
@@ -520,7 +602,7 @@ impl Engine {
 
     pub(super) fn close_peer(&mut self, id: PeerId, code: Code, text: &str) {
         // On a network with other organisations strangers pass by all the time.
-        if self.phase_with(id) == Some(Phase::Open) {
+        if self.phase_with(id) == Some(Phase::Open) && code != Code::Done {
             tracing::warn!(peer = id, ?code, text, "the session with a device ends");
         } else {
             tracing::debug!(peer = id, ?code, text, "a stranger is turned away");

@@ -30,7 +30,9 @@ impl Engine {
             self.nothing_under_way();
             return Ok(());
         }
-        let ids: Vec<SegmentId> = self.replica.segments().keys().copied().collect();
+        let rows = self.replica.segments().values();
+        let exchanged = rows.filter(|row| !self.paused.covers(&row.address));
+        let ids: Vec<SegmentId> = exchanged.map(|row| row.id).collect();
         let until = IN_FLIGHT.min(self.in_flight + BATCH as u64);
         for id in ids {
             let after = self.pushed.get(&id).copied().unwrap_or(0);
@@ -54,7 +56,9 @@ impl Engine {
                 return Ok(());
             };
             let row = &self.replica.segments()[id];
-            let address = (row.cursor.pos == 0).then(|| row.address.clone());
+            // Before its answer a relay that was put back may have lost all of the segment.
+            let named = row.cursor.pos == 0 || !self.progress.offered;
+            let address = named.then(|| row.address.clone());
             let OutgoingBatch { chunks, heads, reached } = batch;
             let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
             let size = chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
@@ -90,8 +94,7 @@ impl Engine {
         // not read any more brings nothing back.
         let row = &self.replica.segments()[&ack.segment];
         if ack.pos > row.cursor.pos && self.may_read(&row.address) {
-            let open = self.open.entry(ack.segment).or_default();
-            *open = ack.pos.max(*open);
+            self.expect(&ack.segment, ack.pos);
         }
         self.note_receipt(&ack.segment, receipt);
         Ok(())

@@ -3,14 +3,35 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::{ActorId, DeviceNumber, Epoch, Judged, Pos, PublicKey, SegmentId, Seq};
 use fieldkeep_protocol::frame::{Frame, Proof};
 use fieldkeep_protocol::{Code, Phase, Role, Session};
 
 /// A connection to another device, as the shell numbers it.
+///
+/// ```
+/// # use fieldkeep_device::PeerId;
+/// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+/// let first: PeerId = 1; // Each side numbers its connections for itself.
+/// wire.meet(&mut ann, &mut ben)?;
+/// assert!(ann.peer_progress(first)?.is_some());
+/// # Ok(()) });
+/// ```
 pub type PeerId = u64;
 
 /// What happens on a connection to another device.
+///
+/// ```
+/// # use fieldkeep_device::{Input, PeerInput};
+/// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+/// let key = wire.key(&ben); // As the connection proved it.
+/// ann.handle(0, Input::Peer(7, PeerInput::Connected { key, introduces: true }))?;
+/// assert!(ann.is_meeting(&key));
+/// ann.handle(0, Input::Peer(7, PeerInput::Closed))?;
+/// assert!(!ann.is_meeting(&key));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug)]
 pub enum PeerInput {
     /// It is made.
@@ -30,6 +51,15 @@ pub enum PeerInput {
 }
 
 /// What is to be done on a connection to another device.
+///
+/// ```
+/// # use fieldkeep_device::{Input, Output, PeerInput, PeerOutput};
+/// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+/// let connected = PeerInput::Connected { key: wire.key(&ben), introduces: true };
+/// ann.handle(0, Input::Peer(7, connected))?;
+/// assert!(matches!(ann.commit()?[0], Output::Peer(7, PeerOutput::Send(_)))); // Who she is.
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerOutput {
     /// Send bytes on the control stream.
@@ -39,6 +69,15 @@ pub enum PeerOutput {
 }
 
 /// How far an exchange with another device has come.
+///
+/// ```
+/// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+/// wire.meet(&mut ann, &mut ben)?;
+/// let progress = ben.peer_progress(1)?.expect("they are connected");
+/// assert_eq!((progress.name.as_deref(), progress.received), (Some("ann"), 1));
+/// assert_eq!((progress.open, progress.proven), (0, 1));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerProgress {
     /// The name of the device, once it is known as a member.
@@ -70,6 +109,13 @@ pub struct PeerProgress {
 
 impl PeerProgress {
     /// Whether both hold the same, but for forks that are named.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.meet(&mut ann, &mut ben)?;
+    /// assert!(ann.peer_progress(1)?.is_some_and(|progress| progress.complete()));
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn complete(&self) -> bool {
         self.met && self.open == 0 && self.ended.is_none()
@@ -97,6 +143,8 @@ pub(super) struct Peer {
     /// Whether it has told all that it holds.
     pub(super) met: bool,
     pub(super) shared: BTreeMap<SegmentId, Shared>,
+    /// The types of which it exchanges nothing.
+    pub(super) paused: Option<LeftOut>,
     /// Segments that it has and that have not come yet.
     pub(super) expected: BTreeSet<SegmentId>,
     /// Bytes of changes that were sent and are not confirmed.
@@ -114,6 +162,8 @@ pub(super) struct Peer {
     pub(super) parting: bool,
     pub(super) parted: bool,
     pub(super) ended: Option<(Code, String)>,
+    /// The gate's code for what it brought last and was refused.
+    pub(super) refused: Option<&'static str>,
 }
 
 /// Whether a peer has on its disk what it was told besides changes. Frames are taken in order: who
@@ -187,6 +237,7 @@ impl Peer {
             told: false,
             met: false,
             shared: BTreeMap::new(),
+            paused: None,
             expected: BTreeSet::new(),
             in_flight: 0,
             stated: Stated::Durable,
@@ -198,6 +249,7 @@ impl Peer {
             parting: false,
             parted: false,
             ended: None,
+            refused: None,
         }
     }
 

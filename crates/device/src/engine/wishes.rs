@@ -21,6 +21,14 @@ enum Wish {
 impl Engine {
     /// Asks the relay to judge a record again, now or with the next connection.
     ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.relay(&mut ann)?;
+    /// ann.queue_rejudge(&"order/o1".parse()?)?;
+    /// assert_eq!(ann.commit()?.len(), 1); // The wish, since there is a connection.
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the disk refuses.
     pub fn queue_rejudge(&mut self, key: &RecordKey) -> Result<(), ReplicaError> {
@@ -29,6 +37,14 @@ impl Engine {
 
     /// Tells the relay that a record was put aside, with the reason, or taken up again, now or with
     /// the next connection.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.relay(&mut ann)?;
+    /// ann.queue_dismissal(&"order/o1".parse()?, Some("agreed by phone"))?;
+    /// assert_eq!(ann.commit()?.len(), 1); // It is told, since there is a connection.
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the disk refuses.

@@ -57,6 +57,19 @@ impl Listener {
     /// organisation that is found there, until this is dropped. Where the network is lost, or floods
     /// this device with announcements, it begins anew after a while, under another name.
     ///
+    /// ```
+    /// # use fieldkeep_device::Event;
+    /// # fieldkeep_lab::camp::meeting(async |ann, ben| {
+    /// let mut events = ann.watch();
+    /// for listener in [ann.listen("127.0.0.1:0".parse()?)?, ben.listen("127.0.0.1:0".parse()?)?] {
+    ///     let company = listener.clone();
+    ///     tokio::spawn(async move { company.keep_company().await });
+    ///     tokio::spawn(async move { listener.serve().await });
+    /// }
+    /// while events.recv().await? != Event::Met("ben".into()) {} // With no address typed.
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When there is no network to look at in the beginning.
     pub async fn keep_company(&self) -> Result<(), MeetError> {
@@ -168,7 +181,7 @@ impl Device {
         if key.as_ref().is_some_and(|key| self.is_company(key)) {
             return Call::Connected;
         }
-        let Ok((_endpoint, connection)) = self.call(place).await else { return Call::Failed };
+        let Ok((_endpoint, connection)) = self.reach_peer(place).await else { return Call::Failed };
         let proven = *key.insert(connection.peer());
         if self.is_company(&proven) {
             return Call::Connected;

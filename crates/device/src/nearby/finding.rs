@@ -17,6 +17,26 @@ use crate::engine::PeerProgress;
 const SEEN: usize = 1_024;
 
 /// A device that was found nearby and has proved its key.
+///
+/// ```
+/// # use std::time::Duration;
+/// # fieldkeep_lab::camp::meeting(async |ann, ben| {
+/// # let loopback = "127.0.0.1:0".parse()?;
+/// # let (near, listener) = (ann.listen(loopback)?, ben.listen(loopback)?);
+/// # let company = listener.clone();
+/// # tokio::spawn(async move { company.keep_company().await });
+/// # tokio::spawn(async move { listener.serve().await });
+/// # let found = loop {
+/// let found = ann.neighbours(Duration::from_secs(1)).await?;
+/// # if found.iter().any(|one| one.name.is_some()) {
+/// #     break found;
+/// # }
+/// # };
+/// let ben = found.into_iter().find(|one| one.name.as_deref() == Some("ben"));
+/// let ben = ben.expect("he is near");
+/// assert!(!ben.revoked && !ben.connected);
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
     /// Where it was reached.
@@ -43,6 +63,26 @@ impl Device {
     /// Looks around on the local network for so long. Every device that is found proves its key, and
     /// is told nothing but this one's.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::meeting(async |ann, ben| {
+    /// # let loopback = "127.0.0.1:0".parse()?;
+    /// # let (near, listener) = (ann.listen(loopback)?, ben.listen(loopback)?);
+    /// # let company = listener.clone();
+    /// # tokio::spawn(async move { company.keep_company().await });
+    /// # tokio::spawn(async move { listener.serve().await });
+    /// # let ben_key = ben.member()?.keys.tls;
+    /// # let found = loop {
+    /// let found = ann.neighbours(Duration::from_secs(1)).await?;
+    /// # if found.iter().any(|one| one.name.is_some()) {
+    /// #     break found;
+    /// # }
+    /// # };
+    /// let ben = found.into_iter().find(|one| one.name.as_deref() == Some("ben"));
+    /// assert_eq!(ben.expect("he is near").key, ben_key); // Which he has proved.
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When there is no network to look at.
     pub async fn neighbours(&self, patience: Duration) -> Result<Vec<Neighbour>, MeetError> {
@@ -57,6 +97,22 @@ impl Device {
     }
 
     /// Exchanges everything with a member that is found on the local network.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::meeting(async |ann, ben| {
+    /// # let loopback = "127.0.0.1:0".parse()?;
+    /// # let (near, listener) = (ann.listen(loopback)?, ben.listen(loopback)?);
+    /// # let company = listener.clone();
+    /// # tokio::spawn(async move { company.keep_company().await });
+    /// # tokio::spawn(async move { listener.serve().await });
+    /// let members = ann.members();
+    /// let ben = members.members().values().find(|member| member.name == "ben");
+    /// let ben = ben.expect("he joined before her");
+    /// let met = ann.sync_with_member(ben.number, Duration::from_secs(60)).await?;
+    /// assert_eq!((met.name.as_deref(), met.sent), (Some("ben"), 2));
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// See [`MeetError`]; nothing is lost in any case.
@@ -79,6 +135,16 @@ impl Device {
     }
 
     /// Where this device listens for others, as they reach it, with its key; nothing if it does not.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// assert_eq!(device.listening(), None);
+    /// let listener = device.listen("127.0.0.1:0".parse()?)?;
+    /// let place = device.listening().expect("it listens");
+    /// assert_eq!(place.key, Some(device.member()?.keys.tls));
+    /// assert_eq!(place.to_string().parse(), Ok(place)); // As a line to type, or a code to scan.
+    /// # Ok(()) });
+    /// ```
     #[must_use]
     pub fn listening(&self) -> Option<PeerAddress> {
         let addresses = fieldkeep_link::discovery::reachable(self.0.listening()?);
@@ -120,7 +186,7 @@ impl Device {
                         if seen.insert((service, addresses.clone())) {
                             let device = self.clone();
                             let place = PeerAddress { addresses, key: None };
-                            calls.spawn(async move { device.call(&place).await });
+                            calls.spawn(async move { device.reach_peer(&place).await });
                         }
                     }
                     Some(Sighting::Lost(_)) => {}

@@ -1,0 +1,346 @@
+//! The doctor: what a device stores is checked against what it should be. What is derived can be
+//! derived again; changes, keys and the membership log are never touched.
+
+use std::collections::BTreeMap;
+
+use fieldkeep_model::{BlobHash, SegmentId};
+use fieldkeep_replica::{Integrity, ReplicaError};
+use fieldkeep_store::{BlobFiles, Blobs as _, Log as _, Records as _, Store, StoreError};
+
+use crate::device::{Device, now};
+
+/// Records that a segment is meant for; beyond a few times that, loading and writing it takes long.
+const MEANT_FOR: u64 = 5_000;
+/// How far the clock may be behind what others wrote, in milliseconds: a day.
+const BEHIND: i64 = 86_400_000;
+
+/// What a check found.
+///
+/// ```
+/// # use fieldkeep_device::Finding;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let worst = device.doctor()?.iter().map(|check| check.finding).max();
+/// assert_eq!(worst, Some(Finding::Fine));
+/// assert!(Finding::Fine < Finding::Notice && Finding::Notice < Finding::Wrong);
+/// # Ok(()) });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Finding {
+    /// All is well.
+    Fine,
+    /// It works, and somebody should know.
+    Notice,
+    /// It is not as it should be.
+    Wrong,
+}
+
+/// A check, and what it found.
+///
+/// ```
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let checks = device.doctor()?;
+/// let catalog = checks.iter().find(|check| check.name == "catalog").expect("it is looked at");
+/// assert_eq!((catalog.text.as_str(), &catalog.remedy), ("number 1 is in force", &None));
+/// # Ok(()) });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// What was found.
+    pub finding: Finding,
+    /// The same in words.
+    pub text: String,
+    /// What to do about it: a command without the directory, or words.
+    pub remedy: Option<String>,
+}
+
+impl Check {
+    fn fine(name: &'static str, text: impl Into<String>) -> Self {
+        Self { name, finding: Finding::Fine, text: text.into(), remedy: None }
+    }
+
+    fn found(
+        name: &'static str,
+        finding: Finding,
+        text: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { name, finding, text: text.into(), remedy: Some(remedy.into()) }
+    }
+}
+
+/// What is wrong with each segment.
+type Verified = BTreeMap<SegmentId, Option<Integrity>>;
+
+const REPAIR: &str = "doctor --repair";
+
+impl Device {
+    /// Looks at everything: the file, the keys and the membership, the clock, the catalog, the sizes of
+    /// segments, the changes, what was derived from them, and the counts. Reads all of it.
+    ///
+    /// ```
+    /// # use fieldkeep_device::Finding;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let checks = device.doctor()?;
+    /// assert!(checks.iter().all(|check| check.finding == Finding::Fine));
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When the disk fails so that nothing can be said.
+    pub fn doctor(&self) -> Result<Vec<Check>, ReplicaError> {
+        let verified = self.verified()?;
+        Ok(vec![
+            self.check_file(),
+            self.check_membership()?,
+            self.check_clock()?,
+            self.check_catalog()?,
+            self.check_sizes(),
+            self.check_changes(&verified)?,
+            self.check_records(&verified)?,
+            self.check_counts()?,
+            self.check_attachments()?,
+        ])
+    }
+
+    /// Derives everything again that can be: documents, records, verdicts' marks on them, counts, the
+    /// index of words. Changes are never touched. Returns how many segments were derived again. A
+    /// connection that is open begins anew: that proves what came of it.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// assert_eq!(device.repair()?, 2); // A segment of customers, and one of orders.
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When the disk refuses; nothing of it is kept then.
+    pub fn repair(&self) -> Result<u64, ReplicaError> {
+        let mut engine = self.engine();
+        let ids: Vec<SegmentId> = engine.replica().segments().keys().copied().collect();
+        let derived = ids.iter().try_fold(0, |derived, id| {
+            // Where the changes themselves are damaged, what there is stays: a resync brings them.
+            match engine.replica().verify(id)? {
+                Some(Integrity::Changes(_)) => Ok(derived),
+                Some(Integrity::Records(_)) | None => {
+                    engine.replica_mut().doubt(id);
+                    engine.replica_mut().derive_again(id)?;
+                    Ok(derived + 1)
+                }
+            }
+        });
+        let rebuilt = derived.and_then(|derived| {
+            let store = engine.replica_mut().store_mut();
+            store.rebuild_tallies()?;
+            store.rebuild_words()?;
+            self.forget_damaged(store)?;
+            Ok(derived)
+        });
+        let derived = match rebuilt {
+            Ok(derived) => derived,
+            Err(error) => {
+                engine.give_up()?;
+                return Err(error);
+            }
+        };
+        let outputs = engine.commit()?;
+        self.0.deliver(&engine, outputs);
+        drop(engine);
+        self.hang_up();
+        Ok(derived)
+    }
+
+    /// Files that are not what their names say.
+    fn damaged(&self, store: &Store) -> Result<(u64, Vec<BlobHash>), StoreError> {
+        let (files, here) = (BlobFiles::of(self.directory()), store.blobs_here()?);
+        let damaged = here.iter().filter(|(hash, size)| !files.is_sound(hash, *size));
+        Ok((here.len() as u64, damaged.map(|(hash, _)| *hash).collect()))
+    }
+
+    fn check_attachments(&self) -> Result<Check, ReplicaError> {
+        let engine = self.engine();
+        let store = engine.replica().store();
+        let (count, damaged) = self.damaged(store)?;
+        let Some(first) = damaged.first() else {
+            let files = if count == 1 { "file is" } else { "files are" };
+            return Ok(Check::fine("attachments", format!("{count} {files} here, and sound")));
+        };
+        let alone: Vec<_> = store.uploads()?.into_iter().map(|upload| upload.hash).collect();
+        let alone = damaged.iter().filter(|hash| alone.contains(hash)).count();
+        let text = match (damaged.len(), alone) {
+            (many, 0) => format!("{many} files are damaged or gone, {first} among them"),
+            (many, lost) => {
+                format!("{many} files are damaged or gone, {lost} of which no relay has: {first}")
+            }
+        };
+        Ok(Check::found("attachments", Finding::Wrong, text, REPAIR))
+    }
+
+    /// Has files that are damaged or gone fetched again by whoever asks for them; what no relay has
+    /// stays as it is.
+    fn forget_damaged(&self, store: &mut Store) -> Result<(), ReplicaError> {
+        let alone: Vec<_> = store.uploads()?.into_iter().map(|upload| upload.hash).collect();
+        for hash in self.damaged(store)?.1.into_iter().filter(|hash| !alone.contains(hash)) {
+            store.take_blob(&hash)?;
+            BlobFiles::of(self.directory()).remove(&hash)?;
+        }
+        Ok(())
+    }
+
+    fn check_file(&self) -> Check {
+        let remedy =
+            "put a backup of the directory back, or join again: what the relay has comes back";
+        match self.engine().replica().store().check() {
+            Ok(None) => Check::fine("file", "the database is sound"),
+            Ok(Some(wrong)) => Check::found("file", Finding::Wrong, wrong, remedy),
+            Err(error) => Check::found("file", Finding::Wrong, error.to_string(), remedy),
+        }
+    }
+
+    fn check_membership(&self) -> Result<Check, ReplicaError> {
+        let engine = self.engine();
+        let replica = engine.replica();
+        let ask = "ask for a fresh ticket: `fieldkeep relay invite`";
+        let member = replica.members().by_tls(&self.0.seed.tls().public());
+        Ok(match member {
+            None => {
+                let text = "the key of this device is no member's";
+                Check::found("membership", Finding::Wrong, text, ask)
+            }
+            Some(member) if member.revoked => {
+                let text =
+                    "this device was revoked: nothing on it is lost, and nothing is exchanged";
+                Check::found("membership", Finding::Wrong, text, ask)
+            }
+            Some(member) => {
+                let text = format!(
+                    "{} is member {} of {}",
+                    member.name,
+                    member.number,
+                    replica.members().name()
+                );
+                Check::fine("membership", text)
+            }
+        })
+    }
+
+    /// A clock that is wrong locks nobody out; histories look odd.
+    fn check_clock(&self) -> Result<Check, ReplicaError> {
+        let engine = self.engine();
+        let replica = engine.replica();
+        let mut newest: Option<i64> = None;
+        for row in replica.segments().values().filter(|row| row.tip > 0) {
+            let time = replica.time_of(row.sid, row.tip);
+            newest = newest.max(time.ok());
+        }
+        let ahead = newest.map_or(0, |newest| newest - now());
+        if ahead > BEHIND {
+            let days = ahead / BEHIND;
+            let text = format!("the newest was written {days} days after what this clock says");
+            let remedy = "set the clock; what was captured keeps its order all the same";
+            return Ok(Check::found("clock", Finding::Notice, text, remedy));
+        }
+        Ok(Check::fine("clock", "the newest was not written after what this clock says"))
+    }
+
+    fn check_catalog(&self) -> Result<Check, ReplicaError> {
+        let engine = self.engine();
+        let replica = engine.replica();
+        let Some(published) = replica.published() else {
+            let text = "there is no catalog here yet";
+            return Ok(Check::found("catalog", Finding::Notice, text, "sync"));
+        };
+        let lost: Vec<_> = replica
+            .types()
+            .into_iter()
+            .filter(|ty| published.catalog.ty(ty).is_none())
+            .map(|ty| ty.to_string())
+            .collect();
+        if !lost.is_empty() {
+            let text =
+                format!("the catalog has no {}, of which there are records", lost.join(", "));
+            let remedy = "the records are kept; publish a catalog that has the type again";
+            return Ok(Check::found("catalog", Finding::Notice, text, remedy));
+        }
+        Ok(Check::fine("catalog", format!("number {} is in force", published.number)))
+    }
+
+    fn check_sizes(&self) -> Check {
+        let engine = self.engine();
+        let rows = engine.replica().segments().values();
+        let largest = rows.max_by_key(|row| row.records);
+        match largest {
+            Some(row) if row.records > MEANT_FOR => {
+                let text = format!(
+                    "{} has {} records: writing and loading it takes long",
+                    row.address, row.records
+                );
+                let remedy = format!(
+                    "more buckets for {}, in a catalog that is not published yet",
+                    row.address.ty
+                );
+                Check::found("segments", Finding::Notice, text, remedy)
+            }
+            Some(row) => {
+                let records = if row.records == 1 { "record" } else { "records" };
+                Check::fine("segments", format!("the largest has {} {records}", row.records))
+            }
+            None => Check::fine("segments", "there are none yet"),
+        }
+    }
+
+    /// What is wrong with each segment, if anything.
+    fn verified(&self) -> Result<Verified, ReplicaError> {
+        let engine = self.engine();
+        let replica = engine.replica();
+        replica.segments().keys().map(|id| Ok((*id, replica.verify(id)?))).collect()
+    }
+
+    fn check_changes(&self, verified: &Verified) -> Result<Check, ReplicaError> {
+        let engine = self.engine();
+        let replica = engine.replica();
+        let (mut changes, mut waiting) = (0, 0);
+        for (id, row) in replica.segments() {
+            if let Some(Some(Integrity::Changes(address))) = verified.get(id) {
+                let text = format!("changes of {address} are not what was written");
+                let command = format!("resync {}", row.address.ty);
+                return Ok(Check::found("changes", Finding::Wrong, text, command));
+            }
+            changes += row.tip;
+            waiting += replica.store().outgoing_in(row.sid)?.0;
+        }
+        Ok(Check::fine("changes", format!("{changes}, {waiting} of them without a receipt")))
+    }
+
+    /// Every row against its segment's sums, and against the document.
+    fn check_records(&self, verified: &Verified) -> Result<Check, ReplicaError> {
+        let mut engine = self.engine();
+        let mut records = 0;
+        for (id, found) in verified {
+            let row = engine.replica().segments()[id].clone();
+            let differs = match found {
+                // Said already.
+                Some(Integrity::Changes(_)) => continue,
+                Some(Integrity::Records(_)) => true,
+                None => !engine.replica_mut().is_projected(id)?,
+            };
+            if differs || row.damaged {
+                let text = format!("records of {} are not what their changes come to", row.address);
+                return Ok(Check::found("records", Finding::Wrong, text, REPAIR));
+            }
+            records += row.records;
+        }
+        Ok(Check::fine("records", format!("{records}, each what its changes come to")))
+    }
+
+    fn check_counts(&self) -> Result<Check, StoreError> {
+        let engine = self.engine();
+        let store = engine.replica().store();
+        if store.tallies()? == store.recount()? {
+            return Ok(Check::fine("counts", "what is kept is what a recount finds"));
+        }
+        let text = "the counts that are kept are not what a recount finds";
+        Ok(Check::found("counts", Finding::Wrong, text, REPAIR))
+    }
+}
