@@ -81,6 +81,10 @@ impl Directory {
     /// When the directory is not empty, or the catalog does not parse: nothing is made then.
     pub fn init(path: &Path, name: &str, catalog: Option<&str>) -> Result<Self, InitError> {
         let catalog = catalog.map(Catalog::parse).transpose().map_err(InitError::Catalog)?;
+        match catalog.as_ref().map_or(Ok(()), crate::engine::check_queries) {
+            Err(ReplicaError::Catalog(errors)) => return Err(InitError::Catalog(errors)),
+            other => other?,
+        }
         let home = Home::create(path)?;
         let admin = KeyFile::create(admin_key(home.directory()))?.signing();
         let seed = KeyFile::create(home::key(home.directory()))?;

@@ -3,8 +3,12 @@
 //! Contains no networking code, reads no clock, starts no thread. A peer's nonsense closes its own
 //! connection and nothing else.
 
+mod asks;
 mod authority;
+mod bundle;
+mod calls;
 mod fanout;
+mod files;
 mod influx;
 mod joining;
 mod offers;
@@ -13,12 +17,17 @@ mod peer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fieldkeep_model::status::State;
-use fieldkeep_model::{ChangeHash, Outcome, PublicKey, RecordKey, SegmentId, Seq};
-use fieldkeep_protocol::frame::{self, Frame, Hello, SegmentRef};
+use fieldkeep_model::{ChangeHash, DeviceNumber, Outcome, PublicKey, RecordKey, SegmentId, Seq};
+use fieldkeep_protocol::frame::{self, Frame, Hello, Said, SegmentRef};
 use fieldkeep_protocol::{Code, Phase, Violation};
 use fieldkeep_replica::{AdmitError, Refused, Replica, ReplicaError};
-use fieldkeep_store::{Dismissal, Log as _, Records as _, SegmentRow, StoreError};
+use fieldkeep_store::{Dismissal, Log as _, Question, Records as _, SegmentRow, StoreError};
 
+pub(crate) use asks::check_queries;
+pub use asks::said;
+pub use bundle::{NotTaken, Packed, Packing, Unpacked, Unpacking};
+pub use calls::{Fetch, HOST_CONTEXT};
+pub use files::Brought;
 use influx::Influx;
 use peer::Peer;
 
@@ -36,6 +45,10 @@ pub enum Input {
     Finished(ConnectionId, u64),
     /// The connection is gone.
     Closed(ConnectionId),
+    /// A host has answered a device's call of that number, or it was not reached: why.
+    Fetched(DeviceNumber, u64, Result<String, String>),
+    /// A connection's question of that number was answered.
+    Answered(ConnectionId, u64, Said),
 }
 
 /// What the shell is to do.
@@ -56,6 +69,17 @@ pub enum Output {
     Finish(ConnectionId, u64),
     /// Close a connection.
     Close(ConnectionId, Code, String),
+    /// Ask a host; [`Input::Fetched`] follows.
+    Fetch(Box<Fetch>),
+    /// Answer a question from what is committed, beside the engine; [`Input::Answered`] follows.
+    Ask {
+        /// The connection.
+        to: ConnectionId,
+        /// Its number for the question.
+        number: u64,
+        /// The question.
+        question: Box<Question>,
+    },
 }
 
 /// Entries of a segment that are merged and judged in one go, so that nothing waits long for it.
@@ -76,6 +100,8 @@ pub struct Engine {
     followers: BTreeMap<SegmentId, BTreeSet<ConnectionId>>,
     /// Segments whose log, verdicts or judged position have moved since the last fan-out.
     moved: BTreeSet<SegmentId>,
+    /// Who is to hear how many records there are of what it leaves out.
+    uncounted: BTreeSet<ConnectionId>,
     /// Segments to be judged next, in order of arrival.
     queue: VecDeque<SegmentId>,
     outputs: Vec<Output>,
@@ -100,6 +126,7 @@ impl Engine {
             peers: BTreeMap::new(),
             followers: BTreeMap::new(),
             moved: BTreeSet::new(),
+            uncounted: BTreeSet::new(),
             queue,
             outputs: Vec::new(),
             influx: Influx::default(),
@@ -164,6 +191,8 @@ impl Engine {
                 }
             }
             Input::Closed(id) => self.forget(id),
+            Input::Fetched(device, number, answer) => self.fetched(device, number, answer)?,
+            Input::Answered(id, number, said) => self.answered(id, number, said),
         }
         Ok(())
     }
@@ -221,7 +250,8 @@ impl Engine {
             None => self.renew(),
         };
         match worked {
-            Ok(worked) => Ok(worked),
+            Ok(false) => self.count_for_absent(),
+            Ok(true) => Ok(true),
             Err(error) if error.is_damage() => Ok(true),
             Err(ReplicaError::Store(error @ StoreError::Full)) => {
                 self.replica.forget()?;
@@ -341,12 +371,15 @@ impl Engine {
             Frame::Join(join) if self.peers[&id].member.is_none() => self.join(id, &join)?,
             Frame::Join(members) | Frame::Members(members) => self.members(id, &members)?,
             Frame::Offer(offer) => self.offer(id, &offer)?,
+            Frame::Mode(paused) => self.mode(id, paused),
             Frame::Vector(vector) => self.vector(id, vector)?,
             Frame::Witness(statement) => self.witness(id, &statement)?,
             Frame::Push(push) => self.push(id, push)?,
             Frame::Credit(credit) => self.credit(id, credit),
             Frame::Rejudge(key) => self.asked_to_rejudge(id, key)?,
             Frame::Dismiss(dismiss) => self.dismiss(id, &dismiss)?,
+            Frame::Call(call) => self.call(id, call)?,
+            Frame::Ask(ask) => self.ask(id, &ask),
             Frame::Error(error) => tracing::info!(connection = id, ?error, "the peer gave up"),
             Frame::Welcome(_)
             | Frame::Catalog(_)
@@ -360,6 +393,8 @@ impl Engine {
             | Frame::GoAway(_)
             | Frame::Meet(_)
             | Frame::Receipt(_)
+            | Frame::Outcome(_)
+            | Frame::Answer(_)
             | Frame::Part(_) => unreachable!("the session lets no such frame in"),
         }
         Ok(())
@@ -641,6 +676,7 @@ impl Engine {
     }
 
     fn forget(&mut self, id: ConnectionId) {
+        self.uncounted.remove(&id);
         let Some(peer) = self.peers.remove(&id) else { return };
         for segment in peer.following.keys() {
             if let Some(followers) = self.followers.get_mut(segment) {

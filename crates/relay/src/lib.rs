@@ -6,8 +6,16 @@
 
 mod directory;
 mod engine;
+mod files;
+mod host;
 mod server;
 
 pub use directory::{Directory, DirectoryError, InitError, admin_key, invite};
-pub use engine::{ConnectionId, Engine, Input, Output};
+pub use engine::{
+    Brought, ConnectionId, Engine, Fetch, HOST_CONTEXT, Input, NotTaken, Output, Packed, Packing,
+    Unpacked, Unpacking, said,
+};
+pub use host::ConfigError;
+
+pub use fieldkeep_protocol::bundle::{ReadError, Reader, Survey, Unfit, Writer};
 pub use server::{Handle, Relay, ServeError};

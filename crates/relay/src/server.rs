@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,13 @@ use bytes::Bytes;
 use fieldkeep_link::{Backlog, BindError, Connection, Endpoint, Event, Limits, Role};
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::ReplicaError;
-use fieldkeep_store::{Home, StoreError};
-use tokio::sync::{mpsc, oneshot};
+use fieldkeep_store::{Home, Reader, StoreError, home};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::directory::Directory;
-use crate::engine::{ConnectionId, Engine, Input, Output};
+use crate::engine::{ConnectionId, Engine, Input, Output, said};
+use crate::files::Files;
+use crate::host::{ConfigError, Hosts};
 
 /// Inputs that may wait for the engine; beyond that connections are held back.
 const WAITING: usize = 1_024;
@@ -27,6 +30,8 @@ const BACKLOG: usize = 8 * 1024 * 1024;
 const QUIET: Duration = Duration::from_secs(5);
 /// How long a device that pushes may take to go on before something else is done.
 const MOMENT: Duration = Duration::from_millis(3);
+/// Questions that are answered at once; others wait.
+const ASKING: usize = 2;
 /// How long a peer may take to introduce itself.
 const HELLO: Duration = Duration::from_secs(3);
 
@@ -36,6 +41,9 @@ pub enum ServeError {
     /// The address cannot be used.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The configuration is not to be understood.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The engine failed.
     #[error(transparent)]
     Replica(#[from] ReplicaError),
@@ -101,19 +109,30 @@ impl Relay {
     /// When the address cannot be bound or the store cannot be opened.
     pub fn serve(directory: Directory, listen: SocketAddr) -> Result<Self, ServeError> {
         let (replica, home, seed) = directory.into_replica()?;
+        let hosts = Hosts::read(home.directory())?;
+        let path = home.directory().to_owned();
         let endpoint = Arc::new(Endpoint::bind(listen, &seed.tls(), Limits::RELAY)?);
         let address = endpoint.local_addr().map_err(|e| StoreError::Disk(e.to_string()))?;
         let mut engine = Engine::new(replica);
         engine.replica_mut().store_mut().set("address", address.to_string().as_bytes())?;
-        engine.commit()?;
         let (messages, inbox) = mpsc::channel(WAITING);
         let runtime = tokio::runtime::Handle::current();
+        let besides = Besides {
+            database: home::database(home.directory()),
+            hosts: Arc::new(hosts),
+            messages: messages.downgrade(),
+            asking: Arc::new(Semaphore::new(ASKING)),
+            runtime: runtime.clone(),
+        };
+        engine.resume_calls()?;
+        route(engine.commit()?, &mut HashMap::new(), &besides);
         let thread = std::thread::Builder::new().name("relay-engine".into()).spawn(move || {
-            run(engine, inbox, &home, &runtime);
+            run(engine, inbox, &home, &runtime, &besides);
         });
         let thread = thread.map_err(|error| StoreError::Disk(error.to_string()))?;
-        let accepting = tokio::spawn(accept(Arc::clone(&endpoint), messages.clone()));
-        let handle = Handle(messages);
+        let handle = Handle(messages.clone());
+        let files = Files::new(&path, handle.clone());
+        let accepting = tokio::spawn(accept(Arc::clone(&endpoint), messages, files));
         Ok(Self { address, endpoint, handle, thread: Some(thread), accepting })
     }
 
@@ -154,6 +173,7 @@ fn run(
     mut inbox: mpsc::Receiver<Message>,
     _home: &Home,
     runtime: &tokio::runtime::Handle,
+    besides: &Besides,
 ) {
     let mut peers: HashMap<ConnectionId, mpsc::UnboundedSender<Output>> = HashMap::new();
     let (mut idle, mut polished, mut pushing) = (false, false, false);
@@ -186,8 +206,8 @@ fn run(
         while let Some(message) = next.take() {
             match message {
                 Message::Stop => {
-                    let _ = engine.commit().map(|outputs| route(outputs, &mut peers));
-                    route(engine.go_away(1_000), &mut peers);
+                    let _ = engine.commit().map(|outputs| route(outputs, &mut peers, besides));
+                    route(engine.go_away(1_000), &mut peers, besides);
                     if let Err(error) = engine.replica_mut().save_all() {
                         tracing::error!(%error, "the caches were not saved; nothing is lost");
                     }
@@ -206,7 +226,10 @@ fn run(
                     match &input {
                         Input::Closed(id) => drop(peers.remove(id)),
                         Input::Bytes(_, _, piece) => bytes += piece.len(),
-                        Input::Connected(..) | Input::Finished(..) => {}
+                        Input::Connected(..)
+                        | Input::Finished(..)
+                        | Input::Fetched(..)
+                        | Input::Answered(..) => {}
                     }
                     fail(engine.handle(now(), input));
                 }
@@ -217,7 +240,7 @@ fn run(
             }
         }
         let outputs = engine.commit();
-        route(outputs.unwrap_or_else(|error| stop(&error)), &mut peers);
+        route(outputs.unwrap_or_else(|error| stop(&error)), &mut peers, besides);
         if first_came && inbox.is_empty() && engine.expects_more() {
             (pushing, idle) = (true, false);
         } else if inbox.is_empty() {
@@ -225,7 +248,7 @@ fn run(
             idle = !worked;
             if worked {
                 let outputs = engine.commit();
-                route(outputs.unwrap_or_else(|error| stop(&error)), &mut peers);
+                route(outputs.unwrap_or_else(|error| stop(&error)), &mut peers, besides);
             }
         } else {
             idle = false;
@@ -245,11 +268,19 @@ fn fail(result: Result<(), ReplicaError>) {
     }
 }
 
-fn route(outputs: Vec<Output>, peers: &mut HashMap<ConnectionId, mpsc::UnboundedSender<Output>>) {
+fn route(
+    outputs: Vec<Output>,
+    peers: &mut HashMap<ConnectionId, mpsc::UnboundedSender<Output>>,
+    besides: &Besides,
+) {
     for output in outputs {
-        let id = match &output {
-            Output::Send { to, .. } => *to,
-            Output::Finish(id, _) | Output::Close(id, ..) => *id,
+        let id = match output {
+            Output::Send { to, .. } => to,
+            Output::Finish(id, _) | Output::Close(id, ..) => id,
+            Output::Fetch(_) | Output::Ask { .. } => {
+                besides.start(output);
+                continue;
+            }
         };
         let Some(peer) = peers.get(&id) else { continue };
         let close = matches!(output, Output::Close(..));
@@ -259,14 +290,57 @@ fn route(outputs: Vec<Output>, peers: &mut HashMap<ConnectionId, mpsc::Unbounded
     }
 }
 
-async fn accept(endpoint: Arc<Endpoint>, messages: mpsc::Sender<Message>) {
+/// What is done beside the engine, and answered to it.
+struct Besides {
+    database: PathBuf,
+    hosts: Arc<Hosts>,
+    messages: mpsc::WeakSender<Message>,
+    asking: Arc<Semaphore>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Besides {
+    fn start(&self, output: Output) {
+        let messages = self.messages.clone();
+        let answer = async move |input| {
+            if let Some(messages) = messages.upgrade() {
+                let _ = messages.send(Message::Input(input)).await;
+            }
+        };
+        match output {
+            Output::Fetch(fetch) => {
+                let hosts = Arc::clone(&self.hosts);
+                self.runtime.spawn(async move {
+                    let fetched = hosts.fetch(&fetch).await;
+                    answer(Input::Fetched(fetch.device, fetch.number, fetched)).await;
+                });
+            }
+            Output::Ask { to, number, question } => {
+                let (asking, database) = (Arc::clone(&self.asking), self.database.clone());
+                self.runtime.spawn(async move {
+                    let _permit = asking.acquire().await;
+                    let asked = tokio::task::spawn_blocking(move || {
+                        Reader::open(&database).map_err(Into::into).and_then(|r| r.ask(&question))
+                    });
+                    let broken =
+                        |error: tokio::task::JoinError| StoreError::Disk(error.to_string());
+                    let rows = asked.await.unwrap_or_else(|error| Err(broken(error).into()));
+                    answer(Input::Answered(to, number, said(rows))).await;
+                });
+            }
+            Output::Send { .. } | Output::Finish(..) | Output::Close(..) => {}
+        }
+    }
+}
+
+async fn accept(endpoint: Arc<Endpoint>, messages: mpsc::Sender<Message>, files: Files) {
     let mut next: ConnectionId = 0;
     while let Some(incoming) = endpoint.accept().await {
         next += 1;
-        let (id, messages) = (next, messages.clone());
+        let (id, messages, files) = (next, messages.clone(), files.clone());
         tokio::spawn(async move {
             match incoming.handshake().await {
-                Ok(connection) => serve(connection, id, messages).await,
+                Ok(connection) => serve(connection, id, messages, files).await,
                 Err(error) => tracing::debug!(%error, "a handshake failed"),
             }
         });
@@ -274,9 +348,16 @@ async fn accept(endpoint: Arc<Endpoint>, messages: mpsc::Sender<Message>) {
 }
 
 /// Carries one connection's bytes to the engine and back.
-async fn serve(connection: Connection, id: ConnectionId, messages: mpsc::Sender<Message>) {
+async fn serve(
+    connection: Connection,
+    id: ConnectionId,
+    messages: mpsc::Sender<Message>,
+    files: Files,
+) {
     let key = connection.peer();
     let (sender, mut receiver) = connection.carry(Role::Acceptor);
+    // Ends with the connection.
+    tokio::spawn(files.serve(sender.clone()));
     let mut backlog = Backlog::new(sender);
     let (outputs, mut outgoing) = mpsc::unbounded_channel();
     if messages.send(Message::Connected(id, key, outputs)).await.is_err() {
@@ -304,6 +385,7 @@ async fn serve(connection: Connection, id: ConnectionId, messages: mpsc::Sender<
                     backlog.close(code.number(), &text);
                     break;
                 }
+                Some(Output::Fetch(_) | Output::Ask { .. }) => continue,
                 None => break,
             },
             () = &mut deadline, if !introduced => {

@@ -68,6 +68,7 @@ impl Engine {
     /// When it does not parse, or changes what is frozen; failures of the store.
     pub fn publish(&mut self, source: &str) -> Result<u64, ReplicaError> {
         let catalog = Catalog::parse(source).map_err(ReplicaError::Catalog)?;
+        super::check_queries(&catalog)?;
         let number = self.replica.publish(catalog)?;
         self.announce_catalog();
         Ok(number)
@@ -104,7 +105,7 @@ impl Engine {
     }
 
     /// Opens an epoch above another, and tells every device that is connected.
-    fn open_epoch(&mut self, above: Epoch) -> Result<(), ReplicaError> {
+    pub(super) fn open_epoch(&mut self, above: Epoch) -> Result<(), ReplicaError> {
         tracing::warn!(%above, "this relay was put back from an old copy: it opens an epoch");
         self.replica.open_epoch_above(above)?;
         self.moved.extend(self.replica.restate_verdicts()?);

@@ -3,13 +3,17 @@
 //! Runs after the commit, so nothing is forwarded that is not durable. What a connection may hold
 //! unconfirmed is bounded; a slow reader is held back alone.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use fieldkeep_documents::batch;
+use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::verdict::Opening;
-use fieldkeep_model::{SegmentId, Signed, VerdictBlock};
+use fieldkeep_model::{Member, SegmentAddress, SegmentId, Signed, TypeName, VerdictBlock};
 use fieldkeep_protocol::frame::{Delta, Frame, Proof, Run, SegmentRef, Stats, TypeCount, Verdicts};
 use fieldkeep_protocol::{BATCH, WINDOW, priority};
 use fieldkeep_replica::{Item, ReplicaError, Stretch, VerdictPage};
 
+use super::peer::Peer;
 use super::{ConnectionId, Engine, Output};
 
 /// The stream of changes as they happen.
@@ -18,7 +22,9 @@ const LIVE: u64 = 1;
 impl Engine {
     /// Brings the followers of every segment that moved up to date, as far as their windows allow.
     pub(super) fn fan_out(&mut self) -> Result<(), ReplicaError> {
-        for segment in std::mem::take(&mut self.moved) {
+        let moved = std::mem::take(&mut self.moved);
+        self.note_absent(&moved);
+        for segment in moved {
             let followers = self.followers.get(&segment).cloned().unwrap_or_default();
             for id in followers {
                 let pumped = self.pump(id, &segment);
@@ -26,6 +32,24 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Who leaves a segment out does not follow it, and hears how many records there are: later, when
+    /// nothing else is to be done, since that counts all segments.
+    fn note_absent(&mut self, moved: &BTreeSet<SegmentId>) {
+        let moved: Vec<_> = moved.iter().map(|id| &self.replica.segments()[id].address).collect();
+        let leaves_out = |(_, peer): &(&ConnectionId, &Peer)| {
+            let told = peer.offered && peer.member.is_some();
+            told && moved.iter().any(|address| peer.left_out.covers(address))
+        };
+        self.uncounted.extend(self.peers.iter().filter(leaves_out).map(|(id, _)| *id));
+    }
+
+    /// Counts for one of those who left out something that has moved. Returns whether there was one.
+    pub(super) fn count_for_absent(&mut self) -> Result<bool, ReplicaError> {
+        let Some(id) = self.uncounted.pop_first() else { return Ok(false) };
+        self.tell_stats(id)?;
+        Ok(true)
     }
 
     /// Sends a follower what it lacks of a segment.
@@ -94,7 +118,7 @@ impl Engine {
         Ok(true)
     }
 
-    fn delta(&self, segment: SegmentRef, stretch: Stretch) -> Frame {
+    pub(super) fn delta(&self, segment: SegmentRef, stretch: Stretch) -> Frame {
         let Stretch { first, items, chunks, heads, chain, pack, .. } = stretch;
         let batch = pack.unwrap_or_else(|| {
             let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
@@ -162,7 +186,7 @@ impl Engine {
 
     /// Tells a peer the counts, if they are not those that it was told last.
     pub(super) fn tell_stats(&mut self, id: ConnectionId) -> Result<(), ReplicaError> {
-        let stats = self.stats_for(id);
+        let stats = self.stats_for(&self.member(id), &self.peers[&id].left_out);
         let peer = self.peers.get_mut(&id).expect("the caller has it");
         if peer.stats.as_ref() != Some(&stats) {
             peer.stats = Some(stats.clone());
@@ -171,21 +195,22 @@ impl Engine {
         Ok(())
     }
 
-    fn stats_for(&self, id: ConnectionId) -> Stats {
-        let member = self.member(id);
+    /// The counts for a member, of what it does not leave out.
+    pub(super) fn stats_for(&self, member: &Member, left_out: &LeftOut) -> Stats {
         let Some(published) = self.replica.published() else { return Stats::default() };
-        let types = published.catalog.types().keys().map(|ty| {
-            let mut count = TypeCount { ty: ty.clone(), in_scope: 0, all: 0, held: 0 };
-            for row in self.replica.segments().values().filter(|row| row.address.ty == *ty) {
-                count.all += row.live;
-                if member.may(ty, &row.address.scope) {
-                    count.in_scope += row.live;
-                    count.held += row.held;
-                }
+        let none = |ty: &TypeName| TypeCount { ty: ty.clone(), in_scope: 0, all: 0, held: 0 };
+        let types = published.catalog.types().keys();
+        let mut counts: BTreeMap<&TypeName, TypeCount> = types.map(|ty| (ty, none(ty))).collect();
+        for row in self.replica.segments().values() {
+            let SegmentAddress { ty, scope, .. } = &row.address;
+            let Some(count) = counts.get_mut(ty) else { continue };
+            count.all += row.live;
+            if !left_out.unsubscribes(ty, scope) && member.may(ty, scope) {
+                count.in_scope += row.live;
+                count.held += row.held;
             }
-            count
-        });
-        Stats { types: types.collect() }
+        }
+        Stats { types: counts.into_values().collect() }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::{Epoch, Member, SegmentId};
 use fieldkeep_protocol::frame::{
     Credit, Frame, OfferAnswer, OfferReply, SegmentRef, Standing, Vector,
@@ -14,6 +15,15 @@ use super::peer::Following;
 use super::{ConnectionId, Engine};
 
 impl Engine {
+    /// A device wants nothing of some types but their counts; it says so before it offers.
+    pub(super) fn mode(&mut self, id: ConnectionId, left_out: LeftOut) {
+        let peer = self.peers.get_mut(&id).expect("the frame came from it");
+        if peer.offered {
+            return self.close(id, Code::OutOfOrder, "what is left out is said before the offer");
+        }
+        peer.left_out = left_out;
+    }
+
     pub(super) fn offer(&mut self, id: ConnectionId, offer: &Offer) -> Result<(), ReplicaError> {
         let Some(entries) = offer.entries() else {
             self.close(id, Code::Malformed, "an offer that does not decode");
@@ -31,7 +41,7 @@ impl Engine {
                 answers.extend(entry.map(|_| denied(segment)));
                 continue;
             }
-            if row.tip > 0 {
+            if row.tip > 0 && !self.peers[&id].left_out.covers(&row.address) {
                 answers.extend(self.answer(id, segment, entry, offer.epoch)?);
             }
         }
@@ -101,6 +111,7 @@ impl Engine {
             let in_sync = standing == Standing::Same
                 && same_epoch
                 && (entry.verdict, entry.judged) == (verdict, judged)
+                && judged == tip
                 && entry.own_seq == own_seq
                 && !self.replica.is_renewing_in(&segment);
             if in_sync {
@@ -137,7 +148,8 @@ impl Engine {
         for (id, peer) in &self.peers {
             let member = self.replica.members().by_tls(&peer.key);
             let may = member.is_some_and(|member| member.may(&address.ty, &address.scope));
-            if peer.offered && may && !peer.following.contains_key(segment) {
+            let wants = peer.offered && !peer.left_out.covers(&address);
+            if wants && may && !peer.following.contains_key(segment) {
                 news.push(*id);
             }
         }

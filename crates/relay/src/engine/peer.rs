@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::{ActorId, DeviceNumber, Pos, PublicKey, SegmentId, Seq};
 use fieldkeep_protocol::{Role, Session};
 
@@ -27,8 +28,12 @@ pub(crate) struct Peer {
     pub(crate) next_stream: u64,
     /// Whether its offer was answered: before that nothing is sent.
     pub(crate) offered: bool,
+    /// The types of which it wants nothing but counts.
+    pub(crate) left_out: LeftOut,
     /// The counts that it was told last.
     pub(crate) stats: Option<fieldkeep_protocol::frame::Stats>,
+    /// Its questions that are under way.
+    pub(crate) asks: usize,
 }
 
 /// Where a peer stands in a segment.
@@ -69,7 +74,9 @@ impl Peer {
             outstanding: 0,
             next_stream: 2,
             offered: false,
+            left_out: LeftOut::default(),
             stats: None,
+            asks: 0,
         }
     }
 

@@ -1,0 +1,177 @@
+//! Attached files: who may bring one, who may have it, and what has to be shown for that.
+//!
+//! A file belongs to the records that name it. It is taken only for a record that is here and names it,
+//! and given only to those who may read such a record. Who knows its name alone gets nothing: a record
+//! opens a file only once somebody who may write there has shown that he has it, or could read it
+//! already elsewhere.
+
+use fieldkeep_catalog::{AttachedFile, Attachments};
+use fieldkeep_model::{BlobHash, BlobTree, Member, PublicKey, RecordKey};
+use fieldkeep_protocol::blob::{Download, Unfit, Upload};
+use fieldkeep_replica::ReplicaError;
+use fieldkeep_store::{Blobs as _, Records as _, SegmentRow, StoreError};
+use serde_json::{Map, Value};
+
+use super::Engine;
+
+/// What becomes of a file that is brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Brought {
+    /// It is here already, and open to the record's readers.
+    Whole,
+    /// It is here already: who brings it shows that he has it.
+    Prove,
+    /// Its bytes are to come.
+    Take(BlobTree),
+    /// It is not taken.
+    Unfit(Unfit),
+}
+
+impl Engine {
+    /// Somebody brings a file for a record that names it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn file_brought(
+        &mut self,
+        key: &PublicKey,
+        upload: &Upload,
+    ) -> Result<Brought, ReplicaError> {
+        let Some(member) = self.present_member(key) else {
+            return Ok(unfit("denied", "only members bring files", false));
+        };
+        let Some(named) = self.named_by(&member, &upload.record, &upload.hash)? else {
+            let text = "no record that this device may write names the file yet";
+            return Ok(unfit("not-named", text, true));
+        };
+        if named.file.size != upload.size {
+            return Ok(unfit("size", "the record says another size of the file", false));
+        }
+        if let Err(error) = named.attachments.check(&named.file.media, upload.size) {
+            return Ok(unfit("limit", &error.to_string(), false));
+        }
+        let store = self.replica.store();
+        if store.has_blob(&upload.hash)? {
+            let opened = store.blob_opened(&upload.hash)?;
+            if opened.contains(&named.sid) {
+                return Ok(Brought::Whole);
+            }
+            if !self.places_of(&member, &upload.hash)?.is_empty() {
+                let now = self.now;
+                let store = self.replica.store_mut();
+                store.open_blob(&upload.hash, named.sid, member.number, now)?;
+                return Ok(Brought::Whole);
+            }
+            return Ok(Brought::Prove);
+        }
+        Ok(match BlobTree::new(upload.hash, upload.size, &upload.tree) {
+            Ok(tree) => Brought::Take(tree),
+            Err(error) => unfit("tree", &error.to_string(), false),
+        })
+    }
+
+    /// Who brought a file for a record has shown that he has it: all of it came, or he knew its bytes.
+    /// Returns whether he still may. A commit must follow.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn file_shown(
+        &mut self,
+        key: &PublicKey,
+        record: &RecordKey,
+        tree: &BlobTree,
+    ) -> Result<bool, ReplicaError> {
+        let now = self.now;
+        self.replica.store_mut().put_blob(tree, true, now)?;
+        let Some(member) = self.present_member(key) else { return Ok(false) };
+        let named = self.named_by(&member, record, &tree.hash())?;
+        let Some(named) = named.filter(|named| named.file.size == tree.size()) else {
+            return Ok(false);
+        };
+        let store = self.replica.store_mut();
+        store.open_blob(&tree.hash(), named.sid, member.number, now)?;
+        Ok(true)
+    }
+
+    /// A file for somebody who asks for it with a record that names it: only to those who may read that,
+    /// where somebody has shown that the file is his, and not a word about whether it is here to anybody
+    /// else.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn file_wanted(
+        &self,
+        key: &PublicKey,
+        asked: &Download,
+    ) -> Result<Option<BlobTree>, ReplicaError> {
+        let Some(member) = self.present_member(key) else { return Ok(None) };
+        let store = self.replica.store();
+        let rows = store.find(&asked.record.ty, &asked.record.id)?;
+        let mut rows = rows.iter().map(|row| row.sid);
+        let places = self.places_of(&member, &asked.hash)?;
+        if !rows.any(|sid| places.contains(&sid)) {
+            return Ok(None);
+        }
+        let row = store.blob(&asked.hash)?;
+        Ok(row.filter(|row| row.whole).map(|row| row.tree))
+    }
+
+    fn present_member(&self, key: &PublicKey) -> Option<Member> {
+        let member = self.replica.members().by_tls(key)?;
+        (!member.revoked && !self.is_suspended(key)).then(|| member.clone())
+    }
+
+    /// The segments that a member may read with a record that names a file, and for which somebody has
+    /// shown that it is his.
+    fn places_of(&self, member: &Member, hash: &BlobHash) -> Result<Vec<i64>, StoreError> {
+        let store = self.replica.store();
+        let (opened, named) = (store.blob_opened(hash)?, store.blob_named(hash)?);
+        let rows = self.replica.segments().values().filter(|row| may(member, row));
+        let rows = rows.map(|row| row.sid);
+        Ok(rows.filter(|sid| opened.contains(sid) && named.contains(sid)).collect())
+    }
+
+    /// Where a record lies that names a file, and as what, if that member may write there.
+    fn named_by(
+        &self,
+        member: &Member,
+        record: &RecordKey,
+        hash: &BlobHash,
+    ) -> Result<Option<Named>, StoreError> {
+        let Some(published) = self.replica.published() else { return Ok(None) };
+        let Some(object) = published.catalog.ty(&record.ty) else { return Ok(None) };
+        for row in self.replica.store().find(&record.ty, &record.id)? {
+            let mut segments = self.replica.segments().values();
+            let segment = segments.find(|segment| segment.sid == row.sid);
+            if !segment.is_some_and(|segment| may(member, segment)) {
+                continue;
+            }
+            let fields: Map<String, Value> = serde_json::from_str(&row.json)
+                .map_err(|_| StoreError::Damaged("a record's fields".into()))?;
+            let file = object.files(&fields).into_iter().find(|file| file.hash == *hash);
+            let named = file.and_then(|file| {
+                let attachments = object.fields.get(&file.field)?.attachments.clone()?;
+                Some(Named { sid: row.sid, file, attachments })
+            });
+            if named.is_some() {
+                return Ok(named);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A file as a record names it.
+struct Named {
+    sid: i64,
+    file: AttachedFile,
+    attachments: Attachments,
+}
+
+fn may(member: &Member, row: &SegmentRow) -> bool {
+    member.may(&row.address.ty, &row.address.scope)
+}
+
+fn unfit(code: &str, text: &str, again: bool) -> Brought {
+    Brought::Unfit(Unfit { code: code.to_owned(), text: text.to_owned(), again })
+}
