@@ -11,16 +11,16 @@ use fieldkeep_device::Device;
 use fieldkeep_relay::{Directory, Engine, Handle};
 use fieldkeep_replica::Replica;
 use fieldkeep_store::{Home, HomeError, Reader, Settings as _, home};
-use tokio::sync::{mpsc, oneshot};
 
 use crate::execute::{self, Sink};
-use crate::failure::{Code, Failure, Trouble};
 use crate::request::{Request, Response};
-use crate::shape::Synced;
 use crate::socket;
+use fieldkeep_console::{Code, Failure, Porter, Trouble};
 
 /// How long another short command is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the judging of what was taken in is waited for.
+const JUDGING: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A directory that commands are executed on, here or by its owner.
@@ -44,17 +44,10 @@ pub(crate) enum Owner {
 pub(crate) struct DeviceOwner {
     /// The device.
     pub(crate) device: Device,
-    /// The way to the loop that keeps it connected, if this process runs one.
-    pub(crate) watching: Option<mpsc::UnboundedSender<SyncCall>>,
-}
-
-/// A wish to sync now, for the loop that keeps a device connected.
-#[derive(Debug)]
-pub(crate) struct SyncCall {
-    /// How long to try.
-    pub(crate) timeout: Duration,
-    /// Where the outcome goes.
-    pub(crate) answer: oneshot::Sender<Result<Synced, Failure>>,
+    /// The runtime of the loop that keeps it connected, if this process runs one.
+    pub(crate) runtime: Option<tokio::runtime::Handle>,
+    /// Who opens the console, if this process serves one.
+    pub(crate) porter: Option<Porter>,
 }
 
 /// An owned relay.
@@ -149,7 +142,7 @@ impl Owner {
         match kind(directory)? {
             Kind::Device => {
                 let device = Device::open(directory)?;
-                Ok(Self::Device(DeviceOwner { device, watching: None }))
+                Ok(Self::Device(DeviceOwner { device, runtime: None, porter: None }))
             }
             Kind::Relay => {
                 Ok(Self::Relay(RelayOwner::open(Directory::open(directory)?, directory)))
@@ -207,6 +200,25 @@ impl RelayOwner {
         }
     }
 
+    /// Waits until everything that was taken in is merged and judged, but not for ever.
+    ///
+    /// # Errors
+    /// When the engine fails, or has stopped.
+    pub(crate) fn settle(&self) -> Result<(), Failure> {
+        if let RelayEngine::Here(state) = &self.engine {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let engine = state.engine()?;
+            while engine.work(crate::time::now_ms())? {
+                engine.commit()?;
+            }
+            return Ok(());
+        }
+        let started = Instant::now();
+        // Its thread judges a slice between two questions.
+        while !self.with_engine(|engine| Ok(engine.is_idle()))? && started.elapsed() < JUDGING {}
+        Ok(())
+    }
+
     /// The same with the replica alone.
     ///
     /// # Errors
@@ -254,8 +266,11 @@ pub(crate) fn own<T, E: Into<Failure>>(
             Ok(opened) => return Ok(opened),
             Err(failure) => failure,
         };
-        let waits = failure.code == Code::Locked && started.elapsed() < PATIENCE;
-        if !waits || socket::is_answering(directory) {
+        if failure.code == Code::Locked && socket::is_answering(directory) {
+            let remedy = "it serves this directory, and answers every other command: stop it first";
+            return Err(Failure::new(Code::Failure, failure.message, remedy));
+        }
+        if failure.code != Code::Locked || started.elapsed() > PATIENCE {
             return Err(failure);
         }
         std::thread::sleep(PAUSE);

@@ -8,8 +8,11 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use fieldkeep_model::{RecordId, RecordKey, TypeName};
 
-use crate::failure::{Code, Failure};
 use crate::time;
+use fieldkeep_console::{Code, Failure};
+
+/// Changes of a history that are told unless it is asked for more or fewer.
+pub(crate) const CHANGES: u64 = 50;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -54,26 +57,188 @@ pub(crate) enum Command {
     Get(Get),
     /// List the records of a type.
     List(List),
+    /// The changes that made a record, newest first: who wrote what, when, and what was there before.
+    History(History),
+    /// A record as it was.
+    At {
+        /// The record.
+        #[arg(value_name = "TYPE/ID")]
+        record: RecordKey,
+        /// A change, as `history` prints it, or a time such as 2026-03-01T12:00:00Z.
+        #[arg(value_name = "CHANGE|TIME")]
+        moment: String,
+    },
+    /// Write a record, or one field of it, as it was: an ordinary change, by which nothing is lost.
+    Revert(Revert),
+    /// A record as a text to be sent to somebody, by the catalog's template.
+    Share {
+        /// The record.
+        #[arg(value_name = "TYPE/ID")]
+        record: RecordKey,
+        /// Write its files into this folder, too.
+        #[arg(long, value_name = "DIR")]
+        with_attachments: Option<PathBuf>,
+    },
+    /// The values that were written at the same time, numbered as `resolve` takes them.
+    Conflicts {
+        /// The record.
+        #[arg(value_name = "TYPE/ID")]
+        record: RecordKey,
+    },
+    /// Write one of a field's values as the one that counts.
+    Resolve {
+        /// The record.
+        #[arg(value_name = "TYPE/ID")]
+        record: RecordKey,
+        /// A field and which value: its number in `conflicts`, the name of the device that wrote it, or
+        /// `last_valid`.
+        #[arg(value_name = "FIELD=CHOICE", value_parser = pair)]
+        choice: (String, String),
+    },
+    /// Find records by the words in them; the last word may be a beginning.
+    Search {
+        /// The words.
+        #[arg(value_name = "TEXT", required = true)]
+        text: Vec<String>,
+        /// Only records of this type.
+        #[arg(long = "type", value_name = "TYPE")]
+        ty: Option<TypeName>,
+        /// At most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Be told of records as they change, until interrupted; syncs meanwhile if nobody else does.
+    Watch {
+        /// Only records of this type.
+        #[arg(value_name = "TYPE")]
+        ty: Option<TypeName>,
+    },
     /// Delete a record, softly: `put --undelete` brings it back.
     Delete {
         /// The record.
         #[arg(value_name = "TYPE/ID")]
         record: RecordKey,
     },
+    /// Have the relay run an action of the catalog; exit code 5 where it is out of reach.
+    Call(Call),
+    /// This device's calls of the last days, and what came of them.
+    Calls,
+    /// Ask the relay a query of the catalog; exit code 5 where it is out of reach.
+    Ask(Ask),
     /// Write the rows of a CSV or JSON lines file; nothing is written unless the whole file parses.
     Import(Import),
     /// Write all records of a type out.
     Export(Export),
+    /// Carry changes, verdicts and receipts by hand, in a file, where there is no network at all.
+    #[command(subcommand)]
+    Bundle(Bundle),
     /// Exchange everything with the relay, and prove that both have the same.
     Sync(Sync),
+    /// Keep this device synced, with the relay and with devices nearby, and serve its console, until
+    /// interrupted; other commands work through this process meanwhile.
+    Serve(Serve),
+    /// Print an address that opens the console once, within ten minutes; with --json a session for a
+    /// program besides.
+    Console,
     /// The devices on the local network, and those that are connected to this one.
     Peers(Peers),
     /// Show the connection, and what is here of each type.
     Status,
+    /// Exchange nothing of a type, or of all, until it is resumed; local work goes on.
+    Pause {
+        /// The type; all if absent.
+        #[arg(value_name = "TYPE")]
+        ty: Option<TypeName>,
+    },
+    /// Exchange a paused type again, or all.
+    Resume {
+        /// The type; all if absent.
+        #[arg(value_name = "TYPE")]
+        ty: Option<TypeName>,
+    },
+    /// Exchange a scope of a type, and of that type nothing but what is subscribed to; all that was granted
+    /// with `TYPE=*`.
+    Subscribe {
+        /// The type and the scope.
+        #[arg(value_name = "TYPE=SCOPE", value_parser = scope)]
+        what: (TypeName, String),
+    },
+    /// Exchange nothing of a scope any more; what is here of it stays, until it is cleared.
+    Unsubscribe {
+        /// The type and the scope.
+        #[arg(value_name = "TYPE=SCOPE", value_parser = scope)]
+        what: (TypeName, String),
+    },
+    /// Download a type once more, or all: what is here stays until that is proven, and what is unsaved
+    /// goes on top.
+    Resync {
+        /// The type; all that are not paused if absent.
+        #[arg(value_name = "TYPE")]
+        ty: Option<TypeName>,
+        /// How long to try.
+        #[arg(long, default_value = "10m", value_parser = time::duration)]
+        timeout: Duration,
+    },
+    /// Download once more, and remove what this device may not read any more: what is unsaved or in use
+    /// stays.
+    Clear(Clear),
+    /// Mark a record as in use, so that clearing spares it.
+    Pin {
+        /// The record; all that are in use are listed if absent.
+        #[arg(value_name = "TYPE/ID")]
+        record: Option<RecordKey>,
+        /// What for.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        /// Who has it in use: a name that `unpin --owner` releases.
+        #[arg(long, value_name = "NAME", default_value = "user")]
+        owner: String,
+    },
+    /// Release a record, or all that an owner has in use.
+    #[command(group = clap::ArgGroup::new("which").required(true).multiple(true).args(["record", "owner"]))]
+    Unpin {
+        /// The record.
+        #[arg(value_name = "TYPE/ID")]
+        record: Option<RecordKey>,
+        /// Only this owner's marks; of all records if none is named.
+        #[arg(long, value_name = "NAME")]
+        owner: Option<String>,
+    },
+    /// Attach a file to a record: it is kept here at once, and sent after the record. Prints its hash.
+    Attach(Attach),
+    /// The files of records: which there are, where they stand, and having one here.
+    Attachments {
+        #[command(subcommand)]
+        command: Attachments,
+    },
     /// The records that are held, wait, or are likely to be held.
     Attention {
         #[command(subcommand)]
         command: Attention,
+    },
+    /// What is wrong, since when, and the one command that mends it.
+    Advice,
+    /// Where a record is, and why it looks as it does.
+    Explain {
+        /// The record.
+        #[arg(value_name = "TYPE/ID")]
+        record: RecordKey,
+    },
+    /// Check everything that is stored; exit code 7 if something is not as it should be.
+    Doctor {
+        /// Derive everything again that can be; changes are never touched.
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, of one command or of all.
+    Man {
+        /// The command.
+        command: Option<String>,
     },
     /// See it work: a relay and devices in one process.
     Demo,
@@ -200,6 +365,29 @@ pub(crate) struct Put {
     /// Bring a deleted record back.
     #[arg(long)]
     pub(crate) undelete: bool,
+    /// Write nothing, and show what it would come to: the record, and whether it is likely to be held.
+    #[arg(long, conflicts_with_all = ["strict", "tier"])]
+    pub(crate) what_if: bool,
+    /// Do not write what is likely to be held: exit code 4.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Wait until it is durable on the relay, or judged; syncs meanwhile if nobody else does.
+    #[arg(long = "await", value_enum, value_name = "TIER")]
+    pub(crate) tier: Option<Tier>,
+    /// How long to wait for that.
+    #[arg(long, default_value = "60s", value_parser = time::duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// How far a write is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tier {
+    /// Durable on this device: that is so when the command ends anyway.
+    Device,
+    /// Durable on the relay.
+    Relay,
+    /// Judged by it.
+    Judged,
 }
 
 /// `get`.
@@ -211,12 +399,43 @@ pub(crate) struct Get {
     /// The fields as they last passed the rules; exit code 4 if they never did.
     #[arg(long, conflicts_with_all = ["conflicts", "history"])]
     pub(crate) last_valid: bool,
+    /// What to show of a record that is held: as_merged or last_valid; `device.toml` says what else.
+    #[arg(long, env = "FIELDKEEP_READ", value_name = "VIEW", conflicts_with = "last_valid")]
+    pub(crate) read: Option<fieldkeep_device::Read>,
     /// The concurrent values of its fields.
     #[arg(long)]
     pub(crate) conflicts: bool,
-    /// The changes that made it, oldest first.
+    /// The changes that made it, newest first.
     #[arg(long)]
     pub(crate) history: bool,
+}
+
+/// `history`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct History {
+    /// The record.
+    #[arg(value_name = "TYPE/ID")]
+    pub(crate) record: RecordKey,
+    /// At most so many changes.
+    #[arg(long, default_value_t = CHANGES, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) limit: u64,
+    /// Changes before this one, as a history prints it.
+    #[arg(long, value_name = "CHANGE")]
+    pub(crate) before: Option<String>,
+}
+
+/// `revert`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Revert {
+    /// The record.
+    #[arg(value_name = "TYPE/ID")]
+    pub(crate) record: RecordKey,
+    /// Only this field, as `customer` or `lines[7].quantity`.
+    #[arg(value_name = "FIELD")]
+    pub(crate) field: Option<String>,
+    /// A change, as `history` prints it, or a time such as 2026-03-01T12:00:00Z.
+    #[arg(long, value_name = "CHANGE|TIME")]
+    pub(crate) to: String,
 }
 
 /// `list`.
@@ -233,6 +452,34 @@ pub(crate) struct List {
     pub(crate) limit: Option<u64>,
 }
 
+/// `call`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Call {
+    /// The action.
+    #[arg(value_name = "ACTION")]
+    pub(crate) action: String,
+    /// What it is told, as the catalog declares it.
+    #[arg(value_name = "FIELD=VALUE")]
+    pub(crate) input: Vec<String>,
+    /// How long to wait for the relay.
+    #[arg(long, default_value = "60s", value_parser = time::duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// `ask`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ask {
+    /// The query.
+    #[arg(value_name = "QUERY")]
+    pub(crate) query: String,
+    /// Its parameters, as the catalog declares them.
+    #[arg(value_name = "PARAM=VALUE")]
+    pub(crate) params: Vec<String>,
+    /// How long to wait for the relay.
+    #[arg(long, default_value = "60s", value_parser = time::duration)]
+    pub(crate) timeout: Duration,
+}
+
 /// `import`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Import {
@@ -241,7 +488,8 @@ pub(crate) struct Import {
     pub(crate) target: String,
     /// A .csv or .jsonl file.
     pub(crate) file: PathBuf,
-    /// The column whose value is the record's (or child's) id, verbatim; fresh ids if absent.
+    /// The column whose value is the record's (or child's) id, verbatim; `id` if absent and there is
+    /// one, else fresh ids.
     #[arg(long, value_name = "COLUMN")]
     pub(crate) id: Option<String>,
     /// The column that names the record to which a child belongs.
@@ -250,6 +498,34 @@ pub(crate) struct Import {
     /// Which field a column fills, where the names do not match; may be given several times.
     #[arg(long, value_name = "COLUMN=FIELD", value_parser = pair)]
     pub(crate) map: Vec<(String, String)>,
+    /// Write nothing, and tell every row that cannot be imported, with its line and why.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Go on with an import of this very file that was interrupted: what it saved is passed over.
+    #[arg(long = "continue", conflicts_with = "dry_run")]
+    pub(crate) goes_on: bool,
+}
+
+/// Commands of bundles.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bundle {
+    /// Write a bundle for one member: for the relay what it has not confirmed, for a device what both
+    /// may read. It is signed, and not encrypted.
+    Export {
+        /// The file.
+        file: PathBuf,
+        /// For whom: `relay`, or a device by its name or number.
+        #[arg(long = "for", value_name = "DEVICE|relay")]
+        to: String,
+        /// An earlier bundle between the two, either way: leave out what it shows the other to have.
+        #[arg(long, value_name = "FILE")]
+        since: Option<PathBuf>,
+    },
+    /// Take in a bundle that was written for this directory. Taking it again changes nothing.
+    Import {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 /// `export`.
@@ -293,6 +569,9 @@ pub(crate) struct Sync {
     /// its `peers --qr` prints, or the name of one that is on this network.
     #[arg(long, value_name = "ADDRESS|NAME", conflicts_with = "watch")]
     pub(crate) peer: Option<String>,
+    /// This connection is paid by the byte: files are fetched by rule only where that does not matter.
+    #[arg(long)]
+    pub(crate) metered: bool,
     /// Listen for other devices meanwhile; port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS", requires = "watch")]
     pub(crate) listen: Option<SocketAddr>,
@@ -300,6 +579,91 @@ pub(crate) struct Sync {
     /// the organisation that is found there.
     #[arg(long, requires = "watch")]
     pub(crate) nearby: bool,
+}
+
+/// `serve`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Serve {
+    /// Where the console listens, 127.0.0.1:7442 unless this or `device.toml` says otherwise; port 0 takes
+    /// any free one.
+    #[arg(long, env = "FIELDKEEP_CONSOLE", value_name = "ADDRESS")]
+    pub(crate) console: Option<SocketAddr>,
+    /// Listen for other devices there; port 0 takes any free one.
+    #[arg(long, env = "FIELDKEEP_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// This connection is paid by the byte: files are fetched by rule only where that does not matter.
+    #[arg(long)]
+    pub(crate) metered: bool,
+    /// Do not look for devices on the local network, and do not announce this one there.
+    #[arg(long)]
+    pub(crate) no_nearby: bool,
+}
+
+/// `attach`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Attach {
+    /// The record.
+    #[arg(value_name = "TYPE/ID")]
+    pub(crate) record: RecordKey,
+    /// The field that holds the files.
+    pub(crate) field: String,
+    /// The file; it is copied.
+    pub(crate) file: PathBuf,
+    /// What it is to be called, if not as it is.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Its media type, if its name does not say it.
+    #[arg(long, value_name = "TYPE/SUBTYPE")]
+    pub(crate) media: Option<String>,
+}
+
+/// Commands over files.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Attachments {
+    /// The files of a record, or all that wait to be sent or failed.
+    List {
+        /// The record.
+        #[arg(value_name = "TYPE/ID")]
+        record: Option<RecordKey>,
+    },
+    /// Have a file here, from the relay if it is not, and print where it lies.
+    Get {
+        /// The record.
+        #[arg(value_name = "TYPE/ID")]
+        record: RecordKey,
+        /// Its name, or its hash.
+        #[arg(value_name = "NAME|HASH")]
+        file: String,
+        /// Copy it there.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// How long to try.
+        #[arg(long, default_value = "10m", value_parser = time::duration)]
+        timeout: Duration,
+    },
+    /// Try again what failed.
+    Retry,
+    /// Exchange no files until they are resumed; records go on.
+    Pause,
+    /// Exchange files again.
+    Resume,
+}
+
+/// `clear`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Clear {
+    /// The type; all that are not paused if absent.
+    #[arg(value_name = "TYPE")]
+    pub(crate) ty: Option<TypeName>,
+    /// Only tell what would be removed and what stays.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// How long to try.
+    #[arg(long, default_value = "10m", value_parser = time::duration)]
+    pub(crate) timeout: Duration,
 }
 
 /// `peers`.

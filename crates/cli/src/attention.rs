@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use crate::access::Access;
 use crate::args::{Attention, Directory};
-use crate::failure::{Failure, Trouble};
 use crate::output::{self, Output, Stream, safe};
 use crate::read;
 use crate::request::{Request, Response};
-use crate::shape::Record;
+use fieldkeep_console::shape::{CatalogState, Record};
+use fieldkeep_console::{Failure, Trouble};
 
 #[derive(Serialize)]
 struct Taken<'t> {
@@ -95,13 +95,13 @@ pub(crate) fn show_with_last_valid(
     schema: &str,
     output: &mut Output,
 ) -> Result<(), Trouble> {
-    let got = read::fetch(access, key, false, false)?;
+    let got = read::fetch(access, key, None, false)?;
     if output.is_json() {
         output.object(schema, &got)?;
         return Ok(());
     }
     read::print(output, &got)?;
-    let record = got.record();
+    let record = &got.record;
     if record.state != "valid"
         && let Some(last_valid) = record.last_valid()
     {
@@ -122,7 +122,9 @@ fn list(access: &mut Access, output: &mut Output) -> Result<(), Trouble> {
             }
             Ok(stream.push(&record)?)
         })?;
-        stream.end(&[("dismissed", serde_json::to_value(&dismissed).map_err(io::Error::from)?)])?;
+        let dismissed = serde_json::to_value(&dismissed).map_err(io::Error::from)?;
+        let catalog = serde_json::to_value(catalog(access)?).map_err(io::Error::from)?;
+        stream.end(&[("dismissed", dismissed), ("catalog", catalog)])?;
         return Ok(());
     }
     let mut count = 0;
@@ -143,7 +145,21 @@ fn list(access: &mut Access, output: &mut Output) -> Result<(), Trouble> {
     for record in &dismissed {
         print(output, record)?;
     }
+    if count > 0
+        && let Some(CatalogState { number, relays_at }) = catalog(access)?
+    {
+        let seen = relays_at.unwrap_or_else(|| "the time of joining".to_owned());
+        output.line(&format!("judged by catalog {number}, the relay's as of {seen}"))?;
+    }
     Ok(())
+}
+
+/// By which catalog the records are judged here.
+fn catalog(access: &mut Access) -> Result<Option<CatalogState>, Trouble> {
+    let Response::CatalogState(state) = access.ask(Request::CatalogState)? else {
+        return Err(Failure::unexpected().into());
+    };
+    Ok(state)
 }
 
 /// A record's name, state and reasons.

@@ -14,9 +14,9 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::failure::{Code, Failure, Trouble};
 use crate::output::{Output, safe};
 use crate::sync::until_interrupted;
+use fieldkeep_console::{Code, Failure, Trouble};
 use story::Story;
 use telling::{Chapter, quoted, took};
 
@@ -207,7 +207,7 @@ mod tests {
         let near = &story.chapters[5].facts;
         assert_eq!((&near["before"], &near["after"]), (&json!("valid"), &json!("held")), "{text}");
         assert_eq!(story.chapters[7].facts["released"], true);
-        assert_eq!(story.chapters[8].facts["equal"], true);
+        assert_eq!(story.chapters[9].facts["equal"], true);
         assert_eq!(story.left, [story::SLIP]);
     }
 
@@ -229,7 +229,7 @@ mod tests {
         let held = story.chapters[2].facts["held"].as_u64().expect("a number");
         assert!(held > 10, "{}", text(&story));
         assert!(story.left.len() > 10);
-        assert_eq!(story.chapters[8].facts["equal"], true);
+        assert_eq!(story.chapters[9].facts["equal"], true);
     }
 
     #[test]

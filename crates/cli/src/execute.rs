@@ -3,22 +3,27 @@
 //! Reading goes to the projection beside the writer, so that it holds up nobody; writing goes to
 //! the device or the relay's engine, and is durable when it is answered.
 
+mod bundle;
+mod control;
+mod files;
+mod health;
+mod online;
 mod read;
 mod relay;
 mod status;
 mod write;
 
+use std::future::Future;
 use std::time::Duration;
 
 use fieldkeep_model::RecordKey;
 
-use crate::access::{DeviceOwner, Owner, SyncCall};
-use crate::failure::{Code, Failure, Trouble};
-use crate::request::{Name, Request, Response};
-use crate::shape::{Record, Synced};
+use crate::access::{DeviceOwner, Owner};
+use crate::request::{Name, Opened, Request, Response};
+use fieldkeep_console::shape::{Record, Synced};
+use fieldkeep_console::{Code, Failure, Trouble};
 
 pub(crate) use relay::signed;
-pub(crate) use status::{Contact, note_sync, was_proven};
 pub(crate) use write::{edits, record_id};
 
 /// Where the records of an answer go.
@@ -34,7 +39,46 @@ pub(crate) fn execute(
     sink: Sink<'_>,
 ) -> Result<Response, Trouble> {
     match request {
-        Request::Write(writes) => Ok(write::write(&device(owner)?.device, writes)?),
+        Request::Write(writes) => Ok(write::write(device(owner)?, writes)?),
+        Request::Call(action, words, millis) => {
+            let patience = Duration::from_millis(millis);
+            Ok(online::call(device(owner)?, &action, &words, patience)?)
+        }
+        Request::Ask(query, words, millis) => {
+            let patience = Duration::from_millis(millis);
+            Ok(online::ask(device(owner)?, &query, &words, patience)?)
+        }
+        Request::Calls => Ok(online::calls(device(owner)?)?),
+        Request::Strict(write) => Ok(write::strict(device(owner)?, write)?),
+        Request::Import { file, from, total, writes } => {
+            Ok(write::import(&device(owner)?.device, file, (from, total), writes)?)
+        }
+        Request::Imported(file) => Ok(write::imported(&device(owner)?.device, &file)?),
+        Request::Rehearse(writes) => Ok(write::rehearse(&device(owner)?.device, writes)?),
+        Request::WhatIf(write) => Ok(write::what_if(owner, write)?),
+        Request::Await(record, tier, millis) => {
+            let patience = Duration::from_millis(millis);
+            Ok(write::reached(device(owner)?, &key(record), tier, patience)?)
+        }
+        Request::Resolve(record, field, choice) => {
+            Ok(write::resolve(&device(owner)?.device, &key(record), &field, &choice)?)
+        }
+        Request::At(record, moment) => Ok(read::at(owner, key(record), moment)?),
+        Request::Revert(record, field, to) => {
+            Ok(write::revert(&device(owner)?.device, &key(record), field.as_deref(), &to)?)
+        }
+        Request::Share(record) => {
+            let text = device(owner)?.device.share(&key(record)).map_err(Failure::from)?;
+            Ok(Response::Shared(text))
+        }
+        Request::Search(text, ty, limit) => {
+            device(owner)?;
+            read::search(owner, &text, ty.as_ref(), limit, sink)
+        }
+        Request::Watch(ty) => read::watch(owner, device(owner)?, ty.as_ref(), sink),
+        Request::Advice => Ok(health::advice(&device(owner)?.device)?),
+        Request::Explain(record) => Ok(health::explain(&device(owner)?.device, &key(record))?),
+        Request::Doctor(repair) => Ok(health::doctor(&device(owner)?.device, repair)?),
         Request::Missing(ty, ids) => Ok(read::missing(owner, &ty, ids)?),
         Request::Catalog => Ok(read::catalog(owner)?),
         Request::Get { record, history, conflicts } => {
@@ -64,10 +108,52 @@ pub(crate) fn execute(
             let device = &device(owner)?.device;
             Ok(Response::Peers(crate::peers::look(device, Duration::from_millis(millis))?))
         }
+        Request::Pause(ty) => Ok(control::pause(device(owner)?, ty.as_ref())?),
+        Request::Resume(ty) => Ok(control::resume(device(owner)?, ty.as_ref())?),
+        Request::Subscribe(ty, scope) => {
+            Ok(control::subscribe(device(owner)?, ty, scope.as_deref())?)
+        }
+        Request::Unsubscribe(ty, scope) => Ok(control::unsubscribe(device(owner)?, ty, &scope)?),
+        Request::Resync { ty, clears, millis } => {
+            let timeout = Duration::from_millis(millis);
+            Ok(control::resync(device(owner)?, ty.as_ref(), clears, timeout)?)
+        }
+        Request::ClearPlan(ty) => Ok(control::clear_plan(device(owner)?, ty.as_ref())?),
+        Request::Pin(record, by, reason) => {
+            Ok(control::pin(device(owner)?, &key(record), &by, &reason)?)
+        }
+        Request::Unpin(record, by) => {
+            Ok(control::unpin(device(owner)?, record.map(key).as_ref(), by.as_deref())?)
+        }
+        Request::Pins => Ok(control::pins(device(owner)?)?),
+        Request::Attach { record, field, path, name, media } => {
+            let (device, name, media) = (&device(owner)?.device, name.as_deref(), media.as_deref());
+            Ok(files::attach(device, &key(record), &field, &path, name, media)?)
+        }
+        Request::Attachments(record) => {
+            Ok(files::list(&device(owner)?.device, record.map(key).as_ref())?)
+        }
+        Request::Fetch(record, wanted, millis) => {
+            let patience = Duration::from_millis(millis);
+            Ok(files::fetch(device(owner)?, &key(record), &wanted, patience)?)
+        }
+        Request::RetryFiles => {
+            let retried = device(owner)?.device.retry_files().map_err(Failure::from)?;
+            Ok(Response::Taken(retried))
+        }
+        Request::PauseFiles(paused) => {
+            device(owner)?.device.pause_files(paused).map_err(Failure::from)?;
+            Ok(files::list(&device(owner)?.device, None)?)
+        }
+        Request::Metered(metered) => {
+            device(owner)?.device.set_metered(metered);
+            Ok(Response::Taken(0))
+        }
         Request::Attention => {
             device(owner)?;
             read::attention(owner, sink)
         }
+        Request::CatalogState => Ok(health::catalog_state(&device(owner)?.device)?),
         Request::Quarantine => relay::quarantine(owner, sink),
         Request::Retry(record) => Ok(write::retry(device(owner)?, record)?),
         Request::Dismiss(record, note) => Ok(write::dismiss(device(owner)?, record, note)?),
@@ -75,6 +161,11 @@ pub(crate) fn execute(
         Request::Members => Ok(relay::members(owner)?),
         Request::AppendMember { base, entry } => Ok(relay::append(owner, base, &entry)?),
         Request::CutOffs { member, grants } => Ok(relay::cut_offs(owner, &member, grants)?),
+        Request::Console(program) => Ok(console(device(owner)?, program)?),
+        Request::ExportBundle { file, to, since } => {
+            Ok(bundle::export(owner, &file, &to, since.as_deref())?)
+        }
+        Request::ImportBundle(file) => Ok(bundle::import(owner, &file)?),
         Request::Publish(source) => Ok(relay::publish(owner, source)?),
         Request::Restore => Ok(relay::restore(owner)?),
     }
@@ -94,13 +185,26 @@ fn device(owner: &Owner) -> Result<&DeviceOwner, Failure> {
     }
 }
 
-/// Syncs: on the loop that keeps the device connected, if there is one.
-fn sync(owner: &DeviceOwner, timeout: Duration) -> Result<Synced, Failure> {
-    let Some(watching) = &owner.watching else {
-        return crate::sync::once(&owner.device, timeout);
+/// Opens the console of the process that serves it.
+fn console(owner: &DeviceOwner, program: bool) -> Result<Response, Failure> {
+    let Some(porter) = &owner.porter else {
+        let remedy = "`fieldkeep serve` serves one";
+        return Err(Failure::new(Code::Failure, "no console is served here", remedy));
     };
-    let (answer, answered) = tokio::sync::oneshot::channel();
-    let ended = || Failure::new(Code::Offline, "the watching process ends", "sync again");
-    watching.send(SyncCall { timeout, answer }).map_err(|_| ended())?;
-    answered.blocking_recv().map_err(|_| ended())?
+    let (url, address) = (porter.one_time_url()?, porter.origin());
+    let token = program.then(|| porter.token()).transpose()?;
+    Ok(Response::Console(Opened { url, address, token }))
+}
+
+/// Runs a future to its end: on the runtime that keeps the device connected, if there is one.
+fn run<T>(owner: &DeviceOwner, future: impl Future<Output = T>) -> Result<T, Failure> {
+    match &owner.runtime {
+        Some(runtime) => Ok(runtime.block_on(future)),
+        None => crate::sync::until_interrupted(future),
+    }
+}
+
+fn sync(owner: &DeviceOwner, timeout: Duration) -> Result<Synced, Failure> {
+    let report = run(owner, owner.device.sync(timeout))?;
+    Ok(Synced::new(report?, owner.device.paused()?))
 }

@@ -5,17 +5,17 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use fieldkeep_catalog::Catalog;
+use fieldkeep_catalog::{Catalog, Kind};
 use fieldkeep_model::TypeName;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::access::Access;
 use crate::args::{Directory, Export, Format, absolute};
-use crate::failure::{Code, Failure, Trouble};
 use crate::output::Output;
 use crate::request::{Request, Response};
-use crate::shape::Record;
+use fieldkeep_console::shape::Record;
+use fieldkeep_console::{Code, Failure, Trouble};
 
 #[derive(Serialize)]
 struct Shape<'e> {
@@ -113,12 +113,13 @@ fn rows(
     let fields = fields(access, ty)?;
     let mut table = csv::Writer::from_writer(out);
     table
-        .write_record(std::iter::once("id").chain(fields.iter().map(String::as_str)))
+        .write_record(std::iter::once("id").chain(fields.iter().map(|(name, _)| name.as_str())))
         .map_err(broken)?;
     access.ask_for_records(request, &mut |record| {
         count += 1;
-        let cells =
-            fields.iter().map(|field| record.fields.get(field).map_or_else(String::new, cell));
+        let cells = fields.iter().map(|(field, kind)| {
+            record.fields.get(field).map_or_else(String::new, |value| cell(value, *kind))
+        });
         let row = std::iter::once(record.id.as_str().to_owned()).chain(cells);
         Ok(table.write_record(row).map_err(broken)?)
     })?;
@@ -133,10 +134,10 @@ fn with_id(record: Record) -> Map<String, Value> {
 }
 
 /// The columns of a type's table.
-fn fields(access: &mut Access, ty: &TypeName) -> Result<Vec<String>, Trouble> {
+fn fields(access: &mut Access, ty: &TypeName) -> Result<Vec<(String, Kind)>, Trouble> {
     let catalog = catalog(access)?;
-    let object = catalog.ty(ty);
-    Ok(object.map(|object| object.fields.keys().cloned().collect()).unwrap_or_default())
+    let fields = catalog.ty(ty).into_iter().flat_map(|object| &object.fields);
+    Ok(fields.map(|(name, field)| (name.clone(), field.kind)).collect())
 }
 
 /// The catalog of the directory.
@@ -155,11 +156,17 @@ pub(crate) fn catalog(access: &mut Access) -> Result<Catalog, Trouble> {
     Ok(parsed.map_err(|errors| Failure::from(fieldkeep_replica::ReplicaError::Catalog(errors)))?)
 }
 
-fn cell(value: &Value) -> String {
+/// A value as `import` reads it: a text of the JSON kind is in quotes, else it would be none.
+fn cell(value: &Value, kind: Kind) -> String {
     match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+        Value::String(text) if kind != Kind::Json => text.clone(),
+        Value::Null if kind != Kind::Json => String::new(),
+        Value::String(_)
+        | Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::Array(_)
+        | Value::Object(_) => value.to_string(),
     }
 }
 

@@ -6,8 +6,8 @@ use fieldkeep_model::Ticket;
 use serde::Serialize;
 
 use crate::args::{Directory, Join};
-use crate::failure::{Code, Failure, Trouble};
 use crate::output::{Output, safe};
+use fieldkeep_console::{Code, Failure, Trouble};
 
 #[derive(Serialize)]
 struct Shape<'j> {

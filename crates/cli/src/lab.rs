@@ -18,9 +18,9 @@ use clap::Subcommand;
 use fieldkeep_lab::benchmark::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::failure::{Code, Failure, Trouble};
 use crate::output::Output;
 use crate::sync::Stop;
+use fieldkeep_console::{Code, Failure, Trouble};
 
 /// How a build has the other engines.
 const BUILD: &str = "cargo build --release --features engines";

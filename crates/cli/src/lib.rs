@@ -8,21 +8,26 @@
 mod access;
 mod args;
 mod attention;
+mod bundle;
+mod control;
 mod demo;
 mod execute;
 mod export;
-mod failure;
+mod files;
+mod find;
+mod health;
 mod import;
 mod join;
 mod lab;
 mod member;
+mod online;
 mod output;
 mod peers;
 mod put;
 mod read;
 mod relay;
 mod request;
-mod shape;
+mod shell;
 mod socket;
 mod status;
 mod sync;
@@ -34,8 +39,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::args::{Args, Command};
-use crate::failure::{Code, Failure, Trouble};
 use crate::output::Output;
+use fieldkeep_console::{Code, Failure, Trouble};
 
 /// Runs the command that the process was called with, and returns its exit code.
 #[must_use]
@@ -76,14 +81,48 @@ fn run(args: Args, output: &mut Output) -> Result<ExitCode, Trouble> {
         Command::Relay(command) => relay::run(command, &dir, output),
         Command::Join(join) => join::run(&join, &dir, output),
         Command::Put(put) => put::put(&put, &dir, output),
+        Command::Call(call) => online::call(call, &dir, output),
+        Command::Calls => online::calls(&dir, output),
+        Command::Ask(ask) => online::ask(ask, &dir, output),
         Command::Delete { record } => put::delete(record, &dir, output),
         Command::Get(get) => read::get(get, &dir, output),
+        Command::History(history) => read::history(history, &dir, output),
+        Command::Revert(revert) => put::revert(revert, &dir, output),
+        Command::Share { record, with_attachments } => {
+            read::share(record, with_attachments.as_deref(), &dir, output)
+        }
+        Command::Conflicts { record } => read::conflicts(record, &dir, output),
+        Command::At { record, moment } => read::at(record, moment, &dir, output),
+        Command::Resolve { record, choice } => put::resolve(record, choice, &dir, output),
+        Command::Search { text, ty, limit } => find::search(&text, ty, limit, &dir, output),
+        Command::Watch { ty } => find::watch(ty, &dir, output),
+        Command::Advice => health::advice(&dir, output),
+        Command::Explain { record } => health::explain(record, &dir, output),
+        Command::Doctor { repair } => health::doctor(repair, &dir, output),
+        Command::Completions { shell } => shell::completions(shell, output),
+        Command::Man { command } => shell::man(command.as_deref(), output),
         Command::List(list) => read::list(list, &dir, output),
         Command::Import(import) => import::run(&import, &dir, output),
+        Command::Bundle(command) => bundle::run(command, &dir, output),
         Command::Export(export) => export::run(export, &dir, output),
         Command::Sync(sync) => sync::run(&sync, &dir, output),
+        Command::Serve(serve) => sync::serve(&serve, &dir, output),
+        Command::Console => sync::console(&dir, output),
         Command::Peers(peers) => peers::run(&peers, &dir, output),
         Command::Status => status::run(&dir, output),
+        Command::Pause { ty } => control::pause(ty, &dir, output),
+        Command::Resume { ty } => control::resume(ty, &dir, output),
+        Command::Subscribe { what } => control::subscribe(what, &dir, output),
+        Command::Unsubscribe { what } => control::unsubscribe(what, &dir, output),
+        Command::Resync { ty, timeout } => control::resync(ty, timeout, &dir, output),
+        Command::Clear(clear) => control::clear(clear, &dir, output),
+        Command::Pin { record: Some(record), reason, owner } => {
+            control::pin(record, reason, owner, &dir, output)
+        }
+        Command::Pin { record: None, .. } => control::pins(&dir, output),
+        Command::Unpin { record, owner } => control::unpin(record, owner, &dir, output),
+        Command::Attach(attach) => files::attach(attach, &dir, output),
+        Command::Attachments { command } => files::run(command, &dir, output),
         Command::Attention { command } => attention::run(command, &dir, output),
         Command::Lab(command) => lab::run(command, output),
         Command::Demo => {

@@ -2,8 +2,8 @@
 
 use fieldkeep_model::{Member, MembershipLog};
 
-use crate::failure::{Code, Failure};
 use crate::output::safe;
+use fieldkeep_console::{Code, Failure};
 
 /// The device of that name or number.
 ///

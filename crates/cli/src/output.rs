@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Stdout, Write};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::failure::Failure;
+use fieldkeep_console::Failure;
 
 pub(crate) use human::{aside, change, conflict, fields_of, record, strip, why};
 pub(crate) use table::{Align, Records, Table, safe};
@@ -64,7 +64,7 @@ impl Output {
             // What was begun on this line stays broken off: the error stands on one of its own.
             #[derive(Serialize)]
             struct Shape<'f> {
-                code: &'f crate::failure::Code,
+                code: &'f fieldkeep_console::Code,
                 exit: u8,
                 message: &'f str,
                 remedy: &'f str,
@@ -72,9 +72,13 @@ impl Output {
             let Failure { code, message, remedy } = failure;
             return self.object("error", &Shape { code, exit: code.number(), message, remedy });
         }
-        let mut text = safe(&failure.message);
+        // A catalog has as many errors as it has: each stands on a line of its own.
+        let lines: Vec<String> = failure.message.lines().map(safe).collect();
+        let several = lines.len() > 1;
+        let mut text = lines.join("\n  ");
         if !failure.remedy.is_empty() {
-            text = format!("{text}: {}", safe(&failure.remedy));
+            let between = if several { "\n" } else { ": " };
+            text = format!("{text}{between}{}", safe(&failure.remedy));
         }
         writeln!(io::stderr().lock(), "fieldkeep: {text}")
     }

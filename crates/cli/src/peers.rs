@@ -10,11 +10,11 @@ use serde_json::json;
 
 use crate::access::Access;
 use crate::args::{self, Directory};
-use crate::failure::{Code, Failure, Trouble};
 use crate::output::{Align, Output, Table, safe};
 use crate::request::{Request, Response};
-use crate::shape::{Neighbour, Peers};
 use crate::sync::until_interrupted;
+use fieldkeep_console::shape::{Peer, Peers};
+use fieldkeep_console::{Code, Failure, Trouble};
 
 pub(crate) fn run(
     args: &args::Peers,
@@ -42,8 +42,7 @@ pub(crate) fn run(
 /// # Errors
 /// When there is no network to look at.
 pub(crate) fn look(device: &Device, wait: Duration) -> Result<Peers, Failure> {
-    let listening = device.listening().filter(|place| !place.addresses.is_empty());
-    let listening = listening.map(|place| place.to_string());
+    let Peers { listening, peers: connected } = Peers::of(device)?;
     let near =
         if wait.is_zero() { Vec::new() } else { until_interrupted(device.neighbours(wait))?? };
     let state = |near: &fieldkeep_device::Neighbour| match (near.connected, &near.name) {
@@ -52,15 +51,14 @@ pub(crate) fn look(device: &Device, wait: Duration) -> Result<Peers, Failure> {
         (false, Some(_)) => "near",
         (false, None) => "stranger",
     };
-    let mut peers: Vec<Neighbour> = Vec::new();
+    let mut peers: Vec<Peer> = Vec::new();
     for near in near {
         let (state, address) = (state(&near).to_owned(), Some(near.address.to_string()));
-        peers.push(Neighbour { name: near.name, number: near.number, address, state });
+        peers.push(Peer { name: near.name, number: near.number, address, state });
     }
-    for met in device.meetings()?.into_iter().filter(|met| met.number.is_some()) {
+    for met in connected {
         if !peers.iter().any(|peer| peer.number == met.number) {
-            let state = "connected".to_owned();
-            peers.push(Neighbour { name: met.name, number: met.number, address: None, state });
+            peers.push(met);
         }
     }
     Ok(Peers { listening, peers })

@@ -9,10 +9,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::access::Access;
-use crate::args::{Directory, Put};
-use crate::failure::{Code, Failure, Trouble};
-use crate::output::{Output, safe};
-use crate::request::{Content, Request, Response, Write, Written};
+use crate::args::{self, Directory, Put};
+use crate::output::{self, Output, safe};
+use crate::request::{Content, Request, Response, Tier, Write, Written};
+use fieldkeep_console::{Code, Failure, Trouble};
 
 /// The longest JSON object, in bytes; a record is at most 1 MiB.
 const OBJECT: u64 = 4 * 1024 * 1024;
@@ -42,8 +42,26 @@ pub(crate) fn put(args: &Put, dir: &Directory, output: &mut Output) -> Result<Ex
     }
     let deleted = args.undelete.then_some(false);
     let write = Write { ty: ty.clone(), id, contents, deleted, totals: false };
-    let written = write_one(dir, write)?;
+    let mut access = Access::new(&dir.path()?)?;
+    if args.what_if {
+        return what_if(&mut access, write, output);
+    }
+    let request = if args.strict { Request::Strict(write) } else { Request::Write(vec![write]) };
+    let written = write_one(&mut access, request)?;
     warn(ty.as_str(), &written);
+    if let Some(tier) = args.tier.and_then(awaited) {
+        let millis = u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX);
+        let name = (ty.clone(), written.id.clone());
+        let Response::Got { record, .. } = access.ask(Request::Await(name, tier, millis))? else {
+            return Err(Failure::unexpected().into());
+        };
+        if output.is_json() {
+            output.object("put", &record)?;
+        } else {
+            output::record(output.writer(), &record)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     if output.is_json() {
         output.object("put", &Shape { ty: ty.as_str(), written: &written })?;
     } else {
@@ -60,7 +78,7 @@ pub(crate) fn delete(
     let RecordKey { ty, id } = key;
     let (contents, deleted, totals) = (Vec::new(), Some(true), false);
     let write = Write { ty: ty.clone(), id: Some(id), contents, deleted, totals };
-    let written = write_one(dir, write)?;
+    let written = write_one(&mut Access::new(&dir.path()?)?, Request::Write(vec![write]))?;
     if output.is_json() {
         output.object("delete", &Shape { ty: ty.as_str(), written: &written })?;
     } else {
@@ -72,9 +90,74 @@ pub(crate) fn delete(
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_one(dir: &Directory, write: Write) -> Result<Written, Trouble> {
+/// Writes one of a field's values as the one that counts.
+pub(crate) fn resolve(
+    key: RecordKey,
+    (field, choice): (String, String),
+    dir: &Directory,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
+    let RecordKey { ty, id } = key;
     let mut access = Access::new(&dir.path()?)?;
-    let Response::Written(mut written) = access.ask(Request::Write(vec![write]))? else {
+    let request = Request::Resolve((ty.clone(), id), field.clone(), choice);
+    let written = write_one(&mut access, request)?;
+    warn(ty.as_str(), &written);
+    if output.is_json() {
+        output.object("resolve", &Shape { ty: ty.as_str(), written: &written })?;
+    } else {
+        let id = safe(written.id.as_str());
+        output.line(&format!("{ty}/{id}: {} is settled by an ordinary edit", safe(&field)))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a record, or one field of it, as it was.
+pub(crate) fn revert(
+    args: args::Revert,
+    dir: &Directory,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
+    let RecordKey { ty, id } = args.record;
+    let mut access = Access::new(&dir.path()?)?;
+    let request = Request::Revert((ty.clone(), id), args.field, args.to);
+    let written = write_one(&mut access, request)?;
+    warn(ty.as_str(), &written);
+    if output.is_json() {
+        output.object("revert", &Shape { ty: ty.as_str(), written: &written })?;
+    } else {
+        let done = match written.changed {
+            true => "written as it was then, by an ordinary edit",
+            false => "it is as it was then already",
+        };
+        output.line(&format!("{ty}/{}: {done}", safe(written.id.as_str())))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a write would come to; nothing is written.
+fn what_if(access: &mut Access, write: Write, output: &mut Output) -> Result<ExitCode, Trouble> {
+    let Response::Got { record, .. } = access.ask(Request::WhatIf(write))? else {
+        return Err(Failure::unexpected().into());
+    };
+    if output.is_json() {
+        output.object("what-if", &record)?;
+    } else {
+        output::record(output.writer(), &record)?;
+        output.line("nothing was written")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn awaited(tier: args::Tier) -> Option<Tier> {
+    match tier {
+        args::Tier::Device => None,
+        args::Tier::Relay => Some(Tier::Relay),
+        args::Tier::Judged => Some(Tier::Judged),
+    }
+}
+
+fn write_one(access: &mut Access, request: Request) -> Result<Written, Trouble> {
+    let Response::Written(mut written) = access.ask(request)? else {
         return Err(Failure::unexpected().into());
     };
     Ok(written.pop().ok_or_else(Failure::unexpected)?)

@@ -1,28 +1,18 @@
 //! `get` and `list`: what is here, as merged, with what is known of its validity.
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use fieldkeep_device::{Read, Settings};
 use fieldkeep_model::RecordKey;
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::access::Access;
-use crate::args::{Directory, Get, List};
-use crate::failure::{Code, Failure, Trouble};
+use crate::args::{CHANGES, Directory, Get, History, List};
 use crate::output::{self, Output, Records, Stream};
-use crate::request::{Request, Response};
-use crate::shape::{Change, Conflict, Record};
-
-/// A record as it was asked for.
-#[derive(Debug, Serialize)]
-pub(crate) struct Got {
-    #[serde(flatten)]
-    record: Record,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    history: Option<Vec<Change>>,
-    #[serde(rename = "concurrent", skip_serializing_if = "Option::is_none")]
-    conflicts: Option<Vec<Conflict>>,
-}
+use crate::request::{Paging, Request, Response};
+use fieldkeep_console::shape::{Got, Past, Shared};
+use fieldkeep_console::{Code, Failure, Trouble};
 
 /// Fetches a record.
 ///
@@ -31,7 +21,7 @@ pub(crate) struct Got {
 pub(crate) fn fetch(
     access: &mut Access,
     key: RecordKey,
-    history: bool,
+    history: Option<Paging>,
     conflicts: bool,
 ) -> Result<Got, Trouble> {
     let record = (key.ty, key.id);
@@ -39,14 +29,20 @@ pub(crate) fn fetch(
     let Response::Got { record, history, conflicts } = answer else {
         return Err(Failure::unexpected().into());
     };
-    Ok(Got { record: *record, history, conflicts })
+    Ok(Got::new(*record, history, conflicts))
 }
 
 pub(crate) fn get(args: Get, dir: &Directory, output: &mut Output) -> Result<ExitCode, Trouble> {
-    let mut access = Access::new(&dir.path()?)?;
+    let directory = dir.path()?;
+    let mut access = Access::new(&directory)?;
     let name = args.record.to_string();
-    let mut got = fetch(&mut access, args.record, args.history, args.conflicts)?;
-    if args.last_valid {
+    let settings = Settings::read(&directory).map_err(Failure::from)?;
+    let read = args.read.unwrap_or_else(|| settings.reads(&args.record.ty));
+    let history = args.history.then_some(Paging { limit: CHANGES, before: None });
+    let mut got = fetch(&mut access, args.record, history, args.conflicts)?;
+    let wants_last_valid = got.record.breaks_a_rule() && read == Read::LastValid;
+    let last_valid = args.last_valid || wants_last_valid;
+    if last_valid {
         let last_valid = got.record.last_valid().cloned();
         got.record.fields = last_valid.ok_or_else(|| {
             let message = format!("{name} has no last valid state: it never passed the rules");
@@ -59,10 +55,88 @@ pub(crate) fn get(args: Get, dir: &Directory, output: &mut Output) -> Result<Exi
     }
     if output.is_json() {
         output.object("get", &got)?;
-    } else if args.last_valid {
+    } else if last_valid {
         output::fields_of(output.writer(), &got.record.fields)?;
     } else {
         print(output, &got)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn history(
+    args: History,
+    dir: &Directory,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
+    let paging = Paging { limit: args.limit, before: args.before };
+    show(args.record, "history", Some(paging), false, dir, output)
+}
+
+pub(crate) fn conflicts(
+    key: RecordKey,
+    dir: &Directory,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
+    show(key, "conflicts", None, true, dir, output)
+}
+
+fn show(
+    key: RecordKey,
+    schema: &str,
+    history: Option<Paging>,
+    conflicts: bool,
+    dir: &Directory,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
+    let mut access = Access::new(&dir.path()?)?;
+    let got = fetch(&mut access, key, history, conflicts)?;
+    if output.is_json() {
+        output.object(schema, &got)?;
+    } else {
+        print(output, &got)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A record as it was.
+pub(crate) fn at(
+    key: RecordKey,
+    moment: String,
+    dir: &Directory,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
+    let mut access = Access::new(&dir.path()?)?;
+    let (ty, id) = (key.ty.clone(), key.id.clone());
+    let Response::Was(fields) = access.ask(Request::At((key.ty, key.id), moment))? else {
+        return Err(Failure::unexpected().into());
+    };
+    if output.is_json() {
+        output.object("at", &Past { ty, id, fields })?;
+    } else {
+        output::fields_of(output.writer(), &fields)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A record as a text to be sent to somebody.
+pub(crate) fn share(
+    key: RecordKey,
+    with_attachments: Option<&Path>,
+    dir: &Directory,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
+    let mut access = Access::new(&dir.path()?)?;
+    let RecordKey { ty, id } = key;
+    let Response::Shared(text) = access.ask(Request::Share((ty.clone(), id.clone())))? else {
+        return Err(Failure::unexpected().into());
+    };
+    if let Some(into) = with_attachments {
+        crate::files::write_beside(&mut access, &(ty.clone(), id.clone()), into)?;
+    }
+    if output.is_json() {
+        output.object("share", &Shared { ty, id, text })?;
+    } else {
+        text.lines().try_for_each(|line| output.line(&output::safe(line)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -75,6 +149,14 @@ pub(crate) fn print(output: &mut Output, got: &Got) -> Result<(), Trouble> {
             for change in history.iter().flatten() {
                 output::change(output.writer(), change)?;
             }
+            if let (Some(changes), Some(next)) = (got.changes, &got.next) {
+                let record = format!("{}/{}", got.record.ty, output::safe(got.record.id.as_str()));
+                let next = &next[..12.min(next.len())];
+                let text = "changes in all; those before these";
+                output.line(&format!(
+                    "{changes} {text}: fieldkeep history {record} --before {next}"
+                ))?;
+            }
             for conflict in conflicts.iter().flatten() {
                 output::conflict(output.writer(), conflict)?;
             }
@@ -84,13 +166,6 @@ pub(crate) fn print(output: &mut Output, got: &Got) -> Result<(), Trouble> {
         }
     }
     Ok(())
-}
-
-impl Got {
-    /// The record.
-    pub(crate) fn record(&self) -> &Record {
-        &self.record
-    }
 }
 
 pub(crate) fn list(args: List, dir: &Directory, output: &mut Output) -> Result<ExitCode, Trouble> {

@@ -16,11 +16,11 @@ use serde::Serialize;
 use crate::access::{Access, Owner, RelayOwner, own};
 use crate::args::{Directory, Quarantine, Relay};
 use crate::attention::{self, records};
-use crate::failure::{Code, Failure, Trouble};
 use crate::output::{self, Output, Stream, safe};
 use crate::request::{Request, Response};
 use crate::socket;
 use crate::sync::{Stop, runtime};
+use fieldkeep_console::{Code, Failure, Trouble};
 use permission::Change;
 
 /// Where a relay listens unless it is told.

@@ -10,8 +10,11 @@ use fieldkeep_model::{RecordId, TypeName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::failure::Failure;
-use crate::shape::{Aside, Change, Conflict, Met, Peers, Record, Status, Synced};
+use fieldkeep_console::Failure;
+use fieldkeep_console::shape::{
+    Advice, Answer, Aside, Attachment, CallRow, Called, CatalogState, Check, ClearPlan, Conflict,
+    Explanation, History, Met, Paused, Peers, Pin, Record, Resynced, Status, Synced,
+};
 
 /// A record's name.
 pub(crate) type Name = (TypeName, RecordId);
@@ -21,6 +24,52 @@ pub(crate) type Name = (TypeName, RecordId);
 pub(crate) enum Request {
     /// Write records, durable together.
     Write(Vec<Write>),
+    /// Write the records of an import behind so many that are saved, and how far it has come by that,
+    /// durable together.
+    Import {
+        /// What names the import.
+        file: String,
+        /// How many records of it are saved.
+        from: u64,
+        /// How many it has.
+        total: u64,
+        /// Those that follow.
+        writes: Vec<Write>,
+    },
+    /// How far an import has come.
+    Imported(String),
+    /// Which writes would not be taken; nothing is written.
+    Rehearse(Vec<Write>),
+    /// Write a record unless it is likely to be held.
+    Strict(Write),
+    /// What a write would come to; nothing is written.
+    WhatIf(Write),
+    /// Have the relay run an action, with words as its input, within so many milliseconds.
+    Call(String, Vec<String>, u64),
+    /// Ask the relay a query likewise.
+    Ask(String, Vec<String>, u64),
+    /// The calls of this device.
+    Calls,
+    /// Wait until a record has come so far, for so many milliseconds.
+    Await(Name, Tier, u64),
+    /// Write one of a field's values as the one that counts.
+    Resolve(Name, String, String),
+    /// A record as it was right after a change, or at a time.
+    At(Name, String),
+    /// Write a record, or one field of it, as it was then.
+    Revert(Name, Option<String>, String),
+    /// A record as a text to be sent to somebody.
+    Share(Name),
+    /// The records that have all words of a text, of one type or all, at most so many.
+    Search(String, Option<TypeName>, usize),
+    /// Tell of records as they change.
+    Watch(Option<TypeName>),
+    /// What is wrong, and what to do.
+    Advice,
+    /// Where a record is, and why it looks as it does.
+    Explain(Name),
+    /// Check everything, after deriving again what can be if that is asked.
+    Doctor(bool),
     /// Which of these records are not there, or deleted?
     Missing(TypeName, Vec<RecordId>),
     /// The catalog's source.
@@ -30,7 +79,7 @@ pub(crate) enum Request {
         /// Which.
         record: Name,
         /// With the changes that made it.
-        history: bool,
+        history: Option<Paging>,
         /// With the concurrent values of its fields.
         conflicts: bool,
     },
@@ -55,8 +104,58 @@ pub(crate) enum Request {
     Meet(String, u64),
     /// Look around on the local network, for so many milliseconds; where this device listens if 0.
     Peers(u64),
+    /// Exchange nothing of a type, or of all, until it is resumed.
+    Pause(Option<TypeName>),
+    /// Exchange a type again, or all.
+    Resume(Option<TypeName>),
+    /// Exchange a scope of a type, and nothing else of it; all that was granted without one.
+    Subscribe(TypeName, Option<String>),
+    /// Exchange nothing of a scope any more.
+    Unsubscribe(TypeName, String),
+    /// Download a type again, or all.
+    Resync {
+        /// The type; all if none.
+        ty: Option<TypeName>,
+        /// Whether what this device may not read any more is removed.
+        clears: bool,
+        /// For so many milliseconds at most.
+        millis: u64,
+    },
+    /// What that would remove.
+    ClearPlan(Option<TypeName>),
+    /// Mark a record as in use: by whom, and what for.
+    Pin(Name, String, String),
+    /// Release a record, an owner's records, or an owner's mark on a record.
+    Unpin(Option<Name>, Option<String>),
+    /// The records that are in use.
+    Pins,
+    /// Attach a file to a field of a record, under a name and with a media type if not its own.
+    Attach {
+        /// The record.
+        record: Name,
+        /// The field.
+        field: String,
+        /// Where the file lies.
+        path: PathBuf,
+        /// What it is to be called.
+        name: Option<String>,
+        /// Its media type.
+        media: Option<String>,
+    },
+    /// The files of a record, or all that are on their way.
+    Attachments(Option<Name>),
+    /// Have a file of a record here, by its name or hash, within so many milliseconds.
+    Fetch(Name, String, u64),
+    /// Try again what failed of files.
+    RetryFiles,
+    /// Exchange no files, or exchange them again.
+    PauseFiles(bool),
+    /// Say whether the connection is paid by the byte.
+    Metered(bool),
     /// The records that are held, wait, or are likely to be held.
     Attention,
+    /// By which catalog they are judged here, and when that was last known to be the relay's.
+    CatalogState,
     /// The same on a relay, with what was kept aside.
     Quarantine,
     /// Ask the relay to judge a record again, or all of [`Request::Attention`].
@@ -81,10 +180,41 @@ pub(crate) enum Request {
         /// Types and scopes.
         grants: Vec<(Option<TypeName>, Option<String>)>,
     },
+    /// Open the console, to a program besides or not.
+    Console(bool),
+    /// Write a bundle for a member, the relay or a device by its name or number.
+    ExportBundle {
+        /// The file.
+        file: PathBuf,
+        /// For whom.
+        to: String,
+        /// An earlier bundle between the two.
+        since: Option<PathBuf>,
+    },
+    /// Take a bundle in.
+    ImportBundle(PathBuf),
     /// Publish a catalog.
     Publish(String),
     /// Open a new epoch: the directory was put back from an old copy.
     Restore,
+}
+
+/// A part of a history.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Paging {
+    /// At most so many changes.
+    pub(crate) limit: u64,
+    /// Before this one: its hash, or the first digits of it.
+    pub(crate) before: Option<String>,
+}
+
+/// How far a write is awaited.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Tier {
+    /// Durable on the relay.
+    Relay,
+    /// Judged by it.
+    Judged,
 }
 
 /// A write of one record.
@@ -152,8 +282,30 @@ pub(crate) struct Entry {
 pub(crate) enum Response {
     /// What each write did.
     Written(Vec<Written>),
+    /// What a call has done.
+    Called(Called),
+    /// What a question is answered.
+    Answered(Answer),
+    /// The calls of this device.
+    Calls(Vec<CallRow>),
+    /// How many records of an import are saved, and how many it has; nothing of one that never began.
+    Imported(Option<(u64, u64)>),
+    /// The writes that would not be taken, by their place, and why.
+    Rehearsed(Vec<(usize, Failure)>),
+    /// A record as it was.
+    Was(Map<String, Value>),
+    /// A record as a text.
+    Shared(String),
+    /// What is wrong, and what to do.
+    Advice(Vec<Advice>),
+    /// Where a record is, and why it looks as it does.
+    Explained(Box<Explanation>),
+    /// What the doctor found, and how many segments were derived again.
+    Checked(Vec<Check>, Option<u64>),
     /// The records that are not there.
     Missing(Vec<RecordId>),
+    /// The catalog's number here, and when that was last known to be the relay's.
+    CatalogState(Option<CatalogState>),
     /// The catalog's source, if there is a catalog.
     Catalog(Option<String>),
     /// A record.
@@ -161,7 +313,7 @@ pub(crate) enum Response {
         /// The record.
         record: Box<Record>,
         /// The changes that made it.
-        history: Option<Vec<Change>>,
+        history: Option<History>,
         /// The concurrent values of its fields.
         conflicts: Option<Vec<Conflict>>,
     },
@@ -179,6 +331,20 @@ pub(crate) enum Response {
     Met(Met),
     /// The devices that were found.
     Peers(Peers),
+    /// What is paused now.
+    Paused(Paused),
+    /// The scopes of a type that are exchanged by now; all that were granted if none.
+    Subscribed(TypeName, Option<Vec<String>>),
+    /// What downloading again came to.
+    Resynced(Resynced),
+    /// What clearing would do.
+    ClearPlan(ClearPlan),
+    /// The records that are in use.
+    Pins(Vec<Pin>),
+    /// Files of records, and whether none are exchanged for the time being.
+    Attachments(Vec<Attachment>, bool),
+    /// Where a file lies.
+    Fetched(PathBuf),
     /// So many records were taken up.
     Taken(u64),
     /// So many were judged again, and so many of them are still not valid.
@@ -199,6 +365,12 @@ pub(crate) enum Response {
     Appended(bool),
     /// Cut-offs: CBOR, in hexadecimal.
     CutOffs(String),
+    /// The console is open.
+    Console(Opened),
+    /// A bundle was written.
+    Bundled(Bundled),
+    /// A bundle was taken in.
+    Unbundled(Unbundled),
     /// The catalog in force.
     Published {
         /// Its number.
@@ -213,6 +385,67 @@ pub(crate) enum Response {
         /// How many segments there are.
         segments: u64,
     },
+}
+
+/// What opens a console.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Opened {
+    /// An address that is good once.
+    pub(crate) url: String,
+    /// Where it is.
+    pub(crate) address: String,
+    /// A session, for a program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<String>,
+}
+
+/// A bundle that was written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Bundled {
+    /// The name of whom it is for.
+    pub(crate) to: String,
+    /// Changes in it.
+    pub(crate) changes: u64,
+    /// Receipts in it.
+    pub(crate) receipts: u64,
+    /// Its size.
+    pub(crate) bytes: u64,
+    /// Never: said so that nobody takes it for granted.
+    pub(crate) encrypted: bool,
+}
+
+/// What a bundle brought.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Unbundled {
+    /// The name of whoever wrote it.
+    pub(crate) from: String,
+    /// Changes that were not here.
+    pub(crate) changes: u64,
+    /// Changes that have a receipt by now.
+    pub(crate) saved: u64,
+    /// Changes that are kept aside.
+    pub(crate) aside: u64,
+    /// Segments that were proven equal.
+    pub(crate) proven: u64,
+    /// Segments that are left out here.
+    pub(crate) left_out: u64,
+    /// How many segments were refused.
+    pub(crate) refused: u64,
+    /// The first of them.
+    pub(crate) not_taken: Vec<Untaken>,
+    /// Segments whose proof was not equal.
+    pub(crate) unequal: Vec<String>,
+}
+
+/// A segment of which nothing was taken, or not all.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Untaken {
+    /// The segment.
+    pub(crate) segment: String,
+    /// Why.
+    pub(crate) code: String,
+    /// The same in words.
+    pub(crate) text: String,
 }
 
 /// What a write did.

@@ -17,8 +17,8 @@ use fieldkeep_store::home;
 
 use crate::access::Owner;
 use crate::execute::{self, Sink};
-use crate::failure::{Code, Failure, Trouble};
 use crate::request::{Line, Request, Response};
+use fieldkeep_console::{Code, Failure, Trouble};
 
 /// The longest line, in bytes: a batch of an import, or one record.
 const LINE: u64 = 32 * 1024 * 1024;

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use crate::access::Access;
 use crate::args::Directory;
-use crate::failure::{Failure, Trouble};
 use crate::output::{self, Align, Output, Table, safe};
 use crate::request::{Request, Response};
-use crate::shape::Status;
+use fieldkeep_console::shape::Status;
+use fieldkeep_console::{Failure, Trouble};
 
 pub(crate) fn run(dir: &Directory, output: &mut Output) -> Result<ExitCode, Trouble> {
     let mut access = Access::new(&dir.path()?)?;
@@ -40,6 +40,7 @@ fn print(output: &mut Output, status: &Status) -> Result<(), Trouble> {
         ("UNSAVED", right),
         ("CARRIED", right),
         ("HELD", right),
+        ("PROVEN", Align::Left),
     ]);
     for row in &status.types {
         let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
@@ -52,6 +53,7 @@ fn print(output: &mut Output, status: &Status) -> Result<(), Trouble> {
             row.unsaved.to_string(),
             row.carried.to_string(),
             row.held.to_string(),
+            row.proven_at.clone().unwrap_or_else(|| "-".to_owned()),
         ]);
     }
     table.print(output.writer())?;
@@ -64,6 +66,7 @@ fn words(status: &str) -> &str {
         "fully_synced" => "Fully synced",
         "subset_synced" => "Subset synced",
         "syncing" => "Syncing",
+        "paused" => "Paused",
         "incomplete" => "Incomplete",
         other => other,
     }

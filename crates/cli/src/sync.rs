@@ -3,32 +3,33 @@
 mod watch;
 
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use fieldkeep_device::{Device, SyncError};
+use fieldkeep_device::{Device, Settings};
 use fieldkeep_model::PeerAddress;
 use fieldkeep_replica::ReplicaError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::Access;
-use crate::args::{Directory, Sync};
+use crate::args::{Directory, Serve, Sync};
 use crate::attention::records;
-use crate::execute::{Contact, note_sync, was_proven};
-use crate::failure::{Code, Failure, Trouble};
 use crate::member::find;
 use crate::output::{Output, safe};
 use crate::request::{Request, Response};
-use crate::shape::{Met, Synced};
-use watch::Nearness;
+use fieldkeep_console::shape::{Met, Synced};
+use fieldkeep_console::{Code, Failure, Trouble};
+use watch::Besides;
 
 pub(crate) fn run(args: &Sync, dir: &Directory, output: &mut Output) -> Result<ExitCode, Trouble> {
     let directory = dir.path()?;
     if args.watch {
         let anywhere = args.nearby.then_some((Ipv4Addr::UNSPECIFIED, 0).into());
-        let nearness = Nearness { listen: args.listen.or(anywhere), nearby: args.nearby };
-        return watch::run(&directory, nearness, output);
+        let listen = args.listen.or(anywhere);
+        let (nearby, metered) = (args.nearby, args.metered);
+        let besides = Besides { listen, nearby, metered, console: None };
+        return watch::run(&directory, besides, output);
     }
     let mut access = Access::new(&directory)?;
     if let Some(peer) = args.peer.clone() {
@@ -42,6 +43,9 @@ pub(crate) fn run(args: &Sync, dir: &Directory, output: &mut Output) -> Result<E
             return Err(Failure::unexpected().into());
         };
     }
+    if args.metered {
+        access.ask(Request::Metered(true))?;
+    }
     let Response::Synced(synced) = access.ask(Request::Sync(args.timeout.as_secs()))? else {
         return Err(Failure::unexpected().into());
     };
@@ -53,16 +57,55 @@ pub(crate) fn run(args: &Sync, dir: &Directory, output: &mut Output) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
+/// Where the console is unless somebody says otherwise: on this machine alone.
+const CONSOLE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7442));
+
+/// Runs `serve`.
+pub(crate) fn serve(
+    args: &Serve,
+    dir: &Directory,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
+    let directory = dir.path()?;
+    let settings = Settings::read(&directory).map_err(Failure::from)?;
+    let nearby = !args.no_nearby && settings.nearby.unwrap_or(true);
+    let anywhere = nearby.then_some((Ipv4Addr::UNSPECIFIED, 0).into());
+    let listen = args.listen.or(settings.listen).or(anywhere);
+    let console = args.console.or(settings.console).unwrap_or(CONSOLE);
+    watch::run(
+        &directory,
+        Besides { listen, nearby, metered: args.metered, console: Some(console) },
+        output,
+    )
+}
+
+/// Prints an address that opens the console of whoever serves the directory.
+pub(crate) fn console(dir: &Directory, output: &mut Output) -> Result<ExitCode, Trouble> {
+    let mut access = Access::new(&dir.path()?)?;
+    let Response::Console(opened) = access.ask(Request::Console(output.is_json()))? else {
+        return Err(Failure::unexpected().into());
+    };
+    if output.is_json() {
+        output.object("console", &opened)?;
+    } else {
+        output.line(&opened.url)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn print(output: &mut Output, synced: &Synced) -> Result<(), Trouble> {
-    let Synced { sent, received, refused, held, proven } = synced;
+    let Synced { sent, received, refused, held, proven, paused } = synced;
     let segments = if *proven == 1 { "segment" } else { "segments" };
     output.line(&format!(
         "sent {sent}, received {received}, held {held}, proven {proven} {segments}"
     ))?;
+    if paused.all || !paused.types.is_empty() {
+        output.line(&crate::control::words(paused))?;
+    }
     if *refused > 0 {
         let text = if *refused == 1 { "1 change was" } else { &format!("{refused} changes were") };
         output.line(&format!(
@@ -112,49 +155,6 @@ pub(crate) fn meet(device: &Device, peer: &str, timeout: Duration) -> Result<Met
     let held = device.attention().map_err(ReplicaError::from)?;
     let held = held.iter().filter(|record| record.state.word() == "held").count() as u64;
     Ok(Met { held, ..Met::from(met) })
-}
-
-/// Syncs once, here.
-///
-/// # Errors
-/// When not everything was exchanged and proven; nothing is lost.
-pub(crate) fn once(device: &Device, timeout: Duration) -> Result<Synced, Failure> {
-    let before = was_proven(device)?;
-    note_sync(device, &Contact::Begun)?;
-    let report = match until_interrupted(device.sync(timeout)) {
-        Ok(Ok(report)) => report,
-        Ok(Err(error)) => {
-            let reached = was_reached(&error);
-            let failure = Failure::from(error);
-            note_sync(device, &Contact::Failed { proven: !reached && before, why: &failure })?;
-            return Err(failure);
-        }
-        Err(failure) => return Err(failure),
-    };
-    note_sync(device, &Contact::Proven)?;
-    Ok(Synced {
-        sent: report.sent,
-        received: report.received,
-        refused: report.refused,
-        held: report.held,
-        proven: report.proven,
-    })
-}
-
-/// Whether anything can have been learnt from the relay before the error.
-fn was_reached(error: &SyncError) -> bool {
-    match error {
-        SyncError::Offline(_)
-        | SyncError::NoAddress
-        | SyncError::Another(_)
-        | SyncError::Bind(_) => false,
-        SyncError::Denied(_)
-        | SyncError::Revoked(_)
-        | SyncError::Cut(_)
-        | SyncError::Timeout(..)
-        | SyncError::Integrity(_)
-        | SyncError::Replica(_) => true,
-    }
 }
 
 /// Runs a future to its end, or until the process is told to stop.

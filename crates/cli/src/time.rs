@@ -1,15 +1,10 @@
-//! Times: read from a clock here and nowhere else in this crate, written as RFC 3339.
+//! Times: read from a clock here and nowhere else in this crate, and durations as they are typed.
 
 use std::time::Duration;
 
 /// Milliseconds UTC.
 pub(crate) fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
-}
-
-/// Milliseconds UTC as RFC 3339; the number itself where no calendar has it.
-pub(crate) fn rfc3339(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
 }
 
 /// Reads 90s, 15m, 1h, 7d.
@@ -42,12 +37,5 @@ mod tests {
         for wrong in ["", "5", "s", "-1s", "0s", "1w", "99999999999999999999d", "1é"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn times_are_written_as_rfc_3339() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(1_541_000_000_123), "2018-10-31T15:33:20.123Z");
-        assert_eq!(rfc3339(i64::MAX), i64::MAX.to_string());
     }
 }

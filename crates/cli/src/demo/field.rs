@@ -14,9 +14,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::proof::{self, Holding};
-use crate::execute::{Contact, note_sync};
-use crate::failure::{Code, Failure};
 use crate::time::now_ms;
+use fieldkeep_console::{Code, Failure};
 
 /// How long a sync or an arrival may take before the day is called off.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -193,11 +192,9 @@ pub(super) fn look(device: &Device, key: &RecordKey) -> Result<RecordView, Failu
 
 /// Syncs once, until everything is exchanged, judged and proven equal.
 pub(super) async fn sync(device: &Device) -> Result<(SyncReport, Duration), Failure> {
-    note_sync(device, &Contact::Begun)?;
     let started = Instant::now();
     let report = device.sync(PATIENCE).await?;
     let took = started.elapsed();
-    note_sync(device, &Contact::Proven)?;
     Ok((report, took))
 }
 
@@ -216,22 +213,18 @@ pub(super) async fn meet(
     Ok((met?, took))
 }
 
-/// Stays connected while `meanwhile` happens elsewhere, and hangs up when it is done.
+/// Stays connected while `meanwhile` happens elsewhere.
 pub(super) async fn connected<T>(
     device: &Device,
     meanwhile: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let session = tokio::spawn({
         let device = device.clone();
-        async move { device.stay_connected().await }
+        async move { device.keep_synced().await }
     });
     let result = tokio::time::timeout(PATIENCE, meanwhile).await;
-    device.hang_up();
-    // A relay that does not answer the goodbye is not waited for.
-    let abort = session.abort_handle();
-    if tokio::time::timeout(Duration::from_secs(2), session).await.is_err() {
-        abort.abort();
-    }
+    session.abort();
+    let _ = session.await;
     result.map_err(|_| late("what was sent did not arrive"))?
 }
 

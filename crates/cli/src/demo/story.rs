@@ -14,11 +14,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::field::{
-    Field, Line, arrived, capitalised, connected, key, look, meet, person, put, sync,
+    Field, Line, PATIENCE, arrived, capitalised, connected, key, look, meet, person, put, sync,
 };
 use super::proof::{self, Holding};
 use super::telling::{Chapter, all_of, count, took};
-use crate::failure::{Code, Failure, Trouble};
+use fieldkeep_console::{Code, Failure, Trouble};
 
 /// The order that two people edit.
 pub(super) const ORDER: &str = "order/ann-2";
@@ -65,6 +65,7 @@ pub(super) async fn play(
     end(near(&field).await?)?;
     end(meanwhile(&field).await?)?;
     end(repair(&field, held).await?)?;
+    end(online(&field).await?)?;
     let (chapter, left, equal) = evening(&field).await?;
     end(chapter)?;
     field.close().await?;
@@ -377,6 +378,44 @@ async fn repair(field: &Field, held: bool) -> Result<Chapter, Failure> {
 }
 
 /// The proof, what is left to do, and whether all replicas are equal.
+/// What needs a connection: a lead becomes an outlet, an expense is filed, and the relay answers.
+async fn online(field: &Field) -> Result<Chapter, Failure> {
+    let mut chapter = Chapter::new("With a signal: what the relay does at once");
+    let lead = key("lead/quay-bar");
+    put(&field.ann, &lead, &object(json!({"name": "Quay Bar", "status": "open"})))?;
+    let convert = json!({"lead": "quay-bar"});
+    let called = field.ann.call("convert_lead", &object(convert.clone()), PATIENCE).await?;
+    let written = called.records.iter().map(ToString::to_string).collect::<Vec<_>>();
+    chapter.say(format!(
+        "Ann asks the relay to make an outlet of {lead}. It writes {}, all or nothing; both are on \
+         her device when the call returns.",
+        all_of(&written),
+    ));
+    let again = field.ann.call("convert_lead", &object(convert), PATIENCE).await;
+    if let Err(error) = again {
+        chapter.point(format!("Once more, she hears: {error}. Nothing is written."));
+    }
+    let expense = object(json!({"what": "ferry", "cents": 1250}));
+    let called = field.ben.call("file_expense", &expense, PATIENCE).await?;
+    let leave = object(json!({"first_day": "2026-07-06", "days": 5}));
+    let asked = field.ben.call("request_leave", &leave, PATIENCE).await?;
+    let records = called.records.len() + asked.records.len();
+    chapter.say(format!(
+        "Ben files an expense and asks for leave: {}.",
+        count(records as u64, "record")
+    ));
+    let board = field.ben.ask("leaderboard", &Map::new(), PATIENCE).await?;
+    let lines = board
+        .rows
+        .iter()
+        .filter_map(|row| Some(format!("{} {}", row.first()?.as_str()?, row.get(1)?)));
+    let lines: Vec<String> = lines.collect();
+    chapter.say(format!("The leaderboard, over the records that pass: {}.", all_of(&lines)));
+    chapter.fact("written", written);
+    chapter.fact("leaderboard", lines);
+    Ok(chapter)
+}
+
 async fn evening(field: &Field) -> Result<(Chapter, Vec<String>, bool), Failure> {
     let mut chapter = Chapter::new("Evening: the proof that all four are equal");
     for device in field.devices() {

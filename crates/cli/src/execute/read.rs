@@ -3,16 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use fieldkeep_catalog::{Catalog, ObjectType};
+use fieldkeep_device::{Event, HistoryError};
 use fieldkeep_model::{MembershipLog, RecordId, RecordKey, SegmentAddress, TypeName};
 use fieldkeep_replica::{RecordView, Replica, ReplicaError, Views};
 use fieldkeep_store::{Page, Reader, Settings as _, home};
 use serde_json::Value;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::Sink;
-use crate::access::Owner;
-use crate::failure::{Code, Failure, Trouble};
-use crate::request::Response;
-use crate::shape::{Change, Conflict, ConflictValue, Record};
+use crate::access::{DeviceOwner, Owner};
+use crate::request::{Paging, Response};
+use fieldkeep_console::shape::{Conflict, History, Record};
+use fieldkeep_console::{Code, Failure, Trouble};
 
 /// Records that are read at a time.
 const PAGE: usize = 500;
@@ -80,7 +82,7 @@ pub(super) fn missing(
 pub(super) fn get(
     owner: &Owner,
     key: RecordKey,
-    history: bool,
+    history: Option<Paging>,
     conflicts: bool,
 ) -> Result<Response, Failure> {
     let reading = Reading::open(owner)?;
@@ -91,26 +93,99 @@ pub(super) fn get(
         return Err(Failure::absent(&key));
     };
     let record = Box::new(reading.record(view));
-    let history = history.then(|| changes(owner, &reading, &key)).transpose()?;
+    let history = history.map(|paging| changes(owner, &reading, &key, paging)).transpose()?;
     let conflicts = conflicts.then(|| concurrent(owner, &reading, &key)).transpose()?;
     Ok(Response::Got { record, history, conflicts })
 }
 
-fn changes(owner: &Owner, reading: &Reading, key: &RecordKey) -> Result<Vec<Change>, Failure> {
+fn changes(
+    owner: &Owner,
+    reading: &Reading,
+    key: &RecordKey,
+    Paging { limit, before }: Paging,
+) -> Result<History, Failure> {
     let key = key.clone();
-    let entries = with_replica(owner, move |replica| Ok(replica.history(&key)?))?;
-    Ok(entries.into_iter().map(|entry| Change::new(entry, &reading.members)).collect())
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let page = with_replica(owner, move |replica| {
+        Ok(HistoryError::apart(replica.history(&key, limit, before.as_deref()))?)
+    })?;
+    Ok(History::new(page?, &reading.members))
 }
 
 fn concurrent(owner: &Owner, reading: &Reading, key: &RecordKey) -> Result<Vec<Conflict>, Failure> {
     let key = key.clone();
     let conflicts = with_replica(owner, move |replica| Ok(replica.conflicts(&key)?))?;
-    let shown = |(value, actor, _)| ConflictValue::new(value, actor, &reading.members);
-    let conflicts = conflicts.into_iter().map(|conflict| Conflict {
-        field: conflict.field,
-        values: conflict.values.into_iter().map(shown).collect(),
-    });
-    Ok(conflicts.collect())
+    Ok(conflicts.into_iter().map(|conflict| Conflict::new(conflict, &reading.members)).collect())
+}
+
+/// A record as it was.
+pub(super) fn at(owner: &Owner, key: RecordKey, moment: String) -> Result<Response, Failure> {
+    let reading = Reading::open(owner)?;
+    if reading.views().record(&key)?.is_none() {
+        return Err(Failure::absent(&key));
+    }
+    let wanted = fieldkeep_console::moment(&moment);
+    let asked = key.clone();
+    let was = with_replica(owner, move |replica| {
+        Ok(HistoryError::apart(replica.record_at(&asked, &wanted))?)
+    })?;
+    was?.map(Response::Was).ok_or_else(|| {
+        let message = format!("{key} was not there at {moment}");
+        Failure::new(
+            Code::NotFound,
+            message,
+            format!("`fieldkeep history {key}` lists its changes"),
+        )
+    })
+}
+
+pub(super) fn search(
+    owner: &Owner,
+    text: &str,
+    ty: Option<&TypeName>,
+    limit: usize,
+    sink: Sink<'_>,
+) -> Result<Response, Trouble> {
+    let reading = Reading::open(owner)?;
+    if let Some(ty) = ty {
+        reading.object(ty)?;
+    }
+    let device = &super::device(owner)?.device;
+    for view in device.search(text, ty, limit).map_err(Failure::from)? {
+        sink(reading.record(view))?;
+    }
+    Ok(Response::Listed(Vec::new()))
+}
+
+/// Tells of records as they change, until whoever listens is gone.
+pub(super) fn watch(
+    owner: &Owner,
+    device: &DeviceOwner,
+    ty: Option<&TypeName>,
+    sink: Sink<'_>,
+) -> Result<Response, Trouble> {
+    if let Some(ty) = ty {
+        Reading::open(owner)?.object(ty)?;
+    }
+    let device = &device.device;
+    let mut events = device.watch();
+    loop {
+        let keys = match events.blocking_recv() {
+            Ok(Event::Changed(keys)) => keys,
+            Ok(Event::Met(_) | Event::Left(_) | Event::Strip(_)) => continue,
+            Err(RecvError::Lagged(missed)) => {
+                let text = format!("{missed} changes were too fast to be told");
+                let remedy = "watch again: `fieldkeep list` shows what is here";
+                return Err(Failure::new(Code::Failure, text, remedy).into());
+            }
+            Err(RecvError::Closed) => return Ok(Response::Listed(Vec::new())),
+        };
+        for key in keys.into_iter().filter(|key| ty.is_none_or(|ty| *ty == key.ty)) {
+            if let Some(view) = device.get(&key).map_err(Failure::from)? {
+                sink(Record::new(view, &device.members()))?;
+            }
+        }
+    }
 }
 
 fn with_replica<T: Send + 'static>(

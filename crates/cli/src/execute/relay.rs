@@ -11,10 +11,11 @@ use fieldkeep_store::{Log as _, Segments as _, Settings as _};
 use super::read::Reading;
 use super::{Sink, key};
 use crate::access::{Owner, RelayOwner};
-use crate::failure::{Code, Failure, Trouble};
 use crate::request::{Entry, Name, Response};
-use crate::shape::{Aside, device_name};
-use crate::time::{now_ms, rfc3339};
+use crate::time::now_ms;
+use fieldkeep_console::rfc3339;
+use fieldkeep_console::shape::{Aside, device_name};
+use fieldkeep_console::{Code, Failure, Trouble};
 
 pub(super) fn relay(owner: &Owner) -> Result<&RelayOwner, Failure> {
     match owner {

@@ -1,27 +1,87 @@
 //! Writing records on a device, and what its user decides about held ones.
 
+use std::time::Duration;
+
 use fieldkeep_catalog::{Catalog, ObjectType};
-use fieldkeep_device::{Device, PutError, Wrote, fresh_id};
+use fieldkeep_device::{Choice, Device, PutError, StrictError, Wrote, declared, fresh_id};
 use fieldkeep_model::{Edit, RecordEdit, RecordId, RecordKey};
 use serde_json::{Map, Value};
 
 use super::key;
-use crate::access::DeviceOwner;
-use crate::failure::{Code, Failure};
-use crate::request::{Content, Name, Response, Write, Written};
+use crate::access::{DeviceOwner, Owner};
+use crate::request::{Content, Name, Response, Tier, Write, Written};
+use fieldkeep_console::shape::Record;
+use fieldkeep_console::{Code, Failure};
 
-pub(super) fn write(device: &Device, writes: Vec<Write>) -> Result<Response, Failure> {
+/// How long the relay may take to write a record that needs a connection.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Writes records; one alone, where that is what its state asks for, by way of the relay.
+pub(super) fn write(owner: &DeviceOwner, writes: Vec<Write>) -> Result<Response, Failure> {
+    let device = &owner.device;
     let catalog = device.catalog().ok_or(PutError::NoCatalog)?;
     let tell_why = writes.len() == 1;
     let edits = writes.into_iter().map(|write| read(device, &catalog, write));
     let edits = edits.collect::<Result<Vec<_>, _>>()?;
-    let wrote = device.put_all(&edits)?;
+    let wrote = match (device.put_all(&edits), edits.as_slice()) {
+        (Err(PutError::NeedsConnection(_)), [(key, edit)]) => return online(owner, key, edit),
+        (wrote, _) => wrote?,
+    };
     let written = wrote.into_iter().map(|wrote| written(device, wrote, tell_why));
     Ok(Response::Written(written.collect::<Result<_, _>>()?))
 }
 
+/// Writes a record by way of the relay, which writes only what passes.
+fn online(owner: &DeviceOwner, key: &RecordKey, edit: &RecordEdit) -> Result<Response, Failure> {
+    super::online::put(owner, key, edit, PATIENCE)?;
+    let view = owner.device.as_merged(key)?.ok_or_else(|| Failure::absent(key))?;
+    let (id, state) = (key.id.clone(), view.state.word().to_owned());
+    Ok(Response::Written(vec![Written { id, changed: true, state, reasons: view.reasons }]))
+}
+
+/// Writes a batch of an import.
+pub(super) fn import(
+    device: &Device,
+    file: String,
+    (from, total): (u64, u64),
+    writes: Vec<Write>,
+) -> Result<Response, Failure> {
+    let catalog = device.catalog().ok_or(PutError::NoCatalog)?;
+    let edits = writes.into_iter().map(|write| read(device, &catalog, write));
+    let edits = edits.collect::<Result<Vec<_>, _>>()?;
+    let wrote = device.import_batch(&file, from, total, &edits)?;
+    let written = wrote.into_iter().map(|wrote| written(device, wrote, false));
+    Ok(Response::Written(written.collect::<Result<_, _>>()?))
+}
+
+/// How far an import has come.
+pub(super) fn imported(device: &Device, file: &str) -> Result<Response, Failure> {
+    let progress = device.imported(file)?;
+    Ok(Response::Imported(progress.map(|progress| (progress.done, progress.total))))
+}
+
+/// The writes that would not be taken.
+pub(super) fn rehearse(device: &Device, writes: Vec<Write>) -> Result<Response, Failure> {
+    let catalog = device.catalog().ok_or(PutError::NoCatalog)?;
+    let mut refused = Vec::new();
+    let (mut places, mut edits) = (Vec::new(), Vec::new());
+    for (at, write) in writes.into_iter().enumerate() {
+        match read(device, &catalog, write) {
+            Ok(edit) => {
+                places.push(at);
+                edits.push(edit);
+            }
+            Err(failure) => refused.push((at, failure)),
+        }
+    }
+    for (at, error) in device.rehearse(&edits)? {
+        refused.push((places[at], error.into()));
+    }
+    Ok(Response::Rehearsed(refused))
+}
+
 fn written(device: &Device, wrote: Wrote, tell_why: bool) -> Result<Written, Failure> {
-    let view = if tell_why { device.get(&wrote.key)? } else { None };
+    let view = if tell_why { device.as_merged(&wrote.key)? } else { None };
     Ok(Written {
         id: wrote.key.id,
         changed: wrote.change.is_some(),
@@ -30,23 +90,88 @@ fn written(device: &Device, wrote: Wrote, tell_why: bool) -> Result<Written, Fai
     })
 }
 
+/// Writes a record unless it is likely to be held.
+pub(super) fn strict(owner: &DeviceOwner, write: Write) -> Result<Response, Failure> {
+    let device = &owner.device;
+    let catalog = device.catalog().ok_or(PutError::NoCatalog)?;
+    let (key, edit) = read(device, &catalog, write)?;
+    let wrote = match device.put_strictly(&key, &edit) {
+        Err(StrictError::Put(PutError::NeedsConnection(_))) => return online(owner, &key, &edit),
+        wrote => wrote?,
+    };
+    Ok(Response::Written(vec![written(device, wrote.into_wrote(), true)?]))
+}
+
+/// What a write would come to.
+pub(super) fn what_if(owner: &Owner, write: Write) -> Result<Response, Failure> {
+    let device = &super::device(owner)?.device;
+    let catalog = device.catalog().ok_or(PutError::NoCatalog)?;
+    let (key, edit) = read(device, &catalog, write)?;
+    let view = device.what_if(&key, &edit)?;
+    let record = Box::new(Record::new(view, &device.members()));
+    Ok(Response::Got { record, history: None, conflicts: None })
+}
+
+/// Waits until a record has come so far; syncs meanwhile, if nobody else does.
+pub(super) fn reached(
+    owner: &DeviceOwner,
+    key: &RecordKey,
+    tier: Tier,
+    patience: Duration,
+) -> Result<Response, Failure> {
+    let device = &owner.device;
+    let tier = match tier {
+        Tier::Relay => fieldkeep_device::Tier::Relay,
+        Tier::Judged => fieldkeep_device::Tier::Judged,
+    };
+    let reached = async {
+        if owner.runtime.is_none() {
+            device.sync(patience).await?;
+        }
+        Ok::<_, Failure>(device.reached(key, tier, patience).await?)
+    };
+    let view = super::run(owner, reached)??;
+    let record = Box::new(Record::new(view, &device.members()));
+    Ok(Response::Got { record, history: None, conflicts: None })
+}
+
+/// Writes one of a field's values as the one that counts.
+pub(super) fn resolve(
+    device: &Device,
+    key: &RecordKey,
+    field: &str,
+    choice: &str,
+) -> Result<Response, Failure> {
+    let Ok(choice) = choice.parse::<Choice>();
+    let wrote = device.resolve(key, field, &choice)?;
+    Ok(Response::Written(vec![written(device, wrote.into_wrote(), true)?]))
+}
+
+/// Writes a record, or one field of it, as it was then.
+pub(super) fn revert(
+    device: &Device,
+    key: &RecordKey,
+    field: Option<&str>,
+    to: &str,
+) -> Result<Response, Failure> {
+    let wrote = device.revert(key, field, &fieldkeep_console::moment(to))?;
+    Ok(Response::Written(vec![written(device, wrote.into_wrote(), true)?]))
+}
+
 /// Reads a write by the catalog.
 fn read(
     device: &Device,
     catalog: &Catalog,
     write: Write,
 ) -> Result<(RecordKey, RecordEdit), Failure> {
-    let object = catalog.ty(&write.ty).ok_or_else(|| PutError::UnknownType {
-        ty: write.ty.clone(),
-        known: catalog.types().keys().cloned().collect(),
-    })?;
+    let object = declared(catalog, &write.ty)?;
     let key = RecordKey::new(write.ty, write.id.unwrap_or_else(fresh_id));
     let mut edit = RecordEdit { edits: Vec::new(), deleted: write.deleted };
     for content in write.contents {
         edit.edits.extend(edits(object, content)?);
     }
     if write.totals {
-        let present = device.get(&key)?.map(|view| view.fields).unwrap_or_default();
+        let present = device.as_merged(&key)?.map(|view| view.fields).unwrap_or_default();
         edit.edits = edit.edits.into_iter().filter_map(|edit| difference(edit, &present)).collect();
     }
     Ok((key, edit))
@@ -104,7 +229,7 @@ pub(super) fn retry(owner: &DeviceOwner, record: Option<Name>) -> Result<Respons
     let device = &owner.device;
     let keys = match record.map(key) {
         Some(key) => {
-            device.get(&key)?.ok_or_else(|| Failure::absent(&key))?;
+            device.as_merged(&key)?.ok_or_else(|| Failure::absent(&key))?;
             vec![key]
         }
         None => device.attention()?.into_iter().map(|view| view.key).collect(),

@@ -3,12 +3,13 @@
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::time::{Duration, Instant};
 
+use super::Job;
 use crate::access::Access;
-use crate::failure::{Failure, Trouble};
 use crate::request::{Content, Request, Response, Write};
+use fieldkeep_console::{Failure, Trouble};
 
 /// Records in a batch.
-const BATCH: usize = 500;
+const BATCH: usize = 1_000;
 /// Text in a batch, in bytes, but for its last record.
 const TEXT: usize = 4 * 1024 * 1024;
 /// How long an import goes on before it shows how far it has come.
@@ -21,22 +22,26 @@ pub(super) struct Tally {
     pub(super) written: u64,
     pub(super) unchanged: u64,
     pub(super) likely_held: u64,
+    /// Records that an earlier run saved.
+    pub(super) saved_before: u64,
 }
 
-/// Writes everything. `again` says whether a second run finds what the first one wrote.
+/// Writes everything but what an earlier run saved, which is where its order begins.
 ///
 /// # Errors
 /// When a batch is not saved; those before it are.
 pub(super) fn write(
     access: &mut Access,
     writes: Vec<Write>,
-    again: bool,
+    job: &Job,
+    saved: u64,
 ) -> Result<Tally, Trouble> {
     let mut progress = Progress::new(writes.len());
-    let mut tally = Tally::default();
+    let mut tally = Tally { records: saved, saved_before: saved, ..Tally::default() };
     let mut batch = Vec::new();
     let mut text = 0;
-    let mut writes = writes.into_iter().peekable();
+    let saved = usize::try_from(saved).unwrap_or(usize::MAX);
+    let mut writes = writes.into_iter().skip(saved).peekable();
     while let Some(write) = writes.next() {
         text += size(&write);
         batch.push(write);
@@ -44,8 +49,11 @@ pub(super) fn write(
             continue;
         }
         text = 0;
-        let result = access.ask(Request::Write(std::mem::take(&mut batch)));
-        let response = result.map_err(|trouble| interrupted(trouble, tally.records, again))?;
+        let writes = std::mem::take(&mut batch);
+        let (file, total) = (job.file.clone(), job.total);
+        let request = Request::Import { file, from: tally.records, total, writes };
+        let response =
+            access.ask(request).map_err(|trouble| interrupted(trouble, tally.records))?;
         let Response::Written(written) = response else {
             return Err(Failure::unexpected().into());
         };
@@ -61,21 +69,16 @@ pub(super) fn write(
     Ok(tally)
 }
 
-fn interrupted(trouble: Trouble, saved: u64, again: bool) -> Trouble {
+fn interrupted(trouble: Trouble, saved: u64) -> Trouble {
     match trouble {
         Trouble::Failed(mut failure) => {
-            let rest = match (saved, again) {
-                (0, _) => "nothing was written".to_owned(),
-                (saved, true) => {
-                    format!(
-                        "the first {saved} records are saved; run it again, it passes over them"
-                    )
-                }
-                (saved, false) => {
-                    format!("the first {saved} records are saved: leave them out of a second run")
-                }
+            failure.remedy = match saved {
+                0 => "nothing was written".to_owned(),
+                saved => format!(
+                    "the first {saved} records are saved: run it again with --continue, which \
+                     passes over them"
+                ),
             };
-            failure.remedy = rest;
             failure.into()
         }
         Trouble::Output(error) => error.into(),

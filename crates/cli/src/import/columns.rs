@@ -5,7 +5,7 @@ use std::path::Path;
 use fieldkeep_catalog::ObjectType;
 
 use crate::args::Import;
-use crate::failure::{Code, Failure};
+use fieldkeep_console::{Code, Failure};
 
 /// What each column of a table is.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +37,11 @@ pub(super) fn read(
         name.as_ref().map(|name| find(header, name, &args.file)).transpose()
     };
     let (id, parent) = (place(&args.id)?, place(&args.parent)?);
+    // As `export` writes it, unless the column says something else.
+    let says =
+        |field: &str| known.contains(&field) || args.map.iter().any(|(from, _)| from == field);
+    let exported = || header.iter().position(|column| *column == "id" && !says("id"));
+    let id = id.or_else(|| exported().filter(|_| set.is_none()));
     for (column, field) in &args.map {
         find(header, column, &args.file)?;
         if !known.contains(&field.as_str()) {

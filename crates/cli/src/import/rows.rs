@@ -5,14 +5,15 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 
 use fieldkeep_model::RecordId;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::columns::{self, Columns};
 use super::{Target, unusable};
 use crate::args::Import;
-use crate::failure::{Code, Failure};
 use crate::output::safe;
 use crate::request::{Content, Write};
+use fieldkeep_console::{Code, Failure};
 
 /// A file's content.
 pub(super) struct Rows {
@@ -20,12 +21,33 @@ pub(super) struct Rows {
     pub(super) rows: u64,
     /// What they write, each with the line of its first row.
     pub(super) writes: Vec<(u64, Write)>,
+    /// Those that cannot be read.
+    pub(super) bad: Vec<Bad>,
+}
+
+/// A row that cannot be imported.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Bad {
+    /// Its line.
+    pub(super) line: u64,
+    /// Why not.
+    pub(super) reason: String,
+    /// What kind of a failure that is.
+    #[serde(skip)]
+    pub(super) code: Code,
+}
+
+impl Bad {
+    pub(super) fn new(line: u64, reason: impl Into<String>) -> Self {
+        Self { line, reason: reason.into(), code: Code::Held }
+    }
 }
 
 /// Reads a file.
 ///
 /// # Errors
-/// When it cannot be read, its columns do not match, an id is malformed or occurs twice.
+/// When it cannot be read, or its columns do not match. What is wrong with a row alone is told with
+/// the rows.
 pub(super) fn read(args: &Import, target: &Target<'_>) -> Result<Rows, Failure> {
     let extension = args.file.extension().map(|extension| extension.to_ascii_lowercase());
     match (extension.as_ref().and_then(|extension| extension.to_str()), &target.set) {
@@ -52,21 +74,13 @@ pub(super) fn read(args: &Import, target: &Target<'_>) -> Result<Rows, Failure> 
 struct Seen(HashMap<(String, String), u64>);
 
 impl Seen {
-    fn meet(&mut self, args: &Import, parent: &str, id: &str, line: u64) -> Result<(), Failure> {
-        match self.0.insert((parent.to_owned(), id.to_owned()), line) {
-            None => Ok(()),
-            Some(first) => {
-                let of = if parent.is_empty() {
-                    String::new()
-                } else {
-                    format!(" of `{}`", safe(parent))
-                };
-                let problem =
-                    format!("the id `{}`{of} is on line {first} and on line {line}", safe(id));
-                let remedy = "each record is one row: correct the file, or choose another --id; nothing was written";
-                Err(unusable(&args.file, problem, remedy))
-            }
+    fn meet(&mut self, parent: &str, id: &str, line: u64) -> Result<(), String> {
+        let first = *self.0.entry((parent.to_owned(), id.to_owned())).or_insert(line);
+        if first == line {
+            return Ok(());
         }
+        let of = if parent.is_empty() { String::new() } else { format!(" of `{}`", safe(parent)) };
+        Err(format!("the id `{}`{of} is on line {first} already: each record is one row", safe(id)))
     }
 }
 
@@ -88,23 +102,44 @@ impl Table {
         Ok(Self { columns, reader })
     }
 
-    /// Calls with each row's line, its record and the cells of its fields.
+    /// Calls with each row's line, its record and the cells of its fields. Returns how many rows
+    /// there are, and those that cannot be read.
     fn each(
         mut self,
         args: &Import,
-        mut act: impl FnMut(u64, &csv::StringRecord, Vec<(String, String)>) -> Result<(), Failure>,
-    ) -> Result<u64, Failure> {
-        let mut rows = 0;
+        mut act: impl FnMut(u64, &csv::StringRecord, Vec<(String, String)>) -> Result<(), String>,
+    ) -> Result<(u64, Vec<Bad>), Failure> {
+        let (mut rows, mut bad) = (0, Vec::new());
         let mut row = csv::StringRecord::new();
-        while self.reader.read_record(&mut row).map_err(|error| unreadable(args, error))? {
+        loop {
+            match self.reader.read_record(&mut row) {
+                Ok(false) => return Ok((rows, bad)),
+                Ok(true) => {}
+                Err(error) => {
+                    rows += 1;
+                    bad.push(broken(&error).ok_or_else(|| unreadable(args, error))?);
+                    continue;
+                }
+            }
             rows += 1;
             let line = row.position().map_or(0, csv::Position::line);
             let fields = self.columns.fields.iter().zip(&row);
             let cells = fields.filter_map(|(field, cell)| Some((field.clone()?, cell.to_owned())));
-            act(line, &row, cells.filter(|(_, cell)| !cell.is_empty()).collect())?;
+            let cells = cells.filter(|(_, cell)| !cell.is_empty()).collect();
+            bad.extend(act(line, &row, cells).err().map(|reason| Bad::new(line, reason)));
         }
-        Ok(rows)
     }
+}
+
+/// What is wrong with a row alone: the next one can be read all the same.
+fn broken(error: &csv::Error) -> Option<Bad> {
+    let line = error.position().map_or(0, csv::Position::line);
+    if let csv::ErrorKind::UnequalLengths { expected_len, len, .. } = error.kind() {
+        let reason = format!("it has {len} cells, and the header has {expected_len}");
+        return Some(Bad::new(line, reason));
+    }
+    let text = matches!(error.kind(), csv::ErrorKind::Utf8 { .. });
+    text.then(|| Bad::new(line, "it is no UTF-8 text"))
 }
 
 fn unreadable(args: &Import, error: csv::Error) -> Failure {
@@ -119,15 +154,15 @@ fn csv_rows(args: &Import, target: &Target<'_>) -> Result<Rows, Failure> {
     let table = Table::open(args, target)?;
     let id_column = table.columns.id;
     let (mut seen, mut writes) = (Seen::default(), Vec::new());
-    let rows = table.each(args, |line, row, cells| {
-        let id = id_column.map(|at| named(args, row, at, line)).transpose()?;
+    let (rows, bad) = table.each(args, |line, row, cells| {
+        let id = id_column.map(|at| named(row, at)).transpose()?;
         if let Some(id) = &id {
-            seen.meet(args, "", id.as_str(), line)?;
+            seen.meet("", id.as_str(), line)?;
         }
         writes.push((line, write(target, id, vec![Content::Cells(cells)])));
         Ok(())
     })?;
-    Ok(Rows { rows, writes })
+    Ok(Rows { rows, writes, bad })
 }
 
 fn children(args: &Import, target: &Target<'_>, set: &str) -> Result<Rows, Failure> {
@@ -140,10 +175,10 @@ fn children(args: &Import, target: &Target<'_>, set: &str) -> Result<Rows, Failu
     let mut seen = Seen::default();
     let mut places: HashMap<RecordId, usize> = HashMap::new();
     let mut writes: Vec<(u64, Write)> = Vec::new();
-    let rows = table.each(args, |line, row, cells| {
-        let parent = named(args, row, parent_column, line)?;
-        let id = named(args, row, id_column, line)?;
-        seen.meet(args, parent.as_str(), id.as_str(), line)?;
+    let (rows, bad) = table.each(args, |line, row, cells| {
+        let parent = named(row, parent_column)?;
+        let id = named(row, id_column)?;
+        seen.meet(parent.as_str(), id.as_str(), line)?;
         let place = *places.entry(parent.clone()).or_insert_with(|| {
             writes.push((line, write(target, Some(parent), Vec::new())));
             writes.len() - 1
@@ -152,55 +187,54 @@ fn children(args: &Import, target: &Target<'_>, set: &str) -> Result<Rows, Failu
         writes[place].1.contents.push(child);
         Ok(())
     })?;
-    Ok(Rows { rows, writes })
+    Ok(Rows { rows, writes, bad })
 }
 
 fn json_rows(args: &Import, target: &Target<'_>) -> Result<Rows, Failure> {
     let file = File::open(&args.file).map_err(|error| Failure::file(&args.file, &error))?;
     let (mut seen, mut writes) = (Seen::default(), Vec::new());
-    for (line, text) in (1..).zip(BufReader::new(file).lines()) {
+    let (mut rows, mut bad) = (0, Vec::new());
+    for (line, text) in (1..).zip(BufReader::new(file).split(b'\n')) {
         let text = text.map_err(|error| Failure::file(&args.file, &error))?;
-        if text.trim().is_empty() {
+        if text.trim_ascii().is_empty() {
             continue;
         }
-        let object: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
-            unusable(
-                &args.file,
-                format!("line {line}: not a JSON object: {error}"),
-                "correct the file; nothing was written",
-            )
-        })?;
-        let (id, object) = json_row(args, object, line)?;
-        if let Some(id) = &id {
-            seen.meet(args, "", id.as_str(), line)?;
+        rows += 1;
+        match json_row(args, &mut seen, &text, line) {
+            Ok((id, object)) => {
+                let content = Content::Object(Value::Object(object).to_string());
+                writes.push((line, write(target, id, vec![content])));
+            }
+            Err(reason) => bad.push(Bad::new(line, reason)),
         }
-        let content = Content::Object(Value::Object(object).to_string());
-        writes.push((line, write(target, id, vec![content])));
     }
-    Ok(Rows { rows: writes.len() as u64, writes })
+    Ok(Rows { rows, writes, bad })
 }
 
-/// Takes the id out of an object, and names its fields as the command says.
+/// Reads an object, takes the id out of it, and names its fields as the command says.
 fn json_row(
     args: &Import,
-    mut object: Map<String, Value>,
+    seen: &mut Seen,
+    text: &[u8],
     line: u64,
-) -> Result<(Option<RecordId>, Map<String, Value>), Failure> {
+) -> Result<(Option<RecordId>, Map<String, Value>), String> {
+    let object = serde_json::from_slice(text);
+    let mut object: Map<String, Value> =
+        object.map_err(|error| format!("not a JSON object: {error}"))?;
     let column = args.id.as_deref().unwrap_or("id");
     let id = match object.remove(column) {
-        None if args.id.is_some() => {
-            let problem = format!("line {line}: there is no `{column}`");
-            return Err(unusable(&args.file, problem, "correct the file; nothing was written"));
-        }
+        None if args.id.is_some() => return Err(format!("there is no `{column}`")),
         None | Some(Value::Null) => None,
         Some(Value::String(text)) => Some(text),
         Some(Value::Number(number)) => Some(number.to_string()),
         Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
-            let problem = format!("line {line}: `{column}` is no id");
-            return Err(unusable(&args.file, problem, "correct the file; nothing was written"));
+            return Err(format!("`{column}` is no id"));
         }
     };
-    let id = id.map(|id| record_id(args, id, line)).transpose()?;
+    let id = id.map(record_id).transpose()?;
+    if let Some(id) = &id {
+        seen.meet("", id.as_str(), line)?;
+    }
     let renamed = object.into_iter().map(|(name, value)| {
         let mapped = args.map.iter().find(|(from, _)| *from == name);
         (mapped.map_or(name, |(_, field)| field.clone()), value)
@@ -208,23 +242,12 @@ fn json_row(
     Ok((id, renamed.collect()))
 }
 
-fn named(
-    args: &Import,
-    row: &csv::StringRecord,
-    at: usize,
-    line: u64,
-) -> Result<RecordId, Failure> {
-    record_id(args, row.get(at).unwrap_or_default().to_owned(), line)
+fn named(row: &csv::StringRecord, at: usize) -> Result<RecordId, String> {
+    record_id(row.get(at).unwrap_or_default().to_owned())
 }
 
-fn record_id(args: &Import, text: String, line: u64) -> Result<RecordId, Failure> {
-    RecordId::new(text).map_err(|error| {
-        unusable(
-            &args.file,
-            format!("line {line}: {error}"),
-            "correct the file; nothing was written",
-        )
-    })
+fn record_id(text: String) -> Result<RecordId, String> {
+    RecordId::new(text).map_err(|error| error.to_string())
 }
 
 fn write(target: &Target<'_>, id: Option<RecordId>, contents: Vec<Content>) -> Write {

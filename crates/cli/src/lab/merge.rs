@@ -9,8 +9,8 @@ use fieldkeep_lab::merge::results::{Outcome, Results, Run};
 use fieldkeep_lab::merge::{EngineName, Limits, Plan, PlanError, Program, WorkloadName};
 
 use super::{BUILD, fresh_folder, stop_flag, typed, watched};
-use crate::failure::{Code, Failure, Trouble};
 use crate::output::Output;
+use fieldkeep_console::{Code, Failure, Trouble};
 
 /// `lab merge`.
 #[derive(Debug, clap::Args)]

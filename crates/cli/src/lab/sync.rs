@@ -8,8 +8,8 @@ use fieldkeep_lab::sync::results::{Property, Row, Subject};
 use fieldkeep_lab::sync::{Plan, PlanError};
 
 use super::{BUILD, fresh_folder, stop_flag, typed, watched};
-use crate::failure::{Code, Failure, Trouble};
 use crate::output::Output;
+use fieldkeep_console::{Code, Failure, Trouble};
 
 /// `lab sync`.
 #[derive(Debug, clap::Args)]

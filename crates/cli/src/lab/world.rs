@@ -10,8 +10,8 @@ use fieldkeep_lab::world::{
 };
 use serde_json::json;
 
-use crate::failure::{Code, Failure, Trouble};
 use crate::output::Output;
+use fieldkeep_console::{Code, Failure, Trouble};
 
 /// How long a failure is shrunk, unless it is told otherwise.
 const SHRINK_S: u64 = 60;
@@ -44,6 +44,12 @@ pub(crate) struct Args {
     /// How often a device comes near another one in a day, and they exchange what they have.
     #[arg(long, default_value_t = 0)]
     meetings: usize,
+    /// How often a person pauses a type in a day, and resumes everything later.
+    #[arg(long, default_value_t = 0)]
+    pauses: usize,
+    /// How often a person leaves a scope out in a day, and takes everything again later.
+    #[arg(long, default_value_t = 0)]
+    subscriptions: usize,
     /// No relay before the end: then one device meets it, and the others only each other.
     #[arg(long)]
     apart: bool,
@@ -98,16 +104,17 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<ExitCode, Trouble>
 
 /// What a world of that seed is made of.
 fn settings(args: &Args, seed: u64) -> Settings {
-    let Args { devices, days, meetings, .. } = *args;
+    let Args { devices, days, meetings, pauses, subscriptions, .. } = *args;
     let apart = Settings::apart(seed, devices, days);
     if args.apart {
         let mut faults = args.faults.clone();
         faults.0.retain(|fault| apart.faults.has(*fault));
         let meetings = if meetings == 0 { apart.meetings } else { meetings };
-        return Settings { faults, meetings, ..apart };
+        return Settings { faults, meetings, pauses, subscriptions, ..apart };
     }
     let (faults, operator) = (args.faults.clone(), args.operator.clone());
-    Settings { seed, devices, days, faults, operator, meetings, apart: false }
+    let beside = Settings { faults, operator, meetings, pauses, ..apart };
+    Settings { subscriptions, apart: false, ..beside }
 }
 
 /// One seed; whether every promise was kept.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::{Map, Value};
 
 use super::table::safe;
-use crate::shape::{Aside, Change, Conflict, Culprit, Record, Status};
+use fieldkeep_console::shape::{Aside, Change, Conflict, Culprit, Record, Status};
 
 /// A record: its fields, what is known of its validity, and who wrote what the rules object to.
 pub(crate) fn record(out: &mut impl Write, record: &Record) -> io::Result<()> {
@@ -98,12 +98,10 @@ pub(crate) fn change(out: &mut impl Write, change: &Change) -> io::Result<()> {
     let short = &change.change[..8.min(change.change.len())];
     writeln!(out, "{}  {person} on {device}  (change {short})", change.time)?;
     for write in &change.writes {
-        let field = safe(&write.field);
-        match (&write.value, write.added) {
-            (Some(value), true) => writeln!(out, "  {field} += {}", text(value))?,
-            (Some(value), false) => writeln!(out, "  {field} = {}", text(value))?,
-            (None, _) => writeln!(out, "  {field} cleared")?,
-        }
+        writeln!(out, "  {}", safe(&write.sentence(text)))?;
+    }
+    if change.writes.is_empty() {
+        writeln!(out, "  made, without fields")?;
     }
     Ok(())
 }
@@ -111,9 +109,9 @@ pub(crate) fn change(out: &mut impl Write, change: &Change) -> io::Result<()> {
 /// Concurrent values, the one that is shown first.
 pub(crate) fn conflict(out: &mut impl Write, conflict: &Conflict) -> io::Result<()> {
     writeln!(out, "{}", safe(&conflict.field))?;
-    for (at, value) in conflict.values.iter().enumerate() {
-        let shown = if at == 0 { "shown " } else { "beside" };
-        writeln!(out, "  {shown}  {}  by {}", text(&value.value), safe(&value.device))?;
+    for (number, value) in (1..).zip(&conflict.values) {
+        let shown = if number == 1 { ", shown" } else { "" };
+        writeln!(out, "  {number}  {}  by {}{shown}", text(&value.value), safe(&value.device))?;
     }
     Ok(())
 }
@@ -133,11 +131,15 @@ pub(crate) fn strip(status: &Status) -> String {
     let mut parts = vec![match (&*status.connection, &status.error) {
         (_, Some(error)) => format!("Sync error: {}", safe(error)),
         ("online", None) => "Online".to_owned(),
+        ("connecting", None) => "Connecting".to_owned(),
         ("serving", None) => "Serving".to_owned(),
         ("stopped", None) => "Not serving".to_owned(),
         (_, None) => "Offline".to_owned(),
     }];
     if status.role == "device" {
+        parts.extend(status.retry_at.as_ref().map(|time| format!("next try {time}")));
+        let synced = status.synced && status.error.is_none();
+        parts.extend(synced.then(|| "synced".to_owned()));
         parts.push(match &status.last_sync {
             Some(time) => format!("last sync {time}"),
             None => "never synced".to_owned(),
@@ -145,6 +147,11 @@ pub(crate) fn strip(status: &Status) -> String {
         parts.push(format!("{} unsaved", status.unsaved));
         if status.carried > 0 {
             parts.push(format!("{} carried for others, unsaved", status.carried));
+        }
+        if status.files > 0 {
+            let files =
+                if status.files == 1 { "1 file" } else { &format!("{} files", status.files) };
+            parts.push(format!("{files} to be sent: fieldkeep attachments list"));
         }
         if !status.forks.is_empty() {
             let names: Vec<_> = status.forks.iter().map(|name| safe(name)).collect();

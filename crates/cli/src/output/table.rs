@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use crate::shape::Record;
+use fieldkeep_console::shape::Record;
 
 /// Rows from which the widths of a list follow.
 const LEAD: usize = 200;

@@ -16,10 +16,11 @@ use super::permission::{admin, growing};
 use crate::access::Access;
 use crate::execute::signed;
 use crate::export::catalog;
-use crate::failure::{Code, Failure, Trouble};
 use crate::output::Output;
 use crate::request::{Entry, Request, Response};
-use crate::time::{now_ms, rfc3339};
+use crate::time::now_ms;
+use fieldkeep_console::rfc3339;
+use fieldkeep_console::{Code, Failure, Trouble};
 
 /// How often the log may grow between reading and appending.
 const TRIES: usize = 5;

@@ -12,10 +12,10 @@ use serde::Serialize;
 
 use super::invite;
 use crate::access::Access;
-use crate::failure::{Code, Failure, Trouble};
 use crate::member::find;
 use crate::output::{Output, safe};
 use crate::request::{Entry, Request, Response};
+use fieldkeep_console::{Code, Failure, Trouble};
 
 /// How often the log may grow, or the member's changes arrive, between asking and appending.
 const TRIES: usize = 5;

@@ -1,0 +1,97 @@
+// What a page does beyond its forms: it keeps open what the user opened, says when the console is
+// gone, and copies and shares what is to be carried elsewhere.
+"use strict";
+
+// Only the user opens and closes a part of the page, and types into it; an update does not.
+Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) =>
+  !(node.tagName === "DETAILS" && name === "open") &&
+  !(node.tagName === "INPUT" && name === "value" && node.type !== "hidden");
+
+// A browser has six connections to one place: a page that nobody sees gives its own back, and catches
+// up when it is looked at again.
+class Told {
+  #listeners = [];
+
+  constructor(url) {
+    this.url = url;
+    document.addEventListener("visibilitychange", () => this.#look());
+    this.#look();
+  }
+
+  #look() {
+    if (document.hidden || this.ended) {
+      this.source?.close();
+    } else if (this.readyState === EventSource.CLOSED) {
+      this.source = new EventSource(this.url);
+      this.source.onopen = (event) => this.onopen?.(event);
+      this.source.onerror = (event) => this.onerror?.(event);
+      this.#listeners.forEach((listener) => this.source.addEventListener(...listener));
+    }
+  }
+
+  get readyState() {
+    return this.source?.readyState ?? EventSource.CLOSED;
+  }
+
+  addEventListener(...listener) {
+    this.#listeners.push(listener);
+    this.source?.addEventListener(...listener);
+  }
+
+  removeEventListener(name, listener) {
+    this.#listeners = this.#listeners.filter((known) => known[0] !== name || known[1] !== listener);
+    this.source?.removeEventListener(name, listener);
+  }
+
+  close() {
+    this.ended = true;
+    this.#look();
+  }
+}
+
+htmx.createEventSource = (url) => new Told(url);
+
+const gone = (text) => {
+  const banner = document.getElementById("gone");
+  banner.querySelector("span").textContent = text;
+  banner.hidden = text === "";
+};
+
+document.addEventListener("htmx:sseOpen", () => gone(""));
+document.addEventListener("htmx:sseError", async () => {
+  try {
+    const answer = await fetch("/settings", { method: "HEAD" });
+    gone(answer.status === 401
+      ? "This session has ended: “fieldkeep console” prints an address that opens another."
+      : "");
+  } catch {
+    gone("The console does not answer. Everything is safe on the device: start “fieldkeep serve” again.");
+  }
+});
+
+// The browser's own share sheet, where it has one.
+if (navigator.share) {
+  document.documentElement.dataset.shares = "";
+}
+
+document.addEventListener("click", async (event) => {
+  const sharing = event.target.closest("[data-share]");
+  if (sharing) {
+    const text = document.getElementById(sharing.dataset.share).textContent;
+    // Whoever closes the sheet again has changed nothing.
+    await navigator.share({ text }).catch(() => {});
+  }
+  const button = event.target.closest("[data-copy]");
+  if (button) {
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+    button.textContent = "Copied";
+  }
+});
+
+// A form is sent once.
+document.addEventListener("submit", (event) => {
+  if (event.target.dataset.sent) {
+    event.preventDefault();
+  }
+  event.target.dataset.sent = "yes";
+});

@@ -1,0 +1,656 @@
+//! What goes wrong, as it is told: a kind with an exit code, what happened, and what to do.
+
+use std::path::Path;
+
+use fieldkeep_catalog::ValueError;
+use fieldkeep_device::{
+    AttachError, AwaitError, BundleError, ControlError, FetchError, HistoryError, ImportError,
+    JoinError, MeetError, OnlineError, OpenError, PutError, ReadError, ResolveError, ResyncError,
+    RevertError, SettingsError, ShareError, StrictError, SubscribeError, SyncError, Unfit,
+};
+use fieldkeep_link::OpenKeyError;
+use fieldkeep_model::{Refusal, TypeName};
+use fieldkeep_relay::{ConfigError, DirectoryError, InitError, ServeError};
+use fieldkeep_replica::ReplicaError;
+use fieldkeep_store::{HomeError, StoreError};
+use serde::{Deserialize, Serialize};
+
+/// The kind of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// Anything else.
+    Failure,
+    /// The command was not understood.
+    Usage,
+    /// The record or directory is not there.
+    NotFound,
+    /// The record is held, or what was given is invalid.
+    Held,
+    /// It needs a connection.
+    Offline,
+    /// The relay or the file system says no.
+    Denied,
+    /// What is stored is not what was written.
+    Integrity,
+    /// Another process owns the directory.
+    Locked,
+    /// Ctrl-C, or SIGTERM.
+    Interrupted,
+}
+
+impl Code {
+    /// The exit code.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Failure => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Held => 4,
+            Self::Offline => 5,
+            Self::Denied => 6,
+            Self::Integrity => 7,
+            Self::Locked => 8,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// A failure as it is told, and as it travels from the owner of a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Its kind.
+    pub code: Code,
+    /// What happened.
+    pub message: String,
+    /// What to do; empty where the message says it.
+    pub remedy: String,
+}
+
+impl Failure {
+    /// A failure of that kind, what happened, and what to do.
+    pub fn new(code: Code, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { code, message: message.into(), remedy: remedy.into() }
+    }
+
+    /// A file that cannot be read or written.
+    pub fn file(path: &Path, error: &std::io::Error) -> Self {
+        let mut code = Code::Failure;
+        if error.kind() == std::io::ErrorKind::NotFound {
+            code = Code::NotFound;
+        } else if error.kind() == std::io::ErrorKind::PermissionDenied {
+            code = Code::Denied;
+        }
+        Self::new(code, format!("{}: {error}", path.display()), "check the path")
+    }
+
+    /// A record that is not there.
+    pub fn absent(record: impl std::fmt::Display) -> Self {
+        let remedy =
+            "`fieldkeep list TYPE` shows what there is; `fieldkeep sync` fetches what is new";
+        Self::new(Code::NotFound, format!("there is no record {record}"), remedy)
+    }
+
+    /// An answer to another question: the owner is another version.
+    pub fn unexpected() -> Self {
+        let message = "the owner of the directory answered something else";
+        Self::new(Code::Failure, message, "it may be another version: stop it, and start this one")
+    }
+
+    /// What the relay refused to do: nothing was changed.
+    fn refused(refusal: Refusal, reason: String) -> Self {
+        let (code, remedy) = match refusal {
+            Refusal::Unknown => (Code::Usage, "`fieldkeep sync` fetches the catalog in force"),
+            Refusal::Denied => (Code::Denied, "nothing was changed: the catalog says who may"),
+            Refusal::Input | Refusal::Unmet => (Code::Held, "nothing was changed"),
+            Refusal::Absent => (Code::NotFound, "nothing was changed"),
+            Refusal::Changed => {
+                (Code::Held, "nothing was changed: look at it as it is now, and try again")
+            }
+            Refusal::Withdrawn => (Code::Offline, "nothing was changed: try again"),
+            Refusal::Host => (Code::Failure, "whoever runs the relay can look at its log"),
+            Refusal::Busy => (Code::Failure, "nothing was changed: try again later"),
+            Refusal::Bounds => (Code::Failure, "narrow the question down"),
+        };
+        Self::new(code, reason, remedy)
+    }
+
+    fn plain(code: Code, error: &dyn std::fmt::Display) -> Self {
+        Self::new(code, error.to_string(), "")
+    }
+}
+
+/// Why a command ended: it failed, or its output went nowhere.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// It failed.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// The output cannot be written.
+    #[error(transparent)]
+    Output(#[from] std::io::Error),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let damaged = matches!(error, StoreError::Damaged(_) | StoreError::Foreign);
+        let code = if damaged { Code::Integrity } else { Code::Failure };
+        let denied = matches!(error, StoreError::ReadOnly);
+        Self::plain(if denied { Code::Denied } else { code }, &error)
+    }
+}
+
+impl From<ReplicaError> for Failure {
+    fn from(error: ReplicaError) -> Self {
+        match error {
+            ReplicaError::Store(error) => error.into(),
+            ReplicaError::Membership(_) | ReplicaError::Damaged(..) => {
+                Self::plain(Code::Integrity, &error)
+            }
+            ReplicaError::Catalog(_) => Self::plain(Code::Held, &error),
+            ReplicaError::Frozen(_) => {
+                let remedy = "nothing was published: put back what it names, and declare what must \
+                              be otherwise beside it, under another name";
+                Self::new(Code::Held, error.to_string(), remedy)
+            }
+            ReplicaError::CatalogUnsigned => Self::plain(Code::Denied, &error),
+        }
+    }
+}
+
+impl From<HomeError> for Failure {
+    fn from(error: HomeError) -> Self {
+        match &error {
+            HomeError::Absent(_) => Self::plain(Code::NotFound, &error),
+            HomeError::NotEmpty(_) => Self::plain(Code::Failure, &error),
+            HomeError::Owned { .. } => {
+                let remedy = "wait for it to end, or stop it";
+                Self::new(Code::Locked, error.to_string(), remedy)
+            }
+            HomeError::Io { directory, error } => Self::file(directory, error),
+        }
+    }
+}
+
+impl From<OpenKeyError> for Failure {
+    fn from(error: OpenKeyError) -> Self {
+        Self::plain(Code::Denied, &error)
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Home(error) => error.into(),
+            OpenError::Key(error) => error.into(),
+            OpenError::NotADevice(_) => Self::plain(Code::Usage, &error),
+            OpenError::Settings(error) => error.into(),
+            OpenError::Replica(error) => error.into(),
+        }
+    }
+}
+
+impl From<DirectoryError> for Failure {
+    fn from(error: DirectoryError) -> Self {
+        match error {
+            DirectoryError::Home(error) => error.into(),
+            DirectoryError::Key(error) => error.into(),
+            DirectoryError::NotARelay(_) => Self::plain(Code::Usage, &error),
+            DirectoryError::Replica(error) => error.into(),
+            DirectoryError::Entropy => Self::plain(Code::Failure, &error),
+        }
+    }
+}
+
+impl From<InitError> for Failure {
+    fn from(error: InitError) -> Self {
+        match error {
+            InitError::Home(error) => error.into(),
+            InitError::Key(_) => Self::plain(Code::Failure, &error),
+            InitError::Catalog(_) => Self::plain(Code::Held, &error),
+            InitError::Replica(error) => error.into(),
+        }
+    }
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Bind(_) => Self::plain(Code::Failure, &error),
+            ServeError::Config(ConfigError::Io { file, error }) => Self::file(&file, &error),
+            ServeError::Config(ConfigError::Unclear { .. }) => {
+                Self::new(Code::Usage, error.to_string(), "mend the file: nothing was done")
+            }
+            ServeError::Replica(error) => error.into(),
+        }
+    }
+}
+
+impl From<ValueError> for Failure {
+    fn from(error: ValueError) -> Self {
+        let invalid = matches!(error, ValueError::Value { .. } | ValueError::ChildId { .. });
+        let code = if invalid { Code::Held } else { Code::Usage };
+        Self::new(code, error.to_string(), "nothing was saved")
+    }
+}
+
+impl From<PutError> for Failure {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::NoCatalog => Self::plain(Code::Offline, &error),
+            PutError::UnknownType { .. } => Self::plain(Code::Usage, &error),
+            PutError::Absent(key) => Self::absent(key),
+            PutError::NeedsConnection(_) => Self::new(
+                Code::Offline,
+                error.to_string(),
+                "nothing was saved: try again when there is a signal",
+            ),
+            PutError::Deleted(_)
+            | PutError::NotSubscribed { .. }
+            | PutError::ScopeChange { .. }
+            | PutError::Write(_)
+            | PutError::Refused(_) => Self::new(Code::Held, error.to_string(), "nothing was saved"),
+            PutError::Replica(error) => error.into(),
+        }
+    }
+}
+
+impl From<OnlineError> for Failure {
+    fn from(error: OnlineError) -> Self {
+        let text = error.to_string();
+        match error {
+            OnlineError::NeedsConnection(_) => {
+                Self::new(Code::Offline, text, "try again when there is a signal")
+            }
+            OnlineError::NoCatalog => Self::new(Code::Offline, text, "`fieldkeep sync`"),
+            OnlineError::Unknown { known, .. } => {
+                let remedy = match known.is_empty() {
+                    true => "there are none".to_owned(),
+                    false => format!("there are {}", known.join(", ")),
+                };
+                Self::new(Code::Usage, text, remedy)
+            }
+            OnlineError::Misfit(_) | OnlineError::TooLong => {
+                Self::new(Code::Held, text, "nothing was changed")
+            }
+            OnlineError::Refused { refusal, .. } => Self::refused(refusal, text),
+            OnlineError::Unsettled | OnlineError::Timeout(_) => {
+                Self::new(Code::Offline, text, "`fieldkeep sync`, then `fieldkeep calls`")
+            }
+            OnlineError::Forgotten => {
+                Self::new(Code::Failure, text, "look at the records before it is called again")
+            }
+            OnlineError::Sync(error) => error.into(),
+            OnlineError::Put(error) => error.into(),
+        }
+    }
+}
+
+impl From<AttachError> for Failure {
+    fn from(error: AttachError) -> Self {
+        match error {
+            AttachError::NoField { .. } => {
+                Self::new(Code::Usage, error.to_string(), NOTHING_ATTACHED)
+            }
+            AttachError::Unfit { .. }
+            | AttachError::Full { .. }
+            | AttachError::Place { .. }
+            | AttachError::Name => Self::new(Code::Held, error.to_string(), NOTHING_ATTACHED),
+            AttachError::Read { path, error } => Self::file(&path, &error),
+            AttachError::Put(error) => error.into(),
+            AttachError::Store(error) => error.into(),
+        }
+    }
+}
+
+const NOTHING_ATTACHED: &str = "nothing was attached, and nothing was changed";
+
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Absent(ref key) => {
+                let remedy = format!("`fieldkeep attachments list {key}` lists what there is");
+                Self::new(Code::NotFound, error.to_string(), remedy)
+            }
+            FetchError::Refused(_) => {
+                let remedy = "whoever attached it may not have sent it yet: try again later";
+                Self::new(Code::NotFound, error.to_string(), remedy)
+            }
+            FetchError::Timeout(_) => Self::plain(Code::Offline, &error),
+            FetchError::Sync(error) => error.into(),
+            FetchError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        match error {
+            ImportError::OutOfStep { .. } => Self::plain(Code::Failure, &error),
+            ImportError::Put(error) => error.into(),
+        }
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::UnknownType { ref known, .. } => {
+                let known: Vec<_> = known.iter().map(TypeName::as_str).collect();
+                Self::new(Code::Usage, error.to_string(), format!("there are {}", known.join(", ")))
+            }
+            ControlError::Replica(error) => error.into(),
+        }
+    }
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        match &error {
+            SettingsError::Unclear { .. } => {
+                Self::new(Code::Usage, error.to_string(), "mend the file: nothing was done")
+            }
+            SettingsError::Io { file, error } => Self::file(file, error),
+        }
+    }
+}
+
+impl From<SubscribeError> for Failure {
+    fn from(error: SubscribeError) -> Self {
+        let text = error.to_string();
+        match error {
+            SubscribeError::Control(error) => error.into(),
+            SubscribeError::Unscoped(ty) => {
+                Self::new(Code::Usage, text, format!("`fieldkeep pause {ty}` leaves all of it out"))
+            }
+            SubscribeError::NotGranted { .. } => {
+                let remedy = "whoever runs the relay may: `fieldkeep relay grant`";
+                Self::new(Code::Denied, text, remedy)
+            }
+            SubscribeError::Whole(ty) => {
+                Self::new(Code::Usage, text, format!("`fieldkeep subscribe {ty}=SCOPE`"))
+            }
+            SubscribeError::Unsaved { .. } => {
+                let remedy = "`fieldkeep sync` first: left out, they would never leave this device";
+                Self::new(Code::Failure, text, remedy)
+            }
+            SubscribeError::Settings(error) => error.into(),
+            SubscribeError::Replica(error) => error.into(),
+        }
+    }
+}
+
+impl From<ResyncError> for Failure {
+    fn from(error: ResyncError) -> Self {
+        match error {
+            ResyncError::Control(error) => error.into(),
+            ResyncError::Paused(ref ty) => {
+                let remedy = format!("`fieldkeep resume {ty}` first");
+                Self::new(Code::Failure, error.to_string(), remedy)
+            }
+            ResyncError::Sync(error) => error.into(),
+            ResyncError::Copy(error) => error.into(),
+        }
+    }
+}
+
+impl From<StrictError> for Failure {
+    fn from(error: StrictError) -> Self {
+        match error {
+            StrictError::Held { .. } => {
+                let remedy = "nothing was saved: put it right, or leave --strict out";
+                Self::new(Code::Held, error.to_string(), remedy)
+            }
+            StrictError::Put(error) => error.into(),
+        }
+    }
+}
+
+impl From<AwaitError> for Failure {
+    fn from(error: AwaitError) -> Self {
+        match error {
+            AwaitError::Timeout { .. } => Self::plain(Code::Offline, &error),
+            AwaitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ResolveError> for Failure {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::Absent(ref key) => Self::absent(key),
+            ResolveError::NoSuchValue { ref key, .. } => {
+                let remedy = format!("`fieldkeep conflicts {key}` lists what there is");
+                Self::new(Code::NotFound, error.to_string(), remedy)
+            }
+            ResolveError::Value(error) => error.into(),
+            ResolveError::Put(error) => error.into(),
+        }
+    }
+}
+
+impl From<HistoryError> for Failure {
+    fn from(error: HistoryError) -> Self {
+        let text = error.to_string();
+        match error {
+            HistoryError::NoSuchChange { key, .. } => Self::new(
+                Code::NotFound,
+                text,
+                format!("`fieldkeep history {key}` lists what there is"),
+            ),
+            HistoryError::SeveralChanges { .. } => {
+                Self::new(Code::Usage, text, "give more of its digits")
+            }
+            HistoryError::Replica(error) => error.into(),
+        }
+    }
+}
+
+impl From<RevertError> for Failure {
+    fn from(error: RevertError) -> Self {
+        let text = error.to_string();
+        match error {
+            RevertError::Absent(key) => Self::absent(key),
+            RevertError::NotThere(key) => {
+                let remedy =
+                    format!("nothing was saved: `fieldkeep history {key}` lists its changes");
+                Self::new(Code::NotFound, text, remedy)
+            }
+            RevertError::NoEntry { key, field } => {
+                let set = field.split('[').next().unwrap_or_default();
+                let remedy = format!(
+                    "nothing was saved: `fieldkeep revert {key} {set}` takes all of them back"
+                );
+                Self::new(Code::Held, text, remedy)
+            }
+            RevertError::History(error) => error.into(),
+            RevertError::Value(error) => error.into(),
+            RevertError::Put(error) => error.into(),
+        }
+    }
+}
+
+impl From<ShareError> for Failure {
+    fn from(error: ShareError) -> Self {
+        let text = error.to_string();
+        match error {
+            ShareError::Absent(key) => Self::absent(key),
+            ShareError::Undeclared(error) => error.into(),
+            ShareError::Template { ty, .. } => {
+                let remedy = format!(
+                    "nothing was changed: whoever keeps the catalog mends `share` of `[type.{ty}]`, and \
+                     `fieldkeep get` shows the record meanwhile"
+                );
+                Self::new(Code::Held, text, remedy)
+            }
+            ShareError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Home(error) => error.into(),
+            JoinError::Key(_) => Self::plain(Code::Failure, &error),
+            JoinError::Offline(_) => {
+                let remedy =
+                    "nothing was made, and the ticket is still good: try again with a signal";
+                Self::new(Code::Offline, error.to_string(), remedy)
+            }
+            JoinError::Denied(_) => Self::new(
+                Code::Denied,
+                error.to_string(),
+                "ask for a fresh ticket: `fieldkeep relay invite`",
+            ),
+            JoinError::Impostor => {
+                Self::new(Code::Denied, error.to_string(), "ask for a fresh ticket")
+            }
+            JoinError::Replica(error) => error.into(),
+            JoinError::Bind(_) => Self::plain(Code::Offline, &error),
+        }
+    }
+}
+
+impl From<BundleError> for Failure {
+    fn from(error: BundleError) -> Self {
+        match error {
+            BundleError::Read(error) => error.into(),
+            BundleError::Unfit(unfit) => unfit.into(),
+            BundleError::Unknown => Self::plain(Code::NotFound, &error),
+            BundleError::Write(_) => {
+                Self::new(Code::Failure, error.to_string(), "there is no bundle: try again")
+            }
+            BundleError::Replica(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        let text = error.to_string();
+        let (code, remedy) = match error {
+            ReadError::Io(_) => (Code::Failure, "nothing was changed: try again"),
+            ReadError::NotABundle => {
+                (Code::Held, "nothing was changed: `fieldkeep bundle export` writes one")
+            }
+            ReadError::TooNew(_) => (Code::Held, "nothing was changed: update this software"),
+            ReadError::CutShort | ReadError::Altered => {
+                (Code::Integrity, "nothing was changed: copy the file again, or ask for another")
+            }
+            ReadError::Malformed(_) => (Code::Held, "nothing was changed: ask for another"),
+        };
+        Self::new(code, text, remedy)
+    }
+}
+
+impl From<Unfit> for Failure {
+    fn from(unfit: Unfit) -> Self {
+        let (code, remedy) = match &unfit {
+            Unfit::Unsigned => {
+                (Code::Denied, "nothing that is here was lost: ask another for a bundle")
+            }
+            Unfit::Foreign | Unfit::Stranger => {
+                (Code::Denied, "nothing was changed: ask a member for a bundle")
+            }
+            Unfit::ForAnother(_) | Unfit::ForAStranger => (
+                Code::Denied,
+                "nothing was changed: ask for one that is exported --for this device",
+            ),
+            Unfit::Revoked(_) => {
+                (Code::Denied, "nothing was changed: a revoked device exchanges nothing any more")
+            }
+            Unfit::Suspended(_) => (Code::Denied, "nothing was changed: try again in a moment"),
+            Unfit::Membership(_) => (Code::Integrity, "nothing was changed: ask for another"),
+            Unfit::Gap => (
+                Code::Held,
+                "nothing was changed: import the bundle before it first, or ask for one that is \
+                 exported without --since",
+            ),
+            Unfit::Over => (
+                Code::Held,
+                "nothing was changed: bring the relay a bundle of this device, and ask it for \
+                 another",
+            ),
+            Unfit::AnotherLog => (
+                Code::Held,
+                "nothing was lost: bring the relay a bundle of this device, and ask it for one \
+                 that is exported without --since",
+            ),
+            Unfit::BetweenOthers(_) => {
+                (Code::Usage, "--since names a bundle that went to or came from that very member")
+            }
+            Unfit::ForOneself => (Code::Usage, "name `relay`, or another device"),
+        };
+        Self::new(code, unfit.to_string(), remedy)
+    }
+}
+
+impl From<MeetError> for Failure {
+    fn from(error: MeetError) -> Self {
+        let text = error.to_string();
+        match error {
+            MeetError::Unreachable(_) => {
+                let remedy = "the other device has to listen: `fieldkeep sync --watch --listen ADDRESS` there";
+                Self::new(Code::Offline, text, remedy)
+            }
+            MeetError::NotFound(_) => {
+                let remedy = "its `fieldkeep sync --watch --nearby` has to run on the same network, or type the address that its `fieldkeep peers --qr` prints";
+                Self::new(Code::Offline, text, remedy)
+            }
+            MeetError::Another(_) => {
+                Self::new(Code::Denied, text, "ask for the line that its `peers --qr` prints now")
+            }
+            MeetError::Discovery(_) => {
+                Self::new(Code::Offline, text, "`fieldkeep sync --peer ADDRESS`")
+            }
+            MeetError::Refused { .. } => {
+                Self::new(Code::Denied, text, "ask whoever runs the organisation's relay")
+            }
+            MeetError::Cut(_) => Self::new(Code::Offline, text, "meet again"),
+            MeetError::Timeout { .. } => {
+                Self::new(Code::Failure, text, "meet again, or give it longer with --timeout")
+            }
+            MeetError::Bind(_) => Self::plain(Code::Usage, &error),
+            MeetError::Replica(error) => error.into(),
+        }
+    }
+}
+
+impl From<SyncError> for Failure {
+    fn from(error: SyncError) -> Self {
+        let safe = "everything is safe on this device";
+        match error {
+            SyncError::Offline(why) => {
+                let message = format!("the relay was not reached ({why}); {safe}");
+                Self::new(Code::Offline, message, "try again when there is a signal")
+            }
+            SyncError::Another(_) => Self::new(
+                Code::Denied,
+                error.to_string(),
+                "`fieldkeep sync --relay ADDRESS` where the relay is, or ask for a fresh ticket if it was set up again",
+            ),
+            SyncError::NoAddress => {
+                let message = format!("no address of the relay is known here; {safe}");
+                Self::new(Code::Offline, message, "join again with a ticket that has one")
+            }
+            SyncError::Denied(why) => {
+                let message = format!("the relay refused this device ({why}); {safe}");
+                Self::new(Code::Denied, message, "ask whoever runs the relay")
+            }
+            SyncError::Revoked(_) => {
+                Self::new(Code::Denied, error.to_string(), "ask whoever runs the relay")
+            }
+            SyncError::Cut(_) => Self::new(Code::Offline, error.to_string(), "sync again"),
+            SyncError::Timeout(..) => Self::new(
+                Code::Failure,
+                error.to_string(),
+                "sync again, or give it longer with --timeout",
+            ),
+            SyncError::Integrity(_) => Self::new(Code::Integrity, error.to_string(), "sync again"),
+            SyncError::Bind(_) => Self::plain(Code::Offline, &error),
+            SyncError::Replica(error) => error.into(),
+        }
+    }
+}
