@@ -78,7 +78,8 @@ impl Part {
     }
 }
 
-fn resident_kib(process: u32) -> f64 {
+/// What a process has in memory.
+pub(crate) fn resident_kib(process: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
     line.trim().trim_end_matches(" kB").parse().expect("a number")

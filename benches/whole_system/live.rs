@@ -25,7 +25,7 @@ pub(crate) fn run(sizes: &Sizes, table: &mut Table) {
         }
         for device in [&ann, &ben] {
             let device = device.clone();
-            camp.runtime.spawn(async move { device.stay_connected().await });
+            camp.runtime.spawn(async move { device.keep_synced().await });
         }
         let mut watch = ben.watch();
         let runs = (0..sizes.runs).map(|run| {

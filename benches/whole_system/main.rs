@@ -11,6 +11,10 @@
 mod authors;
 mod camp;
 mod catching_up;
+mod console;
+mod files;
+#[path = "../../tests/support/http.rs"]
+mod http;
 mod idle;
 mod ingest;
 mod judging;
@@ -46,7 +50,7 @@ fn main() {
     let disk = Disk::examine(&camp::base());
     println!("{disk}, synchronous = FULL, write-ahead log\n");
     let mut table = Table::default();
-    let rows: [(&str, Row); 9] = [
+    let rows: [(&str, Row); 11] = [
         ("put", writes::run),
         ("read", reads::run),
         ("ingest", ingest::run),
@@ -55,6 +59,8 @@ fn main() {
         ("reconnect", catching_up::reconnect),
         ("live", live::run),
         ("start", start::run),
+        ("console", console::run),
+        ("files", files::run),
         ("idle", idle::run),
     ];
     for (name, row) in rows {

@@ -50,7 +50,38 @@ pub(crate) fn run(sizes: &Sizes, table: &mut Table) {
     let what = format!("start after a kill, {count} records");
     table.row(&what, median(times.collect()), Target::AtMost(20.0, "ms"), how);
     command(sizes, table, &path, &orders[0].0);
+    all_of_it(sizes, table, &path);
     camp.stop();
+}
+
+/// Opening a store and asking for all that is shown of it; and the search for words.
+fn all_of_it(sizes: &Sizes, table: &mut Table, path: &Path) {
+    let count = sizes.many;
+    let times = (0..sizes.runs * 2).map(|_| {
+        let (time, _) = micros(|| {
+            let device = Device::open(path).expect("it is a device");
+            let status = device.status().expect("it reads");
+            assert_eq!(
+                status.unsaved(),
+                status.types.iter().map(|ty| ty.counts.local).sum::<u64>()
+            );
+            device
+        });
+        time / 1e3
+    });
+    let what = format!("start and whole status, {count} records");
+    let how = "every record unsaved".to_owned();
+    table.row(&what, median(times.collect()), Target::AtMost(5.0, "ms"), how);
+    let device = Device::open(path).expect("it is a device");
+    let (first, _) = micros(|| device.search("nothing", None, 50).expect("it reads"));
+    let words = ["confirmed", "gm-1", "c17", "draft 3", "delivered"];
+    let times = (0..sizes.runs * 2).map(|run| {
+        let word = words[run % words.len()];
+        micros(|| device.search(word, None, 50).expect("it reads")).0 / 1e3
+    });
+    let how = format!("50 results; indexing everything once took {:.1} s", first / 1e6);
+    let what = format!("search, {count} records");
+    table.row(&what, median(times.collect()), Target::AtMost(30.0, "ms"), how);
 }
 
 /// Has another process write, and kills it while it does.

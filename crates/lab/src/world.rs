@@ -29,6 +29,7 @@ mod run;
 mod shrink;
 mod step;
 pub mod story;
+mod subscribing;
 pub mod talk;
 pub mod time;
 pub mod workload;
@@ -85,6 +86,8 @@ pub(crate) enum Event {
     EpochOpens,
     /// The operator tries again to carry out what a step decided.
     Again(Step, Decision),
+    /// A person tries again to leave out what was not saved, and does so for so many more times.
+    Leaves(usize, usize),
     /// A disk has room again, after that long.
     Freed(Who, Micros),
 }
@@ -232,6 +235,7 @@ impl World {
             Event::DeviceStarts(at) => self.start_device(at)?,
             Event::EpochOpens => self.epoch_opens()?,
             Event::Again(step, decision) => self.tries(step, decision)?,
+            Event::Leaves(at, times) => self.leaves(at, times)?,
             Event::Freed(who, lasts) => self.freed(who, lasts)?,
         }
         Ok(())

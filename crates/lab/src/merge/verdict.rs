@@ -46,7 +46,7 @@ pub(crate) fn measure(cell: &Cell) -> Metrics {
     });
     for device in [&ann, &ben] {
         let device = device.clone();
-        camp.runtime().spawn(async move { device.stay_connected().await });
+        camp.runtime().spawn(async move { device.keep_synced().await });
     }
     let (mut valid, mut held, mut released) = <(Times, Times, Times)>::default();
     camp.runtime().block_on(async {

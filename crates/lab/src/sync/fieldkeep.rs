@@ -294,7 +294,7 @@ fn live(plan: &Plan) -> Row {
     for device in [&writer, &device] {
         site.sync(device);
         let device = device.clone();
-        site.runtime.spawn(async move { device.stay_connected().await });
+        site.runtime.spawn(async move { device.keep_synced().await });
     }
     // Both are connected when a change of each has reached the other one.
     let mut samples = plan.each::<Vec<Sample>>();

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_device::{Engine, Input, Output};
-use fieldkeep_model::{ActorId, PublicKey, Seed, SegmentId, Seq};
+use fieldkeep_model::status::Subscriptions;
+use fieldkeep_model::{ActorId, Pos, PublicKey, Seed, SegmentId, Seq, TypeName};
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::{Integrity, Replica, ReplicaError, Role};
 use fieldkeep_store::{Settings as _, Store, StoreError};
@@ -54,7 +55,15 @@ pub(crate) struct DeviceNode {
     pub(crate) bound_for: Option<String>,
     pub(crate) file: File,
     pub(crate) life: u64,
-    pub(crate) backup: Option<Store>,
+    pub(crate) backup: Option<(Store, Subscriptions)>,
+    /// What its `device.toml` says: of these types those scopes.
+    pub(crate) wanted: Subscriptions,
+    /// What its shell has had hold of that.
+    pub(crate) left_out: Subscriptions,
+    /// What its person means to leave out as soon as it is saved elsewhere.
+    pub(crate) leaving: BTreeSet<(TypeName, String)>,
+    /// The logs' lengths of what is left out.
+    pub(crate) resting: BTreeMap<SegmentId, Pos>,
     /// What a lying disk has, in place of what it says.
     pub(crate) lie: Option<Store>,
     pub(crate) full: bool,
@@ -104,6 +113,10 @@ impl DeviceNode {
             file,
             life: 0,
             backup: None,
+            wanted: Subscriptions::new(),
+            left_out: Subscriptions::new(),
+            leaving: BTreeSet::new(),
+            resting: BTreeMap::new(),
             lie: None,
             full: false,
             clock_ms: 0,
@@ -152,6 +165,7 @@ impl World {
         let device = &mut self.devices[at];
         device.engine = Some(Engine::new(replica));
         device.life += 1;
+        self.has_settings_hold(at)?;
         self.device_reopened(at)?;
         if self.devices[at].wish != Wish::Offline {
             self.dial_after(at, 0);
@@ -391,7 +405,7 @@ impl World {
     }
 
     /// A full disk ends the session and nothing else; nothing else fails in this world.
-    fn goes_on(
+    pub(crate) fn goes_on(
         &mut self,
         at: usize,
         committed: Result<Vec<Output>, ReplicaError>,
@@ -409,6 +423,7 @@ impl World {
     /// Hands outputs to the network.
     pub(crate) fn deliver(&mut self, at: usize, outputs: Vec<Output>) {
         for output in outputs {
+            self.overhears(at, &output);
             match (output, self.devices[at].line) {
                 (Output::Send { stream, bytes, .. }, Some(line)) => {
                     self.send(line, Side::Device, Arrival::Bytes(stream, bytes));
@@ -425,7 +440,7 @@ impl World {
     }
 
     /// After a step: more to merge, done, failed, or under way.
-    fn after_step(&mut self, at: usize) -> Checked {
+    pub(crate) fn after_step(&mut self, at: usize) -> Checked {
         let Some(engine) = self.devices[at].engine.as_ref() else { return Ok(()) };
         if self.devices[at].line.is_none() {
             return Ok(());

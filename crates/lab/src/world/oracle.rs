@@ -3,11 +3,14 @@
 //! They are cheap, because they compare what nodes keep anyway: a segment's sums over its changes
 //! and over its rows, its cursors, its receipts. What needs a look at everything is in `reckoning`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
-use fieldkeep_model::status::{Forecast, State};
-use fieldkeep_model::{ChangeHash, Epoch, Outcome, Pos, RecordId, SegmentId, Verdict};
+use fieldkeep_device::TypeView;
+use fieldkeep_model::status::{Forecast, LeftOut, State};
+use fieldkeep_model::{
+    ChangeHash, Epoch, Outcome, Pos, RecordId, SegmentAddress, SegmentId, TypeName, Verdict,
+};
 use fieldkeep_replica::{Replica, Wrote};
 use fieldkeep_store::{Log as _, Records as _, SegmentRow, Store, StoreError, Verdicts as _};
 
@@ -41,6 +44,9 @@ pub enum Oracle {
     Deletion,
     /// What a node keeps in memory of others is bounded.
     Bounded,
+    /// What a device leaves out is exchanged with nobody, nothing is written there, and nothing there
+    /// was on that device alone.
+    LeftOut,
     /// Whatever is in a log has passed the gate, and a member wrote it.
     Gate,
     /// What is authorised is merged, and what is not is marked where it had to be.
@@ -53,7 +59,7 @@ pub enum Oracle {
 
 impl Oracle {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Projection,
         Self::Verdicts,
         Self::Lost,
@@ -65,6 +71,7 @@ impl Oracle {
         Self::Forecast,
         Self::Deletion,
         Self::Bounded,
+        Self::LeftOut,
         Self::Gate,
         Self::Permitted,
         Self::Settles,
@@ -86,6 +93,7 @@ impl Oracle {
             Self::Forecast => "forecast",
             Self::Deletion => "deletion",
             Self::Bounded => "bounded",
+            Self::LeftOut => "left-out",
             Self::Gate => "gate",
             Self::Permitted => "permitted",
             Self::Settles => "settles",
@@ -165,6 +173,8 @@ pub(crate) struct Watch {
     judging: Option<BTreeMap<SegmentId, (u64, Pos)>>,
     /// Receipts since the relay's process began.
     receipts: Vec<(SegmentId, ChangeHash)>,
+    /// What a device said of something that it leaves out.
+    pub(crate) said: Option<String>,
     pub(crate) counts: Looks,
 }
 
@@ -239,7 +249,9 @@ impl World {
                 moved.push((row.clone(), before.copied().unwrap_or_default()));
             }
         }
+        self.kept_to_itself()?;
         for (row, before) in &moved {
+            self.nothing_came(at, row)?;
             self.devices[at].seen.insert(row.id, Seen::of(row));
             self.saw_projection(Some(at), &format!("device {at}"), row, before)?;
             if before.cursor != (row.verdict, row.judged) {
@@ -405,6 +417,8 @@ impl World {
     /// What is shown as synced is what the relay had at that position.
     fn saw_completion(&mut self, at: usize) -> Checked {
         let Some(engine) = self.devices[at].engine.as_ref() else { return Ok(()) };
+        let paused = engine.stored_pauses();
+        let paused = paused.map_err(|e| self.violation(Oracle::Contained, e.to_string()))?;
         let (exchanged, complete) = if engine.is_online() && engine.may_be_complete() {
             let progress = engine.progress();
             let progress =
@@ -419,8 +433,52 @@ impl World {
             return Ok(());
         }
         self.watch.counts.synced += 1;
+        self.is_what_the_relay_had(at, |address| !paused.covers(address))?;
+        let shown = self.shown_as_synced(at)?;
+        let types = self.devices[at].replica().map(Replica::types).unwrap_or_default();
+        let quiet = |ty: &TypeName| paused.pauses(ty) || self.waits_left_out(at, ty);
+        match types.into_iter().find(|ty| !quiet(ty) && !shown.contains(ty)) {
+            Some(ty) => {
+                let rows =
+                    self.devices[at].replica().into_iter().flat_map(|r| r.segments().values());
+                let rows = rows.filter(|row| row.address.ty == ty && self.may_read(at, row));
+                let places: Vec<String> = rows.map(place).collect();
+                let text = format!(
+                    "device {at} has everything, and {ty} is not shown as synced: {}",
+                    places.join(", ")
+                );
+                Err(self.violation(Oracle::Synced, text))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The types that a device shows as synced.
+    fn shown_as_synced(&self, at: usize) -> Checked<BTreeSet<TypeName>> {
+        let Some(engine) = self.devices[at].engine.as_ref() else { return Ok(BTreeSet::new()) };
+        let types = engine.types();
+        let types = types.map_err(|e| self.violation(Oracle::Contained, e.to_string()))?;
+        Ok(types.into_iter().filter(TypeView::is_synced).map(|view| view.ty).collect())
+    }
+
+    /// What a device that was restarted shows as synced is what the relay had.
+    fn shows_after_restart(&self, at: usize) -> Checked {
+        let shown = self.shown_as_synced(at)?;
+        let left_out = LeftOut { scopes: self.devices[at].left_out.clone(), ..LeftOut::default() };
+        self.is_what_the_relay_had(at, |address| {
+            shown.contains(&address.ty) && !left_out.covers(address)
+        })
+    }
+
+    /// What a device has of those segments is what the relay had at the device's place in its log.
+    fn is_what_the_relay_had(
+        &self,
+        at: usize,
+        wanted: impl Fn(&SegmentAddress) -> bool,
+    ) -> Checked {
         let Some(replica) = self.devices[at].replica() else { return Ok(()) };
-        let followed = |row: &&SegmentRow| row.tip > 0 && self.may_read(at, row);
+        let followed =
+            |row: &&SegmentRow| row.tip > 0 && self.may_read(at, row) && wanted(&row.address);
         for row in replica.segments().values().filter(followed) {
             let known = self.watch.logs.get(&(row.id, row.cursor.pos));
             let equal = row.tip == row.cursor.pos
@@ -538,6 +596,7 @@ impl World {
                 return Err(self.violation(Oracle::Saved, text));
             }
         }
+        self.shows_after_restart(at)?;
         self.device_saw(at)
     }
 
@@ -670,4 +729,13 @@ fn store_holds(store: &Store, id: &SegmentId, hash: &ChangeHash) -> Result<bool,
     };
     let rows = store.changes(row.sid, 1, usize::MAX)?;
     Ok(rows.iter().any(|change| change.hash == *hash) || store.aside(row.sid, hash)?.is_some())
+}
+
+/// Where a segment stands, for whoever looks into what went wrong.
+fn place(row: &SegmentRow) -> String {
+    let SegmentRow { address, tip, done, judged, told, proven, cursor, .. } = row;
+    format!(
+        "{address} has {tip}, merged {done}, judged {judged}, cursor {}, told {told}, proven {proven}",
+        cursor.pos
+    )
 }

@@ -43,6 +43,10 @@ pub struct Settings {
     pub operator: Decisions,
     /// How often a device comes near another one in a day.
     pub meetings: usize,
+    /// How often a person pauses a type in a day, and resumes everything later.
+    pub pauses: usize,
+    /// How often a person leaves a scope out in a day, and takes everything again later.
+    pub subscriptions: usize,
     /// Whether there is no relay before the end.
     pub apart: bool,
 }
@@ -79,6 +83,14 @@ pub enum Act {
     Disconnect,
     /// Comes near another device, by number, for a while.
     Meet(usize),
+    /// Pauses one type, or all.
+    Pause,
+    /// Resumes whatever is paused.
+    Resume,
+    /// Leaves a scope of a type or two out.
+    Unsubscribe,
+    /// Takes what was left out again.
+    Subscribe,
     /// A copy of the directory is put away.
     Backup,
     /// The operator decides something about whoever it is.
@@ -97,6 +109,10 @@ impl fmt::Display for Act {
             Self::Connect => f.write_str("has a signal"),
             Self::Disconnect => f.write_str("loses the signal"),
             Self::Meet(other) => write!(f, "meets {}", Who::Device(*other)),
+            Self::Pause => f.write_str("pauses"),
+            Self::Resume => f.write_str("resumes"),
+            Self::Unsubscribe => f.write_str("leaves a scope out"),
+            Self::Subscribe => f.write_str("takes again what was left out"),
             Self::Backup => f.write_str("is backed up"),
             Self::Decision(decision) => decision.fmt(f),
             Self::Reach(reach) => reach.fmt(f),
@@ -148,6 +164,10 @@ pub fn plan(settings: &Settings) -> Vec<Step> {
     drawing.operator(settings);
     drawing.dice = Dice::seeded(settings.seed ^ 0x6d65_6574_696e_6773);
     drawing.meetings(settings);
+    drawing.dice = Dice::seeded(settings.seed ^ 0x7061_7573_696e_6700);
+    drawing.pauses(settings);
+    drawing.dice = Dice::seeded(settings.seed ^ 0x7363_6f70_6573_0000);
+    drawing.subscriptions(settings);
     let mut steps = drawing.steps;
     steps.sort_by_key(|step| (step.at, step.who));
     steps
@@ -304,6 +324,36 @@ impl Drawing {
                     let other = self.dice.below(settings.devices + settings.joins());
                     let act = Act::Meet(other);
                     self.soon(day * DAY + 7 * HOUR, 12 * HOUR, Who::Device(device), act);
+                }
+            }
+        }
+    }
+
+    /// People who pause a type while they work; now and then until the end.
+    fn pauses(&mut self, settings: &Settings) {
+        for device in 0..settings.devices {
+            for day in 0..settings.days as u64 {
+                for _ in 0..settings.pauses {
+                    let who = Who::Device(device);
+                    let paused = self.soon(day * DAY + 7 * HOUR, 10 * HOUR, who, Act::Pause);
+                    if !self.dice.one_in(4) {
+                        self.soon(paused + MINUTE, 3 * HOUR, who, Act::Resume);
+                    }
+                }
+            }
+        }
+    }
+
+    /// People who leave a scope out while they work; now and then until the end.
+    fn subscriptions(&mut self, settings: &Settings) {
+        for device in 0..settings.devices {
+            for day in 0..settings.days as u64 {
+                for _ in 0..settings.subscriptions {
+                    let who = Who::Device(device);
+                    let left = self.soon(day * DAY + 7 * HOUR, 10 * HOUR, who, Act::Unsubscribe);
+                    if !self.dice.one_in(4) {
+                        self.soon(left + MINUTE, 3 * HOUR, who, Act::Subscribe);
+                    }
                 }
             }
         }

@@ -33,6 +33,8 @@ pub enum Plant {
     WrongTaint,
     /// While a record is held, the relay judges nothing else.
     HeldBlocks,
+    /// A device's shell leaves a scope out for its person, and does not tell the engine.
+    ForgottenSubscription,
     /// The relay is never told that a connection ended.
     LeakedConnection,
     /// A device never comes back after its first failure.
@@ -43,7 +45,7 @@ pub enum Plant {
 
 impl Plant {
     /// Every plant.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::EarlyAck,
         Self::LyingSync,
         Self::ReusedIncarnation,
@@ -56,6 +58,7 @@ impl Plant {
         Self::SystemDelete,
         Self::WrongTaint,
         Self::HeldBlocks,
+        Self::ForgottenSubscription,
         Self::LeakedConnection,
         Self::NoReturn,
         Self::Panic,
@@ -77,6 +80,7 @@ impl Plant {
             Self::SystemDelete => "system-delete",
             Self::WrongTaint => "wrong-taint",
             Self::HeldBlocks => "held-blocks",
+            Self::ForgottenSubscription => "forgotten-subscription",
             Self::LeakedConnection => "leaked-connection",
             Self::NoReturn => "no-return",
             Self::Panic => "panic",
@@ -99,6 +103,7 @@ impl Plant {
             Self::SystemDelete => &[Oracle::Deletion],
             Self::WrongTaint => &[Oracle::Permitted],
             Self::HeldBlocks => &[Oracle::Held],
+            Self::ForgottenSubscription => &[Oracle::LeftOut],
             Self::LeakedConnection => &[Oracle::Bounded],
             Self::NoReturn => &[Oracle::Settles],
             Self::Panic => &[Oracle::Contained],

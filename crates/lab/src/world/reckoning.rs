@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_documents::{History, batch};
-use fieldkeep_model::status::State;
+use fieldkeep_model::status::{LeftOut, State};
 use fieldkeep_model::{Outcome, RecordId, SegmentId};
 use fieldkeep_replica::{Replica, ReplicaError};
 use fieldkeep_store::{Log as _, Records as _, SegmentRow, Store, StoreError};
@@ -34,6 +34,8 @@ impl World {
             self.devices[at].armed.clear();
             self.fill_device(at, false)?;
             self.start_device(at)?;
+            self.pauses(at, LeftOut::default())?;
+            self.subscribes_to_all(at)?;
             // One of those who were apart meets the relay, and the others only each other.
             let wish = if self.apart && at > 0 { Wish::Offline } else { Wish::Always };
             self.wish(at, wish)?;
@@ -325,6 +327,7 @@ impl World {
         for at in 0..self.devices.len() {
             if let Some(replica) = self.devices[at].replica() {
                 self.verify(&format!("device {at}"), replica)?;
+                self.counts_are_true(&format!("device {at}"), replica)?;
             }
         }
         if let Some(replica) = self.relay.replica() {
@@ -344,6 +347,19 @@ impl World {
             }
             None => Ok(()),
         }
+    }
+
+    /// The counts that are kept are those that a recount finds.
+    fn counts_are_true(&self, who: &str, replica: &Replica) -> Checked {
+        let store = replica.store();
+        let both = store.tallies().and_then(|kept| Ok((kept, store.recount()?)));
+        let (kept, counted) =
+            both.map_err(|error| self.violation(Oracle::Contained, error.to_string()))?;
+        if kept == counted {
+            return Ok(());
+        }
+        let text = format!("{who} keeps the counts {kept:?}, and has {counted:?}");
+        Err(self.violation(Oracle::Projection, text))
     }
 
     fn verify(&self, who: &str, replica: &Replica) -> Checked {

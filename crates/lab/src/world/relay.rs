@@ -216,6 +216,8 @@ impl World {
             let line = match &output {
                 Output::Send { to, .. } => *to,
                 Output::Finish(line, _) | Output::Close(line, ..) => *line,
+                // The catalogs of this world have no actions and no queries.
+                Output::Fetch(_) | Output::Ask { .. } => continue,
             };
             by_line.entry(line).or_default().push(output);
         }
@@ -226,7 +228,7 @@ impl World {
             self.full_strikes(&outputs);
             outputs.sort_by_key(|output| match output {
                 Output::Send { priority, .. } => -*priority,
-                Output::Finish(..) => 0,
+                Output::Finish(..) | Output::Fetch(_) | Output::Ask { .. } => 0,
                 Output::Close(..) => 1,
             });
             self.send_all(line, outputs);
@@ -255,7 +257,7 @@ impl World {
                     self.send(line, Side::Relay, Arrival::Finished(stream));
                 }
                 Output::Close(_, code, text) => self.hang_up_on(line, code, &text),
-                Output::Send { .. } => {}
+                Output::Send { .. } | Output::Fetch(_) | Output::Ask { .. } => {}
             }
         }
         self.send_pending(line, pending);

@@ -16,11 +16,16 @@ const STEPS: usize = 60;
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { settings, figures, looks, tally, .. } = self;
-        let Settings { seed, devices, days, faults, operator, meetings, .. } = settings;
+        let Settings { seed, devices, days, faults, operator, meetings, subscriptions, .. } =
+            settings;
         writeln!(f, "seed {seed}: {devices} devices, {days} days, faults {faults}")?;
         if *meetings > 0 {
             let relay = if settings.apart { ", no relay before the end" } else { "" };
             writeln!(f, "  {} meetings{relay}", figures.meetings)?;
+        }
+        if *subscriptions > 0 {
+            let [left_out, refused] = figures.left_out;
+            writeln!(f, "  {left_out} scopes left out; {refused} not yet, for what was unsaved")?;
         }
         writeln!(
             f,
@@ -57,7 +62,8 @@ impl fmt::Display for Run {
              {} times synced",
             looks.projections, looks.verdicts, looks.receipts, looks.forecasts, looks.synced
         )?;
-        let missing: Vec<String> = self.heard.missing().iter().map(ToString::to_string).collect();
+        let missing: Vec<String> =
+            self.heard.missing(settings).iter().map(ToString::to_string).collect();
         if !missing.is_empty() {
             writeln!(f, "  never heard in a session: {}", missing.join(", "))?;
         }
@@ -73,12 +79,19 @@ impl fmt::Display for Run {
 /// The command that repeats a run, with those steps of its plan only.
 #[must_use]
 pub fn command(settings: &Settings, plant: Option<Plant>, places: Option<&[usize]>) -> String {
-    let Settings { seed, devices, days, faults, operator, meetings, apart } = settings;
+    let Settings { seed, devices, days, faults, operator, meetings, pauses, subscriptions, apart } =
+        settings;
     let mut command = format!(
         "fieldkeep lab world --seed {seed} --devices {devices} --days {days} --faults {faults}"
     );
     if *meetings > 0 {
         command.push_str(&format!(" --meetings {meetings}"));
+    }
+    if *pauses > 0 {
+        command.push_str(&format!(" --pauses {pauses}"));
+    }
+    if *subscriptions > 0 {
+        command.push_str(&format!(" --subscriptions {subscriptions}"));
     }
     if *apart {
         command.push_str(" --apart");

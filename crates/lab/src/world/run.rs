@@ -25,6 +25,8 @@ pub struct Figures {
     pub unauthorised: u64,
     /// Times that two devices met.
     pub meetings: u64,
+    /// Times that a scope was left out, and that it was not because something was there alone.
+    pub left_out: [u64; 2],
     /// Events that happened.
     pub events: u64,
     /// Bytes that arrived anywhere.
@@ -102,7 +104,17 @@ impl Settings {
     #[must_use]
     pub fn new(seed: u64, devices: usize, days: usize) -> Self {
         let (faults, operator) = (Faults::all(), Decisions::all());
-        Self { seed, devices, days, faults, operator, meetings: 0, apart: false }
+        Self {
+            seed,
+            devices,
+            days,
+            faults,
+            operator,
+            meetings: 0,
+            pauses: 0,
+            subscriptions: 0,
+            apart: false,
+        }
     }
 
     /// Settings of a world with no relay before the end: devices have only each other, and what can

@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 
 use fieldkeep_device::{Engine, PutError};
-use fieldkeep_model::{RecordEdit, RecordKey};
+use fieldkeep_model::status::LeftOut;
+use fieldkeep_model::{RecordEdit, RecordKey, TypeName};
 use fieldkeep_replica::ReplicaError;
-use fieldkeep_store::{Dismissal, Records as _, Store, StoreError};
+use fieldkeep_store::{Dismissal, Records as _, StoreError};
 
 use super::device::{DeviceNode, Wish};
 use super::disk::{File, fill};
@@ -48,8 +49,14 @@ impl World {
                 self.meets(at, other, dice);
                 Ok(())
             }
+            Act::Pause => self.pauses(at, pauses(dice)),
+            Act::Resume => self.pauses(at, LeftOut::default()),
+            Act::Unsubscribe => self.means_to_leave_out(at, dice),
+            Act::Subscribe => self.subscribes(at, dice),
             Act::Backup => {
-                self.devices[at].backup = self.devices[at].disk().and_then(|disk| disk.copy().ok());
+                let device = &self.devices[at];
+                let copy = device.disk().and_then(|disk| disk.copy().ok());
+                self.devices[at].backup = copy.map(|copy| (copy, device.wanted.clone()));
                 Ok(())
             }
             Act::Decision(decision) => self.decides(*step, decision),
@@ -87,8 +94,29 @@ impl World {
             | Act::Connect
             | Act::Disconnect
             | Act::Meet(_)
+            | Act::Pause
+            | Act::Resume
+            | Act::Unsubscribe
+            | Act::Subscribe
             | Act::Reach(_) => Ok(()),
         }
+    }
+
+    /// A person pauses those types and no others.
+    pub(crate) fn pauses(&mut self, at: usize, paused: LeftOut) -> Checked {
+        let now = self.device_clock(at);
+        let Some(engine) = self.devices[at].engine.as_mut() else { return Ok(()) };
+        let before = engine.stored_pauses().map_err(ReplicaError::from);
+        let committed = before
+            .and_then(|before| engine.pause(LeftOut { scopes: before.scopes, ..paused }, now));
+        let committed = match committed {
+            Ok(()) => engine.commit(),
+            Err(error) => engine.give_up().and(Err(error)),
+        };
+        let outputs = self.goes_on(at, committed)?;
+        self.deliver(at, outputs);
+        self.part_where_over(at)?;
+        self.after_step(at)
     }
 
     /// Somebody works.
@@ -136,7 +164,7 @@ impl World {
         let wrote = match identified.and_then(|()| engine.replica_mut().put(key, edit, now)) {
             Ok(wrote) => wrote,
             Err(error) => {
-                self.refused(error)?;
+                self.refused(at, error)?;
                 self.undo_write(at)?;
                 return Ok(false);
             }
@@ -154,6 +182,7 @@ impl World {
             }
             Err(error) => return Err(self.violation(Oracle::Contained, error.to_string())),
         };
+        self.wrote_where_it_may(at, &wrote)?;
         if edit.deleted == Some(true) {
             self.ledger.deleted.insert(key.clone());
         }
@@ -164,17 +193,19 @@ impl World {
         Ok(true)
     }
 
-    /// An honest write fails for want of room, or because the record is deleted or gone; never for
-    /// another reason.
-    fn refused(&mut self, error: PutError) -> Checked {
+    /// An honest write fails for want of room, because the record is deleted or gone, or where its
+    /// scope is left out; never for another reason.
+    fn refused(&mut self, at: usize, error: PutError) -> Checked {
         match error {
             PutError::Replica(ReplicaError::Store(StoreError::Full)) => {
                 self.tally.struck(Fault::DiskFull);
                 Ok(())
             }
-            PutError::Deleted(_) | PutError::Absent(_) => Ok(()),
+            PutError::NeedsConnection(_) | PutError::Deleted(_) | PutError::Absent(_) => Ok(()),
+            PutError::NotSubscribed { ty, scope } if self.leaves_out(at, &ty, &scope) => Ok(()),
             PutError::NoCatalog
             | PutError::UnknownType { .. }
+            | PutError::NotSubscribed { .. }
             | PutError::ScopeChange { .. }
             | PutError::Write(_)
             | PutError::Refused(_)
@@ -321,6 +352,7 @@ impl World {
         let file = if silent { original.file } else { File(self.files) };
         let mut copy = DeviceNode::new(joined, original.original, file);
         copy.clock_ms = original.clock_ms;
+        copy.wanted.clone_from(&original.wanted);
         copy.unsaved.clone_from(&original.unsaved);
         self.devices.push(copy);
         self.tally.struck(if silent { Fault::SilentClone } else { Fault::Clone });
@@ -330,10 +362,11 @@ impl World {
 
     /// A device's directory is put back from its old copy.
     fn puts_back(&mut self, at: usize, silent: bool) -> Checked {
-        let backup = self.devices[at].backup.as_ref().map(Store::copy);
-        let Some(Ok(backup)) = backup else { return Ok(()) };
+        let Some((backup, wanted)) = self.devices[at].backup.as_ref() else { return Ok(()) };
+        let (Ok(backup), wanted) = (backup.copy(), wanted.clone()) else { return Ok(()) };
         self.stop_device(at);
         self.devices[at].store = Some(backup);
+        self.devices[at].wanted = wanted;
         if !silent {
             self.files += 1;
             self.devices[at].file = File(self.files);
@@ -370,6 +403,14 @@ impl World {
             self.tally.struck(Fault::Nonsense);
         }
     }
+}
+
+/// One type, two of them, or all.
+fn pauses(mut dice: Dice) -> LeftOut {
+    let types = ["product", "outlet", "visit", "order", "payment", "stock"];
+    let drawn = (0..=dice.below(2)).map(|_| *dice.pick(&types));
+    let types = drawn.map(|ty| TypeName::new(ty).expect("a name")).collect();
+    LeftOut { all: dice.one_in(4), types, ..LeftOut::default() }
 }
 
 /// Puts a record aside, as the device library does.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::network::LineId;
+use super::plan::Settings;
 
 /// How far a session has come, as one side sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +51,7 @@ impl fmt::Display for Saying {
 }
 
 /// Every frame, by number.
-pub const FRAMES: [(u64, &str); 23] = [
+pub const FRAMES: [(u64, &str); 28] = [
     (1, "Hello"),
     (3, "Welcome"),
     (5, "Join"),
@@ -74,12 +75,23 @@ pub const FRAMES: [(u64, &str); 23] = [
     (41, "Witness"),
     (43, "Meet"),
     (45, "Receipt"),
+    (49, "Mode"),
+    (51, "Call"),
+    (53, "Outcome"),
+    (55, "Ask"),
+    (57, "Answer"),
 ];
 
+/// Said by who leaves something out.
+const MODE: u64 = 49;
+
+/// Said where a catalog has actions or queries: those of this world have none.
+const CALLS: [u64; 4] = [51, 53, 55, 57];
+
 /// What an open relay hears of a member, an open device of the relay, and one of another.
-const TO_RELAY: [u64; 9] = [5, 7, 11, 15, 23, 31, 33, 39, 41];
-const TO_DEVICE: [u64; 11] = [7, 9, 13, 17, 19, 21, 25, 27, 29, 35, 45];
-const TO_PEER: [u64; 9] = [7, 9, 15, 23, 25, 27, 35, 43, 45];
+const TO_RELAY: [u64; 12] = [5, 7, 11, 15, 23, 31, 33, 39, 41, MODE, 51, 55];
+const TO_DEVICE: [u64; 13] = [7, 9, 13, 17, 19, 21, 25, 27, 29, 35, 45, 53, 57];
+const TO_PEER: [u64; 10] = [7, 9, 15, 23, 25, 27, 35, 43, 45, MODE];
 
 /// Whether a side may hear a frame in a stage.
 #[must_use]
@@ -95,7 +107,7 @@ pub fn may_hear(saying: Saying) -> bool {
         (Ear::Device, Stage::Stranger) => frame == 7,
         (Ear::Device, Stage::Open) => TO_DEVICE.contains(&frame),
         (Ear::Peer, Stage::Opening) => frame == 1,
-        (Ear::Peer, Stage::Stranger) => [7, 43].contains(&frame),
+        (Ear::Peer, Stage::Stranger) => [7, 43, MODE].contains(&frame),
         (Ear::Peer, Stage::Open) => TO_PEER.contains(&frame),
     }
 }
@@ -119,13 +131,14 @@ pub struct Heard(pub BTreeSet<Saying>);
 
 impl Heard {
     /// What a side may hear, and none did, where it heard anything. No device takes its relay for a
-    /// stranger.
+    /// stranger, and where nobody leaves anything out nobody says so.
     #[must_use]
-    pub fn missing(&self) -> Vec<Saying> {
+    pub fn missing(&self, settings: &Settings) -> Vec<Saying> {
         let ears: BTreeSet<Ear> = self.0.iter().map(|saying| saying.ear).collect();
         let never = |saying: &Saying| {
             let stranger = (saying.ear, saying.stage) == (Ear::Device, Stage::Stranger);
-            stranger || !ears.contains(&saying.ear)
+            let mode = saying.frame == MODE && settings.pauses + settings.subscriptions == 0;
+            stranger || mode || CALLS.contains(&saying.frame) || !ears.contains(&saying.ear)
         };
         let all = sayings().into_iter().filter(|saying| !never(saying));
         all.filter(|saying| !self.0.contains(saying)).collect()
