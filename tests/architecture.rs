@@ -10,24 +10,25 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 6] = [
     &["model"],
     &["catalog", "documents", "protocol", "store", "link"],
-    &["replica"],
+    &["replica", "transfer"],
     &["device", "relay"],
     &["console", "lab"],
     &["cli"],
 ];
 
 /// What the layers alone would allow and the map does not.
-const NARROWER: [(&str, &[&str]); 6] = [
+const NARROWER: [(&str, &[&str]); 7] = [
     ("catalog", &["model"]),
     ("documents", &["model"]),
     ("protocol", &["model"]),
     ("store", &["model"]),
     ("link", &["model"]),
     ("replica", &["model", "catalog", "documents", "store"]),
+    ("transfer", &["model", "protocol", "store", "link"]),
 ];
 
 /// Dependencies that one product crate has, and no other.
-const ALONE: [(&str, &str); 7] = [
+const ALONE: [(&str, &str); 8] = [
     ("automerge", "documents"),
     ("rusqlite", "store"),
     ("quinn", "link"),
@@ -35,6 +36,7 @@ const ALONE: [(&str, &str); 7] = [
     ("mdns-sd", "link"),
     ("axum", "console"),
     ("jsonschema", "catalog"),
+    ("minijinja", "catalog"),
 ];
 
 /// Crates that take time, randomness and bytes as arguments.

@@ -103,7 +103,7 @@ fn other_commands_go_through_the_process_that_owns_the_directory() {
     watch.line_beginning("synced  0 unsaved, 1 held");
     assert_eq!(place.run("ann", &["get", "customer/2", "--json"]).json()["state"], "held");
     let second = place.run("ann", &["sync", "--watch"]);
-    assert_eq!(second.code, 8, "{}", second.err);
+    assert_eq!(second.code, 1, "{}", second.err);
     assert!(second.err.contains(&watch.id().to_string()), "{}", second.err);
     assert_eq!(relay.stop("INT"), 0);
     watch.line_beginning("offline");
@@ -271,4 +271,54 @@ fn nothing_of_a_faulty_file_is_imported() {
     let orphan =
         import("b.jsonl", "{\"id\":\"3\",\"name\":\"y\"}\n{\"name\":\"z\"}\n", &["--json"]).json();
     assert_eq!(orphan["records"], json!(2));
+}
+
+/// Permissions bind nobody who is root: then the command is run as somebody else.
+fn unprivileged(mut command: std::process::Command) -> std::process::Command {
+    let root = std::process::Command::new("id").arg("-u").output();
+    if !root.is_ok_and(|id| id.stdout == b"0\n") {
+        return command;
+    }
+    let mut other = std::process::Command::new("setpriv");
+    other.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
+    other.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        let _ = value.map(|value| other.env(name, value));
+    }
+    command = other;
+    command
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_said_and_nothing_in_it_changes() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (place, _relay) = organisation();
+    place.run("ann", &["put", "customer/c1", "name=Kiosk"]).ok();
+    let probe = process::finish(unprivileged(place.command("ann", &["--version"])), "");
+    if probe.code != 0 {
+        assert!(std::env::var_os("CI").is_none(), "nobody else can run the binary: {}", probe.err);
+        println!("SKIPPED: nobody but root can run the binary here");
+        return;
+    }
+    let folder = place.path("ann");
+    let allow = |path: &std::path::Path, mode| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(path, permissions).expect("it is ours");
+    };
+    allow(folder.parent().expect("a place"), 0o755);
+    allow(&folder, 0o555);
+    for entry in std::fs::read_dir(&folder).expect("a folder") {
+        allow(&entry.expect("an entry").path(), 0o444);
+    }
+    for args in [["put", "customer/c1", "name=Harbour"], ["pause", "customer", "--json"]] {
+        let refused = process::finish(unprivileged(place.command("ann", &args)), "");
+        assert_eq!(refused.code, 6, "{args:?}: {} {}", refused.out, refused.err);
+        let told = format!("{}{}", refused.out, refused.err);
+        assert!(told.to_lowercase().contains("permission"), "{told}");
+    }
+    allow(&folder, 0o755);
+    for entry in std::fs::read_dir(&folder).expect("a folder") {
+        allow(&entry.expect("an entry").path(), 0o600);
+    }
+    assert!(place.run("ann", &["get", "customer/c1"]).ok().contains("Kiosk"));
 }

@@ -128,10 +128,12 @@ fn held_records_are_listed_dismissed_reopened_and_judged_again() {
     let list = place.run("ann", &["attention", "list"]).ok();
     assert!(list.contains("order/o1  held\n"), "{list}");
     assert!(list.contains("order/o2  waiting\n"), "{list}");
+    assert!(list.contains("judged by catalog 1, the relay's as of 2"), "{list}");
     place.run("ann", &["attention", "dismiss", "order/o1", "--note", "a test"]).ok();
     let list = place.run("ann", &["attention", "list", "--json"]).json();
     assert_eq!(list["schema"], "fieldkeep/attention/1");
     assert_eq!(list["records"].as_array().map(Vec::len), Some(1));
+    assert_eq!(list["catalog"]["number"], 1);
     assert_eq!(list["dismissed"][0]["dismissed"]["note"], "a test");
     place.run("ann", &["sync"]).ok();
     let quarantine = place.run("relay", &["relay", "quarantine", "list", "--json"]).json();

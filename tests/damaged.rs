@@ -7,7 +7,7 @@ use fieldkeep_device::{Device, SyncError};
 use fieldkeep_replica::{Integrity, PutError, ReplicaError};
 use fieldkeep_store::{StoreError, home};
 use serde_json::json;
-use support::{PATIENCE, Site, content, fields, put, state, sync, try_put};
+use support::{PATIENCE, Site, content, fields, get, put, state, sync, try_put};
 
 const CATALOG: &str = r#"
 catalog = 1
@@ -122,6 +122,33 @@ async fn a_device_whose_disk_is_full_takes_over_nothing_in_part() {
     bound(&ann, None);
     site.converges(&[&ann, &ben], &["customer"]).await;
     assert_eq!(content(&ann, "customer").len(), 63);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_whose_disk_is_full_while_it_downloads_again_keeps_what_it_has() {
+    let (site, ann) = synced().await;
+    let ben = site.device("ben").await;
+    for n in 0..60 {
+        put(&ben, &format!("customer/n{n}"), note(n));
+    }
+    sync(&ben).await;
+    put(&ann, "customer/mine", json!({"name": "not sent"}));
+    let before = content(&ann, "customer");
+    for clears in [false, true] {
+        bound(&ann, Some(8));
+        let failed = match clears {
+            true => ann.clear_and_resync(None, PATIENCE).await,
+            false => ann.resync(None, PATIENCE).await,
+        };
+        let text = failed.expect_err("there is no room").to_string();
+        assert!(text.contains("the disk is full"), "{text}");
+        assert_eq!(content(&ann, "customer"), before, "nothing vanished, and nothing came in part");
+        assert!(get(&ann, "customer/mine").expect("it is here").unsaved);
+    }
+    bound(&ann, None);
+    ann.clear_and_resync(None, PATIENCE).await.expect("there is room");
+    assert_eq!(content(&ann, "customer").len(), before.len() + 60);
+    site.converges(&[&ann, &ben], &["customer"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,11 +11,12 @@ use fieldkeep_documents::{Document, document::Author};
 use fieldkeep_model::membership::{Act, CutOff, MemberKeys, admission};
 use fieldkeep_model::verdict::{self, Arg, ArgValue, LastValid, Opening};
 use fieldkeep_model::{
-    ActorId, CatalogHash, Chain, ChangeHash, Culprit, Edit, Epoch, Grant, Head, KeyPair,
-    MembershipLog, OrgId, Outcome, Reason, RecordEdit, RecordHash, RecordId, Scalar, Seed,
-    SegmentAddress, SegmentId, Signed, SignedHead, Ticket, TypeName, Verdict, VerdictBlock,
+    ActorId, CallEffect, CallOutcome, CatalogHash, Chain, ChangeHash, Culprit, Edit, Epoch, Grant,
+    Head, Intent, KeyPair, MembershipLog, OrgId, Outcome, Reason, RecordEdit, RecordHash, RecordId,
+    RecordKey, Refusal, Scalar, Seed, SegmentAddress, SegmentId, Signed, SignedHead, Ticket,
+    TypeName, Verdict, VerdictBlock, Wish, intent,
 };
-use fieldkeep_protocol::{Offer, OfferEntry, root};
+use fieldkeep_protocol::{Frame, Meet, Offer, OfferEntry, bundle, root};
 
 /// The formats by name, in hexadecimal.
 struct Golden(String);
@@ -206,11 +207,65 @@ fn offers(golden: &mut Golden) {
     golden.add("root", &root(epoch(), 3, [cursor]));
 }
 
+/// A bundle: its header, a frame, and what ends it.
+fn bundles(golden: &mut Golden) {
+    let header = bundle::Header {
+        org: OrgId([7; 16]),
+        from: keys().public(),
+        to: Seed([2; 32]).signing().public(),
+        created: 1_700_000_000_000,
+        epoch: epoch(),
+        catalog: 3,
+        members: 4,
+        members_sum: [6; 16],
+        since: Some(bundle::Digest([8; 32])),
+    };
+    let mut bytes = Vec::new();
+    let mut writer = bundle::Writer::new(&mut bytes, &header).expect("memory");
+    let meet = Meet { segments: Vec::new(), whole: false };
+    writer.frames(&Frame::Meet(meet).encode()).expect("memory");
+    writer.finish(&keys()).expect("memory");
+    golden.add("bundle", &bytes);
+    assert_eq!(bundle::Survey::of(&bytes[..]).expect("it is sound").header, header);
+}
+
 fn batch_of(hex: &str) -> Vec<Vec<u8>> {
     let digits = hex.as_bytes().chunks_exact(2);
     let byte = |pair| u8::from_str_radix(str::from_utf8(pair).expect("digits"), 16);
     let bytes: Vec<u8> = digits.map(|pair| byte(pair).expect("hexadecimal")).collect();
     batch::decode(&bytes, 1 << 20).expect("it decodes")
+}
+
+/// What is asked of a relay, and what comes of it.
+fn calls(golden: &mut Golden) {
+    let record: RecordKey = "order/7".parse().expect("a key");
+    let within = vec![Edit::Add("boxes".into(), -3), Edit::Clear("note".into())];
+    let edits = vec![
+        Edit::Put("paid".into(), Scalar::Bool(true)),
+        Edit::Put("total".into(), Scalar::Int(-5)),
+        Edit::Put("weight".into(), Scalar::Float(0.5)),
+        Edit::Put("name".into(), Scalar::Str("tea".into())),
+        Edit::Json("tags".into(), "[1]".into()),
+        Edit::Text("note".into(), "two\nlines".into()),
+        Edit::Child("lines".into(), "1".into(), within),
+        Edit::RemoveChild("lines".into(), "2".into()),
+    ];
+    let edit = RecordEdit { edits, deleted: Some(false) };
+    let expected = RecordHash([6; 32]);
+    let edit = Wish::Edit { record: record.clone(), expected, edit };
+    let action = Wish::Action { name: "confirm".into(), input: "{\"order\":\"7\"}".into() };
+    for (name, wish) in [("intent_edit", edit), ("intent_action", action)] {
+        let intent = Intent { org: OrgId([7; 16]), device: 3, number: 9, wish, nonce: [8; 16] };
+        let signed = Signed::new(intent::CONTEXT, &intent, &keys());
+        golden.add(name, &signed.bytes);
+        golden.add(&format!("{name}_id"), intent::call_id(&signed).as_bytes());
+    }
+    let segment = address().id(&OrgId([7; 16]));
+    let effects = vec![CallEffect { record, segment, pos: 12 }];
+    golden.add("outcome_done", &cbor!(CallOutcome::Done { effects, answer: None }));
+    let (refusal, reason) = (Refusal::Unmet, "no".to_owned());
+    golden.add("outcome_refused", &cbor!(CallOutcome::Refused { refusal, reason }));
+    golden.add("outcome_stale", &cbor!(CallOutcome::Stale(9)));
 }
 
 #[test]
@@ -220,6 +275,8 @@ fn what_is_on_disks_and_wires_does_not_change() {
     statements(&mut golden);
     documents(&mut golden);
     offers(&mut golden);
+    calls(&mut golden);
+    bundles(&mut golden);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/formats.txt");
     if std::env::var_os("FIELDKEEP_WRITE_GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 
 use automerge::transaction::Transactable;
@@ -10,6 +11,7 @@ use automerge::{AutoCommit, ObjType, ROOT};
 use fieldkeep_lab::Dice;
 use fieldkeep_lab::hostile::Stage;
 use fieldkeep_model::header::write_uleb;
+use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::{ActorId, Epoch, Grant, Seed, TypeName};
 use fieldkeep_protocol::frame::{Credit, Frame, Nack, Push};
 use fieldkeep_protocol::{BATCH, Code, Offer, OfferEntry, WINDOW};
@@ -290,6 +292,20 @@ async fn of_three_connections_of_one_member_the_oldest_gives_way() {
     for wire in [&mut third, &mut fourth] {
         wire.until(|frame| matches!(frame, Frame::Delta(_)).then_some(())).await;
     }
+    town.goes_on("ann").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_paused_is_said_before_the_offer_or_not_at_all() {
+    let town = Town::peopled().await;
+    let mut wire = town.mallory.following().await;
+    wire.say(&Frame::Mode(LeftOut {
+        all: true,
+        types: BTreeSet::new(),
+        scopes: Default::default(),
+    }))
+    .await;
+    assert_eq!(wire.closed().await, Some(Code::OutOfOrder));
     town.goes_on("ann").await;
 }
 

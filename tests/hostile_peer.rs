@@ -3,9 +3,12 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use fieldkeep_device::{Device, Listener};
 use fieldkeep_lab::hostile::Stage;
 use fieldkeep_model::receipt::{self, Receipt};
+use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::{
     ActorId, Epoch, Grant, Head, PublicKey, Seed, SegmentAddress, SegmentId, Signed, SignedHead,
     Stamp, TypeName, VerdictBlock, VersionVector, verdict,
@@ -251,6 +254,22 @@ async fn what_only_a_relay_may_state_is_taken_from_nobody_else() {
     assert_eq!(state(&camp.ben, "order/o1"), "held");
     assert_eq!(state(&camp.cat, "order/o1"), "held");
     camp.goes_on("statements").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_paused_is_said_once() {
+    let mut camp = Camp::pitched().await;
+    let mut wire = camp.met().await;
+    let paused = |all: bool| {
+        Frame::Mode(LeftOut { all, types: BTreeSet::new(), scopes: Default::default() })
+    };
+    // It has Ben tell anew what he holds: without a bound, a few bytes would cost him that each.
+    wire.say(&paused(true)).await;
+    wire.until(|frame| matches!(frame, Frame::Meet(meet) if meet.whole).then_some(())).await;
+    wire.say(&paused(true)).await;
+    wire.say(&paused(false)).await;
+    assert_eq!(wire.closed().await, Some(Code::OutOfOrder));
+    camp.goes_on("pausing").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

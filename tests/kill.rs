@@ -61,7 +61,7 @@ async fn capture(directory: &Path, name: &str) {
     let syncing = device.clone();
     tokio::spawn(async move {
         loop {
-            let _ = syncing.stay_connected().await;
+            let _ = syncing.keep_synced().await;
             tokio::task::yield_now().await;
         }
     });

@@ -320,10 +320,11 @@ async fn rings_stars_and_lines_converge_and_nobody_gets_anything_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_that_joined_on_two_branches_of_a_relay_meet_whoever_knows_whom() {
     let mut site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
     site.stop().await;
     site.copy("relay", "old");
     site.start_again().await;
-    let ben = site.device("ben").await;
+    let (ben, eve) = (site.device("ben").await, site.device("eve").await);
     site.stop().await;
     std::fs::remove_dir_all(site.path("relay")).expect("nobody holds it");
     site.copy("old", "relay");
@@ -333,8 +334,10 @@ async fn devices_that_joined_on_two_branches_of_a_relay_meet_whoever_knows_whom(
     site.invite_many(20).await;
     sync(&cat).await;
     sync(&dan).await;
+    sync(&ann).await;
     site.stop().await;
-    for (device, name) in [(&ben, "ben"), (&cat, "cat"), (&dan, "dan")] {
+    let devices = [(&ann, "ann"), (&ben, "ben"), (&cat, "cat"), (&dan, "dan"), (&eve, "eve")];
+    for (device, name) in devices {
         put(device, &format!("customer/{name}"), json!({ "name": name }));
     }
     let knows = |device: &Device, name: &str| {
@@ -348,6 +351,10 @@ async fn devices_that_joined_on_two_branches_of_a_relay_meet_whoever_knows_whom(
     assert_eq!(meet(&dan, &ben).await.received, 2);
     assert_eq!(content(&dan, "customer"), content(&ben, "customer"));
     assert_eq!(content(&dan, "customer").len(), 3);
+    // Ann joined before, and went on with the other branch: Eve knows her, and calls.
+    assert!(knows(&eve, "ann") && !knows(&ann, "eve"));
+    assert_eq!(meet(&eve, &ann).await.received, 1);
+    assert_eq!(content(&eve, "customer"), content(&ann, "customer"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -450,4 +457,27 @@ async fn a_first_contact_costs_what_the_difference_packs_to_and_loads_no_documen
     println!("{bytes} bytes for {raw} of changes: {:.2}", bytes as f64 / raw as f64);
     // Besides the changes: two introductions, standpoints, heads and proofs.
     assert!(bytes <= raw / 4 + 2_048, "{bytes} bytes for {raw}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_either_side_has_paused_is_not_exchanged_between_devices() {
+    let mut site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    site.stop().await;
+    for (device, name) in [(&ann, "ann"), (&ben, "ben")] {
+        put(device, &format!("customer/{name}"), json!({ "name": name }));
+        put(device, &format!("item/{name}"), json!({ "label": name, "stock": 1 }));
+    }
+    let item = TypeName::new("item").expect("a name");
+    for (pauses, calls) in [(&ann, &ann), (&ann, &ben), (&ben, &ann)] {
+        pauses.pause(Some(&item)).expect("it is a type");
+        let other = if calls.name() == "ann" { &ben } else { &ann };
+        meet(calls, other).await;
+        assert_eq!(content(&ann, "customer"), content(&ben, "customer"));
+        assert_eq!((content(&ann, "item").len(), content(&ben, "item").len()), (1, 1));
+        pauses.resume(None).expect("it is kept");
+    }
+    meet(&ann, &ben).await;
+    assert_eq!(content(&ann, "item"), content(&ben, "item"));
+    assert_eq!(content(&ann, "item").len(), 2);
 }

@@ -73,7 +73,9 @@ fn a_run_follows_from_its_seed_to_the_byte() {
 fn every_plant_is_found_by_its_oracle() {
     for plant in Plant::ALL {
         let found = (1..=SEEDS).find(|seed| {
-            let settings = Settings::new(*seed, DEVICES, 1);
+            let left_out = if plant == Plant::ForgottenSubscription { 3 } else { 0 };
+            let world = Settings::new(*seed, DEVICES, 1);
+            let settings = Settings { subscriptions: left_out, ..world };
             let run = quiet::quietly(|| run(&settings, Some(plant))).expect("panics are caught");
             run.violation.is_some_and(|found| plant.found_by().contains(&found.oracle))
         });
@@ -323,6 +325,25 @@ fn devices_that_meet_beside_a_relay_keep_every_promise() {
         let world = without_operator(Settings::new(seed, DEVICES, 1));
         keeps_every_promise(&Settings { meetings: 4, ..world });
     }
+}
+
+#[test]
+fn people_who_pause_types_lose_nothing() {
+    for seed in 51..=53 {
+        let world = Settings::new(seed, DEVICES, 1);
+        keeps_every_promise(&Settings { meetings: 4, pauses: 3, ..world });
+    }
+    keeps_every_promise(&Settings { pauses: 3, ..Settings::apart(54, 6, 1) });
+}
+
+#[test]
+fn people_who_leave_scopes_out_and_take_them_again_lose_nothing() {
+    for seed in 61..=63 {
+        let world = Settings::new(seed, DEVICES, 1);
+        let run = keeps_every_promise(&Settings { meetings: 4, subscriptions: 3, ..world });
+        assert!(run.figures.left_out[0] > 0, "nothing was left out");
+    }
+    keeps_every_promise(&Settings { subscriptions: 3, ..Settings::apart(64, 6, 1) });
 }
 
 #[test]

@@ -259,7 +259,7 @@ pub(crate) fn try_put(
     device: &Device,
     key: &str,
     fields: &Value,
-) -> Result<fieldkeep_replica::Wrote, fieldkeep_replica::PutError> {
+) -> Result<fieldkeep_device::Written, fieldkeep_replica::PutError> {
     let key: RecordKey = key.parse().expect("a record's name");
     let catalog = device.catalog().expect("the relay sent one");
     let object = catalog.ty(&key.ty).expect("a type");
@@ -291,7 +291,7 @@ impl Connected {
     pub(crate) fn new(device: &Device) -> Self {
         let device = device.clone();
         Self(tokio::spawn(async move {
-            let _ = device.stay_connected().await;
+            let _ = device.keep_synced().await;
         }))
     }
 }

@@ -104,9 +104,10 @@ impl Place {
     pub fn serve_at(&self, address: &str) -> (Running, String) {
         let relay = self.start("relay", &["relay", "serve", "--listen", address]);
         let line = relay.line();
-        let address = line.strip_prefix("listening ").expect("it says where").to_owned();
-        assert!(address.starts_with("127.0.0.1:"), "{address}");
-        (relay, address)
+        let listens = line.strip_prefix("listening ").expect("it says where").to_owned();
+        let (host, _) = address.split_once(':').expect("host and port");
+        assert_eq!(listens.split_once(':').map(|(host, _)| host), Some(host));
+        (relay, listens)
     }
 
     /// Makes a device, with more arguments for the invitation.
@@ -168,6 +169,11 @@ impl Running {
     #[track_caller]
     pub fn line(&self) -> String {
         self.lines.recv_timeout(PATIENCE).expect("it says something")
+    }
+
+    /// A line of its output that is there already.
+    pub fn has_said(&self) -> Option<String> {
+        self.lines.try_recv().ok()
     }
 
     /// Reads on until a line begins like that.

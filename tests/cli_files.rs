@@ -1,0 +1,97 @@
+//! Attached files from the command line.
+
+#[path = "support/process.rs"]
+mod process;
+
+use process::Place;
+use serde_json::json;
+
+const CATALOG: &str = r#"
+catalog = 1
+[type.visit.field.note]
+[type.visit.field.photos]
+kind = "attachment"
+media = ["image/*"]
+max_size = "1 MB"
+"#;
+
+#[test]
+fn a_photo_is_attached_sent_listed_and_had_on_another_device() {
+    let place = Place::new();
+    let _relay = place.relay(CATALOG);
+    place.device("ann", &[]);
+    place.device("ben", &[]);
+    let photo = place.file("front.png", "pixels");
+    let photo = photo.to_str().expect("a plain path");
+    place.run("ann", &["put", "visit/v1", "note=open"]).ok();
+    let hash = place.run("ann", &["attach", "visit/v1", "photos", photo]).ok();
+    let hash = hash.trim();
+    assert_eq!(hash, blake3::hash(b"pixels").to_hex().as_str());
+    let listed = place.run("ann", &["attachments", "list"]).ok();
+    assert!(listed.contains("front.png") && listed.contains("waiting for its record"), "{listed}");
+    place.run("ann", &["sync"]).ok();
+    assert_eq!(place.run("ann", &["attachments", "list"]).ok(), "no files\n");
+    let listed = place.run("ann", &["attachments", "list", "visit/v1", "--json"]).json();
+    assert_eq!(listed["records"][0]["state"], "here");
+
+    place.run("ben", &["sync", "--metered"]).ok();
+    let listed = place.run("ben", &["attachments", "list", "visit/v1"]).ok();
+    assert!(listed.contains("not on this device"), "{listed}");
+    let out = place.path("copy.png");
+    let out = out.to_str().expect("a plain path");
+    for wanted in ["front.png", hash, &hash[..10]] {
+        place.run("ben", &["attachments", "get", "visit/v1", wanted, "--out", out]).ok();
+        assert_eq!(std::fs::read_to_string(out).expect("it is there"), "pixels");
+        std::fs::remove_file(out).expect("it goes");
+    }
+
+    let beside = place.path("sent");
+    let shared = ["share", "visit/v1", "--with-attachments", beside.to_str().expect("plain")];
+    assert!(place.run("ben", &shared).ok().contains("open"));
+    let sent = std::fs::read_to_string(beside.join("front.png")).expect("it lies beside");
+    assert_eq!(sent, "pixels");
+
+    // Removing it is an ordinary edit.
+    place.run("ben", &["put", "visit/v1", &format!("photos[{hash}]=")]).ok();
+    assert_eq!(
+        place.run("ben", &["get", "visit/v1", "--json"]).json()["fields"]["photos"],
+        json!([])
+    );
+}
+
+#[test]
+fn what_cannot_be_attached_is_told_and_changes_nothing() {
+    let place = Place::new();
+    let relay = place.relay(CATALOG);
+    place.device("ann", &[]);
+    place.run("ann", &["put", "visit/v1", "note=open"]).ok();
+    let text = place.file("notes.txt", "words");
+    let large = place.file("large.png", &"x".repeat(1_000_001));
+    let photo = place.file("front.png", "pixels");
+    let path = |path: &std::path::Path| path.to_str().expect("a plain path").to_owned();
+    for (record, field, file, code, word) in [
+        ("visit/v1", "photos", path(&text), 4, "text/plain is none"),
+        ("visit/v1", "photos", path(&large), 4, "1000001 bytes"),
+        ("visit/v1", "note", path(&photo), 2, "photos does"),
+        ("visit/v9", "photos", path(&photo), 3, "visit/v9"),
+        ("visit/v1", "photos", path(&place.path("none.png")), 3, "none.png"),
+    ] {
+        let ran = place.run("ann", &["attach", record, field, &file]);
+        assert_eq!(ran.code, code, "{}", ran.err);
+        assert!(ran.err.contains(word), "{}", ran.err);
+    }
+    assert_eq!(place.run("ann", &["attachments", "list", "visit/v1"]).ok(), "no files\n");
+    let ran = place.run("ann", &["attachments", "get", "visit/v1", "front.png"]);
+    assert_eq!(ran.code, 3, "{}", ran.err);
+
+    // With no signal it waits, and says so.
+    place.run("ann", &["attach", "visit/v1", "photos", &path(&photo)]).ok();
+    place.run("ann", &["attachments", "pause"]).ok();
+    place.run("ann", &["sync"]).ok();
+    let listed = place.run("ann", &["attachments", "list"]).ok();
+    assert!(listed.contains("waiting for a connection") && listed.contains("paused"), "{listed}");
+    relay.stop("TERM");
+    place.run("ann", &["attachments", "resume"]).ok();
+    assert_eq!(place.run("ann", &["sync", "--timeout", "2s"]).code, 5);
+    assert_eq!(place.run("ann", &["attachments", "retry"]).ok(), "0 files will be tried again\n");
+}

@@ -1,0 +1,411 @@
+//! Attached files: sent after their records, verified as they come, gone on with after any cut, and given to
+//! nobody who may not read what names them.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fieldkeep_device::{AttachError, Device, FetchError, FileState, UnfitFile};
+use fieldkeep_lab::proxy::Proxy;
+use fieldkeep_model::{BlobHash, Edit, Grant, RecordKey, Scalar, TypeName};
+use serde_json::json;
+use support::*;
+
+const CATALOG: &str = r#"
+catalog = 1
+
+[type.visit]
+scope = "outlet"
+[type.visit.field.outlet]
+[type.visit.field.note]
+[type.visit.field.photos]
+kind = "attachment"
+media = ["image/*", "text/plain"]
+max_size = "64 MiB"
+max_count = 3
+"#;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn key(text: &str) -> RecordKey {
+    text.parse().expect("a record's name")
+}
+
+/// Bytes that do not repeat.
+fn content(len: usize, seed: u8) -> Vec<u8> {
+    let mut reader = blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof();
+    let mut bytes = vec![0; len];
+    reader.fill(&mut bytes);
+    bytes
+}
+
+fn file(site: &Site, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = site.path(name);
+    std::fs::write(&path, bytes).expect("it is written");
+    path
+}
+
+fn attach(device: &Device, record: &str, path: &Path) -> BlobHash {
+    device.attach(&key(record), "photos", path, None, None).expect("it is attached").hash
+}
+
+fn state(device: &Device, record: &str) -> FileState {
+    device.files(Some(&key(record))).expect("it reads")[0].state.clone()
+}
+
+fn stored(site: &Site, of: &str, hash: &BlobHash) -> Option<Vec<u8>> {
+    std::fs::read(site.path(of).join("blobs").join(hash.to_string())).ok()
+}
+
+async fn limited(site: &Site, name: &str, outlet: &str) -> Device {
+    let ty = TypeName::new("visit").expect("a name");
+    let grants = vec![Grant { ty: Some(ty), scope: Some(outlet.to_owned()) }];
+    let ticket = site.invited(name, grants, i64::MAX).await;
+    site.join(&ticket, name).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_photo_goes_to_the_relay_after_its_record_and_to_whoever_asks_for_it() {
+    let site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    let bytes = content(300_000, 1);
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    let hash = attach(&ann, "visit/v1", &file(&site, "front.jpg", &bytes));
+    assert_eq!(hash.0, *blake3::hash(&bytes).as_bytes());
+    assert_eq!(state(&ann, "visit/v1"), FileState::WaitingForRecord);
+    assert_eq!(stored(&site, "ann", &hash).as_deref(), Some(&*bytes), "durable before it returns");
+    let shown = fields(&ann, "visit/v1")["photos"][0].clone();
+    let id = hash.to_string();
+    let named = json!({"id": id, "media": "image/jpeg", "name": "front.jpg", "size": 300_000});
+    assert_eq!(shown, named);
+
+    sync(&ann).await;
+    assert_eq!(state(&ann, "visit/v1"), FileState::Here);
+    assert_eq!(stored(&site, "relay", &hash).as_deref(), Some(&*bytes));
+    sync(&ben).await;
+    assert_eq!(state(&ben, "visit/v1"), FileState::Elsewhere);
+    let path = ben.fetch(&key("visit/v1"), &hash, PATIENCE).await.expect("it is to be had");
+    assert_eq!(std::fs::read(path).expect("it is here"), bytes);
+    assert_eq!(state(&ben, "visit/v1"), FileState::Here);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_people_attach_to_one_record_offline_and_both_files_stay() {
+    let site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    sync(&ann).await;
+    sync(&ben).await;
+    attach(&ann, "visit/v1", &file(&site, "a.png", b"one"));
+    attach(&ben, "visit/v1", &file(&site, "b.png", b"two"));
+    sync(&ann).await;
+    sync(&ben).await;
+    sync(&ann).await;
+    for device in [&ann, &ben] {
+        let files = device.files(Some(&key("visit/v1"))).expect("it reads");
+        let mut names: Vec<_> = files.iter().map(|view| view.file.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["a.png", "b.png"]);
+    }
+    assert_eq!(support::state(&ann, "visit/v1"), "valid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_cut_anywhere_goes_on_there() {
+    let site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    let bytes = content(700_000, 2);
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    sync(&ann).await;
+    let hash = attach(&ann, "visit/v1", &file(&site, "front.jpg", &bytes));
+    let proxy = Proxy::start(site.address()).expect("a road");
+    fieldkeep_lab::camp::dial(&ann, proxy.address());
+    // Each cut comes a little later than the one before: in each frame, and between all of them.
+    let (mut cuts, mut room) = (0, 500);
+    loop {
+        proxy.mend();
+        proxy.break_after(room);
+        let broken = async {
+            while !proxy.is_broken() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            synced = ann.sync(PATIENCE) => {
+                synced.expect("nothing broke");
+                break;
+            }
+            () = broken => {}
+        }
+        (cuts, room) = (cuts + 1, room + 7_000);
+        assert!(cuts < 200, "it never ends");
+    }
+    assert!(cuts > 5, "{cuts} cuts");
+    assert_eq!(stored(&site, "relay", &hash).as_deref(), Some(&*bytes));
+    assert_eq!(state(&ann, "visit/v1"), FileState::Here);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_knows_the_name_of_a_file_alone_gets_nothing() {
+    let site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    let (eve, dan) = (limited(&site, "eve", "42").await, limited(&site, "dan", "42").await);
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    let path = file(&site, "secret.txt", b"the price list");
+    let hash = attach(&ann, "visit/v1", &path);
+    sync(&ann).await;
+
+    // A record of hers names it, as if she had it.
+    let child = json!([{"id": hash.to_string(), "media": "text/plain", "name": "x", "size": 14}]);
+    put(&eve, "visit/e1", json!({"outlet": "42", "photos": child}));
+    sync(&eve).await;
+    let asked = eve.fetch(&key("visit/e1"), &hash, PATIENCE).await;
+    assert!(matches!(asked, Err(FetchError::Refused(_))), "{asked:?}");
+    // What is not there at all is answered in the same words.
+    let nothing = BlobHash([7; 32]);
+    let child =
+        json!([{"id": nothing.to_string(), "media": "text/plain", "name": "x", "size": 14}]);
+    put(&eve, "visit/e2", json!({"outlet": "42", "photos": child}));
+    sync(&eve).await;
+    let absent = eve.fetch(&key("visit/e2"), &nothing, PATIENCE).await;
+    let text = |asked: Result<PathBuf, FetchError>| asked.expect_err("refused").to_string();
+    assert_eq!(text(asked), text(absent));
+
+    // Who has it shows that, and opens it for those who read his record: nothing is sent again.
+    put(&dan, "visit/d1", json!({"outlet": "42"}));
+    attach(&dan, "visit/d1", &path);
+    sync(&dan).await;
+    assert_eq!(state(&dan, "visit/d1"), FileState::Here);
+    sync(&eve).await;
+    eve.retry_files().expect("it writes");
+    eve.fetch(&key("visit/d1"), &hash, PATIENCE).await.expect("by now she may");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_larger_than_its_record_says_is_not_fetched() {
+    let site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    let hash = attach(&ann, "visit/v1", &file(&site, "front.jpg", &content(150_000, 9)));
+    sync(&ann).await;
+    let size = vec![Edit::Put("size".into(), Scalar::Int(1))];
+    let edit = vec![Edit::Child("photos".into(), hash.to_string(), size)];
+    ann.put(&key("visit/v1"), &edit.into()).expect("it is saved");
+    sync(&ann).await;
+    sync(&ben).await;
+    let fetched = ben.fetch(&key("visit/v1"), &hash, PATIENCE).await;
+    let Err(FetchError::Refused(why)) = fetched else { panic!("{fetched:?}") };
+    assert!(why.contains("of that size"), "{why}");
+    assert_eq!(stored(&site, "ben", &hash), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_does_not_fit_is_refused_and_nothing_is_changed() {
+    let site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    let try_attach = |record: &str, field: &str, path: &Path| {
+        ann.attach(&key(record), field, path, None, None).expect_err("it does not fit")
+    };
+    let movie = file(&site, "walk.mp4", b"moving");
+    let refused = try_attach("visit/v1", "photos", &movie);
+    assert!(
+        matches!(refused, AttachError::Unfit { why: UnfitFile::Media { .. }, .. }),
+        "{refused}"
+    );
+    let large = site.path("large.png");
+    std::fs::File::create(&large).and_then(|file| file.set_len(65 << 20)).expect("it is written");
+    let refused = try_attach("visit/v1", "photos", &large);
+    assert!(matches!(refused, AttachError::Unfit { why: UnfitFile::Size { .. }, .. }), "{refused}");
+    let photo = file(&site, "a.png", b"one");
+    let refused = try_attach("visit/v1", "note", &photo);
+    assert!(refused.to_string().contains("photos does"), "{refused}");
+    assert!(matches!(try_attach("visit/v9", "photos", &photo), AttachError::Put(_)));
+    let refused = try_attach("visit/v1", "photos", &site.path("absent.png"));
+    assert!(matches!(refused, AttachError::Read { .. }), "{refused}");
+    for n in 0..3u8 {
+        attach(&ann, "visit/v1", &file(&site, "b.png", &[n]));
+    }
+    let refused = try_attach("visit/v1", "photos", &photo);
+    assert!(matches!(refused, AttachError::Full { most: 3, .. }), "{refused}");
+    let kept = std::fs::read_dir(site.path("ann").join("blobs")).expect("a folder").count();
+    assert_eq!(kept, 3, "what was refused is not kept");
+    // Whoever writes round that is held by the same rules.
+    let child = |n: u8| json!({"id": BlobHash([n; 32]).to_string(), "media": "video/mp4", "name": "x", "size": 1});
+    put(&ann, "visit/v2", json!({"outlet": "41", "photos": [child(1)]}));
+    assert_eq!(support::state(&ann, "visit/v2"), "likely_held");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_rotted_on_the_device_is_not_taken_and_said_so() {
+    let site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    let mut bytes = content(200_000, 3);
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    let hash = attach(&ann, "visit/v1", &file(&site, "front.jpg", &bytes));
+    bytes[150_000] ^= 1;
+    let kept = site.path("ann").join("blobs").join(hash.to_string());
+    std::fs::write(&kept, &bytes).expect("it is written");
+    put(&ann, "visit/v2", json!({"outlet": "41"}));
+    let report = ann.sync(PATIENCE).await.expect("records go all the same");
+    assert!(report.sent >= 2);
+    assert_eq!(stored(&site, "relay", &hash), None);
+    assert!(matches!(state(&ann, "visit/v1"), FileState::Failed(why) if why.contains("131072")));
+    let advice = ann.advice().expect("it reads");
+    assert_eq!(advice[0].command, "attachments retry");
+    bytes[150_000] ^= 1;
+    std::fs::write(&kept, &bytes).expect("it is written");
+    ann.retry_files().expect("it writes");
+    sync(&ann).await;
+    assert!(ann.advice().expect("it reads").is_empty());
+    assert_eq!(stored(&site, "relay", &hash), Some(bytes));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_fetched_by_themselves_where_the_settings_say_so() {
+    let site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    let small = attach(&ann, "visit/v1", &file(&site, "small.png", &content(1_000, 4)));
+    let large = attach(&ann, "visit/v1", &file(&site, "large.png", &content(90_000, 5)));
+    sync(&ann).await;
+    drop(ben);
+    std::fs::write(
+        site.path("ben").join("device.toml"),
+        "[files]\ndownload = \"unmetered\"\nunder = 50000\n",
+    )
+    .expect("it is written");
+    let ben = Device::open(&site.path("ben")).expect("it opens");
+    ben.set_metered(true);
+    sync(&ben).await;
+    assert_eq!(stored(&site, "ben", &small), None, "it would be paid by the byte");
+    ben.set_metered(false);
+    sync(&ben).await;
+    sync(&ben).await;
+    assert!(stored(&site, "ben", &small).is_some());
+    assert_eq!(stored(&site, "ben", &large), None, "it is too large for the rule");
+    ben.fetch(&key("visit/v1"), &large, PATIENCE).await.expect("asked for it comes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paused_files_wait_and_records_go_on() {
+    let site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    let hash = attach(&ann, "visit/v1", &file(&site, "front.jpg", b"front"));
+    ann.pause_files(true).expect("it writes");
+    sync(&ann).await;
+    assert_eq!(stored(&site, "relay", &hash), None);
+    assert_eq!(state(&ann, "visit/v1"), FileState::WaitingForConnection);
+    let status = ann.status().expect("it reads");
+    assert_eq!((status.unsaved(), status.files, status.is_synced()), (0, 1, false));
+    drop(ann);
+    let ann = Device::open(&site.path("ann")).expect("it opens");
+    assert!(ann.files_paused().expect("it reads"), "kept over a restart");
+    ann.pause_files(false).expect("it writes");
+    sync(&ann).await;
+    assert!(stored(&site, "relay", &hash).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_was_put_back_gets_the_files_that_it_lost() {
+    let mut site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    sync(&ann).await;
+    site.stop().await;
+    site.copy("relay", "backup");
+    site.start_again().await;
+    let path = file(&site, "front.jpg", &content(100_000, 6));
+    let hash = attach(&ann, "visit/v1", &path);
+    sync(&ann).await;
+    sync(&ben).await;
+    ben.fetch(&key("visit/v1"), &hash, PATIENCE).await.expect("it is to be had");
+    site.stop().await;
+    // Ann is gone for good; Ben merely looked at the photo.
+    std::fs::remove_dir_all(site.path("relay")).expect("it was there");
+    site.copy("backup", "relay");
+    site.start_again().await;
+    site.ask(fieldkeep_relay::Engine::restore).await.expect("it is put back");
+    sync(&ben).await;
+    sync(&ben).await;
+    assert!(stored(&site, "relay", &hash).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_loses_its_place_where_the_catalog_says_so() {
+    let catalog = CATALOG.replace("max_count = 3", "max_count = 3\nlocation = \"strip\"");
+    let site = Site::founded(&catalog);
+    let ann = site.device("ann").await;
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    let xmp = b"\xff\xe1\x00\x21http://ns.adobe.com/xap/1.0/\0YY";
+    let picture = [&[0xff, 0xd8][..], xmp, b"\xff\xda\x00\x04xxpixels"].concat();
+    let hash = attach(&ann, "visit/v1", &file(&site, "front.jpg", &picture));
+    let kept = stored(&site, "ann", &hash).expect("it is here");
+    assert_eq!(kept, [&[0xff, 0xd8][..], b"\xff\xda\x00\x04xxpixels"].concat());
+    let path = file(&site, "front.heic", b"\0\0\0\x18ftypheic");
+    let refused = ann.attach(&key("visit/v1"), "photos", &path, None, None);
+    assert!(matches!(refused, Err(AttachError::Place { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_without_a_relay_gets_a_photo_from_another_one_that_may_give_it() {
+    let mut site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    let eve = limited(&site, "eve", "42").await;
+    for device in [&ann, &ben, &eve] {
+        sync(device).await;
+    }
+    site.stop().await;
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    let hash = attach(&ann, "visit/v1", &file(&site, "front.jpg", &content(150_000, 7)));
+    let child =
+        json!([{"id": hash.to_string(), "media": "image/png", "name": "x", "size": 150_000}]);
+    put(&eve, "visit/e1", json!({"outlet": "42", "photos": child}));
+    let listener = ann.listen("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let address = listener.address();
+    let listening = tokio::spawn(async move { listener.serve().await });
+    let meets = |device: &Device| {
+        let device = device.clone();
+        tokio::spawn(async move { device.stay_with(address).await })
+    };
+    for (device, record, may) in [(&ben, "visit/v1", true), (&eve, "visit/e1", false)] {
+        let meeting = meets(device);
+        let key = key(record);
+        let met = device.reached(&key, fieldkeep_device::Tier::Device, PATIENCE);
+        met.await.expect("it comes");
+        while device.meetings().expect("it reads").is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let patience = if may { PATIENCE } else { Duration::from_secs(2) };
+        let fetched = device.fetch(&key, &hash, patience).await;
+        assert_eq!(fetched.is_ok(), may, "{record}: {fetched:?}");
+        meeting.abort();
+    }
+    assert_eq!(stored(&site, "ben", &hash), Some(content(150_000, 7)));
+    assert_eq!(stored(&site, "eve", &hash), None);
+    listening.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_finds_a_file_that_rotted_and_it_comes_again() {
+    let site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    let hash = attach(&ann, "visit/v1", &file(&site, "front.jpg", &content(90_000, 8)));
+    sync(&ann).await;
+    sync(&ben).await;
+    let path = ben.fetch(&key("visit/v1"), &hash, PATIENCE).await.expect("it is to be had");
+    let check = || {
+        let checks = ben.doctor().expect("it looks");
+        checks.into_iter().find(|check| check.name == "attachments").expect("it is looked at")
+    };
+    assert_eq!(check().text, "1 file is here, and sound");
+    std::fs::write(&path, b"rotted").expect("it is written");
+    assert_eq!(check().finding, fieldkeep_device::Finding::Wrong);
+    ben.repair().expect("it repairs");
+    assert_eq!(state(&ben, "visit/v1"), FileState::Elsewhere);
+    ben.fetch(&key("visit/v1"), &hash, PATIENCE).await.expect("it comes again");
+    assert_eq!(stored(&site, "ben", &hash), Some(content(90_000, 8)));
+}
