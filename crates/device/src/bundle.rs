@@ -61,6 +61,13 @@ pub struct Bundled {
 impl Device {
     /// The signing key of the relay, for whom a bundle may be.
     ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let bundled = device.export_bundle(&mut Vec::new(), &device.relay_key()?, None)?;
+    /// assert_eq!(bundled.packed.changes, 0); // It has given a receipt for all of them.
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// [`BundleError::Unknown`] where the membership log has none: the directory is damaged.
     pub fn relay_key(&self) -> Result<PublicKey, BundleError> {

@@ -50,6 +50,15 @@ impl From<StoreError> for ImportError {
 impl Device {
     /// How far an import of that name has come; nothing if it never began.
     ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// assert!(device.imported("shops.csv")?.is_none());
+    /// device.import_batch("shops.csv", 0, 2, &[])?;
+    /// let imported = device.imported("shops.csv")?.expect("it has begun");
+    /// assert_eq!((imported.done, imported.total), (0, 2));
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the disk fails.
     pub fn imported(&self, name: &str) -> Result<Option<Imported>, StoreError> {
