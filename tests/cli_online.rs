@@ -1,16 +1,23 @@
 //! What needs a connection, by the command line: alone and through `serve`, with and without a relay,
 //! and with a host that an action calls.
 
+#[path = "support/desk.rs"]
+mod desk;
 #[path = "support/process.rs"]
 mod process;
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
+use desk::Desk;
 use fieldkeep_model::{PublicKey, Signature};
 use fieldkeep_relay::HOST_CONTEXT;
-use process::{Place, Ran, Running};
+use process::Place;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 const CATALOG: &str = r#"
@@ -86,6 +93,7 @@ const SCRIPT: &[(&str, i32)] = &[
     ("call close", 6),
     ("call elsewhere", 1),
     ("put order/o1 seller=ann total=5 status=confirmed", 0),
+    ("put order/o1 total=7 --what-if", 0),
     ("put order/o1 total=7", 0),
     ("put order/o1 total=x", 4),
     ("put order/o1 total=7 --strict", 0),
@@ -99,61 +107,21 @@ const SCRIPT: &[(&str, i32)] = &[
     ("calls", 0),
 ];
 
-struct Desk {
-    place: Place,
-    _relay: Running,
-    serving: Option<Running>,
-}
-
-impl Desk {
-    fn new(serves: bool) -> Self {
-        let place = Place::new();
-        let relay = place.relay(CATALOG);
-        place.device("ann", &[]);
-        let serve = ["serve", "--console", "127.0.0.1:0", "--no-nearby"];
-        let serving = serves.then(|| place.start("ann", &serve));
-        if let Some(serving) = &serving {
-            serving.line_beginning("console");
-        }
-        Self { place, _relay: relay, serving }
-    }
-
-    fn run(&self, args: &str, json: bool) -> Ran {
-        self.place.run("ann", &["sync"]).ok();
-        let mut args: Vec<&str> = args.split(' ').collect();
-        args.extend(json.then_some("--json"));
-        self.place.run("ann", &args)
-    }
-}
-
-/// What was said without times, ids of calls, and how the relay is reached.
-fn said(ran: &Ran) -> String {
-    let text = format!("{}\n{}", ran.out, ran.err);
-    let words = text.split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || "-:._".contains(c)));
-    let same = words.map(|word| {
-        let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-        let time = bare.len() > 18 && bare.contains('T') && bare.contains(':');
-        let hash = bare.len() >= 8 && bare.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if time || hash { format!("SOME{}", &word[bare.len()..]) } else { word.to_owned() }
-    });
-    same.collect()
-}
-
 #[test]
 fn what_needs_a_connection_is_the_same_alone_and_through_serve() {
     for json in [false, true] {
-        let (alone, served) = (Desk::new(false), Desk::new(true));
+        let (alone, served) = (Desk::new(CATALOG, false), Desk::new(CATALOG, true));
         for (args, code) in SCRIPT {
             let [one, other] = [&alone, &served].map(|desk| desk.run(args, json));
             assert_eq!(one.code, *code, "{args}: {} {}", one.out, one.err);
-            assert_eq!((one.code, said(&one)), (other.code, said(&other)), "{args}");
+            assert_eq!(alone.said(&one), served.said(&other), "{args}");
         }
         let order = alone.run("get order/o1", true).json();
         assert_eq!(order["fields"]["total"], 7);
         let board = alone.run("ask leaderboard", true).json();
         assert_eq!(board["schema"], "fieldkeep/ask/1");
         assert_eq!(board["rows"], json!([["ann", 7]]));
-        drop(served.serving);
+        served.close();
     }
 }
 
@@ -177,20 +145,31 @@ fn without_a_relay_it_says_so_at_once_and_changes_nothing() {
         let message = failure["message"].as_str().expect("a sentence");
         assert!(message.starts_with("this needs a connection"), "{message}");
     }
+    let tried = place.run("ann", &["put", "order/o1", "total=6", "--what-if"]).ok();
+    assert!(tried.out.contains("to write it needs a connection"), "{}", tried.out);
     let order = place.run("ann", &["get", "order/o1", "--json"]).json();
     assert_eq!((&order["fields"]["total"], &order["deleted"]), (&json!(5), &json!(false)));
     let calls = place.run("ann", &["calls", "--json"]).json();
     assert_eq!(calls["calls"], json!([]));
 }
 
-/// A host that says the same to everybody, and what it was asked.
-fn host(answers: Vec<&'static str>) -> (u16, Receiver<String>) {
+/// A host that says this, one answer to each that asks, and what it was asked; over TLS where it has
+/// keys.
+fn host(answers: Vec<&'static str>, keys: Option<ServerConfig>) -> (u16, Receiver<String>) {
+    let keys = keys.map(Arc::new);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
     let port = listener.local_addr().expect("it is bound").port();
     let (asked, requests) = channel();
     std::thread::spawn(move || {
         for answer in answers {
-            let Ok((mut stream, _)) = listener.accept() else { return };
+            let Ok((tcp, _)) = listener.accept() else { return };
+            let mut stream: Box<dyn Stream> = match &keys {
+                None => Box::new(tcp),
+                Some(keys) => {
+                    let tls = ServerConnection::new(Arc::clone(keys)).expect("keys of a host");
+                    Box::new(StreamOwned::new(tls, tcp))
+                }
+            };
             let (mut request, mut piece) = (String::new(), [0; 4096]);
             while !request.contains("\r\n\r\n{") || !request.ends_with('}') {
                 let read = stream.read(&mut piece).unwrap_or(0);
@@ -200,15 +179,32 @@ fn host(answers: Vec<&'static str>) -> (u16, Receiver<String>) {
                 request.push_str(&String::from_utf8_lossy(&piece[..read]));
             }
             let _ = asked.send(request);
-            let _ = stream.write_all(answer.as_bytes());
+            let _ = stream.write_all(answer.as_bytes()).and_then(|()| stream.flush());
         }
     });
     (port, requests)
 }
 
+/// What a host is reached by.
+trait Stream: Read + Write {}
+impl<S: Read + Write> Stream for S {}
+
+/// The keys of a host at 127.0.0.1, which the authority in `ca.pem` vouches for.
+fn keys() -> ServerConfig {
+    let file = |name: &str| format!("{}/tests/support/host/{name}", env!("CARGO_MANIFEST_DIR"));
+    let chain = CertificateDer::pem_file_iter(file("certificate.pem")).expect("it is there");
+    let chain = chain.collect::<Result<_, _>>().expect("a certificate");
+    let key = PrivateKeyDer::from_pem_file(file("key.pem")).expect("a key");
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = ServerConfig::builder_with_provider(ring).with_safe_default_protocol_versions();
+    let config = versions.expect("it has versions").with_no_client_auth();
+    config.with_single_cert(chain, key).expect("they belong together")
+}
+
 fn header<'r>(request: &'r str, name: &str) -> &'r str {
-    let line = request.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
-    line.unwrap_or_else(|| panic!("no {name} in {request}"))
+    let pairs = request.lines().filter_map(|line| line.split_once(": "));
+    let mut found = pairs.filter(|(other, _)| other.eq_ignore_ascii_case(name));
+    found.next().unwrap_or_else(|| panic!("no {name} in {request}")).1
 }
 
 fn bytes<const N: usize>(hex: &str) -> [u8; N] {
@@ -222,12 +218,13 @@ fn an_action_calls_a_host_once_signed_and_writes_when_it_has_answered() {
     let catalog = place.file("catalog.toml", CATALOG);
     let catalog = catalog.to_str().expect("a plain path");
     place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
-    let (port, requests) = host(vec![
+    let answers = vec![
         "HTTP/1.0 503 Busy\r\n\r\nlater",
         "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ngranted",
         "HTTP/1.0 422 No\r\n\r\nno days left",
         "HTTP/1.0 302 Found\r\nLocation: http://elsewhere/\r\n\r\n",
-    ]);
+    ];
+    let (port, requests) = host(answers, None);
     let config =
         format!("[host.office]\nurl = \"http://127.0.0.1:{port}/api\"\ntimeout = \"5s\"\n");
     place.file("relay/relay.toml", &config);
@@ -241,7 +238,7 @@ fn an_action_calls_a_host_once_signed_and_writes_when_it_has_answered() {
     let asked: Vec<String> = requests.try_iter().collect();
     assert_eq!(asked.len(), 2, "once, and once more after it was busy");
     for request in &asked {
-        assert!(request.starts_with("POST /api/leave HTTP/1.0\r\n"), "{request}");
+        assert!(request.starts_with("POST /api/leave HTTP/1.1\r\n"), "{request}");
         assert_eq!(header(request, "Idempotency-Key"), called["id"]);
         let body = &request[request.find("\r\n\r\n").expect("a body") + 4..];
         let said: Value = serde_json::from_str(body).expect("JSON");
@@ -260,11 +257,37 @@ fn an_action_calls_a_host_once_signed_and_writes_when_it_has_answered() {
 }
 
 #[test]
+fn a_host_is_asked_over_tls_only_where_its_authority_is_trusted() {
+    let place = Place::new();
+    let catalog = place.file("catalog.toml", CATALOG);
+    let catalog = catalog.to_str().expect("a plain path");
+    place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
+    let answers = vec!["HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ngranted"; 4];
+    let (port, requests) = host(answers, Some(keys()));
+    let url = format!("url = \"https://127.0.0.1:{port}\"\n");
+    place.file("relay/ca.pem", include_str!("support/host/ca.pem"));
+    let mut address = "127.0.0.1:0".to_owned();
+    // The authorities that browsers trust do not know this one.
+    for (ca, code) in [("", 1), ("ca = \"ca.pem\"\n", 0)] {
+        place.file("relay/relay.toml", &format!("[host.office]\n{url}{ca}"));
+        let (_relay, listens) = place.serve_at(&address);
+        if address != listens {
+            place.device("ann", &[]);
+            address = listens;
+        }
+        let called = place.run("ann", &["call", "request_leave", "days=3"]);
+        assert_eq!(called.code, code, "{}", called.err);
+    }
+    let understood = requests.try_iter().filter(|request| request.starts_with("POST /leave"));
+    assert_eq!(understood.count(), 1);
+}
+
+#[test]
 fn a_relay_whose_configuration_means_nothing_does_not_start() {
     let place = Place::new();
     drop(place.relay(CATALOG));
-    place.file("relay/relay.toml", "[host.office]\nurl = \"https://office\"\n");
+    place.file("relay/relay.toml", "[host.office]\nurl = \"ftp://office\"\n");
     let ran = place.run("relay", &["relay", "serve", "--listen", "127.0.0.1:0"]);
     assert_eq!(ran.code, 2, "{}", ran.err);
-    assert!(ran.err.contains("only http:// is spoken"), "{}", ran.err);
+    assert!(ran.err.contains("https:// or http://"), "{}", ran.err);
 }

@@ -1,10 +1,12 @@
 //! Every command of a device, alone and through `serve`: it says the same, ends with the same code, and
 //! what it did is the same.
 
+#[path = "support/desk.rs"]
+mod desk;
 #[path = "support/process.rs"]
 mod process;
 
-use process::{Place, Ran, Running};
+use desk::Desk;
 
 const CATALOG: &str = r#"
 catalog = 1
@@ -108,66 +110,14 @@ const SCRIPT: &[&str] = &[
     "status",
 ];
 
-/// An organisation of one device, which has its commands executed by a process or not.
-struct Desk {
-    place: Place,
-    _relay: Running,
-    serving: Option<Running>,
-}
-
-impl Desk {
-    fn new(serves: bool) -> Self {
-        let place = Place::new();
-        let relay = place.relay(CATALOG);
-        place.device("ann", &[]);
-        let serve = ["serve", "--console", "127.0.0.1:0", "--no-nearby"];
-        let serving = serves.then(|| place.start("ann", &serve));
-        if let Some(serving) = &serving {
-            serving.line_beginning("console");
-        }
-        Self { place, _relay: relay, serving }
-    }
-
-    /// Runs a command once all that was done before is exchanged.
-    fn run(&self, args: &str, json: bool) -> Ran {
-        self.place.run("ann", &["sync"]).ok();
-        let mut args: Vec<&str> = args.split(' ').collect();
-        args.extend(json.then_some("--json"));
-        self.place.run("ann", &args)
-    }
-}
-
-/// What a command said, without what differs from run to run: times, hashes, folders, and how the relay
-/// is reached at the moment.
-fn said(desk: &Desk, ran: &Ran) -> (i32, String) {
-    let folder = desk.place.path("ann").display().to_string();
-    let text = format!("{}\n{}", ran.out, ran.err).replace(&folder, "FOLDER");
-    let text = text.replace("\"online\"", "\"offline\"").replace("\"connecting\"", "\"offline\"");
-    let text = text.replace("Online", "Offline").replace("Connecting", "Offline");
-    let words = text.split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || "-:._".contains(c)));
-    let same = words.map(|word| {
-        let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-        let end = &word[bare.len()..];
-        let time = bare.len() > 18 && bare.contains('T') && bare.contains(':');
-        let hash = bare.len() >= 8 && bare.bytes().all(|byte| byte.is_ascii_hexdigit());
-        match (time, hash) {
-            (true, _) => format!("TIME{end}"),
-            (_, true) => format!("HASH{end}"),
-            _ => word.to_owned(),
-        }
-    });
-    (ran.code, same.collect())
-}
-
 #[test]
 fn every_command_says_and_does_the_same_alone_and_through_serve() {
     for json in [false, true] {
-        let (alone, served) = (Desk::new(false), Desk::new(true));
+        let (alone, served) = (Desk::new(CATALOG, false), Desk::new(CATALOG, true));
         for args in SCRIPT {
-            let [one, other] = [&alone, &served].map(|desk| said(desk, &desk.run(args, json)));
+            let [one, other] = [&alone, &served].map(|desk| desk.said(&desk.run(args, json)));
             assert_eq!(one, other, "{args} (json: {json})");
         }
-        let serving = served.serving.expect("it serves");
-        assert_eq!(serving.stop("INT"), 130);
+        served.close();
     }
 }

@@ -136,7 +136,7 @@ pub(crate) fn revert(
 
 /// What a write would come to; nothing is written.
 fn what_if(access: &mut Access, write: Write, output: &mut Output) -> Result<ExitCode, Trouble> {
-    let Response::Got { record, .. } = access.ask(Request::WhatIf(write))? else {
+    let Response::Foreseen { record, online } = access.ask(Request::WhatIf(write))? else {
         return Err(Failure::unexpected().into());
     };
     if output.is_json() {
@@ -144,6 +144,9 @@ fn what_if(access: &mut Access, write: Write, output: &mut Output) -> Result<Exi
     } else {
         output::record(output.writer(), &record)?;
         output.line("nothing was written")?;
+        if online {
+            output.line("to write it needs a connection: it goes by way of the relay")?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

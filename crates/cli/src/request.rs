@@ -317,6 +317,13 @@ pub(crate) enum Response {
         /// The concurrent values of its fields.
         conflicts: Option<Vec<Conflict>>,
     },
+    /// What a write would come to.
+    Foreseen {
+        /// The record.
+        record: Box<Record>,
+        /// Whether only the relay may write it.
+        online: bool,
+    },
     /// All records have been told; those were kept aside.
     Listed(Vec<Aside>),
     /// The files that were written.

@@ -201,6 +201,23 @@ impl Device {
         self.online(patience, self.carry_out(&ready, patience)).await
     }
 
+    /// Whether a record, as it is here, is edited only by way of the relay: [`Device::put_online`].
+    ///
+    /// ```
+    /// # use fieldkeep_model::{Edit, RecordKey, Scalar};
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let order: RecordKey = "order/o2".parse()?;
+    /// device.put(&order, &vec![Edit::Put("status".into(), Scalar::Str("confirmed".into()))].into())?;
+    /// assert!(device.needs_connection(&order)?);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn needs_connection(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        self.engine().replica().needs_connection(key)
+    }
+
     /// Writes a record by way of the relay, which has to find it as it is here. When this returns, it
     /// was written, and is here.
     ///

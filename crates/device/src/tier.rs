@@ -228,7 +228,8 @@ impl Device {
         Ok(self.put(key, edit)?)
     }
 
-    /// What a write would come to: the record as it would be, with its forecast. Nothing is written.
+    /// What a write would come to: the record as it would be, with its forecast. Nothing is written. Of a
+    /// record that is edited by way of the relay too, which may then refuse it.
     ///
     /// ```
     /// # use fieldkeep_model::{Edit, Scalar};
@@ -251,7 +252,7 @@ impl Device {
         let replica = engine.replica_mut();
         // What waits to be saved would be undone with it.
         replica.commit()?;
-        let put = replica.put(key, edit, crate::device::now());
+        let put = replica.put_anyhow(key, edit, crate::device::now());
         let view = put.and_then(|_| Ok(replica.views().record(key)?));
         replica.forget()?;
         self.0.identify_again(&mut engine)?;

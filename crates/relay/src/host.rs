@@ -1,15 +1,18 @@
 //! Hosts that actions call: what the relay's configuration says of them, and one plain request.
 //!
-//! `relay.toml` in the relay's directory names them: `[host.NAME]` with `url` and `timeout`. Only
-//! `http://` is spoken: a host on another machine is reached through a proxy or a tunnel on this one,
-//! and the body is signed in any case. No redirect is followed.
+//! `relay.toml` in the relay's directory names them: `[host.NAME]` with `url`, `timeout`, and `ca`
+//! where the host's certificate is signed by an authority of its own. The body is signed whichever way
+//! it goes. No redirect is followed, and no proxy that the environment names.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use ureq::Agent;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::engine::Fetch;
 
@@ -21,22 +24,22 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const ATTEMPTS: usize = 3;
 /// The pause before it is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The longest answer that is read, in bytes.
-const ANSWER: u64 = 256 * 1024;
-/// What of it is told to who called, in bytes.
-const TOLD: usize = 4 * 1024;
+/// What of an answer is read, and told to who called, in bytes.
+const TOLD: u64 = 4 * 1024;
+/// Requests that a host is sent at once; others wait, and hold up no other host.
+const AT_ONCE: usize = 8;
 
 /// The hosts by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Hosts(BTreeMap<String, Host>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Host {
-    /// Name or address, and port.
-    authority: String,
     /// What comes before the path of a call.
-    base: String,
+    url: String,
     timeout: Duration,
+    agent: Agent,
+    slots: Arc<Semaphore>,
 }
 
 /// Why a relay's configuration is not to be understood.
@@ -66,14 +69,15 @@ impl Hosts {
         let file = directory.join(FILE);
         match std::fs::read_to_string(&file) {
             Ok(text) => {
-                Self::parse(&text).map_err(|problem| ConfigError::Unclear { file, problem })
+                let parsed = Self::parse(&text, directory);
+                parsed.map_err(|problem| ConfigError::Unclear { file, problem })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(ConfigError::Io { file, error }),
         }
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str, directory: &Path) -> Result<Self, String> {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
         if let Some(key) = table.keys().find(|key| *key != "host") {
             return Err(format!("unknown key `{key}`: known is `host`"));
@@ -81,7 +85,7 @@ impl Hosts {
         let hosts = table.get("host").map(|hosts| hosts.as_table().ok_or("`host` is no table"));
         let hosts = hosts.transpose()?.into_iter().flatten().map(|(name, host)| {
             let host = host.as_table().ok_or_else(|| format!("`host.{name}` is no table"))?;
-            Ok((name.clone(), Host::parse(name, host)?))
+            Ok((name.clone(), Host::parse(name, host, directory)?))
         });
         hosts.collect::<Result<_, String>>().map(Self)
     }
@@ -102,20 +106,22 @@ impl Hosts {
             if attempt > 0 {
                 tokio::time::sleep(PAUSE).await;
             }
-            match tokio::time::timeout(host.timeout, host.post(fetch)).await {
-                Err(_) => failed = format!("no answer within {} s", host.timeout.as_secs_f32()),
-                Ok(Err(error)) => failed = error.to_string(),
-                Ok(Ok((200..300, said))) => return Ok(said),
-                Ok(Ok((status @ 300..400, _))) => {
+            match host.post(fetch).await {
+                Err(ureq::Error::Timeout(_)) => {
+                    failed = format!("no answer within {} s", host.timeout.as_secs());
+                }
+                Err(error) => failed = error.to_string(),
+                Ok((200..300, said)) => return Ok(said),
+                Ok((status @ 300..400, _)) => {
                     return Err(format!(
                         "`{}` redirects ({status}), which is not followed",
                         fetch.host
                     ));
                 }
-                Ok(Ok((status @ 400..500, said))) => {
+                Ok((status @ 400..500, said)) => {
                     return Err(format!("`{}` refuses ({status}): {said}", fetch.host));
                 }
-                Ok(Ok((status, said))) => failed = format!("{status}: {said}"),
+                Ok((status, said)) => failed = format!("{status}: {said}"),
             }
         }
         Err(format!(
@@ -126,25 +132,22 @@ impl Hosts {
 }
 
 impl Host {
-    fn parse(name: &str, table: &toml::Table) -> Result<Self, String> {
-        if let Some(key) = table.keys().find(|key| !["url", "timeout"].contains(&key.as_str())) {
-            return Err(format!("unknown key `host.{name}.{key}`: known are `url` and `timeout`"));
+    fn parse(name: &str, table: &toml::Table, directory: &Path) -> Result<Self, String> {
+        if let Some(key) = table.keys().find(|key| !["url", "timeout", "ca"].contains(&&***key)) {
+            return Err(format!(
+                "unknown key `host.{name}.{key}`: known are `url`, `timeout` and `ca`"
+            ));
         }
         let url = table.get("url").and_then(toml::Value::as_str);
-        let url = url.ok_or_else(|| format!("`host.{name}` needs `url = \"http://…\"`"))?;
-        let rest = url.strip_prefix("http://").ok_or_else(|| {
-            format!(
-                "`host.{name}.url`: only http:// is spoken; a proxy on this machine may add TLS"
-            )
+        let url = url.ok_or_else(|| format!("`host.{name}` needs `url = \"https://…\"`"))?;
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let rest = rest.ok_or_else(|| {
+            format!("`host.{name}.url`: it begins with https:// or http://, nothing else is spoken")
         })?;
-        let (authority, base) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-        if authority.is_empty() || authority.contains('@') || !plain(rest) {
+        let plain = rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"@?#".contains(&byte));
+        if !plain || rest.starts_with(['/', ':']) || rest.is_empty() {
             return Err(format!("`host.{name}.url` is no address"));
         }
-        let has_port =
-            authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let authority = if has_port { authority.to_owned() } else { format!("{authority}:80") };
         let timeout = match table.get("timeout") {
             None => TIMEOUT,
             Some(value) => {
@@ -154,33 +157,65 @@ impl Host {
                 Duration::from_secs(seconds.ok_or_else(unclear)?)
             }
         };
-        let base = base.trim_end_matches('/').to_owned();
-        Ok(Self { authority, base, timeout })
+        let mut tls = TlsConfig::builder();
+        if let Some(ca) = table.get("ca") {
+            let wrong = |why: &str| format!("`host.{name}.ca`: {why}");
+            let file = ca.as_str().ok_or_else(|| wrong("it is the name of a file in PEM"))?;
+            let file = directory.join(file);
+            let roots = authorities(&file)
+                .map_err(|error| wrong(&format!("{}: {error}", file.display())))?;
+            tls = tls.root_certs(RootCerts::new_with_certs(&roots));
+        }
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .max_idle_connections(0)
+            .proxy(None)
+            .timeout_global(Some(timeout))
+            .tls_config(tls.build())
+            .user_agent(concat!("fieldkeep/", env!("CARGO_PKG_VERSION")));
+        Ok(Self {
+            url: url.trim_end_matches('/').to_owned(),
+            timeout,
+            agent: config.build().new_agent(),
+            slots: Arc::new(Semaphore::new(AT_ONCE)),
+        })
     }
 
-    /// One request: HTTP/1.0, so that the answer ends with the connection.
-    async fn post(&self, fetch: &Fetch) -> std::io::Result<(u16, String)> {
+    /// One request: the status, and what is said with it.
+    async fn post(&self, fetch: &Fetch) -> Result<(u16, String), ureq::Error> {
+        let _slot = self.slots.acquire().await;
         let Fetch { path, key, body, signer, signature, .. } = fetch;
-        let mut stream = TcpStream::connect(&self.authority).await?;
-        let request = format!(
-            "POST {}{path} HTTP/1.0\r\nHost: {}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nIdempotency-Key: {key}\r\nFieldkeep-Key: {signer}\r\n\
-             Fieldkeep-Signature: {signature}\r\nConnection: close\r\n\r\n{body}",
-            self.base,
-            self.authority,
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER).read_to_end(&mut answer).await?;
-        let answer = String::from_utf8_lossy(&answer);
-        let malformed = || std::io::Error::other("it does not speak HTTP");
-        let (head, said) = answer.split_once("\r\n\r\n").ok_or_else(malformed)?;
-        let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
-        let mut said = said.to_owned();
-        said.truncate(said.floor_char_boundary(TOLD));
-        Ok((status.ok_or_else(malformed)?, said))
+        let request = self
+            .agent
+            .post(format!("{}{path}", self.url))
+            .content_type("application/json")
+            .header("Idempotency-Key", key)
+            .header("Fieldkeep-Key", signer)
+            .header("Fieldkeep-Signature", signature);
+        let body = body.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let answer = request.send(body)?;
+            let (parts, body) = answer.into_parts();
+            let mut said = Vec::new();
+            body.into_reader().take(TOLD).read_to_end(&mut said)?;
+            Ok((parts.status.as_u16(), String::from_utf8_lossy(&said).into_owned()))
+        });
+        asked.await.unwrap_or_else(|gone| Err(std::io::Error::other(gone).into()))
     }
+}
+
+/// The certificates in a file.
+fn authorities(file: &Path) -> Result<Vec<Certificate<'static>>, String> {
+    let pem = std::fs::read(file).map_err(|error| error.to_string())?;
+    let mut roots = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(root) = item.map_err(|error| error.to_string())? {
+            roots.push(root);
+        }
+    }
+    if roots.is_empty() { Err("there is no certificate in it".into()) } else { Ok(roots) }
 }
 
 #[cfg(test)]
@@ -189,20 +224,24 @@ mod tests {
 
     #[test]
     fn hosts_are_read_and_what_means_nothing_is_an_error() {
-        let hosts = Hosts::parse("[host.erp]\nurl = \"http://erp.local/api/\"\ntimeout = \"3s\"\n");
+        let parse = |text: &str| Hosts::parse(text, Path::new("/nowhere"));
+        let hosts = parse("[host.erp]\nurl = \"http://erp.local/api/\"\ntimeout = \"3s\"\n");
         let hosts = hosts.expect("it is clear");
         let erp = &hosts.0["erp"];
-        assert_eq!((&*erp.authority, &*erp.base), ("erp.local:80", "/api"));
-        assert_eq!(erp.timeout, Duration::from_secs(3));
+        assert_eq!((&*erp.url, erp.timeout), ("http://erp.local/api", Duration::from_secs(3)));
+        assert!(parse("[host.erp]\nurl = \"https://erp.local:8443\"\n").is_ok());
         for wrong in [
             "hosts = 1",
             "[host.a]",
-            "[host.a]\nurl = \"https://a\"",
+            "[host.a]\nurl = \"ftp://a\"",
+            "[host.a]\nurl = \"https://\"",
+            "[host.a]\nurl = \"https://a\"\nca = 5",
+            "[host.a]\nurl = \"https://a\"\nca = \"absent.pem\"",
             "[host.a]\nurl = \"http://user@a\"",
             "[host.a]\nurl = \"http://a\"\ntimeout = 5",
             "[host.a]\nurl = \"http://a\"\nretries = 5",
         ] {
-            assert!(Hosts::parse(wrong).is_err(), "{wrong}");
+            assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -127,6 +127,20 @@ impl Replica {
     /// See [`PutError`]; nothing of the write is kept then.
     pub fn put(&mut self, key: &RecordKey, edit: &RecordEdit, now: i64) -> Result<Wrote, PutError> {
         self.check_connection(key)?;
+        self.put_anyhow(key, edit, now)
+    }
+
+    /// Writes a record to see what it comes to, also where only a relay may write it.
+    /// [`Replica::forget`] has to follow.
+    ///
+    /// # Errors
+    /// See [`PutError`].
+    pub fn put_anyhow(
+        &mut self,
+        key: &RecordKey,
+        edit: &RecordEdit,
+        now: i64,
+    ) -> Result<Wrote, PutError> {
         let segment = self.home_of(key, edit)?;
         let author = self.writer(now);
         self.undoable(&segment, |replica| replica.put_in(&segment, key, edit, &author))

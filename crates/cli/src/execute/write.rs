@@ -107,9 +107,10 @@ pub(super) fn what_if(owner: &Owner, write: Write) -> Result<Response, Failure> 
     let device = &super::device(owner)?.device;
     let catalog = device.catalog().ok_or(PutError::NoCatalog)?;
     let (key, edit) = read(device, &catalog, write)?;
+    let online = device.needs_connection(&key)?;
     let view = device.what_if(&key, &edit)?;
     let record = Box::new(Record::new(view, &device.members()));
-    Ok(Response::Got { record, history: None, conflicts: None })
+    Ok(Response::Foreseen { record, online })
 }
 
 /// Waits until a record has come so far; syncs meanwhile, if nobody else does.
