@@ -331,6 +331,17 @@ test("a record goes back to what it was, and that is one more change", async () 
   await until(() => field.onRelay("visit/v1"), ({ fields }) => fields.remark === "look 58");
 });
 
+test("one field goes back to what it was, and the others stay", async () => {
+  await visit.open("/records/visit/v1");
+  await page.locator("#history li", { hasText: "look 55 → look 56" }).locator("a").click();
+  await page.locator("tr.differs", { hasText: "look 56" }).locator("td", { hasText: "look 58" }).waitFor();
+  await visit.picture("as-it-was");
+  await page.click("#revert-remark");
+  await page.locator("#told", { hasText: "Written as it was then" }).waitFor();
+  await page.click("#seen");
+  await until(() => field.onRelay("visit/v1"), ({ fields }) => fields.remark === "look 56");
+});
+
 test("a record is shared as a text: copied, and by the browser's own sheet where it has one", async () => {
   await visit.context.grantPermissions(["clipboard-read", "clipboard-write"]);
   await visit.open("/records/outlet/o1");

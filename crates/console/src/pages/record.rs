@@ -87,7 +87,9 @@ struct Was {
     chrome: Chrome,
     own: String,
     moment: String,
+    /// The fields as they are, beside what they were then.
     rows: Vec<Row>,
+    differs: bool,
 }
 
 #[derive(Template)]
@@ -182,9 +184,11 @@ async fn was(
         let own = record_path(&key.ty, &key.id);
         let was = app.device().at(&key, &Moment::Change(change.clone()))?;
         let was = was.ok_or_else(|| Failure::absent(format!("{key} at {change}")))?;
-        let rows = rows(&was, None, &[]);
+        let now = app.device().as_merged(&key)?.ok_or_else(|| Failure::absent(&key))?;
+        let rows = rows(&now.fields, Some(&was), &[]);
+        let differs = rows.iter().any(|row| row.differs);
         let chrome = Chrome::of(app, "records", &format!("{id}, as it was"), &own)?;
-        Ok::<_, Failure>(Was { chrome, own, moment: change, rows })
+        Ok::<_, Failure>(Was { chrome, own, moment: change, rows, differs })
     })
     .await
 }
