@@ -209,7 +209,7 @@ impl Sitting<'_> {
     }
 
     fn reference(&mut self, reference: Reference, referent: Referent, seen: &mut Seen) {
-        let Reference { field, ty, id } = reference;
+        let Reference { field, ty, id, child: _ } = reference;
         let to = RecordKey::new(ty, id).to_string();
         let args = vec![open("field", &field), open("record", &to)];
         match referent {

@@ -96,6 +96,8 @@ impl Field {
 pub struct Reference {
     /// The field, as `customer_id` or `lines.product`; `lines` where the children's ids refer.
     pub field: String,
+    /// The child of the set that holds it.
+    pub child: Option<String>,
     /// The type of the record referred to.
     pub ty: TypeName,
     /// Its id.
@@ -156,7 +158,7 @@ impl ObjectType {
             if field.kind.has_children() {
                 child_references(name, field, value, &mut found);
             } else if let Some(ty) = &field.reference {
-                found.extend(reference(name.clone(), ty, value));
+                found.extend(reference(name.clone(), None, ty, value));
             }
         }
         found
@@ -209,20 +211,26 @@ impl ObjectType {
 
 fn child_references(name: &str, field: &Field, value: &Value, found: &mut Vec<Reference>) {
     for child in value.as_array().into_iter().flatten().filter_map(Value::as_object) {
+        let own = child.get("id").and_then(scalar_text);
         if let (Some(ty), Some(id)) = (&field.reference, child.get("id")) {
-            found.extend(reference(name.to_owned(), ty, id));
+            found.extend(reference(name.to_owned(), own.clone(), ty, id));
         }
         for (inner, field) in &field.children {
             if let (Some(ty), Some(value)) = (&field.reference, child.get(inner)) {
-                found.extend(reference(format!("{name}.{inner}"), ty, value));
+                found.extend(reference(format!("{name}.{inner}"), own.clone(), ty, value));
             }
         }
     }
 }
 
-fn reference(field: String, ty: &TypeName, value: &Value) -> Option<Reference> {
+fn reference(
+    field: String,
+    child: Option<String>,
+    ty: &TypeName,
+    value: &Value,
+) -> Option<Reference> {
     let id = RecordId::new(scalar_text(value)?).ok()?;
-    Some(Reference { field, ty: ty.clone(), id })
+    Some(Reference { field, child, ty: ty.clone(), id })
 }
 
 /// A scalar as text; nothing for null, lists and objects.

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::error::suggestion;
 use crate::limit;
-use crate::object::{Kind, ObjectType, scalar_text};
+use crate::object::{Field, Kind, ObjectType, Reference, scalar_text};
 
 /// The one template of an environment.
 const NAME: &str = "share";
@@ -40,8 +40,10 @@ pub struct Sheet<'s> {
     pub key: &'s RecordKey,
     /// Its fields.
     pub fields: &'s Map<String, Value>,
-    /// The fields of the records that it refers to, by the field that does.
-    pub referred: BTreeMap<String, Map<String, Value>>,
+    /// The fields of the records that it refers to, as far as they are known. A template sees those of
+    /// a field as `ref.customer`, those of a child of a set as `ref.lines[line.id].product`, and what
+    /// the child's id refers to as `ref.lines[line.id].id`.
+    pub referred: Vec<(Reference, Map<String, Value>)>,
 }
 
 /// Why a record was not made a text.
@@ -254,12 +256,15 @@ impl ObjectType {
         match first {
             "record" => unknown(second, self.names()),
             "ref" => {
-                let registers = self
-                    .fields
-                    .iter()
-                    .filter(|(_, field)| field.reference.is_some() && field.kind == Kind::Register);
-                unknown(second, registers.map(|(name, _)| name.as_str()).collect()).or_else(|| {
-                    let ty = types.get(self.fields.get(second?)?.reference.as_ref()?)?;
+                let refers = |field: &Field| {
+                    field.reference.is_some()
+                        || field.children.values().any(|child| child.reference.is_some())
+                };
+                let fields = self.fields.iter().filter(|(_, field)| refers(field));
+                unknown(second, fields.map(|(name, _)| name.as_str()).collect()).or_else(|| {
+                    let field = self.fields.get(second?)?;
+                    let register = field.kind == Kind::Register;
+                    let ty = types.get(field.reference.as_ref().filter(|_| register)?)?;
                     unknown(third, ty.names())
                 })
             }
@@ -270,13 +275,24 @@ impl ObjectType {
 
 impl Sheet<'_> {
     fn context(&self) -> Shown {
-        let referred = self.referred.iter();
+        let mut referred = Map::new();
+        for (Reference { field, child, .. }, fields) in &self.referred {
+            let fields = Value::Object(fields.clone());
+            let Some(child) = child else {
+                referred.insert(field.clone(), fields);
+                continue;
+            };
+            let (set, inner) = field.split_once('.').unwrap_or((field, "id"));
+            let mut place = &mut referred;
+            for step in [set, child] {
+                let next = place.entry(step).or_insert_with(|| Value::Object(Map::new()));
+                place = next.as_object_mut().expect("nothing else is put there");
+            }
+            place.insert(inner.to_owned(), fields);
+        }
         Shown::from_pairs([
             ("record", object(self.fields)),
-            (
-                "ref",
-                Shown::from_pairs(referred.map(|(name, fields)| (name.clone(), object(fields)))),
-            ),
+            ("ref", object(&referred)),
             ("id", Shown::from(self.key.id.as_str())),
             ("type", Shown::from(self.key.ty.as_str())),
         ])

@@ -1,9 +1,7 @@
 //! What a record is as plain text: by a type's template, plainly, and what templates may not do.
 
-use std::collections::BTreeMap;
-
-use fieldkeep_catalog::{Catalog, Sheet, TemplateError, limit};
-use fieldkeep_model::{RecordKey, TypeName};
+use fieldkeep_catalog::{Catalog, Reference, Sheet, TemplateError, limit};
+use fieldkeep_model::{RecordId, RecordKey, TypeName};
 use serde_json::{Value, json};
 
 /// A catalog with that template for orders.
@@ -15,7 +13,9 @@ fn source(template: &str) -> String {
          [type.order.field]\ncustomer = {{ ref = \"customer\" }}\n\
          price = {{ schema = {{ type = \"integer\" }} }}\nnote = {{ kind = \"text\" }}\n\
          data = {{ kind = \"json\" }}\n\
-         lines = {{ kind = \"set\", field = {{ product = {{}}, quantity = {{ schema = {{ type = \"integer\" }} }} }} }}\n\
+         lines = {{ kind = \"set\", field = {{ product = {{ ref = \"product\" }}, quantity = {{ schema = {{ type = \"integer\" }} }} }} }}\n\
+         boxes = {{ kind = \"set\", ref = \"product\" }}\n\
+         [type.product.field]\nname = {{}}\n\
          [type.order]\nshare = \"\"\"\n{template}\"\"\"\n"
     )
 }
@@ -34,9 +34,20 @@ fn refused(template: &str) -> String {
 fn text(catalog: &Catalog, key: &str, fields: Value) -> Result<String, TemplateError> {
     let key: RecordKey = key.parse().expect("a key");
     let customer = json!({"name": "Harbour Kiosk"}).as_object().cloned().expect("an object");
-    let referred = BTreeMap::from([("customer".to_owned(), customer)]);
     let fields = fields.as_object().cloned().expect("an object");
     let ty = catalog.ty(&key.ty).expect("a type");
+    let refers = |field: &str, child: Option<&str>, ty: &str, id: &str| Reference {
+        field: field.to_owned(),
+        child: child.map(str::to_owned),
+        ty: ty.parse().expect("a type"),
+        id: RecordId::new(id).expect("an id"),
+    };
+    let product = |name: &str| json!({"name": name}).as_object().cloned().expect("an object");
+    let referred = vec![
+        (refers("customer", None, "customer", "c1"), customer),
+        (refers("lines.product", Some("1"), "product", "tea"), product("Green tea")),
+        (refers("boxes", Some("b7"), "product", "b7"), product("A box")),
+    ];
     ty.shared_text(&Sheet { key: &key, fields: &fields, referred })
 }
 
@@ -45,16 +56,21 @@ fn a_template_sees_the_record_what_it_refers_to_and_its_name() {
     let catalog = catalog(
         "Order {{ id }} for {{ ref.customer.name }}\n\
          {% for line in record.lines %}\n\
-         - {{ line.quantity }} x {{ line.product }}\n\
+         - {{ line.quantity }} x {{ ref.lines[line.id].product.name | default(line.product) }}\n\
          {% endfor %}\n\
+         {% for box in record.boxes %}{{ ref.boxes[box.id].id.name }}\n{% endfor %}\n\
          {% if record.note %}\nNote: {{ record.note }}\n{% endif %}\n\
          Total {{ record.price | default(0) }}{{ record.data.absent.too }}\n",
     );
-    let lines = json!([{"id": "1", "product": "tea", "quantity": 3}]);
-    let order = json!({"customer": "c1", "lines": lines, "note": "<by> \"noon\"", "price": 12});
+    let line = |id: &str, product: &str| json!({"id": id, "product": product, "quantity": 3});
+    let lines = [line("1", "tea"), line("2", "salt")];
+    let order = json!({
+        "customer": "c1", "lines": lines, "boxes": [{"id": "b7"}],
+        "note": "<by> \"noon\"", "price": 12
+    });
     assert_eq!(
         text(&catalog, "order/o1", order).expect("a text"),
-        "Order o1 for Harbour Kiosk\n- 3 x tea\nNote: <by> \"noon\"\nTotal 12"
+        "Order o1 for Harbour Kiosk\n- 3 x Green tea\n- 3 x salt\nA box\nNote: <by> \"noon\"\nTotal 12"
     );
     assert_eq!(
         text(&catalog, "order/o2", json!({})).expect("a text"),

@@ -1,12 +1,14 @@
 //! Sharing: a record as plain text, with plain marks of what is to be known about it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-use fieldkeep_catalog::{Kind, ObjectType, Sheet, TemplateError};
+use fieldkeep_catalog::{ObjectType, Reference, Sheet, TemplateError};
 use fieldkeep_model::status::{Forecast, State};
 use fieldkeep_model::{Outcome, RecordKey, TypeName};
 use fieldkeep_replica::{PutError, RecordView, declared};
 use fieldkeep_store::StoreError;
+use serde_json::{Map, Value};
 
 use crate::device::Device;
 
@@ -61,20 +63,25 @@ impl Device {
         Ok(format!("{text}\n\n{}", marks.join("\n")))
     }
 
-    /// The fields of the records that a record's registers refer to, as far as they are here.
+    /// The fields of the records that a record refers to, as far as they are here.
     fn referred(
         &self,
         ty: &ObjectType,
         view: &RecordView,
-    ) -> Result<BTreeMap<String, serde_json::Map<String, serde_json::Value>>, StoreError> {
-        let mut referred = BTreeMap::new();
-        let is_register =
-            |name: &str| ty.fields.get(name).is_some_and(|field| field.kind == Kind::Register);
-        let references = ty.references(&view.fields).into_iter();
-        for reference in references.filter(|reference| is_register(&reference.field)) {
-            let key = RecordKey::new(reference.ty, reference.id);
-            if let Some(other) = self.as_merged(&key)? {
-                referred.insert(reference.field, other.fields);
+    ) -> Result<Vec<(Reference, Map<String, Value>)>, StoreError> {
+        let mut known: BTreeMap<RecordKey, Option<RecordView>> = BTreeMap::new();
+        let mut referred = Vec::new();
+        for reference in ty.references(&view.fields) {
+            let key = RecordKey::new(reference.ty.clone(), reference.id.clone());
+            let other = match known.entry(key) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    let other = self.as_merged(new.key())?;
+                    new.insert(other)
+                }
+            };
+            if let Some(other) = other {
+                referred.push((reference, other.fields.clone()));
             }
         }
         Ok(referred)
