@@ -27,5 +27,5 @@ pub use judge::{Holder, Judgement, PrivateArg, Referent, Subject, Surroundings};
 pub use object::{Field, Kind, ObjectType, Reference};
 pub use rule::{Rule, RuleError};
 pub use schema::SchemaError;
-pub use share::{Sheet, TITLES, TemplateError, title};
+pub use share::{Referred, Sheet, TITLES, TemplateError, title};
 pub use values::{ValueError, value_of};

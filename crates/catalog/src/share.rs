@@ -43,7 +43,16 @@ pub struct Sheet<'s> {
     /// The fields of the records that it refers to, as far as they are known. A template sees those of
     /// a field as `ref.customer`, those of a child of a set as `ref.lines[line.id].product`, and what
     /// the child's id refers to as `ref.lines[line.id].id`.
-    pub referred: Vec<(Reference, Map<String, Value>)>,
+    pub referred: Vec<Referred>,
+}
+
+/// A record that another one refers to.
+#[derive(Clone, Debug)]
+pub struct Referred {
+    /// By what.
+    pub by: Reference,
+    /// Its fields.
+    pub fields: Map<String, Value>,
 }
 
 /// Why a record was not made a text.
@@ -276,7 +285,7 @@ impl ObjectType {
 impl Sheet<'_> {
     fn context(&self) -> Shown {
         let mut referred = Map::new();
-        for (Reference { field, child, .. }, fields) in &self.referred {
+        for Referred { by: Reference { field, child, .. }, fields } in &self.referred {
             let fields = Value::Object(fields.clone());
             let Some(child) = child else {
                 referred.insert(field.clone(), fields);

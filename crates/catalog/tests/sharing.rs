@@ -1,6 +1,6 @@
 //! What a record is as plain text: by a type's template, plainly, and what templates may not do.
 
-use fieldkeep_catalog::{Catalog, Reference, Sheet, TemplateError, limit};
+use fieldkeep_catalog::{Catalog, Reference, Referred, Sheet, TemplateError, limit};
 use fieldkeep_model::{RecordId, RecordKey, TypeName};
 use serde_json::{Value, json};
 
@@ -33,20 +33,21 @@ fn refused(template: &str) -> String {
 
 fn text(catalog: &Catalog, key: &str, fields: Value) -> Result<String, TemplateError> {
     let key: RecordKey = key.parse().expect("a key");
-    let customer = json!({"name": "Harbour Kiosk"}).as_object().cloned().expect("an object");
     let fields = fields.as_object().cloned().expect("an object");
     let ty = catalog.ty(&key.ty).expect("a type");
-    let refers = |field: &str, child: Option<&str>, ty: &str, id: &str| Reference {
-        field: field.to_owned(),
-        child: child.map(str::to_owned),
-        ty: ty.parse().expect("a type"),
-        id: RecordId::new(id).expect("an id"),
+    let refers = |field: &str, child: Option<&str>, ty: &str, name: &str| Referred {
+        by: Reference {
+            field: field.to_owned(),
+            child: child.map(str::to_owned),
+            ty: ty.parse().expect("a type"),
+            id: RecordId::new("x").expect("an id"),
+        },
+        fields: json!({ "name": name }).as_object().cloned().expect("an object"),
     };
-    let product = |name: &str| json!({"name": name}).as_object().cloned().expect("an object");
     let referred = vec![
-        (refers("customer", None, "customer", "c1"), customer),
-        (refers("lines.product", Some("1"), "product", "tea"), product("Green tea")),
-        (refers("boxes", Some("b7"), "product", "b7"), product("A box")),
+        refers("customer", None, "customer", "Harbour Kiosk"),
+        refers("lines.product", Some("1"), "product", "Green tea"),
+        refers("boxes", Some("b7"), "product", "A box"),
     ];
     ty.shared_text(&Sheet { key: &key, fields: &fields, referred })
 }

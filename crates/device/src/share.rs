@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use fieldkeep_catalog::{ObjectType, Reference, Sheet, TemplateError};
+use fieldkeep_catalog::{ObjectType, Referred, Sheet, TemplateError};
 use fieldkeep_model::status::{Forecast, State};
 use fieldkeep_model::{Outcome, RecordKey, TypeName};
 use fieldkeep_replica::{PutError, RecordView, declared};
 use fieldkeep_store::StoreError;
-use serde_json::{Map, Value};
 
 use crate::device::Device;
 
@@ -64,15 +63,11 @@ impl Device {
     }
 
     /// The fields of the records that a record refers to, as far as they are here.
-    fn referred(
-        &self,
-        ty: &ObjectType,
-        view: &RecordView,
-    ) -> Result<Vec<(Reference, Map<String, Value>)>, StoreError> {
+    fn referred(&self, ty: &ObjectType, view: &RecordView) -> Result<Vec<Referred>, StoreError> {
         let mut known: BTreeMap<RecordKey, Option<RecordView>> = BTreeMap::new();
         let mut referred = Vec::new();
-        for reference in ty.references(&view.fields) {
-            let key = RecordKey::new(reference.ty.clone(), reference.id.clone());
+        for by in ty.references(&view.fields) {
+            let key = RecordKey::new(by.ty.clone(), by.id.clone());
             let other = match known.entry(key) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => {
@@ -81,7 +76,7 @@ impl Device {
                 }
             };
             if let Some(other) = other {
-                referred.push((reference, other.fields.clone()));
+                referred.push(Referred { by, fields: other.fields.clone() });
             }
         }
         Ok(referred)
