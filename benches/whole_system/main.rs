@@ -16,10 +16,12 @@ mod files;
 #[path = "../../tests/support/http.rs"]
 mod http;
 mod idle;
+mod import;
 mod ingest;
 mod judging;
 mod live;
 mod measure;
+mod quarantine;
 mod reads;
 mod start;
 mod table;
@@ -50,11 +52,13 @@ fn main() {
     let disk = Disk::examine(&camp::base());
     println!("{disk}, synchronous = FULL, write-ahead log\n");
     let mut table = Table::default();
-    let rows: [(&str, Row); 11] = [
+    let rows: [(&str, Row); 13] = [
         ("put", writes::run),
         ("read", reads::run),
+        ("import", import::run),
         ("ingest", ingest::run),
         ("judge", judging::run),
+        ("quarantine", quarantine::run),
         ("cold", catching_up::cold),
         ("reconnect", catching_up::reconnect),
         ("live", live::run),

@@ -1,6 +1,8 @@
 //! What can be typed: the commands and their flags, as clap reads them. Values of records are read
 //! by the catalog, not here.
 
+pub(crate) mod quarantine;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -320,26 +322,7 @@ pub(crate) enum Relay {
     /// The records that are held or wait, and the changes that were kept aside.
     Quarantine {
         #[command(subcommand)]
-        command: Quarantine,
-    },
-}
-
-/// Commands of the quarantine view.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Quarantine {
-    /// All of them.
-    List,
-    /// One, with who wrote what, and the last valid state.
-    Show {
-        /// The record.
-        #[arg(value_name = "TYPE/ID")]
-        record: RecordKey,
-    },
-    /// Run the rules again, over one record or all.
-    Rejudge {
-        /// The record; all held and waiting ones if absent.
-        #[arg(value_name = "TYPE/ID")]
-        record: Option<RecordKey>,
+        command: quarantine::Quarantine,
     },
 }
 

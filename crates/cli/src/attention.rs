@@ -84,20 +84,11 @@ fn act(
     Ok(())
 }
 
-fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), Trouble> {
-    show_with_last_valid(access, key, "attention", output)
-}
-
 /// A record as merged, with the reasons, and as it last passed.
-pub(crate) fn show_with_last_valid(
-    access: &mut Access,
-    key: RecordKey,
-    schema: &str,
-    output: &mut Output,
-) -> Result<(), Trouble> {
+fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), Trouble> {
     let got = read::fetch(access, key, None, false)?;
     if output.is_json() {
-        output.object(schema, &got)?;
+        output.object("attention", &got)?;
         return Ok(());
     }
     read::print(output, &got)?;

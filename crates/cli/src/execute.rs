@@ -8,6 +8,7 @@ mod control;
 mod files;
 mod health;
 mod online;
+mod quarantine;
 mod read;
 mod relay;
 mod status;
@@ -154,10 +155,22 @@ pub(crate) fn execute(
             read::attention(owner, sink)
         }
         Request::CatalogState => Ok(health::catalog_state(&device(owner)?.device)?),
-        Request::Quarantine => relay::quarantine(owner, sink),
+        Request::Quarantine { sought, after, limit } => {
+            Ok(quarantine::page(owner, sought, after.as_deref(), limit)?)
+        }
+        Request::HeldRecord(record) => Ok(quarantine::record(owner, record)?),
+        Request::Decisions(about, limit) => Ok(quarantine::decisions(owner, about, limit)?),
+        Request::PutAside(record, note, who) => {
+            Ok(quarantine::put_aside(relay::relay(owner)?, record, note, who)?)
+        }
+        Request::Assign(record, person, who) => {
+            Ok(quarantine::assign(relay::relay(owner)?, record, person, who)?)
+        }
         Request::Retry(record) => Ok(write::retry(device(owner)?, record)?),
         Request::Dismiss(record, note) => Ok(write::dismiss(device(owner)?, record, note)?),
-        Request::Rejudge(record) => Ok(relay::rejudge(relay::relay(owner)?, record)?),
+        Request::Rejudge(records, who) => {
+            Ok(quarantine::rejudge(relay::relay(owner)?, records, who)?)
+        }
         Request::Members => Ok(relay::members(owner)?),
         Request::AppendMember { base, entry } => Ok(relay::append(owner, base, &entry)?),
         Request::CutOffs { member, grants } => Ok(relay::cut_offs(owner, &member, grants)?),

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use fieldkeep_console::Failure;
 
 pub(crate) use human::{aside, change, conflict, fields_of, record, strip, why};
-pub(crate) use table::{Align, Records, Table, safe};
+pub(crate) use table::{Align, Records, Table, cell, safe};
 
 /// Standard output.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 
 mod invite;
 mod permission;
+mod quarantine;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,9 +15,8 @@ use fieldkeep_relay::{Directory as Opened, Relay as Server, admin_key};
 use serde::Serialize;
 
 use crate::access::{Access, Owner, RelayOwner, own};
-use crate::args::{Directory, Quarantine, Relay};
-use crate::attention::{self, records};
-use crate::output::{self, Output, Stream, safe};
+use crate::args::{Directory, Relay};
+use crate::output::{Output, safe};
 use crate::request::{Request, Response};
 use crate::socket;
 use crate::sync::{Stop, runtime};
@@ -54,12 +54,6 @@ struct Restored {
     segments: u64,
 }
 
-#[derive(Serialize)]
-struct Rejudged {
-    records: u64,
-    not_valid: u64,
-}
-
 pub(crate) fn run(
     command: Relay,
     dir: &Directory,
@@ -81,7 +75,7 @@ pub(crate) fn run(
         }
         Relay::Publish { catalog } => publish(&directory, &catalog, output)?,
         Relay::Restore => restore(&directory, output)?,
-        Relay::Quarantine { command } => quarantine(&directory, command, output)?,
+        Relay::Quarantine { command } => quarantine::run(&directory, command, output)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -207,53 +201,5 @@ fn restore(directory: &Path, output: &mut Output) -> Result<(), Trouble> {
     )?;
     output
         .line("until then such records are unsaved there; nothing that a device holds is lost")?;
-    Ok(())
-}
-
-fn quarantine(directory: &Path, command: Quarantine, output: &mut Output) -> Result<(), Trouble> {
-    let mut access = Access::new(directory)?;
-    match command {
-        Quarantine::List => list(&mut access, output),
-        Quarantine::Show { record } => {
-            attention::show_with_last_valid(&mut access, record, "quarantine", output)
-        }
-        Quarantine::Rejudge { record } => {
-            let request = Request::Rejudge(record.map(|key| (key.ty, key.id)));
-            let Response::Rejudged { records: count, still } = access.ask(request)? else {
-                return Err(Failure::unexpected().into());
-            };
-            if output.is_json() {
-                output.object("quarantine", &Rejudged { records: count, not_valid: still })?;
-            } else {
-                output
-                    .line(&format!("judged {} again: {still} held or waiting", records(count)))?;
-            }
-            Ok(())
-        }
-    }
-}
-
-fn list(access: &mut Access, output: &mut Output) -> Result<(), Trouble> {
-    if output.is_json() {
-        let mut stream = Stream::new(output, "quarantine", &[]);
-        let sink = &mut |record| Ok(stream.push(&record)?);
-        let answer = access.ask_for_records(Request::Quarantine, sink)?;
-        let Response::Listed(asides) = answer else { return Err(Failure::unexpected().into()) };
-        let asides = serde_json::to_value(asides).map_err(std::io::Error::from)?;
-        stream.end(&[("aside", asides)])?;
-        return Ok(());
-    }
-    let mut count = 0;
-    let answer = access.ask_for_records(Request::Quarantine, &mut |record| {
-        count += 1;
-        Ok(attention::print(output, &record)?)
-    })?;
-    let Response::Listed(asides) = answer else { return Err(Failure::unexpected().into()) };
-    if count == 0 && asides.is_empty() {
-        output.line("nothing is held")?;
-    }
-    for aside in &asides {
-        output::aside(output.writer(), aside)?;
-    }
     Ok(())
 }

@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 use fieldkeep_console::Failure;
 use fieldkeep_console::shape::{
     Advice, Answer, Aside, Attachment, CallRow, Called, CatalogState, Check, ClearPlan, Conflict,
-    Explanation, History, Met, Paused, Peers, Pin, Record, Resynced, Status, Synced,
+    Decision, Explanation, Held, History, Met, Paused, Peers, Pin, Record, Resynced, Status,
+    Synced,
 };
 
 /// A record's name.
@@ -156,14 +157,29 @@ pub(crate) enum Request {
     Attention,
     /// By which catalog they are judged here, and when that was last known to be the relay's.
     CatalogState,
-    /// The same on a relay, with what was kept aside.
-    Quarantine,
+    /// A page of a relay's quarantine; with its first page what was kept aside.
+    Quarantine {
+        /// Which records.
+        sought: Sought,
+        /// Behind which place: what the page before said.
+        after: Option<String>,
+        /// At most so many.
+        limit: u64,
+    },
+    /// A record of a relay as the quarantine shows it.
+    HeldRecord(Name),
     /// Ask the relay to judge a record again, or all of [`Request::Attention`].
     Retry(Option<Name>),
     /// Put a record aside with a note, or take it up again.
     Dismiss(Name, Option<String>),
-    /// Judge a record again, or all that are held or wait.
-    Rejudge(Option<Name>),
+    /// Judge records again, for whom.
+    Rejudge(Vec<Name>, String),
+    /// On a relay: put a record aside with a note, or take it up again; for whom.
+    PutAside(Name, Option<String>, String),
+    /// Have somebody look after a record, or nobody; for whom.
+    Assign(Name, Option<String>, String),
+    /// What was decided about a record, or about any, at most so many.
+    Decisions(Option<Name>, u64),
     /// The membership log, and where the relay listens.
     Members,
     /// Append an entry to the membership log.
@@ -197,6 +213,27 @@ pub(crate) enum Request {
     Publish(String),
     /// Open a new epoch: the directory was put back from an old copy.
     Restore,
+}
+
+/// Which records of the quarantine are asked for; all conditions hold.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Sought {
+    /// Of that type.
+    pub(crate) ty: Option<TypeName>,
+    /// In that scope.
+    pub(crate) scope: Option<String>,
+    /// For that rule.
+    pub(crate) rule: Option<String>,
+    /// With a change of that device, by its name or number.
+    pub(crate) device: Option<String>,
+    /// Whose newest such change was written by then, milliseconds UTC.
+    pub(crate) until: Option<i64>,
+    /// With that text.
+    pub(crate) text: Option<String>,
+    /// Put aside, or not.
+    pub(crate) dismissed: Option<bool>,
+    /// Which that person looks after.
+    pub(crate) person: Option<String>,
 }
 
 /// A part of a history.
@@ -354,6 +391,24 @@ pub(crate) enum Response {
     Fetched(PathBuf),
     /// So many records were taken up.
     Taken(u64),
+    /// A page of the quarantine.
+    Quarantine {
+        /// The records.
+        found: Vec<Held>,
+        /// From where to go on, where there may be more.
+        next: Option<String>,
+        /// Changes that were kept aside, with the first page.
+        asides: Vec<Aside>,
+    },
+    /// A record as the quarantine shows it.
+    HeldRecord {
+        /// The record.
+        held: Box<Held>,
+        /// The records that refer to it.
+        referrers: Vec<String>,
+    },
+    /// What was decided, newest first.
+    Decisions(Vec<Decision>),
     /// So many were judged again, and so many of them are still not valid.
     Rejudged {
         /// Those that were judged.

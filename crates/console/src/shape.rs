@@ -7,7 +7,9 @@ use fieldkeep_device::{
 };
 use fieldkeep_model::status::{self, State, TypeStatus};
 use fieldkeep_model::{ActorId, CallOutcome, MembershipLog, RecordId, Refusal, TypeName, Wish};
-use fieldkeep_replica::{CulpritView, HistoryEntry, HistoryPage, RecordView, ReplicaError};
+use fieldkeep_replica::{
+    CulpritView, HeldView, HistoryEntry, HistoryPage, RecordView, ReplicaError,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -200,6 +202,34 @@ pub struct Past {
     /// Its fields.
     #[schema(value_type = Object)]
     pub fields: Map<String, Value>,
+}
+
+/// A record in the quarantine of a relay.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Held {
+    /// The record.
+    pub record: Record,
+    /// When the newest change that the rules object to was written, by its author's clock.
+    pub since: Option<String>,
+    /// Who looks after it.
+    pub assigned: Option<String>,
+}
+
+/// What was decided about a held record.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Decision {
+    /// Its number: they rise.
+    pub number: u64,
+    /// When.
+    pub time: String,
+    /// Who decided it.
+    pub who: String,
+    /// `dismiss`, `reopen`, `assign` or `rejudge`.
+    pub act: String,
+    /// The record.
+    pub record: String,
+    /// Why, or who looks after it.
+    pub note: String,
 }
 
 /// A change that was kept aside.
@@ -525,6 +555,23 @@ pub struct Met {
     pub forked: u64,
     /// Held records here.
     pub held: u64,
+}
+
+impl Held {
+    /// A record of the quarantine as it is shown, with the names of devices.
+    #[must_use]
+    pub fn new(held: HeldView, members: &MembershipLog) -> Self {
+        let HeldView { view, since, person } = held;
+        let since = since.map(rfc3339);
+        Self { record: Record::new(view, members), since, assigned: person }
+    }
+}
+
+impl From<fieldkeep_store::Decision> for Decision {
+    fn from(decision: fieldkeep_store::Decision) -> Self {
+        let fieldkeep_store::Decision { number, time, who, act, key, note } = decision;
+        Self { number, time: rfc3339(time), who, act, record: key.to_string(), note }
+    }
 }
 
 impl Record {

@@ -13,6 +13,7 @@ mod influx;
 mod joining;
 mod offers;
 mod peer;
+mod quarantine;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -21,7 +22,7 @@ use fieldkeep_model::{ChangeHash, DeviceNumber, Outcome, PublicKey, RecordKey, S
 use fieldkeep_protocol::frame::{self, Frame, Hello, Said, SegmentRef};
 use fieldkeep_protocol::{Code, Phase, Violation};
 use fieldkeep_replica::{AdmitError, Refused, Replica, ReplicaError};
-use fieldkeep_store::{Dismissal, Log as _, Question, Records as _, SegmentRow, StoreError};
+use fieldkeep_store::{Log as _, Question, Records as _, SegmentRow, StoreError};
 
 pub(crate) use asks::check_queries;
 pub use asks::said;
@@ -622,17 +623,11 @@ impl Engine {
         if !self.may_read(id, &dismiss.record)? {
             return Ok(());
         }
-        let rows = self.replica.store().find(&dismiss.record.ty, &dismiss.record.id)?;
-        let Some(row) = rows.into_iter().next() else { return Ok(()) };
         let who = self.replica.members().by_tls(&self.peers[&id].key);
-        let who = who.map(|member| member.name.clone());
-        let dismissal = dismiss.dismissed.then(|| Dismissal {
-            hash: row.hash,
-            who: who.unwrap_or_default(),
-            note: dismiss.note.chars().take(1_000).collect(),
-            time: self.now,
-        });
-        Ok(self.replica.store_mut().put_dismissal(&dismiss.record, dismissal.as_ref())?)
+        let who = who.map(|member| member.name.clone()).unwrap_or_default();
+        let note = dismiss.dismissed.then_some(&*dismiss.note);
+        self.put_aside(self.now, &who, &dismiss.record, note)?;
+        Ok(())
     }
 
     fn may_read(&self, id: ConnectionId, key: &RecordKey) -> Result<bool, StoreError> {

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
+use crate::verdicts::standing;
 
 /// Verdicts are signed in blocks of about so many bytes, so that frames can carry them.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -198,13 +199,12 @@ impl Replica {
             last_valid,
         };
         self.store.put_record(&mut row)?;
-        let encoded = minicbor::to_vec(&verdict).expect("encoding into memory cannot fail");
+        let standing = standing(&verdict, &openings);
         let known = self.store.verdict(row.sid, &row.id)?;
-        if known.is_some_and(|(bytes, _)| bytes == encoded) {
+        if known.is_some_and(|(bytes, _)| bytes == standing.bytes) {
             return Ok(None);
         }
-        let opened = minicbor::to_vec(&openings).expect("encoding into memory cannot fail");
-        self.store.put_verdict(row.sid, &row.id, Some((&encoded, &opened)))?;
+        self.store.put_verdict(row.sid, &row.id, Some(&standing))?;
         Ok(Some((verdict, openings)))
     }
 

@@ -37,7 +37,7 @@ pub use materialise::Materialised;
 pub use online::{Standing, WriteForError, WrittenFor};
 pub use past::{FieldChange, HistoryEntry, HistoryError, HistoryPage, Moment, WriterView};
 pub use proof::{Integrity, SegmentProof};
-pub use read::{AttentionView, CulpritView, RecordView, TypeCounts, Views};
+pub use read::{AttentionView, CulpritView, HeldView, RecordView, TypeCounts, Views};
 pub use received::{Follow, FollowError, Settled};
 pub use renewal::Renewed;
 pub use replica::{Published, Replica, ReplicaError};

@@ -10,7 +10,8 @@ use fieldkeep_model::{
     Verdict,
 };
 use fieldkeep_store::{
-    Dismissal, Page, RecordRow, Records, Segments, Settings, StoreError, Verdicts,
+    Dismissal, Found, Page, Place, Quarantine, RecordRow, Records, Segments, Settings, StoreError,
+    Verdicts, Wanted,
 };
 use serde_json::{Map, Value};
 
@@ -61,6 +62,18 @@ pub struct CulpritView {
 
 /// A record that needs attention.
 pub type AttentionView = RecordView;
+
+/// A record in the quarantine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeldView {
+    /// The record.
+    pub view: RecordView,
+    /// When the newest change that the rules object to was written, by its author's clock, milliseconds
+    /// UTC; nothing where they object to none.
+    pub since: Option<i64>,
+    /// Who looks after it.
+    pub person: Option<String>,
+}
 
 /// What is known of a type here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,6 +133,27 @@ impl<S: Records + Verdicts + Segments + Settings> Views<'_, S> {
         rows.filter_map(|row| Some((types.get(&row.sid)?, row)))
             .map(|(ty, row)| self.view(ty, row))
             .collect()
+    }
+
+    /// A page of the quarantine, and from where to go on where there may be more.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn quarantine(
+        &self,
+        wanted: &Wanted,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<(Vec<HeldView>, Option<Place>), StoreError>
+    where
+        S: Quarantine,
+    {
+        let (found, next) = self.store.quarantine(wanted, after, limit)?;
+        let views = found.into_iter().map(|Found { ty, row, since, person }| {
+            let since = Some(since).filter(|since| *since > 0);
+            Ok(HeldView { view: self.view(&ty, row)?, since, person })
+        });
+        Ok((views.collect::<Result<_, StoreError>>()?, next))
     }
 
     /// What is known of a type. Reads no record.

@@ -1,9 +1,14 @@
 //! Verdict blocks as they travel: taken over from whoever brings them, and handed on.
 
+use std::collections::BTreeSet;
+
 use fieldkeep_model::status::State;
 use fieldkeep_model::verdict::{self, ArgValue, Opening};
 use fieldkeep_model::{Epoch, Judged, Outcome, RecordId, SegmentId, Signed, Verdict, VerdictBlock};
-use fieldkeep_store::{BlockRow, RecordRow, Records as _, StoreError, Verdicts as _};
+use fieldkeep_store::{
+    BlockRow, RecordRow, Records as _, StandingVerdict, StoreError, Verdicts as _, about_device,
+    about_rule,
+};
 
 use crate::judging::unchanged;
 use crate::replica::{Replica, ReplicaError};
@@ -140,11 +145,9 @@ impl Replica {
         if verdict.outcome == Outcome::Valid {
             self.store.put_verdict(sid, &verdict.id, None)?;
         } else {
-            let bytes = minicbor::to_vec(verdict).expect("encoding into memory cannot fail");
             let own = openings.iter().filter(|opening| opens(opening, verdict));
-            let own: Vec<&Opening> = own.collect();
-            let openings = minicbor::to_vec(own).expect("encoding into memory cannot fail");
-            self.store.put_verdict(sid, &verdict.id, Some((&bytes, &openings)))?;
+            let own: Vec<Opening> = own.cloned().collect();
+            self.store.put_verdict(sid, &verdict.id, Some(&standing(verdict, &own)))?;
         }
         let Some(row) = self.store.record(sid, &verdict.id)? else { return Ok(()) };
         if row.hash == verdict.record {
@@ -154,6 +157,23 @@ impl Replica {
             self.forecast(unchanged(*id, row))?;
         }
         Ok(())
+    }
+}
+
+/// A verdict as it is kept, with what it is found by.
+pub(crate) fn standing(verdict: &Verdict, openings: &[Opening]) -> StandingVerdict {
+    const FITS: &str = "encoding into memory cannot fail";
+    let rules = verdict
+        .reasons
+        .iter()
+        .map(|reason| about_rule(reason.rule.as_deref().unwrap_or(&reason.id)));
+    let devices = verdict.culprits.iter().map(|culprit| about_device(culprit.actor.device()));
+    let about: BTreeSet<String> = rules.chain(devices).collect();
+    StandingVerdict {
+        bytes: minicbor::to_vec(verdict).expect(FITS),
+        openings: minicbor::to_vec(openings).expect(FITS),
+        since: verdict.culprits.iter().map(|culprit| culprit.time).max().unwrap_or(0),
+        about: about.into_iter().collect(),
     }
 }
 

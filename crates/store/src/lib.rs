@@ -17,6 +17,7 @@ pub mod home;
 mod log;
 mod permissions;
 mod pins;
+mod quarantine;
 mod receipts;
 mod records;
 mod schema;
@@ -34,12 +35,13 @@ pub use home::{Home, HomeError};
 pub use log::{Aside, ChangeRow, Flags, Log, Outgoing, PackRow, Snapshot};
 pub use permissions::Permissions;
 pub use pins::{Pin, Pins};
+pub use quarantine::{Decision, Found, Place, Quarantine, Wanted, about_device, about_rule};
 pub use receipts::Receipts;
 pub use records::{Dependants, Page, RecordRow, Records, Tally};
 pub use search::Search;
 pub use segments::{Cursor, SegmentRow, Segments};
 pub use settings::{Settings, StoredCatalog};
-pub use verdicts::{BlockRow, Dismissal, Verdicts};
+pub use verdicts::{BlockRow, Dismissal, StandingVerdict, Verdicts};
 
 use std::path::Path;
 

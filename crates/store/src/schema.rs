@@ -9,7 +9,7 @@ use crate::{Result, StoreError};
 const APPLICATION: i64 = 0x464b_5031;
 
 /// Each step brings the file from one version to the next; none is ever changed.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     r"
 CREATE TABLE setting (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE member (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL, signature BLOB NOT NULL);
@@ -138,6 +138,24 @@ CREATE TABLE upload (hash BLOB NOT NULL, ty TEXT NOT NULL, id TEXT NOT NULL, fai
 CREATE TABLE attached (rid INTEGER NOT NULL, field TEXT NOT NULL, hash BLOB NOT NULL,
     PRIMARY KEY (hash, rid, field)) WITHOUT ROWID;
 CREATE INDEX attached_by_record ON attached (rid);
+",
+    r"
+-- When the newest change that a verdict objects to was written, and what it speaks of: rules and devices.
+ALTER TABLE verdict ADD COLUMN since INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE verdict ADD COLUMN about TEXT NOT NULL DEFAULT '';
+CREATE INDEX verdict_found ON verdict (since, sid, id, about);
+-- Who looks after a held record, and what was decided about it, which nothing alters.
+CREATE TABLE assignment (ty TEXT NOT NULL, id TEXT NOT NULL, person TEXT NOT NULL,
+    PRIMARY KEY (ty, id)) WITHOUT ROWID;
+CREATE TABLE decision (number INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL,
+    who TEXT NOT NULL, act TEXT NOT NULL, ty TEXT NOT NULL, id TEXT NOT NULL, note TEXT NOT NULL);
+CREATE INDEX decision_by_record ON decision (ty, id, number);
+CREATE TRIGGER decision_stays BEFORE UPDATE ON decision BEGIN
+    SELECT RAISE(ABORT, 'what was decided is not altered');
+END;
+CREATE TRIGGER decision_is_kept BEFORE DELETE ON decision BEGIN
+    SELECT RAISE(ABORT, 'what was decided is not removed');
+END;
 ",
 ];
 

@@ -32,6 +32,19 @@ pub struct Dismissal {
     pub time: i64,
 }
 
+/// What stands of a record that is not valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandingVerdict {
+    /// The verdict, encoded.
+    pub bytes: Vec<u8>,
+    /// What opens its sealed arguments, encoded.
+    pub openings: Vec<u8>,
+    /// When the newest change that it objects to was written, milliseconds UTC; 0 if there is none.
+    pub since: i64,
+    /// What it speaks of: [`crate::about_rule`] and [`crate::about_device`], one after the other.
+    pub about: String,
+}
+
 impl Store {
     /// Appends a block with verdicts.
     ///
@@ -59,13 +72,16 @@ impl Store {
         &mut self,
         sid: i64,
         id: &RecordId,
-        verdict: Option<(&[u8], &[u8])>,
+        verdict: Option<&StandingVerdict>,
     ) -> Result<()> {
         let connection = self.write()?;
         match verdict {
-            Some((bytes, openings)) => connection
-                .prepare_cached("INSERT OR REPLACE INTO verdict VALUES (?, ?, ?, ?)")?
-                .execute(params![sid, id.as_str(), bytes, openings])?,
+            Some(StandingVerdict { bytes, openings, since, about }) => connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO verdict (sid, id, bytes, openings, since, about)
+                     VALUES (?, ?, ?, ?, ?, ?)",
+                )?
+                .execute(params![sid, id.as_str(), bytes, openings, since, about])?,
             None => connection
                 .prepare_cached("DELETE FROM verdict WHERE sid = ? AND id = ?")?
                 .execute(params![sid, id.as_str()])?,

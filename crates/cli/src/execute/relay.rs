@@ -1,21 +1,17 @@
-//! What is asked of a relay's directory: the quarantine, the membership log, the catalog, the epoch.
+//! What is asked of a relay's directory: the membership log, the catalog, the epoch.
 
 use data_encoding::HEXLOWER;
 use fieldkeep_model::membership::{self, Act};
-use fieldkeep_model::status::State;
 use fieldkeep_model::{Grant, PublicKey, Signature, Signed, TypeName};
 use fieldkeep_relay::Engine;
 use fieldkeep_replica::Replica;
-use fieldkeep_store::{Log as _, Segments as _, Settings as _};
+use fieldkeep_store::Settings as _;
 
 use super::read::Reading;
-use super::{Sink, key};
 use crate::access::{Owner, RelayOwner};
-use crate::request::{Entry, Name, Response};
+use crate::request::{Entry, Response};
 use crate::time::now_ms;
-use fieldkeep_console::rfc3339;
-use fieldkeep_console::shape::{Aside, device_name};
-use fieldkeep_console::{Code, Failure, Trouble};
+use fieldkeep_console::{Code, Failure};
 
 pub(super) fn relay(owner: &Owner) -> Result<&RelayOwner, Failure> {
     match owner {
@@ -25,55 +21,6 @@ pub(super) fn relay(owner: &Owner) -> Result<&RelayOwner, Failure> {
             Err(Failure::new(Code::Usage, message, "this command works on a relay's"))
         }
     }
-}
-
-pub(super) fn quarantine(owner: &Owner, sink: Sink<'_>) -> Result<Response, Trouble> {
-    let relay = relay(owner)?;
-    // What was received and not yet judged when the relay was stopped is judged first.
-    relay.with_engine(|_| Ok(()))?;
-    let reading = Reading::open(owner)?;
-    for view in reading.views().attention().map_err(Failure::from)? {
-        sink(reading.record(view))?;
-    }
-    Ok(Response::Listed(asides(&reading)?))
-}
-
-fn asides(reading: &Reading) -> Result<Vec<Aside>, Failure> {
-    let segments = reading.store.segments()?;
-    let ty_of =
-        |sid| segments.iter().find(|row| row.sid == sid).map(|row| row.address.ty.to_string());
-    let asides = reading.store.asides()?.into_iter().map(|aside| Aside {
-        ty: ty_of(aside.sid).unwrap_or_default(),
-        records: aside.records,
-        reason: aside.reason,
-        device: device_name(&reading.members, aside.actor.device()),
-        time: rfc3339(aside.time),
-        change: aside.hash.to_string(),
-    });
-    Ok(asides.collect())
-}
-
-pub(super) fn rejudge(relay: &RelayOwner, record: Option<Name>) -> Result<Response, Failure> {
-    let key = record.map(key);
-    let count = relay.with_engine(move |engine| {
-        let views = engine.replica().views();
-        let keys: Vec<_> = match key {
-            Some(key) => {
-                views.record(&key)?.ok_or_else(|| Failure::absent(&key))?;
-                vec![key]
-            }
-            None => views.attention()?.into_iter().map(|view| view.key).collect(),
-        };
-        engine.rejudge(&keys)?;
-        let views = engine.replica().views();
-        let mut still = 0;
-        for key in &keys {
-            let judged = views.record(key)?.map(|view| view.state);
-            still += u64::from(judged != Some(State::Judged(fieldkeep_model::Outcome::Valid)));
-        }
-        Ok((keys.len() as u64, still))
-    })?;
-    Ok(Response::Rejudged { records: count.0, still: count.1 })
 }
 
 pub(super) fn members(owner: &Owner) -> Result<Response, Failure> {

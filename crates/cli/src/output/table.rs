@@ -159,7 +159,7 @@ fn print_cells(out: &mut impl Write, cells: &[String], widths: &[usize]) -> io::
 }
 
 /// A value in a cell: sets as their number, long texts cut.
-fn cell(value: &Value) -> String {
+pub(crate) fn cell(value: &Value) -> String {
     let text = match value {
         Value::String(text) => safe(text),
         Value::Array(items) if items.iter().all(Value::is_object) => match items.len() {

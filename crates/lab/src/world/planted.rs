@@ -6,8 +6,8 @@ use automerge::{ActorId as AutomergeActor, AutoCommit, ROOT};
 use fieldkeep_model::{ChangeHeader, RecordEdit, RecordHash, RecordKey, Verdict};
 use fieldkeep_replica::{Replica, ReplicaError};
 use fieldkeep_store::{
-    ChangeRow, Flags, Log as _, Records as _, SegmentRow, Settings as _, Store, StoreError,
-    Verdicts as _,
+    ChangeRow, Flags, Log as _, Records as _, SegmentRow, Settings as _, StandingVerdict, Store,
+    StoreError, Verdicts as _,
 };
 
 use super::World;
@@ -228,7 +228,8 @@ fn alter_verdict(replica: &mut Replica) -> Result<bool, ReplicaError> {
         let Ok(mut verdict) = minicbor::decode::<Verdict>(&bytes) else { continue };
         verdict.reasons.clear();
         let bytes = minicbor::to_vec(&verdict).expect("encoding into memory cannot fail");
-        replica.store_mut().put_verdict(sid, &verdict.id, Some((&bytes, &openings)))?;
+        let altered = StandingVerdict { bytes, openings, since: 0, about: String::new() };
+        replica.store_mut().put_verdict(sid, &verdict.id, Some(&altered))?;
         replica.commit()?;
         return Ok(true);
     }

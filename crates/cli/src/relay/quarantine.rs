@@ -1,0 +1,357 @@
+//! `relay quarantine`: find what is held, see why, and decide. Nothing here deletes anything, and what is
+//! decided stays on the trail.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use fieldkeep_console::shape::{Aside, Decision, Held, Record};
+use fieldkeep_console::{Failure, Trouble};
+use fieldkeep_model::RecordKey;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::access::Access;
+use crate::args;
+use crate::args::quarantine::{Form, Quarantine};
+use crate::attention::{self, records};
+use crate::output::{self, Align, Output, Stream, Table, safe};
+use crate::request::{Name, Request, Response, Sought};
+use crate::time::now_ms;
+
+/// Records that are asked for at a time.
+const AT_ONCE: u64 = 500;
+/// Decisions that are shown with a record.
+const DECISIONS: u64 = 20;
+
+#[derive(Serialize)]
+struct Rejudged {
+    records: u64,
+    not_valid: u64,
+}
+
+#[derive(Serialize)]
+struct Decided<'d> {
+    action: &'d str,
+    records: u64,
+}
+
+pub(super) fn run(
+    directory: &Path,
+    command: Quarantine,
+    output: &mut Output,
+) -> Result<(), Trouble> {
+    let access = &mut Access::new(directory)?;
+    match command {
+        Quarantine::List { sought, limit } => list(access, sought.into(), limit, output),
+        Quarantine::Show { record } => show(access, record, output),
+        Quarantine::Rejudge { record: Some(key), .. } => {
+            let (count, still) = rejudge(access, vec![(key.ty, key.id)])?;
+            tell_rejudged(count, still, output)
+        }
+        Quarantine::Rejudge { record: None, sought } => {
+            let (mut count, mut still) = (0, 0);
+            pages(access, &sought.into(), &mut |access, Page { found, .. }| {
+                let names = found.into_iter().map(|held| (held.record.ty, held.record.id));
+                let (judged, left) = rejudge(access, names.collect())?;
+                (count, still) = (count + judged, still + left);
+                Ok(true)
+            })?;
+            tell_rejudged(count, still, output)
+        }
+        Quarantine::Dismiss { record, note } => {
+            let name = safe(&record.to_string());
+            let aside = Request::PutAside((record.ty, record.id), Some(note), operator());
+            let said = format!(
+                "{name}: put aside, and kept; `relay quarantine reopen {name}` takes it up again"
+            );
+            decide(access, aside, "dismiss", &said, output)
+        }
+        Quarantine::Reopen { record } => {
+            let said = format!("{}: taken up again", safe(&record.to_string()));
+            let again = Request::PutAside((record.ty, record.id), None, operator());
+            decide(access, again, "reopen", &said, output)
+        }
+        Quarantine::Assign { record, person } => {
+            let who = person.as_deref().map_or_else(|| "nobody".to_owned(), safe);
+            let said = format!("{}: {who} looks after it", safe(&record.to_string()));
+            let assigned = Request::Assign((record.ty, record.id), person, operator());
+            decide(access, assigned, "assign", &said, output)
+        }
+        Quarantine::Trail { record, limit } => trail(access, record, limit, output),
+        Quarantine::Export { sought, format: Form::Jsonl } => {
+            lines(access, &sought.into(), output.writer())
+        }
+        Quarantine::Export { sought, format: Form::Csv } => {
+            table(access, &sought.into(), output.writer())
+        }
+    }
+}
+
+/// Who decides on the command line: whoever is signed in on the machine.
+fn operator() -> String {
+    let named = |name| std::env::var(name).ok().filter(|user| !user.is_empty());
+    named("USER").or_else(|| named("LOGNAME")).unwrap_or_else(|| "operator".to_owned())
+}
+
+impl From<args::quarantine::Sought> for Sought {
+    fn from(sought: args::quarantine::Sought) -> Self {
+        let millis = |age: std::time::Duration| i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        Self {
+            ty: sought.ty,
+            scope: sought.scope,
+            rule: sought.rule,
+            device: sought.device,
+            until: sought.older.map(|age| now_ms().saturating_sub(millis(age))),
+            text: sought.text,
+            dismissed: (sought.dismissed || sought.open).then_some(sought.dismissed),
+            person: sought.assigned,
+        }
+    }
+}
+
+/// A page of what is sought.
+struct Page {
+    found: Vec<Held>,
+    asides: Vec<Aside>,
+}
+
+/// Gives away what is sought, page by page, until there is no more or enough.
+fn pages(
+    access: &mut Access,
+    sought: &Sought,
+    take: &mut dyn FnMut(&mut Access, Page) -> Result<bool, Trouble>,
+) -> Result<(), Trouble> {
+    let mut after = None;
+    loop {
+        let request = Request::Quarantine { sought: sought.clone(), after, limit: AT_ONCE };
+        let Response::Quarantine { found, next, asides } = access.ask(request)? else {
+            return Err(Failure::unexpected().into());
+        };
+        if !take(access, Page { found, asides })? || next.is_none() {
+            return Ok(());
+        }
+        after = next;
+    }
+}
+
+fn list(
+    access: &mut Access,
+    sought: Sought,
+    limit: Option<u64>,
+    output: &mut Output,
+) -> Result<(), Trouble> {
+    let mut left = limit.unwrap_or(u64::MAX);
+    let mut kept_aside = Vec::new();
+    let is_json = output.is_json();
+    let mut stream = is_json.then(|| Stream::new(output, "quarantine", &[]));
+    let mut lines = Vec::new();
+    pages(access, &sought, &mut |_, Page { found, asides }| {
+        kept_aside.extend(asides);
+        for held in found.into_iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
+            left -= 1;
+            match &mut stream {
+                Some(stream) => stream.push(&whole(&held)?)?,
+                None => lines.push(held),
+            }
+        }
+        Ok(left > 0)
+    })?;
+    if let Some(stream) = stream {
+        let asides = serde_json::to_value(&kept_aside).map_err(io::Error::from)?;
+        return Ok(stream.end(&[("aside", asides)])?);
+    }
+    if lines.is_empty() && kept_aside.is_empty() {
+        output.line("nothing is held")?;
+    }
+    for held in &lines {
+        attention::print(output, &held.record)?;
+        if let Some(person) = &held.assigned {
+            output.line(&format!("  {} looks after it", safe(person)))?;
+        }
+    }
+    for aside in &kept_aside {
+        output::aside(output.writer(), aside)?;
+    }
+    Ok(())
+}
+
+/// A record with what the quarantine knows besides.
+fn whole(held: &Held) -> Result<Value, io::Error> {
+    let mut whole = serde_json::to_value(&held.record)?;
+    let besides = [("since", &held.since), ("assigned", &held.assigned)];
+    if let Some(fields) = whole.as_object_mut() {
+        fields.extend(besides.map(|(name, value)| (name.to_owned(), Value::from(value.clone()))));
+    }
+    Ok(whole)
+}
+
+fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), Trouble> {
+    let name = (key.ty, key.id);
+    let Response::HeldRecord { held, referrers } = access.ask(Request::HeldRecord(name.clone()))?
+    else {
+        return Err(Failure::unexpected().into());
+    };
+    let decisions = decisions(access, Some(name), DECISIONS)?;
+    if output.is_json() {
+        let mut shown = whole(&held)?;
+        let besides = [
+            ("referrers", serde_json::to_value(&referrers).map_err(io::Error::from)?),
+            ("decisions", serde_json::to_value(&decisions).map_err(io::Error::from)?),
+        ];
+        if let Some(fields) = shown.as_object_mut() {
+            fields.extend(besides.map(|(name, value)| (name.to_owned(), value)));
+        }
+        return Ok(output.object("quarantine-record", &shown)?);
+    }
+    let record = &held.record;
+    attention::print(output, record)?;
+    sides(record, output)?;
+    if let Some(person) = &held.assigned {
+        output.line(&format!("{} looks after it", safe(person)))?;
+    }
+    if !referrers.is_empty() {
+        output.line(&format!("referred to by {}", safe(&referrers.join(", "))))?;
+    }
+    for decision in &decisions {
+        output.line(&sentence(decision))?;
+    }
+    Ok(())
+}
+
+/// The fields as merged beside those that last passed; what differs is marked.
+fn sides(record: &Record, output: &mut Output) -> Result<(), Trouble> {
+    let none = Map::new();
+    let valid = record.last_valid().unwrap_or(&none);
+    let columns = ["", "FIELD", "AS MERGED", "LAST VALID"].map(|name| (name, Align::Left));
+    let mut table = Table::new(&columns);
+    let only_valid = valid.keys().filter(|name| !record.fields.contains_key(*name));
+    for name in record.fields.keys().chain(only_valid) {
+        let (merged, passed) = (record.fields.get(name), valid.get(name));
+        let mark = if merged == passed { " " } else { "*" };
+        let shown = |value: Option<&Value>| value.map(output::cell).unwrap_or_default();
+        table.row(vec![mark.to_owned(), name.clone(), shown(merged), shown(passed)]);
+    }
+    Ok(table.print(output.writer())?)
+}
+
+fn decisions(
+    access: &mut Access,
+    about: Option<Name>,
+    limit: u64,
+) -> Result<Vec<Decision>, Trouble> {
+    let Response::Decisions(decisions) = access.ask(Request::Decisions(about, limit))? else {
+        return Err(Failure::unexpected().into());
+    };
+    Ok(decisions)
+}
+
+fn trail(
+    access: &mut Access,
+    about: Option<RecordKey>,
+    limit: u64,
+    output: &mut Output,
+) -> Result<(), Trouble> {
+    let decisions = decisions(access, about.map(|key| (key.ty, key.id)), limit)?;
+    if output.is_json() {
+        let mut stream = Stream::new(output, "quarantine-trail", &[]);
+        decisions.iter().try_for_each(|decision| stream.push(decision))?;
+        return Ok(stream.end(&[])?);
+    }
+    if decisions.is_empty() {
+        output.line("nothing was decided")?;
+    }
+    decisions.iter().try_for_each(|decision| output.line(&sentence(decision)))?;
+    Ok(())
+}
+
+fn sentence(decision: &Decision) -> String {
+    let Decision { time, who, act, record, note, .. } = decision;
+    let note = if note.is_empty() { String::new() } else { format!(": {}", safe(note)) };
+    format!("{time}  {}  {act} {}{note}", safe(who), safe(record))
+}
+
+fn rejudge(access: &mut Access, names: Vec<Name>) -> Result<(u64, u64), Trouble> {
+    if names.is_empty() {
+        return Ok((0, 0));
+    }
+    let Response::Rejudged { records, still } = access.ask(Request::Rejudge(names, operator()))?
+    else {
+        return Err(Failure::unexpected().into());
+    };
+    Ok((records, still))
+}
+
+fn tell_rejudged(count: u64, still: u64, output: &mut Output) -> Result<(), Trouble> {
+    if output.is_json() {
+        return Ok(output.object("quarantine", &Rejudged { records: count, not_valid: still })?);
+    }
+    Ok(output.line(&format!("judged {} again: {still} held or waiting", records(count)))?)
+}
+
+fn decide(
+    access: &mut Access,
+    request: Request,
+    action: &str,
+    said: &str,
+    output: &mut Output,
+) -> Result<(), Trouble> {
+    let Response::Taken(records) = access.ask(request)? else {
+        return Err(Failure::unexpected().into());
+    };
+    if output.is_json() {
+        return Ok(output.object("quarantine", &Decided { action, records })?);
+    }
+    Ok(output.line(said)?)
+}
+
+fn lines(access: &mut Access, sought: &Sought, out: &mut impl Write) -> Result<(), Trouble> {
+    pages(access, sought, &mut |_, Page { found, .. }| {
+        for held in &found {
+            writeln!(out, "{}", whole(held)?)?;
+        }
+        Ok(true)
+    })
+}
+
+fn table(access: &mut Access, sought: &Sought, out: &mut impl Write) -> Result<(), Trouble> {
+    let mut table = csv::Writer::from_writer(out);
+    let head = [
+        "type",
+        "id",
+        "state",
+        "reasons",
+        "since",
+        "written_by",
+        "assigned",
+        "dismissed_by",
+        "note",
+        "as_merged",
+        "last_valid",
+    ];
+    table.write_record(head).map_err(io::Error::from)?;
+    pages(access, sought, &mut |_, Page { found, .. }| {
+        for Held { record, since, assigned } in found {
+            let culprits = record.verdict.iter().flat_map(|verdict| &verdict.culprits);
+            let writers: Vec<_> = culprits.map(|culprit| culprit.device.clone()).collect();
+            let valid = record.last_valid().cloned();
+            let reasons = record.reasons().join("; ");
+            let (who, note) = record.dismissed.map(|by| (by.who, by.note)).unwrap_or_default();
+            let row = [
+                record.ty.to_string(),
+                String::from(record.id),
+                record.state,
+                reasons,
+                since.unwrap_or_default(),
+                writers.join(", "),
+                assigned.unwrap_or_default(),
+                who,
+                note,
+                Value::Object(record.fields).to_string(),
+                valid.map(|valid| Value::Object(valid).to_string()).unwrap_or_default(),
+            ];
+            table.write_record(row).map_err(io::Error::from)?;
+        }
+        Ok(true)
+    })?;
+    Ok(table.flush()?)
+}

@@ -1,0 +1,89 @@
+//! What is decided about held records: by an operator here, by a member from his device. Each decision is
+//! on the trail, in the commit that has its effect.
+
+use fieldkeep_model::RecordKey;
+use fieldkeep_replica::ReplicaError;
+use fieldkeep_store::{Decision, Dismissal, Records as _};
+
+use super::Engine;
+
+/// The longest note, in characters.
+const NOTE: usize = 1_000;
+
+impl Engine {
+    /// Puts a record aside, with why; or takes it up again. A commit must follow. Returns whether there is
+    /// such a record.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn put_aside(
+        &mut self,
+        now: i64,
+        who: &str,
+        key: &RecordKey,
+        note: Option<&str>,
+    ) -> Result<bool, ReplicaError> {
+        let rows = self.replica.store().find(&key.ty, &key.id)?;
+        let Some(row) = rows.into_iter().next() else { return Ok(false) };
+        let note: Option<String> = note.map(|note| note.chars().take(NOTE).collect());
+        let dismissal = note.as_ref().map(|note| Dismissal {
+            hash: row.hash,
+            who: who.to_owned(),
+            note: note.clone(),
+            time: now,
+        });
+        self.replica.store_mut().put_dismissal(key, dismissal.as_ref())?;
+        let act = if note.is_some() { "dismiss" } else { "reopen" };
+        self.decided(now, who, act, key, note.unwrap_or_default())?;
+        Ok(true)
+    }
+
+    /// Has somebody look after a record, or nobody. A commit must follow. Returns whether there is such a
+    /// record.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn assign(
+        &mut self,
+        now: i64,
+        who: &str,
+        key: &RecordKey,
+        person: Option<&str>,
+    ) -> Result<bool, ReplicaError> {
+        if self.replica.store().find(&key.ty, &key.id)?.is_empty() {
+            return Ok(false);
+        }
+        self.replica.store_mut().assign(key, person)?;
+        self.decided(now, who, "assign", key, person.unwrap_or("nobody").to_owned())?;
+        Ok(true)
+    }
+
+    /// Judges records again as they stand, for an operator. A commit must follow.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn rejudge_for(
+        &mut self,
+        now: i64,
+        who: &str,
+        keys: &[RecordKey],
+    ) -> Result<(), ReplicaError> {
+        for key in keys {
+            self.decided(now, who, "rejudge", key, String::new())?;
+        }
+        self.rejudge(keys)
+    }
+
+    fn decided(
+        &mut self,
+        time: i64,
+        who: &str,
+        act: &str,
+        key: &RecordKey,
+        note: String,
+    ) -> Result<(), ReplicaError> {
+        let (who, act, key) = (who.to_owned(), act.to_owned(), key.clone());
+        let decision = Decision { number: 0, time, who, act, key, note };
+        Ok(self.replica.store_mut().add_decision(&decision)?)
+    }
+}

@@ -1,0 +1,257 @@
+//! The quarantine of a relay: what is held or waits, page by page; who looks after a record; and the
+//! trail of what was decided, which is only added to.
+//!
+//! A page is found by a walk along one index that has all that it asks of a verdict. What only the record
+//! itself says is looked at for so many of them; a page may then be short, and says where to go on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use fieldkeep_model::status::State;
+use fieldkeep_model::{DeviceNumber, Outcome, RecordId, RecordKey, TypeName};
+use rusqlite::{OptionalExtension as _, params};
+
+use crate::error::damaged;
+use crate::{Queries, Reader, RecordRow, Records, Result, Segments, Store, Verdicts};
+
+/// Records that are looked at for a page.
+const LOOKED_AT: usize = 4_000;
+
+/// Which records are asked for; all that stand, where nothing is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Of that type.
+    pub ty: Option<TypeName>,
+    /// In that scope.
+    pub scope: Option<String>,
+    /// For that rule, or that reason where no rule of the catalog is broken.
+    pub rule: Option<String>,
+    /// With a change of that device which the rules object to.
+    pub device: Option<DeviceNumber>,
+    /// Whose newest such change was written by then, milliseconds UTC.
+    pub until: Option<i64>,
+    /// With that text in its content, whatever its case.
+    pub text: Option<String>,
+    /// Put aside, or not.
+    pub dismissed: Option<bool>,
+    /// Assigned to that person.
+    pub person: Option<String>,
+}
+
+/// Where a page ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    since: i64,
+    sid: i64,
+    id: String,
+}
+
+/// A record that was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// Its type.
+    pub ty: TypeName,
+    /// The record.
+    pub row: RecordRow,
+    /// When the newest change that the rules object to was written, by its author's clock, milliseconds
+    /// UTC; 0 where they object to none.
+    pub since: i64,
+    /// Who looks after it.
+    pub person: Option<String>,
+}
+
+/// What was decided about a record, or about all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Its number: they rise.
+    pub number: u64,
+    /// When, milliseconds UTC.
+    pub time: i64,
+    /// Who decided it.
+    pub who: String,
+    /// What: `dismiss`, `reopen`, `assign`, `rejudge`.
+    pub act: String,
+    /// The record.
+    pub key: RecordKey,
+    /// Why, or to whom.
+    pub note: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.since, self.sid, self.id)
+    }
+}
+
+impl FromStr for Place {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let mut parts = text.splitn(3, '.');
+        let mut number = || parts.next()?.parse().ok();
+        let (since, sid) = (number().ok_or(())?, number().ok_or(())?);
+        Ok(Self { since, sid, id: parts.next().ok_or(())?.to_owned() })
+    }
+}
+
+impl Store {
+    /// Has somebody look after a record, or nobody.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn assign(&mut self, key: &RecordKey, person: Option<&str>) -> Result<()> {
+        let connection = self.write()?;
+        let (ty, id) = (key.ty.as_str(), key.id.as_str());
+        match person {
+            Some(person) => connection
+                .prepare_cached("INSERT OR REPLACE INTO assignment VALUES (?, ?, ?)")?
+                .execute([ty, id, person])?,
+            None => connection
+                .prepare_cached("DELETE FROM assignment WHERE ty = ? AND id = ?")?
+                .execute([ty, id])?,
+        };
+        Ok(())
+    }
+
+    /// Adds to the trail; the decision's number is drawn here.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn add_decision(&mut self, decision: &Decision) -> Result<()> {
+        let Decision { time, who, act, key, note, .. } = decision;
+        self.write()?
+            .prepare_cached(
+                "INSERT INTO decision (time, who, act, ty, id, note) VALUES (?, ?, ?, ?, ?, ?)",
+            )?
+            .execute(params![time, who, act, key.ty.as_str(), key.id.as_str(), note])?;
+        Ok(())
+    }
+}
+
+/// Looking into the quarantine.
+pub trait Quarantine: Queries + Records + Segments + Verdicts {
+    /// The records that were asked for, those with the newest changes first, behind a place; at most so
+    /// many. Where there may be more, the place from which to go on.
+    ///
+    /// # Errors
+    /// When the disk fails or a row is damaged.
+    fn quarantine(
+        &self,
+        wanted: &Wanted,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<(Vec<Found>, Option<Place>)> {
+        let segments: BTreeMap<i64, TypeName> =
+            self.segments()?.into_iter().map(|row| (row.sid, row.address.ty)).collect();
+        let mut query = self.connection().prepare_cached(
+            "SELECT since, sid, id FROM verdict INDEXED BY verdict_found
+             WHERE (since, sid, id) < (?1, ?2, ?3) AND since <= ?4
+                 AND (?5 IS NULL OR instr(about, ?5) > 0)
+                 AND (?6 IS NULL OR instr(about, ?6) > 0)
+                 AND ((?7 IS NULL AND ?8 IS NULL) OR sid IN (
+                     SELECT sid FROM segment WHERE (?7 IS NULL OR ty = ?7)
+                         AND (?8 IS NULL OR scope = ?8)))
+             ORDER BY since DESC, sid DESC, id DESC",
+        )?;
+        let first = Place { since: i64::MAX, sid: i64::MAX, id: String::new() };
+        let after = after.unwrap_or(&first);
+        let mut rows = query.query(params![
+            after.since,
+            after.sid,
+            after.id,
+            wanted.until.unwrap_or(i64::MAX),
+            wanted.rule.as_ref().map(|rule| about_rule(rule)),
+            wanted.device.map(about_device),
+            wanted.ty.as_ref().map(TypeName::as_str),
+            wanted.scope,
+        ])?;
+        let text = wanted.text.as_ref().map(|text| text.to_lowercase());
+        let (mut found, mut looked_at) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let place = Place { since: row.get(0)?, sid: row.get(1)?, id: row.get(2)? };
+            looked_at += 1;
+            let id = RecordId::new(&*place.id).map_err(|_| damaged("a record id"))?;
+            if let (Some(ty), Some(row)) = (segments.get(&place.sid), self.record(place.sid, &id)?)
+            {
+                let stands = State::Judged(Outcome::Held) == row.state
+                    || State::Judged(Outcome::Waiting) == row.state;
+                let key = RecordKey::new(ty.clone(), id);
+                let has = |text: &String| row.json.to_lowercase().contains(text);
+                if stands && !row.deleted && text.as_ref().is_none_or(has) {
+                    let person = self.assignee(&key)?;
+                    let dismissal = self.dismissal(&key)?.filter(|d| d.hash == row.hash);
+                    let is_asked_for =
+                        wanted.dismissed.is_none_or(|asked| asked == dismissal.is_some())
+                            && wanted
+                                .person
+                                .as_ref()
+                                .is_none_or(|asked| person.as_ref() == Some(asked));
+                    if is_asked_for {
+                        found.push(Found { ty: key.ty, row, since: place.since, person });
+                    }
+                }
+            }
+            if found.len() == limit || looked_at == LOOKED_AT {
+                return Ok((found, Some(place)));
+            }
+        }
+        Ok((found, None))
+    }
+
+    /// Who looks after a record.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn assignee(&self, key: &RecordKey) -> Result<Option<String>> {
+        let sql = "SELECT person FROM assignment WHERE ty = ? AND id = ?";
+        let mut query = self.connection().prepare_cached(sql)?;
+        Ok(query.query_row([key.ty.as_str(), key.id.as_str()], |row| row.get(0)).optional()?)
+    }
+
+    /// What was decided about a record, or about any; newest first, before a number, at most so many.
+    ///
+    /// # Errors
+    /// When the disk fails or a row is damaged.
+    fn decisions(
+        &self,
+        key: Option<&RecordKey>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Decision>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT number, time, who, act, ty, id, note FROM decision
+             WHERE number < ?1 AND (?2 IS NULL OR (ty = ?2 AND id = ?3))
+             ORDER BY number DESC LIMIT ?4",
+        )?;
+        let (ty, id) = key.map(|key| (key.ty.as_str(), key.id.as_str())).unzip();
+        let before = before.map_or(i64::MAX, |before| before as i64);
+        let rows = query.query_map(params![before, ty, id, limit as i64], |row| {
+            let named = (row.get::<_, String>(4)?, row.get::<_, String>(5)?);
+            let number: i64 = row.get(0)?;
+            Ok((number as u64, row.get(1)?, row.get(2)?, row.get(3)?, named, row.get(6)?))
+        })?;
+        rows.map(|row| {
+            let (number, time, who, act, (ty, id), note) = row?;
+            let ty = TypeName::new(ty).map_err(|_| damaged("a type name"))?;
+            let id = RecordId::new(id).map_err(|_| damaged("a record id"))?;
+            Ok(Decision { number, time, who, act, key: RecordKey::new(ty, id), note })
+        })
+        .collect()
+    }
+}
+
+impl Quarantine for Store {}
+impl Quarantine for Reader {}
+
+/// How a verdict notes that it speaks of a rule; such notes stand one after the other.
+#[must_use]
+pub fn about_rule(rule: &str) -> String {
+    format!(" rule:{rule} ")
+}
+
+/// How it notes that it names a change of a device.
+#[must_use]
+pub fn about_device(device: DeviceNumber) -> String {
+    format!(" device:{device} ")
+}
