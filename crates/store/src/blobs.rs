@@ -1,6 +1,8 @@
 //! Attached files: which are known, which are here whole, which records name them, what waits to be
 //! uploaded. Their bytes are files: see `files`.
 
+use std::collections::BTreeSet;
+
 use fieldkeep_model::{BlobHash, BlobTree, RecordKey, TypeName};
 use rusqlite::{OptionalExtension as _, Row, params};
 
@@ -32,11 +34,12 @@ pub struct Upload {
 }
 
 impl Store {
-    /// Keeps what is known of a file.
+    /// Keeps what is known of a file. That nothing refers to it is to be seen anew.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn put_blob(&mut self, tree: &BlobTree, whole: bool, time: i64) -> Result<()> {
+        self.clear_loose(&tree.hash())?;
         self.write()?
             .prepare_cached(
                 "INSERT INTO blob VALUES (?1, ?2, ?3, ?4, ?5)
@@ -55,11 +58,13 @@ impl Store {
         Ok(())
     }
 
-    /// Notes that a member has shown that a file is his, for the records of a segment.
+    /// Notes that a member has shown that a file is his, for the records of a segment. That nothing
+    /// refers to it is to be seen anew.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn open_blob(&mut self, hash: &BlobHash, sid: i64, member: u64, time: i64) -> Result<()> {
+        self.clear_loose(hash)?;
         self.write()?
             .prepare_cached("INSERT OR IGNORE INTO blob_opened VALUES (?, ?, ?, ?)")?
             .execute(params![hash.0, sid, member as i64, time])?;
@@ -119,7 +124,10 @@ impl Store {
     }
 
     /// Replaces the files that a record names.
-    pub(crate) fn index_blobs(
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn index_blobs(
         &mut self,
         rid: i64,
         known: bool,
@@ -130,6 +138,13 @@ impl Store {
         }
         let connection = self.write()?;
         if known {
+            let mut query =
+                connection.prepare_cached("SELECT field, hash FROM attached WHERE rid = ?")?;
+            let rows = query.query_map([rid], |row| Ok((row.get(0)?, BlobHash(row.get(1)?))))?;
+            let indexed: BTreeSet<(String, BlobHash)> = rows.collect::<rusqlite::Result<_>>()?;
+            if indexed == blobs.iter().cloned().collect() {
+                return Ok(());
+            }
             connection.prepare_cached("DELETE FROM attached WHERE rid = ?")?.execute([rid])?;
         }
         for (field, hash) in blobs {
@@ -193,7 +208,8 @@ pub trait Blobs: Queries {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The files that records name and of which not everything is here, newest records first.
+    /// The files that records name and of which not everything is here, newest records first; those
+    /// that the relay removed left out.
     ///
     /// # Errors
     /// When the disk fails or a row is damaged.
@@ -202,6 +218,7 @@ pub trait Blobs: Queries {
             "SELECT a.hash, s.ty, r.id FROM attached a JOIN record r ON r.rid = a.rid
                  JOIN segment s ON s.sid = r.sid LEFT JOIN blob b ON b.hash = a.hash
              WHERE coalesce(b.whole, 0) = 0 AND r.deleted = 0
+                 AND NOT EXISTS (SELECT 1 FROM removal d WHERE d.hash = a.hash)
              GROUP BY a.hash ORDER BY max(r.rid) DESC LIMIT ?",
         )?;
         let rows = query.query_map([limit], named)?;
@@ -251,13 +268,13 @@ pub trait Blobs: Queries {
     }
 }
 
-type Named = ([u8; 32], String, String);
+pub(crate) type Named = ([u8; 32], String, String);
 
-fn named(row: &Row<'_>) -> rusqlite::Result<Named> {
+pub(crate) fn named(row: &Row<'_>) -> rusqlite::Result<Named> {
     Ok((row.get(0)?, row.get(1)?, row.get(2)?))
 }
 
-fn key((hash, ty, id): Named) -> Result<(BlobHash, RecordKey)> {
+pub(crate) fn key((hash, ty, id): Named) -> Result<(BlobHash, RecordKey)> {
     let ty = TypeName::new(ty).map_err(|_| damaged("the type of a record with files"))?;
     let id = id.parse().map_err(|_| damaged("the id of a record with files"))?;
     Ok((BlobHash(hash), RecordKey::new(ty, id)))

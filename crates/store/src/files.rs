@@ -7,14 +7,18 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use fieldkeep_model::blob::GroupCheck;
 use fieldkeep_model::{BlobHash, BlobTree, TreeBuilder};
 
+use crate::home::point;
 use crate::{Result, StoreError};
 
 /// Bytes that are read or written at once.
 const PIECE: usize = 256 * 1024;
+/// What was begun and not touched for so long is given up: whoever goes on with it begins anew.
+pub const ABANDONED: Duration = Duration::from_hours(7 * 24);
 
 /// The folder of a directory's files.
 #[derive(Clone, Debug)]
@@ -93,8 +97,16 @@ impl BlobFiles {
 
     /// Gives a file that is whole its name.
     fn settle(&self, file: &File, from: &Path, hash: &BlobHash) -> Result<()> {
+        point();
         file.sync_all().map_err(disk)?;
+        point();
         fs::rename(from, self.path(hash)).map_err(disk)?;
+        self.sync()
+    }
+
+    /// Makes durable which names there are.
+    fn sync(&self) -> Result<()> {
+        point();
         File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(disk)
     }
 
@@ -142,12 +154,55 @@ impl BlobFiles {
     /// When the disk refuses.
     pub fn remove(&self, hash: &BlobHash) -> Result<()> {
         for path in [self.path(hash), self.part(hash)] {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(error)),
-                Ok(()) | Err(_) => {}
-            }
+            remove_file(&path)?;
         }
         Ok(())
+    }
+
+    /// Removes whole files; that they are gone is durable when this returns.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn remove_whole(&self, hashes: &[BlobHash]) -> Result<()> {
+        hashes.iter().try_for_each(|hash| remove_file(&self.path(hash)))?;
+        if self.folder.is_dir() { self.sync() } else { Ok(()) }
+    }
+
+    /// Whether a whole file lies here.
+    #[must_use]
+    pub fn is_there(&self, hash: &BlobHash) -> bool {
+        self.path(hash).is_file()
+    }
+
+    /// Removes what was begun and not touched for [`ABANDONED`] by then, in milliseconds UTC. Returns how
+    /// much that was. What somebody writes at the moment stays.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn clear_abandoned(&self, now: i64) -> Result<u64> {
+        let mut cleared = 0;
+        let now = Duration::from_millis(now.unsigned_abs());
+        let Some(entries) = self.entries()? else { return Ok(0) };
+        for entry in entries {
+            let path = entry.map_err(disk)?.path();
+            let begun = path.extension().is_some_and(|ending| ending == "part" || ending == "new");
+            // Whoever wrote it may give it its name at any moment.
+            let Some(file) = begun.then(|| File::open(&path).ok()).flatten() else { continue };
+            let touched = file.metadata().and_then(|metadata| metadata.modified()).map_err(disk)?;
+            let touched = touched.duration_since(UNIX_EPOCH).unwrap_or_default();
+            if now.saturating_sub(touched) >= ABANDONED && file.try_lock().is_ok() {
+                remove_file(&path)?;
+                cleared += 1;
+            }
+        }
+        Ok(cleared)
+    }
+
+    fn entries(&self) -> Result<Option<fs::ReadDir>> {
+        match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            entries => Ok(Some(entries.map_err(disk)?)),
+        }
     }
 
     /// The whole files that are here, with their lengths.
@@ -155,10 +210,7 @@ impl BlobFiles {
     /// # Errors
     /// When the disk fails.
     pub fn all(&self) -> Result<Vec<(BlobHash, u64)>> {
-        let entries = match fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(disk)?,
-        };
+        let Some(entries) = self.entries()? else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         for entry in entries {
             let entry = entry.map_err(disk)?;
@@ -258,6 +310,14 @@ impl Incoming {
     }
 }
 
+fn remove_file(path: &Path) -> Result<()> {
+    point();
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 fn disk(error: io::Error) -> StoreError {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     if [StorageFull, QuotaExceeded].contains(&error.kind()) {
@@ -330,6 +390,32 @@ mod tests {
         assert_eq!(incoming.at(), 0);
         assert_eq!(incoming.take(&content()).expect("it writes"), None);
         incoming.finish().expect("it is whole");
+    }
+
+    #[test]
+    fn what_was_begun_and_left_goes_after_a_while() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = BlobFiles::of(directory.path());
+        let whole = files.add(&mut &content()[..], 200_000, [1; 8]).expect("it is kept");
+        let mut other = content();
+        other[0] ^= 1;
+        let mut builder = TreeBuilder::new(200_000).expect("small");
+        builder.take(&other).expect("as long as said");
+        let begun = builder.finish().expect("all of it");
+        let path = files.part(&begun.hash());
+        let incoming = files.receive(begun).expect("it begins").expect("nobody else");
+        let beside = directory.path().join("blobs").join("00000000000000aa.new");
+        fs::write(&beside, b"half").expect("it is written");
+        let touched = fs::metadata(&beside).and_then(|metadata| metadata.modified());
+        let touched = touched.expect("it is there").duration_since(UNIX_EPOCH).expect("after 1970");
+        let at = |time: Duration| i64::try_from(time.as_millis()).expect("a time");
+        let (now, later) = (at(touched), at(touched + ABANDONED + Duration::from_secs(60)));
+        assert_eq!(files.clear_abandoned(now).expect("it looks"), 0, "they are fresh");
+        assert_eq!(files.clear_abandoned(later).expect("it looks"), 1, "one is being written");
+        assert!(path.exists() && !beside.exists());
+        drop(incoming);
+        assert_eq!(files.clear_abandoned(later).expect("it looks"), 1);
+        assert_eq!(files.all().expect("it reads"), [(whole.hash(), 200_000)]);
     }
 
     #[test]

@@ -160,7 +160,7 @@ pub fn remove(directory: &Path) -> std::result::Result<(), HomeError> {
 }
 
 /// Before an operation on a file: see `failpoint`.
-fn point() {
+pub(crate) fn point() {
     #[cfg(feature = "failpoints")]
     crate::failpoint::pass();
 }

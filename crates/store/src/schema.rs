@@ -9,7 +9,7 @@ use crate::{Result, StoreError};
 const APPLICATION: i64 = 0x464b_5031;
 
 /// Each step brings the file from one version to the next; none is ever changed.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     r"
 CREATE TABLE setting (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE member (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL, signature BLOB NOT NULL);
@@ -156,6 +156,19 @@ END;
 CREATE TRIGGER decision_is_kept BEFORE DELETE ON decision BEGIN
     SELECT RAISE(ABORT, 'what was decided is not removed');
 END;
+",
+    r"
+-- Files that nothing refers to: since when that is known. Whatever names one, a trigger forgets it.
+CREATE TABLE loose (hash BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER attached_again AFTER INSERT ON attached BEGIN
+    DELETE FROM loose WHERE hash = NEW.hash;
+END;
+-- Files that were removed: when, or null once they are back; in which order that is told; and
+-- whether the bytes may lie on the disk still.
+CREATE TABLE removal (hash BLOB PRIMARY KEY, time INTEGER, number INTEGER NOT NULL,
+    lies INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX removal_in_order ON removal (number);
+CREATE INDEX removal_lying ON removal (hash) WHERE lies = 1;
 ",
 ];
 
