@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fieldkeep_model::{RecordId, SegmentAddress, TypeName};
+use fieldkeep_model::{BlobHash, RecordId, SegmentAddress, TypeName};
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
@@ -174,6 +174,19 @@ impl ObjectType {
             found.extend(children.filter_map(|child| AttachedFile::read(name, child)));
         }
         found
+    }
+
+    /// The files that a state of a record refers to, with their fields: also where what it says of one is
+    /// not what a file needs, because that may be mended.
+    #[must_use]
+    pub fn blobs(&self, fields: &Map<String, Value>) -> Vec<(String, BlobHash)> {
+        let attachments = self.fields.iter().filter(|(_, field)| field.kind == Kind::Attachment);
+        let named = attachments.flat_map(|(name, _)| {
+            let children = fields.get(name).and_then(Value::as_array).into_iter().flatten();
+            let ids = children.filter_map(|child| child.get("id")?.as_str()?.parse().ok());
+            ids.map(|hash| (name.clone(), hash))
+        });
+        named.collect()
     }
 
     /// Whether records of the type may have files.

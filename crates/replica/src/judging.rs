@@ -157,7 +157,7 @@ impl Replica {
         subject: Subject,
     ) -> Result<Option<(Verdict, Vec<Opening>)>, ReplicaError> {
         let (outcome, reasons, openings) = self.reasons(&subject)?;
-        let Subject { segment, mut row, previous, .. } = subject;
+        let Subject { segment, mut row, previous, fields: merged } = subject;
         let before = previous.as_ref();
         let stood = before.is_some_and(|row| row.state != State::Judged(Outcome::Valid));
         self.count_held(&segment, before, &row, outcome);
@@ -165,6 +165,7 @@ impl Replica {
             if before.is_some_and(|before| before.hash == row.hash) && stood {
                 (row.valid, row.valid_pos) = (None, self.row(&segment).done);
                 self.store.put_record(&mut row)?;
+                self.index_files(&segment, &row, &merged)?;
             }
             if !stood {
                 return Ok(None);
@@ -199,6 +200,7 @@ impl Replica {
             last_valid,
         };
         self.store.put_record(&mut row)?;
+        self.index_files(&segment, &row, &merged)?;
         let standing = standing(&verdict, &openings);
         let known = self.store.verdict(row.sid, &row.id)?;
         if known.is_some_and(|(bytes, _)| bytes == standing.bytes) {
@@ -501,10 +503,11 @@ impl Replica {
     /// Sets one record's state on a device, and returns its row.
     pub(crate) fn forecast(&mut self, mut subject: Subject) -> Result<RecordRow, ReplicaError> {
         self.foretell(&mut subject)?;
-        let Subject { mut row, previous, .. } = subject;
+        let Subject { segment, mut row, previous, fields } = subject;
         let provisional = State::Judged(Outcome::Valid);
         if row.state != provisional || previous.is_some_and(|p| p.state != provisional) {
             self.store.put_record(&mut row)?;
+            self.index_files(&segment, &row, &fields)?;
         }
         Ok(row)
     }

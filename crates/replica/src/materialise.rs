@@ -244,6 +244,21 @@ impl Replica {
         segment.live += u64::from(!row.deleted);
     }
 
+    /// Brings up to date which files a record names, once its last valid state is known.
+    pub(crate) fn index_files(
+        &mut self,
+        id: &SegmentId,
+        row: &RecordRow,
+        fields: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<(), ReplicaError> {
+        let Some(catalog) = self.catalog() else { return Ok(()) };
+        let object = catalog.ty(&self.row(id).address.ty);
+        if let Some(blobs) = object.and_then(|object| blobs(object, fields, row.valid.as_deref())) {
+            self.store.index_blobs(row.rid, true, &blobs)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn index(
         &mut self,
         id: &SegmentId,
@@ -257,7 +272,7 @@ impl Replica {
         let references = object.references(fields).into_iter().map(|r| (r.field, r.ty, r.id));
         let references: Vec<_> = references.collect();
         let unique = if row.deleted { Vec::new() } else { object.unique_values(fields) };
-        let blobs = object.has_attachments().then(|| blobs(object, fields, row.valid.as_deref()));
+        let blobs = blobs(object, fields, row.valid.as_deref());
         let names = blobs.as_ref().is_some_and(|blobs| !blobs.is_empty());
         if known || !references.is_empty() || !unique.is_empty() || names {
             let blobs = blobs.as_deref();
@@ -267,16 +282,19 @@ impl Replica {
     }
 }
 
-/// The files that a record names, as merged and as it was last valid.
+/// The files that a record names, as merged and as it was last valid; nothing where its type has none.
 fn blobs(
     object: &ObjectType,
     fields: &serde_json::Map<String, serde_json::Value>,
     valid: Option<&str>,
-) -> Vec<(String, BlobHash)> {
+) -> Option<Vec<(String, BlobHash)>> {
+    if !object.has_attachments() {
+        return None;
+    }
+    let mut named = object.blobs(fields);
     let valid = valid.and_then(|valid| serde_json::from_str(valid).ok());
-    let files = object.files(fields).into_iter();
-    let files = files.chain(valid.map(|valid| object.files(&valid)).unwrap_or_default());
-    files.map(|file| (file.field, file.hash)).collect()
+    named.extend(valid.iter().flat_map(|valid| object.blobs(valid)));
+    Some(named)
 }
 
 /// What entries that are merged in one go do to a record.
