@@ -102,3 +102,33 @@ pub struct Got {
     #[n(0)]
     pub at: u64,
 }
+
+/// A device asks which files were removed, or have come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Removals {
+    /// Behind that number of the relay's.
+    #[n(0)]
+    pub since: u64,
+}
+
+/// A file that was removed because nothing referred to it, or that has come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Removal {
+    /// The file.
+    #[n(0)]
+    pub hash: BlobHash,
+    /// When it was removed, milliseconds UTC; nothing once it is back.
+    #[n(1)]
+    pub time: Option<i64>,
+}
+
+/// Files that were removed or have come back; the one that was asked for, in answer to a [`Download`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Removed {
+    /// The relay's number through which these are all that the device may know of.
+    #[n(0)]
+    pub number: u64,
+    /// The files.
+    #[n(1)]
+    pub files: Vec<Removal>,
+}

@@ -11,7 +11,9 @@ use fieldkeep_model::{
 };
 use minicbor::{Decode, Encode};
 
-use crate::blob::{Download, Got, Possession, Prove, Ready, Tree, Unfit, Upload, Whole};
+use crate::blob::{
+    Download, Got, Possession, Prove, Ready, Removals, Removed, Tree, Unfit, Upload, Whole,
+};
 use crate::meet::Meet;
 use crate::offer::Offer;
 
@@ -55,6 +57,9 @@ pub struct Hello {
     /// sender holds, modulo 2^128: logs may have branched.
     #[cbor(n(11), with = "minicbor::bytes")]
     pub members_sum: [u8; 16],
+    /// Of a relay that has removed attached files: the newest number under which it tells of that.
+    #[n(12)]
+    pub removals: Option<u64>,
 }
 
 impl Hello {
@@ -628,6 +633,10 @@ frames! {
     Tree(Tree) = 75,
     /// So much of a file came.
     Got(Got) = 77,
+    /// It is asked which files were removed.
+    Removals(Removals) = 79,
+    /// Files that were removed.
+    Removed(Removed) = 81,
 }
 
 /// Bytes of entries that go into one frame.

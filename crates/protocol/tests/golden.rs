@@ -15,7 +15,7 @@ use fieldkeep_model::{
     VersionVector,
 };
 use fieldkeep_protocol::blob::{
-    Download, Got, Possession, Prove, Ready, Tree, Unfit, Upload, Whole,
+    Download, Got, Possession, Prove, Ready, Removal, Removals, Removed, Tree, Unfit, Upload, Whole,
 };
 use fieldkeep_protocol::frame::{
     Ack, Answer, Ask, Call, CatalogFile, Credit, Delta, Dismiss, ErrorFrame, Frame, FrameBuffer,
@@ -77,6 +77,7 @@ fn hello() -> Hello {
         root: [0x22; 16],
         actor: Some(actor()),
         members_sum: [0x99; 16],
+        removals: None,
     }
 }
 
@@ -108,7 +109,7 @@ fn frames() -> Vec<Frame> {
     let known = SegmentRef { id: segment(), address: None };
     let named = SegmentRef { id: segment(), address: Some(address()) };
     let members = Members { base: 4, entries: vec![signed()] };
-    let relay = Hello { actor: None, ..hello() };
+    let relay = Hello { actor: None, removals: Some(300), ..hello() };
     let opening = Opening { salt: [0x44; 16], value: "x".into(), segment: segment() };
     vec![
         Frame::Hello(Box::new(hello())),
@@ -204,6 +205,7 @@ fn frames() -> Vec<Frame> {
 
 fn file_frames() -> Vec<FileFrame> {
     let (hash, record) = (BlobHash([0xb1; 32]), record());
+    let gone = Removal { hash, time: Some(1_795_910_400_000) };
     let unfit = Unfit { code: "limit".into(), text: "too large".into(), again: false };
     vec![
         FileFrame::Upload(Upload { hash, record: record.clone(), size: 70_000, tree: vec![7; 64] }),
@@ -215,6 +217,11 @@ fn file_frames() -> Vec<FileFrame> {
         FileFrame::Unfit(unfit),
         FileFrame::Tree(Tree { size: 70_000, tree: vec![7; 64] }),
         FileFrame::Got(Got { at: 65_536 }),
+        FileFrame::Removals(Removals { since: 298 }),
+        FileFrame::Removed(Removed {
+            number: 300,
+            files: vec![gone, Removal { time: None, ..gone }],
+        }),
     ]
 }
 
@@ -274,5 +281,5 @@ fn golden_bytes_are_read_as_the_frame_that_they_were() {
 #[test]
 fn there_is_a_golden_file_for_every_number_up_to_the_last() {
     let numbers: BTreeSet<_> = written().iter().map(|(number, ..)| *number).collect();
-    assert_eq!(numbers, (1..=57).step_by(2).chain((61..=77).step_by(2)).collect());
+    assert_eq!(numbers, (1..=57).step_by(2).chain((61..=81).step_by(2)).collect());
 }
