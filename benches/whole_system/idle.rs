@@ -136,6 +136,7 @@ fn introduction(relay: &Path) -> Hello {
         frame_max: fieldkeep_protocol::FRAME_MAX,
         root: [0; 16],
         actor: None,
+        removals: None,
     }
 }
 

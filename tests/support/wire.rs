@@ -149,6 +149,7 @@ pub(crate) fn hello(org: OrgId) -> Hello {
         frame_max: FRAME_MAX,
         root: [0; 16],
         actor: None,
+        removals: None,
     }
 }
 

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fieldkeep_model::membership::{Act, Entry};
 use fieldkeep_model::status::LeftOut;
-use fieldkeep_model::{ActorId, Pos, RecordKey, SegmentId, Seq, Signed};
+use fieldkeep_model::{ActorId, Epoch, Pos, RecordKey, SegmentId, Seq, Signed};
 use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Stats, Verdicts};
 use fieldkeep_protocol::{Code, Offer, OfferEntry, Phase, Role, Session};
 use fieldkeep_replica::{Integrity, Replica, ReplicaError};
@@ -123,6 +123,9 @@ pub struct Progress {
     pub integrity: Option<Integrity>,
     /// Why the session ended, if it did.
     pub ended: Option<(Code, String)>,
+    /// The newest number under which the relay tells of attached files that it removed, 0 if it has
+    /// removed none; nothing before it has introduced itself.
+    pub removals: Option<u64>,
 }
 
 impl Progress {
@@ -395,6 +398,13 @@ impl Engine {
         self.progress.offered
     }
 
+    /// Once the relay has answered: its epoch, how many entries the membership log has here, and
+    /// [`Progress::removals`].
+    pub(crate) fn removals_told(&self) -> Option<(Epoch, u64, u64)> {
+        let told = self.progress.removals.filter(|_| self.progress.offered)?;
+        Some((self.replica.epoch(), self.replica.members().len(), told))
+    }
+
     /// Whether a segment is not proven equal on this connection.
     ///
     /// ```
@@ -632,6 +642,7 @@ impl Engine {
             frame_max: fieldkeep_protocol::FRAME_MAX,
             root: self.root(),
             actor: Some(self.replica.me().actor()),
+            removals: None,
         }
     }
 
@@ -744,6 +755,7 @@ impl Engine {
         if let Some(session) = &mut self.session {
             session.enter(Phase::Open);
         }
+        self.progress.removals = Some(welcome.removals.unwrap_or(0));
         self.bring_members(welcome);
         if self.forgotten { self.make_offer() } else { Ok(()) }
     }

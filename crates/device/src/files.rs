@@ -3,6 +3,7 @@
 
 mod exchange;
 mod location;
+mod removed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -13,13 +14,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fieldkeep_catalog::{AttachedFile, Attachments, Kind, Location, UnfitFile};
-use fieldkeep_model::{BlobHash, BlobTree, Edit, RecordEdit, RecordKey};
+use fieldkeep_model::{BlobHash, BlobTree, Edit, Epoch, RecordEdit, RecordKey};
 use fieldkeep_replica::{PutError, RecordView, Replica, ReplicaError, Wrote};
-use fieldkeep_store::{BlobFiles, Blobs as _, Settings as _, StoreError, Upload};
+use fieldkeep_store::{BlobFiles, Blobs as _, Removals as _, Settings as _, StoreError, Upload};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 pub use location::LocationError;
+pub use removed::removed_on;
 
 use crate::device::{Device, drawn, now};
 use crate::sync::SyncError;
@@ -44,6 +46,8 @@ pub enum FileState {
     Downloading(u64),
     /// It was not taken, or not to be had: why. A retry tries it again.
     Failed(String),
+    /// It is not here, and the relay removed it when nothing referred to it: when, milliseconds UTC.
+    Removed(i64),
 }
 
 /// A file that a record names, and where it stands.
@@ -125,6 +129,9 @@ pub enum FetchError {
     /// No record here names it.
     #[error("{0} has no such file")]
     Absent(RecordKey),
+    /// It is not here, and the relay removed it when nothing referred to it: when, milliseconds UTC.
+    #[error("{}", removed_on(*.0))]
+    Removed(i64),
     /// It is not here, and nobody gave it.
     #[error("the file is not on this device, and was not to be had: {0}")]
     Refused(String),
@@ -152,7 +159,12 @@ pub(crate) struct Transfers {
     ended: watch::Sender<u64>,
     /// Whether the present connection is paid by the byte.
     metered: AtomicBool,
+    /// What the relay of the present connection has said of how much it removed.
+    told: watch::Sender<Option<Told>>,
 }
+
+/// In which epoch, with how long a membership log here, and through which number.
+type Told = (Epoch, u64, u64);
 
 #[derive(Debug, Default)]
 struct Book {
@@ -166,6 +178,8 @@ struct Book {
     failed: BTreeMap<BlobHash, String>,
     /// Those that were given up on this connection: the next one tries them again.
     rested: BTreeSet<BlobHash>,
+    /// Whether it was given up to hear what the relay removed, likewise.
+    unheard: bool,
 }
 
 impl Transfers {
@@ -180,6 +194,11 @@ impl Transfers {
 
     fn has_ended(&self) {
         self.ended.send_modify(|times| *times += 1);
+    }
+
+    /// Takes over what the relay said of how much it has removed.
+    pub(crate) fn tell(&self, told: Option<Told>) {
+        self.told.send_if_modified(|known| std::mem::replace(known, told) != told);
     }
 
     /// Has whoever exchanges files look for something to do.
@@ -329,7 +348,11 @@ impl Device {
             let Some(view) = self.as_merged(key)? else { continue };
             for file in self.files_of(&view) {
                 let one = self.file_view(&view, file)?;
-                let waits = !matches!(one.state, FileState::Here | FileState::Elsewhere);
+                let rests = matches!(
+                    one.state,
+                    FileState::Here | FileState::Elsewhere | FileState::Removed(_)
+                );
+                let waits = !rests;
                 found
                     .extend((waits || keys.len() == 1 && keys.first() == Some(key)).then_some(one));
             }
@@ -360,6 +383,7 @@ impl Device {
         let uploads = store.uploads()?.into_iter();
         let upload =
             uploads.into_iter().find(|upload| (upload.hash, &upload.key) == (file.hash, &view.key));
+        let removed = store.removal(&file.hash)?;
         drop(engine);
         let book = self.0.transfers.open();
         let state = match upload {
@@ -370,10 +394,11 @@ impl Device {
                 None => FileState::WaitingForConnection,
             },
             None if here => FileState::Here,
-            None => match (book.fetching.get(&file.hash), book.failed.get(&file.hash)) {
-                (Some(got), _) => FileState::Downloading(*got),
-                (None, Some(why)) => FileState::Failed(why.clone()),
-                (None, None) => FileState::Elsewhere,
+            None => match (book.fetching.get(&file.hash), removed, book.failed.get(&file.hash)) {
+                (Some(got), ..) => FileState::Downloading(*got),
+                (None, Some(time), _) => FileState::Removed(time),
+                (None, None, Some(why)) => FileState::Failed(why.clone()),
+                (None, None, None) => FileState::Elsewhere,
             },
         };
         Ok(FileView { key: view.key.clone(), file, state, here })
@@ -402,8 +427,11 @@ impl Device {
         patience: Duration,
     ) -> Result<PathBuf, FetchError> {
         let view = self.as_merged(key)?.ok_or_else(|| FetchError::Absent(key.clone()))?;
+        let removed = || self.engine().replica().store().removal(hash);
         if !self.files_named(&view).iter().any(|file| file.hash == *hash) {
-            return Err(FetchError::Absent(key.clone()));
+            // An older state may name it.
+            let absent = || FetchError::Absent(key.clone());
+            return Err(removed()?.map_or_else(absent, FetchError::Removed));
         }
         let path = BlobFiles::of(self.directory()).path(hash);
         let mut ended = self.0.transfers.ended();
@@ -412,8 +440,9 @@ impl Device {
                 if self.engine().replica().store().has_blob(hash)? {
                     return Ok(());
                 }
-                if let Some(why) = self.0.transfers.open().failed.get(hash) {
-                    return Err(FetchError::Refused(why.clone()));
+                let why = self.0.transfers.open().failed.get(hash).cloned();
+                if let Some(why) = why {
+                    return Err(removed()?.map_or(FetchError::Refused(why), FetchError::Removed));
                 }
                 // This device holds the other end.
                 let _ = ended.changed().await;
@@ -438,7 +467,7 @@ impl Device {
                 Ok(_) => timeout(Duration::ZERO, waiting)
                     .await
                     .unwrap_or_else(|_| Err(FetchError::Refused("nobody gave it".into()))),
-                Err(error) => Err(error.into()),
+                Err(error) => Err(removed()?.map_or(error.into(), FetchError::Removed)),
             }
         };
         self.0.transfers.open().wanted.remove(hash);

@@ -219,6 +219,7 @@ pub fn introduction(ticket: &Ticket) -> Hello {
         frame_max: fieldkeep_protocol::FRAME_MAX,
         root: [0; 16],
         actor: None,
+        removals: None,
     }
 }
 

@@ -40,7 +40,7 @@ pub use engine::{
     PeerOutput, PeerProgress, Progress, Unpacked, Unpacking,
 };
 pub use explain::Explanation;
-pub use files::{AttachError, FetchError, FileState, FileView, LocationError};
+pub use files::{AttachError, FetchError, FileState, FileView, LocationError, removed_on};
 pub use import::{ImportError, Imported};
 pub use join::{JoinError, application, introduction, join};
 pub use live::{Change, Live};

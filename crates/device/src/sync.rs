@@ -503,6 +503,9 @@ impl Device {
         let mut backlog = Backlog::new(sender);
         let (outputs, mut outgoing) = mpsc::unbounded_channel();
         let session = self.0.connect(way, outputs);
+        if way == Way::Relay {
+            self.0.transfers.tell(None);
+        }
         self.step(session, vec![way.connected(key, opening)]).await?;
         let began = Instant::now();
         let first = if opening == Opening::Calls { BELONGS } else { INTRODUCTION };
@@ -562,6 +565,7 @@ impl Device {
             }
             if way == Way::Relay {
                 self.look()?;
+                self.0.transfers.tell(self.engine().removals_told());
             }
             match self.standing(way, until)? {
                 Standing::UnderWay => {}

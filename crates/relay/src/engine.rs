@@ -7,6 +7,7 @@ mod asks;
 mod authority;
 mod bundle;
 mod calls;
+mod collection;
 mod fanout;
 mod files;
 mod influx;
@@ -22,13 +23,15 @@ use fieldkeep_model::{ChangeHash, DeviceNumber, Outcome, PublicKey, RecordKey, S
 use fieldkeep_protocol::frame::{self, Frame, Hello, Said, SegmentRef};
 use fieldkeep_protocol::{Code, Phase, Violation};
 use fieldkeep_replica::{AdmitError, Refused, Replica, ReplicaError};
-use fieldkeep_store::{Log as _, Question, Records as _, SegmentRow, StoreError};
+use fieldkeep_store::{Log as _, Question, Records as _, Removals as _, SegmentRow, StoreError};
 
 pub(crate) use asks::check_queries;
 pub use asks::said;
 pub use bundle::{NotTaken, Packed, Packing, Unpacked, Unpacking};
 pub use calls::{Fetch, HOST_CONTEXT};
-pub use files::Brought;
+use collection::Collection;
+pub use collection::Doubt;
+pub use files::{Brought, Found};
 use influx::Influx;
 use peer::Peer;
 
@@ -114,6 +117,7 @@ pub struct Engine {
     wanted: BTreeSet<RecordKey>,
     /// Members that are kept away until then, because their permissions are being changed.
     suspended: BTreeMap<PublicKey, i64>,
+    collection: Collection,
     now: i64,
 }
 
@@ -135,6 +139,7 @@ impl Engine {
             failed_joins: VecDeque::new(),
             wanted: BTreeSet::new(),
             suspended: BTreeMap::new(),
+            collection: Collection::default(),
             now: 0,
         }
     }
@@ -251,7 +256,7 @@ impl Engine {
             None => self.renew(),
         };
         match worked {
-            Ok(false) => self.count_for_absent(),
+            Ok(false) => Ok(self.count_for_absent()? || self.collect()?),
             Ok(true) => Ok(true),
             Err(error) if error.is_damage() => Ok(true),
             Err(ReplicaError::Store(error @ StoreError::Full)) => {
@@ -368,7 +373,7 @@ impl Engine {
     fn frame(&mut self, id: ConnectionId, frame: Frame) -> Result<(), ReplicaError> {
         tracing::trace!(connection = id, frame = frame.name(), "received");
         match frame {
-            Frame::Hello(hello) => self.hello(id, &hello),
+            Frame::Hello(hello) => self.hello(id, &hello)?,
             Frame::Join(join) if self.peers[&id].member.is_none() => self.join(id, &join)?,
             Frame::Join(members) | Frame::Members(members) => self.members(id, &members)?,
             Frame::Offer(offer) => self.offer(id, &offer)?,
@@ -401,20 +406,16 @@ impl Engine {
         Ok(())
     }
 
-    fn hello(&mut self, id: ConnectionId, hello: &Hello) {
+    fn hello(&mut self, id: ConnectionId, hello: &Hello) -> Result<(), StoreError> {
         if !hello.versions.contains(&fieldkeep_protocol::VERSION) {
-            return self.close(
-                id,
-                Code::Version,
-                "no common protocol version: update the software",
-            );
+            let text = "no common protocol version: update the software";
+            self.close(id, Code::Version, text);
+            return Ok(());
         }
         if hello.org != self.replica.org() {
-            return self.close(
-                id,
-                Code::ForeignOrganisation,
-                "this relay serves another organisation",
-            );
+            let text = "this relay serves another organisation";
+            self.close(id, Code::ForeignOrganisation, text);
+            return Ok(());
         }
         let key = self.peers[&id].key;
         let member = self.replica.members().by_tls(&key);
@@ -424,7 +425,8 @@ impl Engine {
         let same = self.replica.members().sum_at(hello.members) == Some(hello.members_sum());
         let known = if same { hello.members } else { 0 };
         if self.is_suspended(&key) {
-            return self.close(id, Code::Busy, "its permissions are being changed: come again");
+            self.close(id, Code::Busy, "its permissions are being changed: come again");
+            return Ok(());
         }
         if member.is_some() {
             // A device whose signal comes and goes has lost them, and the relay has not noticed yet:
@@ -446,19 +448,20 @@ impl Engine {
         (peer.catalog, peer.epoch) = (hello.catalog, hello.epoch);
         peer.receipts = hello.capabilities & fieldkeep_protocol::capability::RECEIPTS != 0;
         peer.session.enter(if member.is_some() { Phase::Open } else { Phase::Stranger });
-        let welcome = self.introduction();
+        let welcome = self.introduction()?;
         self.control(id, &Frame::Welcome(Box::new(welcome)));
         if revoked {
             self.peers.get_mut(&id).expect("the frame came from it").members = known;
-            return self.turn_away(id);
-        }
-        if member.is_some() {
+            self.turn_away(id);
+        } else if member.is_some() {
             self.introduce(id, known);
         }
+        Ok(())
     }
 
-    fn introduction(&self) -> Hello {
-        Hello {
+    fn introduction(&self) -> Result<Hello, StoreError> {
+        let removals = self.replica.store().newest_removal()?;
+        Ok(Hello {
             versions: vec![fieldkeep_protocol::VERSION],
             software: concat!("fieldkeep/", env!("CARGO_PKG_VERSION")).to_owned(),
             org: self.replica.org(),
@@ -471,7 +474,8 @@ impl Engine {
             frame_max: fieldkeep_protocol::FRAME_MAX,
             root: [0; 16],
             actor: None,
-        }
+            removals: (removals > 0).then_some(removals),
+        })
     }
 
     /// Sends a member what it lacks of the membership log, and the catalog if it has another.

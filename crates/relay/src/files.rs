@@ -7,13 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fieldkeep_link::{Lane, carrier};
 use fieldkeep_model::{BlobHash, BlobTree, PublicKey};
-use fieldkeep_protocol::blob::{Download, Prove, Ready, Unfit, Upload, Whole};
+use fieldkeep_protocol::blob::{
+    Download, Prove, Ready, Removal, Removals, Removed, Unfit, Upload, Whole,
+};
 use fieldkeep_protocol::{FileFrame, priority};
+use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::{BlobFiles, StoreError};
 use fieldkeep_transfer::{Talk, TransferError, answer, possession, take};
 use tokio::sync::Notify;
 
-use crate::engine::Brought;
+use crate::engine::{Brought, Found};
 use crate::server::Handle;
 
 /// The files of a relay that serves.
@@ -53,6 +56,8 @@ impl Files {
             self.brought(&mut talk, key, upload).await
         } else if let FileFrame::Download(download) = frame {
             self.wanted(&mut talk, key, download).await
+        } else if let FileFrame::Removals(Removals { since }) = frame {
+            self.removals(&mut talk, key, since).await
         } else {
             Err(TransferError::Nonsense)
         }
@@ -116,11 +121,22 @@ impl Files {
                 }
             }
         };
-        if self.ask(move |engine| engine.file_shown(&key, &record, &tree)).await? {
-            talk.conclude(&whole).await
-        } else {
-            let text = "no record that this device may write names the file any more";
-            talk.conclude(&unfit("not-named", text, true)).await
+        let files = self.files.clone();
+        // On the thread that removes files: it is here when it is said to be.
+        let shown = move |engine: &mut crate::Engine| {
+            let there = files.is_there(&hash);
+            there.then(|| engine.file_shown(&key, &record, &tree)).transpose()
+        };
+        match self.ask(shown).await? {
+            Some(true) => talk.conclude(&whole).await,
+            Some(false) => {
+                let text = "no record that this device may write names the file any more";
+                talk.conclude(&unfit("not-named", text, true)).await
+            }
+            None => {
+                let text = "the file was removed meanwhile: it is taken in anew";
+                talk.conclude(&unfit("busy", text, true)).await
+            }
         }
     }
 
@@ -132,11 +148,24 @@ impl Files {
     ) -> Result<(), TransferError> {
         let hash = download.hash;
         let asked = move |engine: &mut crate::Engine| engine.file_wanted(&key, &download);
-        let found = match self.ask(asked).await? {
-            Some(tree) => Some((tree, self.files.open(&hash)?)),
-            None => None,
-        };
-        answer(talk, found).await
+        match self.ask(asked).await? {
+            Found::Here(tree) => answer(talk, Some((tree, self.files.open(&hash)?))).await,
+            Found::Absent => answer(talk, None).await,
+            Found::Removed(time) => {
+                let files = vec![Removal { hash, time: Some(time) }];
+                talk.conclude(&FileFrame::Removed(Removed { number: 0, files })).await
+            }
+        }
+    }
+
+    async fn removals(
+        &self,
+        talk: &mut Talk,
+        key: PublicKey,
+        since: u64,
+    ) -> Result<(), TransferError> {
+        let removed = self.ask(move |engine| engine.removals(&key, since)).await?;
+        talk.conclude(&FileFrame::Removed(removed)).await
     }
 
     fn begin(&self, hash: BlobHash, key: PublicKey) -> Arc<Notify> {
@@ -160,9 +189,7 @@ impl Files {
     /// Asks the engine; what that changed is durable when it answers.
     async fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&mut crate::Engine) -> Result<T, fieldkeep_replica::ReplicaError>
-        + Send
-        + 'static,
+        question: impl FnOnce(&mut crate::Engine) -> Result<T, ReplicaError> + Send + 'static,
     ) -> Result<T, TransferError> {
         let gone = || StoreError::Disk("the relay stops".into());
         let answer = self.engine.call(question).await.ok_or_else(gone)?;
@@ -186,4 +213,23 @@ fn drawn() -> Result<[u8; 32], StoreError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| StoreError::Disk(error.to_string()))?;
     Ok(bytes)
+}
+
+/// Takes removed files off the disk. What they were removed with has to be durable; that they are gone
+/// is so with the next commit.
+///
+/// # Errors
+/// When the store fails. What the disk does not let go is tried again when the relay starts.
+pub fn sweep(engine: &mut crate::Engine, directory: &Path) -> Result<(), ReplicaError> {
+    let lying = engine.lying()?;
+    if lying.is_empty() {
+        return Ok(());
+    }
+    match BlobFiles::of(directory).remove_whole(&lying) {
+        Ok(()) => engine.note_gone(&lying),
+        Err(error) => {
+            tracing::error!(%error, "a removed file stays on the disk until the next start");
+            Ok(())
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! Hosts that actions call: what the relay's configuration says of them, and one plain request.
 //!
-//! `relay.toml` in the relay's directory names them: `[host.NAME]` with `url`, `timeout`, and `ca`
+//! The configuration names them: `[host.NAME]` with `url`, `timeout`, and `ca`
 //! where the host's certificate is signed by an authority of its own. The body is signed whichever way
 //! it goes. No redirect is followed, and no proxy that the environment names.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +14,9 @@ use tokio::sync::Semaphore;
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
+use crate::config::FILE;
 use crate::engine::Fetch;
 
-/// The configuration, in the relay's directory.
-const FILE: &str = "relay.toml";
 /// How long a host may take, unless the configuration says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a host is asked that does not answer, or says that it is in trouble.
@@ -42,48 +41,10 @@ struct Host {
     slots: Arc<Semaphore>,
 }
 
-/// Why a relay's configuration is not to be understood.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error("{}: {error}", file.display())]
-    Io {
-        /// The file.
-        file: PathBuf,
-        /// Why not.
-        error: std::io::Error,
-    },
-    /// It says something that means nothing.
-    #[error("{}: {problem}", file.display())]
-    Unclear {
-        /// The file.
-        file: PathBuf,
-        /// What.
-        problem: String,
-    },
-}
-
 impl Hosts {
-    /// Reads the configuration of a directory; none if there is no file.
-    pub(crate) fn read(directory: &Path) -> Result<Self, ConfigError> {
-        let file = directory.join(FILE);
-        match std::fs::read_to_string(&file) {
-            Ok(text) => {
-                let parsed = Self::parse(&text, directory);
-                parsed.map_err(|problem| ConfigError::Unclear { file, problem })
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(ConfigError::Io { file, error }),
-        }
-    }
-
-    fn parse(text: &str, directory: &Path) -> Result<Self, String> {
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
-        if let Some(key) = table.keys().find(|key| *key != "host") {
-            return Err(format!("unknown key `{key}`: known is `host`"));
-        }
-        let hosts = table.get("host").map(|hosts| hosts.as_table().ok_or("`host` is no table"));
-        let hosts = hosts.transpose()?.into_iter().flatten().map(|(name, host)| {
+    /// Reads the table of hosts; files that it names lie in that directory.
+    pub(crate) fn parse(table: &toml::Table, directory: &Path) -> Result<Self, String> {
+        let hosts = table.iter().map(|(name, host)| {
             let host = host.as_table().ok_or_else(|| format!("`host.{name}` is no table"))?;
             Ok((name.clone(), Host::parse(name, host, directory)?))
         });
@@ -224,22 +185,22 @@ mod tests {
 
     #[test]
     fn hosts_are_read_and_what_means_nothing_is_an_error() {
-        let parse = |text: &str| Hosts::parse(text, Path::new("/nowhere"));
-        let hosts = parse("[host.erp]\nurl = \"http://erp.local/api/\"\ntimeout = \"3s\"\n");
+        let parse = |text: &str| Hosts::parse(&text.parse().expect("TOML"), Path::new("/nowhere"));
+        let hosts = parse("[erp]\nurl = \"http://erp.local/api/\"\ntimeout = \"3s\"\n");
         let hosts = hosts.expect("it is clear");
         let erp = &hosts.0["erp"];
         assert_eq!((&*erp.url, erp.timeout), ("http://erp.local/api", Duration::from_secs(3)));
-        assert!(parse("[host.erp]\nurl = \"https://erp.local:8443\"\n").is_ok());
+        assert!(parse("[erp]\nurl = \"https://erp.local:8443\"\n").is_ok());
         for wrong in [
-            "hosts = 1",
-            "[host.a]",
-            "[host.a]\nurl = \"ftp://a\"",
-            "[host.a]\nurl = \"https://\"",
-            "[host.a]\nurl = \"https://a\"\nca = 5",
-            "[host.a]\nurl = \"https://a\"\nca = \"absent.pem\"",
-            "[host.a]\nurl = \"http://user@a\"",
-            "[host.a]\nurl = \"http://a\"\ntimeout = 5",
-            "[host.a]\nurl = \"http://a\"\nretries = 5",
+            "a = 1",
+            "[a]",
+            "[a]\nurl = \"ftp://a\"",
+            "[a]\nurl = \"https://\"",
+            "[a]\nurl = \"https://a\"\nca = 5",
+            "[a]\nurl = \"https://a\"\nca = \"absent.pem\"",
+            "[a]\nurl = \"http://user@a\"",
+            "[a]\nurl = \"http://a\"\ntimeout = 5",
+            "[a]\nurl = \"http://a\"\nretries = 5",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -4,18 +4,20 @@
 //! receipts, closes) comes out of [`Engine::commit`], after the disk has what it speaks of.
 //! [`Relay`] is the shell around it: sockets, the clock, one thread that writes.
 
+mod config;
 mod directory;
 mod engine;
 mod files;
 mod host;
 mod server;
 
+pub use config::{Config, ConfigError};
 pub use directory::{Directory, DirectoryError, InitError, admin_key, invite};
 pub use engine::{
-    Brought, ConnectionId, Engine, Fetch, HOST_CONTEXT, Input, NotTaken, Output, Packed, Packing,
-    Unpacked, Unpacking, said,
+    Brought, ConnectionId, Doubt, Engine, Fetch, Found, HOST_CONTEXT, Input, NotTaken, Output,
+    Packed, Packing, Unpacked, Unpacking, said,
 };
-pub use host::ConfigError;
+pub use files::sweep;
 
 pub use fieldkeep_protocol::bundle::{ReadError, Reader, Survey, Unfit, Writer};
 pub use server::{Handle, Relay, ServeError};

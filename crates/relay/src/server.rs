@@ -10,13 +10,14 @@ use bytes::Bytes;
 use fieldkeep_link::{Backlog, BindError, Connection, Endpoint, Event, Limits, Role};
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::ReplicaError;
-use fieldkeep_store::{Home, Reader, StoreError, home};
+use fieldkeep_store::{BlobFiles, Home, Reader, StoreError, home};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
 use crate::engine::{ConnectionId, Engine, Input, Output, said};
-use crate::files::Files;
-use crate::host::{ConfigError, Hosts};
+use crate::files::{Files, sweep};
+use crate::host::Hosts;
 
 /// Inputs that may wait for the engine; beyond that connections are held back.
 const WAITING: usize = 1_024;
@@ -32,6 +33,8 @@ const QUIET: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(3);
 /// Questions that are answered at once; others wait.
 const ASKING: usize = 2;
+/// How often it is looked whether something is to be cleared away.
+const UPKEEP: Duration = Duration::from_hours(1);
 /// How long a peer may take to introduce itself.
 const HELLO: Duration = Duration::from_secs(3);
 
@@ -109,7 +112,7 @@ impl Relay {
     /// When the address cannot be bound or the store cannot be opened.
     pub fn serve(directory: Directory, listen: SocketAddr) -> Result<Self, ServeError> {
         let (replica, home, seed) = directory.into_replica()?;
-        let hosts = Hosts::read(home.directory())?;
+        let config = Config::read(home.directory())?;
         let path = home.directory().to_owned();
         let endpoint = Arc::new(Endpoint::bind(listen, &seed.tls(), Limits::RELAY)?);
         let address = endpoint.local_addr().map_err(|e| StoreError::Disk(e.to_string()))?;
@@ -119,11 +122,15 @@ impl Relay {
         let runtime = tokio::runtime::Handle::current();
         let besides = Besides {
             database: home::database(home.directory()),
-            hosts: Arc::new(hosts),
+            directory: path.clone(),
+            hosts: Arc::new(config.hosts),
             messages: messages.downgrade(),
             asking: Arc::new(Semaphore::new(ASKING)),
             runtime: runtime.clone(),
         };
+        engine.collect_after(config.collect_after);
+        engine.resume_removals();
+        sweep(&mut engine, &path)?;
         engine.resume_calls()?;
         route(engine.commit()?, &mut HashMap::new(), &besides);
         let thread = std::thread::Builder::new().name("relay-engine".into()).spawn(move || {
@@ -131,6 +138,7 @@ impl Relay {
         });
         let thread = thread.map_err(|error| StoreError::Disk(error.to_string()))?;
         let handle = Handle(messages.clone());
+        tokio::spawn(upkeep(BlobFiles::of(&path), messages.downgrade()));
         let files = Files::new(&path, handle.clone());
         let accepting = tokio::spawn(accept(Arc::clone(&endpoint), messages, files));
         Ok(Self { address, endpoint, handle, thread: Some(thread), accepting })
@@ -249,6 +257,9 @@ fn run(
             if worked {
                 let outputs = engine.commit();
                 route(outputs.unwrap_or_else(|error| stop(&error)), &mut peers, besides);
+                if let Err(error) = sweep(&mut engine, &besides.directory) {
+                    tracing::error!(%error, "a removed file may stay until the next start");
+                }
             }
         } else {
             idle = false;
@@ -290,8 +301,31 @@ fn route(
     }
 }
 
+/// Clears what was begun and left, and has the engine look for something to do, now and then, until the
+/// relay stops.
+async fn upkeep(files: BlobFiles, messages: mpsc::WeakSender<Message>) {
+    loop {
+        let files = files.clone();
+        let cleared = tokio::task::spawn_blocking(move || files.clear_abandoned(now()));
+        match cleared.await {
+            Ok(Ok(0)) | Err(_) => {}
+            Ok(Ok(cleared)) => {
+                tracing::info!(cleared, "files that were begun and left are cleared")
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "files that were begun and left stay"),
+        }
+        let Some(messages) = messages.upgrade() else { return };
+        if messages.send(Message::Call(Box::new(|_| {}))).await.is_err() {
+            return;
+        }
+        drop(messages);
+        tokio::time::sleep(UPKEEP).await;
+    }
+}
+
 /// What is done beside the engine, and answered to it.
 struct Besides {
+    directory: PathBuf,
     database: PathBuf,
     hosts: Arc<Hosts>,
     messages: mpsc::WeakSender<Message>,

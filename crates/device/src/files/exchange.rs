@@ -1,7 +1,7 @@
 //! Exchanging files beside a session: one is sent and one fetched at a time, for as long as the connection
 //! lasts. What was begun goes on where it is with the next one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use fieldkeep_transfer::{Talk, TransferError, answer, give, possession, take};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::sleep;
 
+use super::removed_on;
 use crate::device::{Device, Event, now};
 use crate::settings::Download;
 use crate::sync::Way;
@@ -40,10 +41,13 @@ impl Device {
     pub(crate) async fn exchange_files(&self, way: Way, sender: &Sender) -> Infallible {
         match way {
             Way::Relay => {
-                self.0.transfers.open().rested.clear();
+                {
+                    let mut book = self.0.transfers.open();
+                    (book.rested, book.unheard) = (BTreeSet::new(), false);
+                }
                 let sent = self.each(sender, Self::next_upload, Self::send_file);
                 let fetched = self.each(sender, Self::next_download, Self::fetch_file);
-                tokio::join!(sent, fetched);
+                tokio::join!(sent, fetched, self.hear_of_removed(sender));
             }
             Way::Peer(_) => {
                 tokio::join!(self.give_files(sender), self.fetch_files_from_peer(sender));
@@ -123,7 +127,9 @@ impl Device {
     /// Whether files wait that can go over the present connection.
     pub(crate) fn has_files_to_exchange(&self) -> Result<bool, StoreError> {
         Ok(!self.files_paused()?
-            && (self.next_upload()?.is_some() || self.next_download()?.is_some()))
+            && (self.has_removed_to_hear()?
+                || self.next_upload()?.is_some()
+                || self.next_download()?.is_some()))
     }
 
     /// Does one thing after the other until the connection ends.
@@ -208,7 +214,7 @@ impl Device {
                 None => {}
             }
         }
-        Ok(None)
+        self.next_return()
     }
 
     async fn send_file(&self, sender: &Sender, upload: &Upload) -> Result<(), TransferError> {
@@ -252,6 +258,7 @@ impl Device {
     fn uploaded(&self, upload: &Upload) -> Result<(), StoreError> {
         let done = self.with_replica(|replica| {
             let store = replica.store_mut();
+            store.forget_removal(&upload.hash)?;
             Ok::<_, ReplicaError>(store.take_upload(&upload.hash, &upload.key)?)
         });
         self.changed(&upload.key);
@@ -307,7 +314,18 @@ impl Device {
         let hash = *hash;
         let mut talk = Talk::over(sender.open_lane(priority::BLOB).await?);
         talk.say(&FileFrame::Download(Wanted { hash, record: key.clone() })).await?;
-        let FileFrame::Tree(tree) = talk.hear().await? else { return Err(TransferError::Nonsense) };
+        let answer = talk.hear().await?;
+        if let FileFrame::Removed(removed) = &answer
+            && let Some(time) =
+                removed.files.iter().find(|one| one.hash == hash).map(|one| one.time)
+            && self.members().by_tls(&sender.peer()).is_some_and(|member| member.relay)
+        {
+            self.keep_removed(removed, None)?;
+            let text = removed_on(time.unwrap_or_default());
+            let code = "removed".to_owned();
+            return Err(TransferError::Unfit(Unfit { code, text, again: false }));
+        }
+        let FileFrame::Tree(tree) = answer else { return Err(TransferError::Nonsense) };
         // By that size the catalog's limits and the rule for downloads let it in.
         let view = self.as_merged(key)?;
         let named = view.is_some_and(|view| {
@@ -388,7 +406,7 @@ impl Named for (BlobHash, RecordKey) {
     }
 }
 
-fn disk(error: ReplicaError) -> StoreError {
+pub(super) fn disk(error: ReplicaError) -> StoreError {
     if let ReplicaError::Store(error) = error {
         return error;
     }

@@ -9,7 +9,7 @@ use fieldkeep_catalog::{AttachedFile, Attachments};
 use fieldkeep_model::{BlobHash, BlobTree, Member, PublicKey, RecordKey};
 use fieldkeep_protocol::blob::{Download, Unfit, Upload};
 use fieldkeep_replica::ReplicaError;
-use fieldkeep_store::{Blobs as _, Records as _, SegmentRow, StoreError};
+use fieldkeep_store::{Blobs as _, Records as _, Removals as _, SegmentRow, StoreError};
 use serde_json::{Map, Value};
 
 use super::Engine;
@@ -25,6 +25,17 @@ pub enum Brought {
     Take(BlobTree),
     /// It is not taken.
     Unfit(Unfit),
+}
+
+/// What is found of a file that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It is here.
+    Here(BlobTree),
+    /// It was removed, because nothing referred to it: when, milliseconds UTC.
+    Removed(i64),
+    /// There is none for whoever asks.
+    Absent,
 }
 
 impl Engine {
@@ -82,7 +93,9 @@ impl Engine {
         tree: &BlobTree,
     ) -> Result<bool, ReplicaError> {
         let now = self.now;
-        self.replica.store_mut().put_blob(tree, true, now)?;
+        let store = self.replica.store_mut();
+        store.put_blob(tree, true, now)?;
+        store.return_blob(&tree.hash())?;
         let Some(member) = self.present_member(key) else { return Ok(false) };
         let named = self.named_by(&member, record, &tree.hash())?;
         let Some(named) = named.filter(|named| named.file.size == tree.size()) else {
@@ -95,28 +108,36 @@ impl Engine {
 
     /// A file for somebody who asks for it with a record that names it: only to those who may read that,
     /// where somebody has shown that the file is his, and not a word about whether it is here to anybody
-    /// else.
+    /// else. That it was removed is told for older states of a record as well.
     ///
     /// # Errors
     /// When the store fails.
-    pub fn file_wanted(
-        &self,
-        key: &PublicKey,
-        asked: &Download,
-    ) -> Result<Option<BlobTree>, ReplicaError> {
-        let Some(member) = self.present_member(key) else { return Ok(None) };
+    pub fn file_wanted(&self, key: &PublicKey, asked: &Download) -> Result<Found, ReplicaError> {
+        let Some(member) = self.present_member(key) else { return Ok(Found::Absent) };
         let store = self.replica.store();
+        if let Some(time) = store.removal(&asked.hash)?
+            && self.may_know(&member, &asked.hash)?
+        {
+            return Ok(Found::Removed(time));
+        }
         let rows = store.find(&asked.record.ty, &asked.record.id)?;
         let mut rows = rows.iter().map(|row| row.sid);
         let places = self.places_of(&member, &asked.hash)?;
         if !rows.any(|sid| places.contains(&sid)) {
-            return Ok(None);
+            return Ok(Found::Absent);
         }
-        let row = store.blob(&asked.hash)?;
-        Ok(row.filter(|row| row.whole).map(|row| row.tree))
+        let row = store.blob(&asked.hash)?.filter(|row| row.whole);
+        Ok(row.map_or(Found::Absent, |row| Found::Here(row.tree)))
     }
 
-    fn present_member(&self, key: &PublicKey) -> Option<Member> {
+    /// Whether somebody has shown that a file is his for a segment that a member may read.
+    pub(super) fn may_know(&self, member: &Member, hash: &BlobHash) -> Result<bool, StoreError> {
+        let opened = self.replica.store().blob_opened(hash)?;
+        let mut rows = self.replica.segments().values();
+        Ok(rows.any(|row| opened.contains(&row.sid) && may(member, row)))
+    }
+
+    pub(super) fn present_member(&self, key: &PublicKey) -> Option<Member> {
         let member = self.replica.members().by_tls(key)?;
         (!member.revoked && !self.is_suspended(key)).then(|| member.clone())
     }
