@@ -319,6 +319,13 @@ pub(crate) enum Relay {
     /// Run this after an old copy of the directory was put back: devices then compare everything,
     /// and bring what the copy lacks.
     Restore,
+    /// Remove the attached files that nothing refers to any more, once their grace time is over: where
+    /// `relay.toml` turns that on.
+    Gc {
+        /// Only tell which they are, and when they go.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// The records that are held or wait, and the changes that were kept aside.
     Quarantine {
         #[command(subcommand)]

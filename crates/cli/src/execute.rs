@@ -4,6 +4,7 @@
 //! the device or the relay's engine, and is durable when it is answered.
 
 mod bundle;
+mod collection;
 mod control;
 mod files;
 mod health;
@@ -181,6 +182,7 @@ pub(crate) fn execute(
         Request::ImportBundle(file) => Ok(bundle::import(owner, &file)?),
         Request::Publish(source) => Ok(relay::publish(owner, source)?),
         Request::Restore => Ok(relay::restore(owner)?),
+        Request::Collect(dry_run) => Ok(collection::collect(owner, dry_run)?),
     }
 }
 

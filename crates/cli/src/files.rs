@@ -120,6 +120,10 @@ pub(crate) fn write_beside(access: &mut Access, record: &Name, into: &Path) -> R
     std::fs::create_dir_all(into).map_err(|error| Failure::file(into, &error))?;
     let mut taken = BTreeSet::new();
     for file in files {
+        if file.removed.is_some() {
+            crate::note(&format!("{}: {}", safe(&file.name), file.standing()));
+            continue;
+        }
         let fetch = Request::Fetch(record.clone(), file.hash.clone(), FETCHED_WITHIN_MS);
         let Response::Fetched(here) = access.ask(fetch)? else {
             return Err(Failure::unexpected().into());
@@ -189,6 +193,7 @@ mod tests {
             state: String::new(),
             done: None,
             reason: None,
+            removed: None,
             here: true,
         }
     }

@@ -107,13 +107,18 @@ pub(crate) fn at(
 ) -> Result<ExitCode, Trouble> {
     let mut access = Access::new(&dir.path()?)?;
     let (ty, id) = (key.ty.clone(), key.id.clone());
-    let Response::Was(fields) = access.ask(Request::At((key.ty, key.id), moment))? else {
+    let asked = access.ask(Request::At((key.ty, key.id), moment))?;
+    let Response::Was(fields, removed) = asked else {
         return Err(Failure::unexpected().into());
     };
     if output.is_json() {
-        output.object("at", &Past { ty, id, fields })?;
-    } else {
-        output::fields_of(output.writer(), &fields)?;
+        output.object("at", &Past { ty, id, fields, removed })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::fields_of(output.writer(), &fields)?;
+    for gone in &removed {
+        let (name, told) = (output::safe(&gone.name), gone.sentence());
+        output.line(&format!("  {}  {name}: {told}", gone.field))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! `relay`: found an organisation, serve it, say who may what in it and by which catalog, and look
 //! after what is held.
 
+mod collection;
 mod invite;
 mod permission;
 mod quarantine;
@@ -75,6 +76,7 @@ pub(crate) fn run(
         }
         Relay::Publish { catalog } => publish(&directory, &catalog, output)?,
         Relay::Restore => restore(&directory, output)?,
+        Relay::Gc { dry_run } => collection::run(&directory, dry_run, output)?,
         Relay::Quarantine { command } => quarantine::run(&directory, command, output)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use fieldkeep_console::Failure;
 use fieldkeep_console::shape::{
     Advice, Answer, Aside, Attachment, CallRow, Called, CatalogState, Check, ClearPlan, Conflict,
-    Decision, Explanation, Held, History, Met, Paused, Peers, Pin, Record, Resynced, Status,
+    Decision, Explanation, Gone, Held, History, Met, Paused, Peers, Pin, Record, Resynced, Status,
     Synced,
 };
 
@@ -213,6 +213,8 @@ pub(crate) enum Request {
     Publish(String),
     /// Open a new epoch: the directory was put back from an old copy.
     Restore,
+    /// Remove the files that nothing refers to, or only tell which that would be.
+    Collect(bool),
 }
 
 /// Which records of the quarantine are asked for; all conditions hold.
@@ -329,8 +331,8 @@ pub(crate) enum Response {
     Imported(Option<(u64, u64)>),
     /// The writes that would not be taken, by their place, and why.
     Rehearsed(Vec<(usize, Failure)>),
-    /// A record as it was.
-    Was(Map<String, Value>),
+    /// A record as it was, and those of its files that were removed since.
+    Was(Map<String, Value>, Vec<Gone>),
     /// A record as a text.
     Shared(String),
     /// What is wrong, and what to do.
@@ -447,6 +449,52 @@ pub(crate) enum Response {
         /// How many segments there are.
         segments: u64,
     },
+    /// The files that nothing refers to.
+    Collected(Box<Collected>),
+}
+
+/// The files that nothing refers to, and what becomes of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Collected {
+    /// Whether it is only told.
+    pub(crate) dry_run: bool,
+    /// How many seconds after it was seen that nothing refers to a file it goes; nothing where
+    /// collection is not turned on.
+    pub(crate) after_seconds: Option<u64>,
+    /// Why nothing goes at present.
+    pub(crate) waits: Option<String>,
+    /// When it was first seen of one of them.
+    pub(crate) since: Option<String>,
+    /// Those that would go now, or went.
+    pub(crate) now: Pile,
+    /// Those that go later, or never.
+    pub(crate) later: Pile,
+    /// When the next of these goes.
+    pub(crate) next: Option<String>,
+    /// The first of them.
+    pub(crate) files: Vec<Unreferenced>,
+}
+
+/// Several files.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Pile {
+    /// How many.
+    pub(crate) files: u64,
+    /// Their lengths together.
+    pub(crate) bytes: u64,
+}
+
+/// A file that nothing refers to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Unreferenced {
+    /// The file: blake3 of its bytes.
+    pub(crate) hash: String,
+    /// Its length in bytes.
+    pub(crate) size: u64,
+    /// When that was first seen.
+    pub(crate) since: String,
+    /// When it goes; nothing where collection is not turned on.
+    pub(crate) goes: Option<String>,
 }
 
 /// What opens a console.

@@ -32,7 +32,7 @@ use crate::refusal::Refusal;
 use crate::server::App;
 use crate::shape::{
     Advice, Attachment, CallRow, Called, CatalogState, Check, ClearPlan, Conflict, Explanation,
-    Got, History, Past, Paused, Peers, Pin, Record, Resynced, Shared, Status, Synced,
+    Got, History, Past, Paused, Peers, Pin, Record, Resynced, Shared, Status, Synced, gone,
 };
 use crate::{Code, Failure};
 
@@ -404,7 +404,9 @@ async fn history(
         let (record, members) = (shown(app, &key)?, app.device().members());
         let limit = back.limit.unwrap_or(CHANGES).clamp(1, LIMIT);
         let page = app.device().history(&key, limit, back.before.as_deref())?;
-        Ok::<_, Failure>(Got::new(record, Some(History::new(page, &members)), None))
+        let history = History::new(page, &members);
+        let history = history.with_removed(|hash| app.device().removed(hash))?;
+        Ok::<_, Failure>(Got::new(record, Some(history), None))
     });
     Ok(told("history", &got.await?))
 }
@@ -447,7 +449,8 @@ async fn at(
         let key = key(&ty, &id)?;
         let was = app.device().at(&key, &crate::time::moment(&moment))?;
         let fields = was.ok_or_else(|| Failure::absent(format!("{key} at {moment}")))?;
-        Ok::<_, Failure>(Past { ty: key.ty, id: key.id, fields })
+        let removed = gone(app.device(), &key.ty, &fields)?;
+        Ok::<_, Failure>(Past { ty: key.ty, id: key.id, fields, removed })
     });
     Ok(told("at", &past.await?))
 }

@@ -214,14 +214,22 @@ impl From<InitError> for Failure {
     }
 }
 
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Io { file, error } => Self::file(&file, &error),
+            ConfigError::Unclear { .. } => {
+                Self::new(Code::Usage, error.to_string(), "mend the file: nothing was done")
+            }
+        }
+    }
+}
+
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
         match error {
             ServeError::Bind(_) => Self::plain(Code::Failure, &error),
-            ServeError::Config(ConfigError::Io { file, error }) => Self::file(&file, &error),
-            ServeError::Config(ConfigError::Unclear { .. }) => {
-                Self::new(Code::Usage, error.to_string(), "mend the file: nothing was done")
-            }
+            ServeError::Config(error) => error.into(),
             ServeError::Replica(error) => error.into(),
         }
     }
@@ -311,6 +319,11 @@ impl From<FetchError> for Failure {
         match error {
             FetchError::Absent(ref key) => {
                 let remedy = format!("`fieldkeep attachments list {key}` lists what there is");
+                Self::new(Code::NotFound, error.to_string(), remedy)
+            }
+            FetchError::Removed(_) => {
+                let remedy =
+                    "nothing referred to it any more: whoever has the file can attach it again";
                 Self::new(Code::NotFound, error.to_string(), remedy)
             }
             FetchError::Refused(_) => {

@@ -1,5 +1,7 @@
 //! The shapes of what is shown: records, verdicts, statuses, as JSON has them.
 
+mod removed;
+
 use std::collections::BTreeMap;
 
 use fieldkeep_device::{
@@ -14,7 +16,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::time::rfc3339;
+pub use removed::Gone;
+pub(crate) use removed::gone;
+use removed::removed_on;
+
+use crate::time::{day, rfc3339};
 
 /// A record.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -149,6 +155,9 @@ pub struct FieldWrite {
     pub before: Option<Value>,
     /// What it was right after the change; null if it was cleared.
     pub after: Option<Value>,
+    /// The day on which the file was removed that it speaks of, as 2026-11-29.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<String>,
 }
 
 /// Concurrent values of a field.
@@ -202,6 +211,9 @@ pub struct Past {
     /// Its fields.
     #[schema(value_type = Object)]
     pub fields: Map<String, Value>,
+    /// Those of its files that were removed since.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<Gone>,
 }
 
 /// A record in the quarantine of a relay.
@@ -489,7 +501,7 @@ pub struct Attachment {
     /// Its length in bytes.
     pub size: u64,
     /// Where it stands: waiting_for_record, waiting_for_connection, uploading, here, elsewhere,
-    /// downloading, failed.
+    /// downloading, failed, removed.
     pub state: String,
     /// Bytes that went over, while it is on its way.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -497,6 +509,9 @@ pub struct Attachment {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The day on which the relay removed it, as 2026-11-29, by UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<String>,
     /// Whether all of it is on this device.
     pub here: bool,
 }
@@ -657,6 +672,7 @@ impl Change {
             added: write.added,
             before: write.before,
             after: write.after,
+            removed: None,
         });
         Self {
             person: entry.person,
@@ -675,6 +691,14 @@ impl FieldWrite {
     /// What was done, in words: `discount: 10 → 15`.
     #[must_use]
     pub fn sentence(&self, text: impl Fn(&Value) -> String) -> String {
+        let done = self.done(text);
+        match &self.removed {
+            Some(day) => format!("{done} ({})", removed_on(day)),
+            None => done,
+        }
+    }
+
+    fn done(&self, text: impl Fn(&Value) -> String) -> String {
         if let Some(of) = self.field.strip_suffix("~deleted") {
             return match (of.trim_end_matches('.'), self.value.is_some()) {
                 ("", true) => "deleted".to_owned(),
@@ -839,14 +863,28 @@ impl From<fieldkeep_device::Resynced> for Resynced {
 
 impl From<FileView> for Attachment {
     fn from(view: FileView) -> Self {
-        let (state, done, reason) = match view.state {
-            FileState::WaitingForRecord => ("waiting_for_record", None, None),
-            FileState::WaitingForConnection => ("waiting_for_connection", None, None),
-            FileState::Uploading(done) => ("uploading", Some(done), None),
-            FileState::Here => ("here", None, None),
-            FileState::Elsewhere => ("elsewhere", None, None),
-            FileState::Downloading(done) => ("downloading", Some(done), None),
-            FileState::Failed(reason) => ("failed", None, Some(reason)),
+        let (mut done, mut reason, mut removed) = (None, None, None);
+        let state = match view.state {
+            FileState::WaitingForRecord => "waiting_for_record",
+            FileState::WaitingForConnection => "waiting_for_connection",
+            FileState::Uploading(bytes) => {
+                done = Some(bytes);
+                "uploading"
+            }
+            FileState::Here => "here",
+            FileState::Elsewhere => "elsewhere",
+            FileState::Downloading(bytes) => {
+                done = Some(bytes);
+                "downloading"
+            }
+            FileState::Failed(why) => {
+                reason = Some(why);
+                "failed"
+            }
+            FileState::Removed(time) => {
+                removed = Some(day(time));
+                "removed"
+            }
         };
         let AttachedFile { field, hash, name, media, size } = view.file;
         Self {
@@ -859,6 +897,7 @@ impl From<FileView> for Attachment {
             state: state.to_owned(),
             done,
             reason,
+            removed,
             here: view.here,
         }
     }
@@ -876,6 +915,7 @@ impl Attachment {
             "downloading" => format!("downloading {} bytes", of(self.done)),
             "elsewhere" => "not on this device".to_owned(),
             "failed" => format!("failed: {}", self.reason.as_deref().unwrap_or_default()),
+            "removed" => removed_on(self.removed.as_deref().unwrap_or_default()),
             _ => "here and on the relay".to_owned(),
         }
     }

@@ -8,6 +8,13 @@ pub fn rfc3339(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
 }
 
+/// The day of a time in milliseconds UTC, as 2026-11-29, by UTC.
+#[must_use]
+pub(crate) fn day(ms: i64) -> String {
+    let time = jiff::Timestamp::from_millisecond(ms);
+    time.map_or_else(|_| ms.to_string(), |time| time.strftime("%Y-%m-%d").to_string())
+}
+
 /// A moment as it is typed: a time as RFC 3339, or a change.
 #[must_use]
 pub fn moment(text: &str) -> Moment {

@@ -6,14 +6,14 @@ use fieldkeep_catalog::{Catalog, ObjectType};
 use fieldkeep_device::{Event, HistoryError};
 use fieldkeep_model::{MembershipLog, RecordId, RecordKey, SegmentAddress, TypeName};
 use fieldkeep_replica::{RecordView, Replica, ReplicaError, Views};
-use fieldkeep_store::{Page, Reader, Settings as _, home};
+use fieldkeep_store::{Page, Reader, Removals as _, Settings as _, home};
 use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Sink;
 use crate::access::{DeviceOwner, Owner};
 use crate::request::{Paging, Response};
-use fieldkeep_console::shape::{Conflict, History, Record};
+use fieldkeep_console::shape::{Conflict, Gone, History, Record};
 use fieldkeep_console::{Code, Failure, Trouble};
 
 /// Records that are read at a time.
@@ -109,7 +109,8 @@ fn changes(
     let page = with_replica(owner, move |replica| {
         Ok(HistoryError::apart(replica.history(&key, limit, before.as_deref()))?)
     })?;
-    Ok(History::new(page?, &reading.members))
+    let history = History::new(page?, &reading.members);
+    Ok(history.with_removed(|hash| reading.store.removal(hash))?)
 }
 
 fn concurrent(owner: &Owner, reading: &Reading, key: &RecordKey) -> Result<Vec<Conflict>, Failure> {
@@ -129,14 +130,14 @@ pub(super) fn at(owner: &Owner, key: RecordKey, moment: String) -> Result<Respon
     let was = with_replica(owner, move |replica| {
         Ok(HistoryError::apart(replica.record_at(&asked, &wanted))?)
     })?;
-    was?.map(Response::Was).ok_or_else(|| {
+    let was = was?.ok_or_else(|| {
         let message = format!("{key} was not there at {moment}");
-        Failure::new(
-            Code::NotFound,
-            message,
-            format!("`fieldkeep history {key}` lists its changes"),
-        )
-    })
+        let remedy = format!("`fieldkeep history {key}` lists its changes");
+        Failure::new(Code::NotFound, message, remedy)
+    })?;
+    let object = reading.object(&key.ty).ok();
+    let removed = Gone::of(object, &was, |hash| reading.store.removal(hash))?;
+    Ok(Response::Was(was, removed))
 }
 
 pub(super) fn search(

@@ -20,7 +20,7 @@ use super::{Answer, Chrome, back, html, key, page, record_path, segment, type_na
 use crate::Failure;
 use crate::refusal::Refusal;
 use crate::server::App;
-use crate::shape::{Change, Conflict, Explanation, FieldWrite, History, Pin, Record};
+use crate::shape::{Change, Conflict, Explanation, FieldWrite, History, Pin, Record, gone};
 
 /// Changes that a record's page shows, and those of a page of its history.
 const NEWEST: usize = 10;
@@ -133,6 +133,7 @@ async fn record(State(app): State<App>, Path((ty, id)): Path<(String, String)>) 
             &blamed,
         );
         let history = History::new(device.history(&key, NEWEST, None)?, &members);
+        let history = history.with_removed(|hash| device.removed(hash))?;
         let conflicts = device.conflicts(&key)?.into_iter();
         let conflicts = conflicts.map(|conflict| Conflict::new(conflict, &members)).collect();
         let pins = device.pins()?.into_iter().filter(|pin| pin.key == key).map(Pin::from);
@@ -170,6 +171,7 @@ async fn timeline(
         chrome.title = format!("History of {}", words::title(&Record::new(view, &members)));
         let page = device.history(&key, CHANGES, before.as_deref())?;
         let history = History::new(page, &members);
+        let history = history.with_removed(|hash| device.removed(hash))?;
         Ok::<_, Failure>(Timeline { chrome, own, history, newest: before.is_none() })
     })
     .await
@@ -185,8 +187,13 @@ async fn was(
         let was = app.device().at(&key, &Moment::Change(change.clone()))?;
         let was = was.ok_or_else(|| Failure::absent(format!("{key} at {change}")))?;
         let now = app.device().as_merged(&key)?.ok_or_else(|| Failure::absent(&key))?;
-        let rows = rows(&now.fields, Some(&was), &[]);
+        let mut rows = rows(&now.fields, Some(&was), &[]);
         let differs = rows.iter().any(|row| row.differs);
+        for gone in gone(app.device(), &key.ty, &was)? {
+            let (field, told) = (format!("{}: {}", label(&gone.field), gone.name), gone.sentence());
+            let row = Row::new(&gone.field, field, None, Some(&told.into()), false, false);
+            rows.push(Row { inner: true, ..row });
+        }
         let chrome = Chrome::of(app, "records", &format!("{id}, as it was"), &own)?;
         Ok::<_, Failure>(Was { chrome, own, moment: change, rows, differs })
     })
