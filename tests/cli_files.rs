@@ -95,3 +95,87 @@ fn what_cannot_be_attached_is_told_and_changes_nothing() {
     assert_eq!(place.run("ann", &["sync", "--timeout", "2s"]).code, 5);
     assert_eq!(place.run("ann", &["attachments", "retry"]).ok(), "0 files will be tried again\n");
 }
+
+#[test]
+fn what_nothing_refers_to_is_told_and_goes_where_that_is_turned_on() {
+    let place = Place::new();
+    let relay = place.relay(CATALOG);
+    for name in ["ann", "ben"] {
+        place.device(name, &[]);
+    }
+    place.run("ann", &["put", "visit/v1", "note=open"]).ok();
+    let photo = place.file("front.png", "pixels");
+    let photo = photo.to_str().expect("a plain path");
+    let hash = place.run("ann", &["attach", "visit/v1", "photos", photo]).ok();
+    let hash = hash.trim();
+    place.run("ann", &["sync"]).ok();
+    place.run("ben", &["sync"]).ok();
+    let gc = |more: &[&str]| place.run("relay", &[&["relay", "gc"], more].concat());
+    assert!(gc(&["--dry-run"]).ok().contains("something refers to every file"));
+    place.run("ann", &["put", "visit/v1", &format!("photos[{hash}]=")]).ok();
+    place.run("ann", &["sync"]).ok();
+
+    // It is off, and only told.
+    let told = gc(&["--dry-run"]).ok();
+    assert!(told.contains("collection is not turned on: nothing goes"), "{told}");
+    assert!(told.contains("nothing refers to 1 file, 6 bytes") && told.contains(hash), "{told}");
+    let refused = gc(&[]);
+    assert_eq!(refused.code, 1, "{}", refused.err);
+    assert!(refused.err.contains("nothing was removed"), "{}", refused.err);
+    assert!(refused.err.contains("[collection]"), "{}", refused.err);
+
+    // It is turned on, and the grace time goes by.
+    relay.stop("TERM");
+    place.file("relay/relay.toml", "[colection]\nafter = \"30d\"\n");
+    let unclear = gc(&["--dry-run"]);
+    assert_eq!(unclear.code, 2, "{}", unclear.err);
+    assert!(unclear.err.contains("known are `collection` and `host`"), "{}", unclear.err);
+    place.file("relay/relay.toml", "[collection]\nafter = \"30d\"\n");
+    let early = gc(&["--json"]).json();
+    assert_eq!((&early["now"]["files"], &early["later"]["files"]), (&json!(0), &json!(1)));
+    assert_eq!(early["after_seconds"], 30 * 24 * 60 * 60);
+    let database = rusqlite::Connection::open(place.path("relay/fieldkeep.db")).expect("it opens");
+    let days = 31_i64 * 24 * 60 * 60 * 1_000;
+    let moved = database.execute("UPDATE loose SET since = since - ?", [days]);
+    assert_eq!(moved.expect("it writes"), 1);
+    drop(database);
+    let kept = place.path(&format!("relay/blobs/{hash}"));
+    let told = gc(&["--dry-run", "--json"]).json();
+    assert_eq!(told["now"], json!({ "files": 1, "bytes": 6 }));
+    assert!(kept.exists(), "it was only told");
+    let went = gc(&["--json"]).json();
+    assert_eq!((&went["now"], &went["files"]), (&told["now"], &told["files"]));
+    assert!(!kept.exists());
+
+    // Older states say so, and whoever asks is told.
+    let _relay = place.serve();
+    place.run("ben", &["sync"]).ok();
+    let history = place.run("ben", &["history", "visit/v1", "--json"]).json();
+    let attached = history["history"].as_array().expect("changes").iter().find(|change| {
+        change["writes"].as_array().expect("writes").iter().any(|write| {
+            write["field"] == json!(format!("photos[{hash}].name")) && write["after"] == "front.png"
+        })
+    });
+    let attached = attached.expect("it was attached");
+    let change = attached["change"].as_str().expect("a hash");
+    let day = attached["writes"][0]["removed"].as_str().expect("it was removed").to_owned();
+    assert_eq!(day.len(), "2026-11-29".len());
+    let words = format!("attachment removed on {day}");
+    assert!(place.run("ben", &["history", "visit/v1"]).ok().contains(&words));
+    let was = place.run("ben", &["at", "visit/v1", change]).ok();
+    assert!(was.contains(&format!("photos  front.png: {words}")), "{was}");
+    let was = place.run("ben", &["at", "visit/v1", change, "--json"]).json();
+    assert_eq!(was["removed"][0]["removed"], json!(day));
+    let asked = place.run("ben", &["attachments", "get", "visit/v1", hash]);
+    assert_eq!(asked.code, 3, "{}", asked.err);
+    assert!(asked.err.contains(&words), "{}", asked.err);
+    place.run("ben", &["revert", "visit/v1", "--to", change]).ok();
+    assert!(place.run("ben", &["attachments", "list", "visit/v1"]).ok().contains(&words));
+    place.run("ben", &["sync"]).ok();
+
+    // Ann has it still.
+    place.run("ann", &["sync"]).ok();
+    assert!(kept.exists());
+    place.run("ben", &["sync"]).ok();
+    place.run("ben", &["attachments", "get", "visit/v1", "front.png"]).ok();
+}

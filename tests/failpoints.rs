@@ -1,5 +1,6 @@
-//! A process that dies at every statement and file operation of a clearing, one after the other: what
-//! it leaves is the old state or the new one, and what is unsaved is in both.
+//! A process that dies at every statement and file operation, one after the other. Of a clearing it
+//! leaves the old state or the new one, and what is unsaved is in both; of a collection whole files, and
+//! removed ones that are known to be.
 
 #![cfg(feature = "failpoints")]
 
@@ -9,7 +10,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use fieldkeep_device::Device;
-use fieldkeep_model::{Grant, TypeName};
+use fieldkeep_model::{BlobHash, Edit, Grant, TypeName};
+use fieldkeep_store::{BlobFiles, Blobs as _, Removals as _, Store, home};
 use serde_json::json;
 use support::*;
 
@@ -25,10 +27,11 @@ scope = "outlet"
 [type.visit.field.outlet]
 "#;
 
-/// Clears in a process that dies at a point; whether it went on to the end.
-fn clear(directory: &Path, dies_at: u64) -> bool {
+/// Runs a command in a process that dies at a point; whether it went on to the end.
+fn run(command: &[&str], directory: &Path, dies_at: u64) -> bool {
+    let arguments = command;
     let mut command = Command::new(env!("CARGO_BIN_EXE_fieldkeep"));
-    command.args(["clear", "--yes", "--json", "--dir"]).arg(directory);
+    command.args(arguments).args(["--json", "--dir"]).arg(directory);
     command.env("FIELDKEEP_DIES_AT", dies_at.to_string()).env("RUST_BACKTRACE", "0");
     let ran = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it runs");
     ran.success()
@@ -63,7 +66,7 @@ async fn a_clearing_that_dies_anywhere_leaves_the_old_state_or_the_new_one() {
         let copy = format!("ann-{dies_at}");
         site.copy("ann", &copy);
         disguise(&site.path(&copy), &site.path("ann"));
-        let ended = clear(&site.path(&copy), dies_at);
+        let ended = run(&["clear", "--yes"], &site.path(&copy), dies_at);
         let device = Device::open(&site.path(&copy)).expect("it opens after a crash");
         assert_eq!(fields(&device, "customer/c2")["city"], "Riga", "point {dies_at}");
         assert_eq!(fields(&device, "customer/mine")["name"], "captured offline");
@@ -87,4 +90,68 @@ async fn a_clearing_that_dies_anywhere_leaves_the_old_state_or_the_new_one() {
     }
     println!("{points} points: {old} times the old state, {new} times the new one");
     assert!(points > 100 && old > 0 && new > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_dies_anywhere_leaves_whole_files_and_removed_ones() {
+    let catalog = format!("{CATALOG}[type.visit.field.photos]\nkind = \"attachment\"\n");
+    let mut site = Site::founded(&catalog);
+    let ann = site.device("ann").await;
+    put(&ann, "visit/v1", json!({"outlet": "north"}));
+    let attach = |seed: u8| {
+        let bytes = attached::content(1_000, seed);
+        attached::attach(&ann, "visit/v1", &attached::file(&site, &format!("{seed}.png"), &bytes))
+    };
+    let hashes: Vec<BlobHash> = (1..=4).map(attach).collect();
+    sync(&ann).await;
+    let (kept, loose) = hashes.split_first().expect("there are four");
+    let gone = loose.iter().map(|hash| Edit::RemoveChild("photos".into(), hash.to_string()));
+    let gone: Vec<_> = gone.collect();
+    ann.put(&attached::key("visit/v1"), &gone.into()).expect("it is saved");
+    sync(&ann).await;
+    site.stop().await;
+    let configuration = site.path("relay").join("relay.toml");
+    std::fs::write(configuration, "[collection]\nafter = \"1h\"\n").expect("it is written");
+    assert!(run(&["relay", "gc"], &site.path("relay"), 0), "they are seen");
+    let database = home::database(&site.path("relay"));
+    let connection = rusqlite::Connection::open(&database).expect("it opens");
+    let seen = connection.execute("UPDATE loose SET since = 0", []).expect("it writes");
+    assert_eq!(seen, loose.len());
+    drop(connection);
+
+    let (mut whole, mut half, mut points) = (0, 0, 0);
+    for dies_at in 1.. {
+        let copy = format!("relay-{dies_at}");
+        site.copy("relay", &copy);
+        let directory = site.path(&copy);
+        disguise(&directory, &site.path("relay"));
+        let ended = run(&["relay", "gc"], &directory, dies_at);
+        let files = BlobFiles::of(&directory);
+        let stands = |hash: &BlobHash| {
+            let store = Store::open(&home::database(&directory)).expect("it opens after a crash");
+            let removed = store.removal(hash).expect("it reads").is_some();
+            (store.has_blob(hash).expect("it reads"), removed, files.is_sound(hash, 1_000))
+        };
+        assert_eq!(stands(kept), (true, false, true), "point {dies_at}");
+        for hash in loose {
+            match stands(hash) {
+                (true, false, true) => whole += 1,
+                (false, true, true) => half += 1,
+                (false, true, false) => {}
+                other => panic!("point {dies_at}: {other:?}"),
+            }
+        }
+        // Whoever comes next ends what was begun.
+        assert!(run(&["relay", "gc"], &directory, 0), "point {dies_at}");
+        for hash in loose {
+            assert_eq!(stands(hash), (false, true, false), "point {dies_at}");
+        }
+        std::fs::remove_dir_all(&directory).expect("nobody owns it");
+        if ended {
+            points = dies_at - 1;
+            break;
+        }
+    }
+    println!("{points} points: {whole} times a file was whole, {half} times it lay there removed");
+    assert!(points > 50 && whole > 0 && half > 0);
 }

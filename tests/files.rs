@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use fieldkeep_device::{AttachError, Device, FetchError, FileState, UnfitFile};
 use fieldkeep_lab::proxy::Proxy;
-use fieldkeep_model::{BlobHash, Edit, Grant, RecordKey, Scalar, TypeName};
+use fieldkeep_model::{BlobHash, Edit, Scalar};
 use serde_json::json;
-use support::*;
+use support::attached::{attach, content, file, key, limited, stored};
+use support::{Site, fields, put, sync};
 
 const CATALOG: &str = r#"
 catalog = 1
@@ -28,41 +29,8 @@ max_count = 3
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn key(text: &str) -> RecordKey {
-    text.parse().expect("a record's name")
-}
-
-/// Bytes that do not repeat.
-fn content(len: usize, seed: u8) -> Vec<u8> {
-    let mut reader = blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof();
-    let mut bytes = vec![0; len];
-    reader.fill(&mut bytes);
-    bytes
-}
-
-fn file(site: &Site, name: &str, bytes: &[u8]) -> PathBuf {
-    let path = site.path(name);
-    std::fs::write(&path, bytes).expect("it is written");
-    path
-}
-
-fn attach(device: &Device, record: &str, path: &Path) -> BlobHash {
-    device.attach(&key(record), "photos", path, None, None).expect("it is attached").hash
-}
-
 fn state(device: &Device, record: &str) -> FileState {
     device.files(Some(&key(record))).expect("it reads")[0].state.clone()
-}
-
-fn stored(site: &Site, of: &str, hash: &BlobHash) -> Option<Vec<u8>> {
-    std::fs::read(site.path(of).join("blobs").join(hash.to_string())).ok()
-}
-
-async fn limited(site: &Site, name: &str, outlet: &str) -> Device {
-    let ty = TypeName::new("visit").expect("a name");
-    let grants = vec![Grant { ty: Some(ty), scope: Some(outlet.to_owned()) }];
-    let ticket = site.invited(name, grants, i64::MAX).await;
-    site.join(&ticket, name).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 //! Each test file uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod attached;
 pub(crate) mod lab;
 pub(crate) mod town;
 pub(crate) mod wire;
