@@ -195,6 +195,7 @@ impl Replica {
             records: 0,
             live: 0,
             held: 0,
+            waiting: 0,
             rows: 0,
             ..blank
         };

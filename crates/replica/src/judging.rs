@@ -160,7 +160,7 @@ impl Replica {
         let Subject { segment, mut row, previous, fields: merged } = subject;
         let before = previous.as_ref();
         let stood = before.is_some_and(|row| row.state != State::Judged(Outcome::Valid));
-        self.count_held(&segment, before, &row, outcome);
+        self.count_judged(&segment, before, &row, outcome);
         if outcome == Outcome::Valid {
             if before.is_some_and(|before| before.hash == row.hash) && stood {
                 (row.valid, row.valid_pos) = (None, self.row(&segment).done);
@@ -256,17 +256,21 @@ impl Replica {
         Opening { salt, value: value.to_owned(), segment: about }
     }
 
-    fn count_held(
+    /// Counts what is held and what waits in a segment.
+    fn count_judged(
         &mut self,
         id: &SegmentId,
         before: Option<&RecordRow>,
         row: &RecordRow,
         outcome: Outcome,
     ) {
-        let held = |row: &RecordRow| row.state == State::Judged(Outcome::Held) && !row.deleted;
+        let was = |outcome| {
+            u64::from(before.is_some_and(|row| row.state == State::Judged(outcome) && !row.deleted))
+        };
+        let is = |other| u64::from(outcome == other && !row.deleted);
         let segment = self.row_mut(id);
-        segment.held -= u64::from(before.is_some_and(held));
-        segment.held += u64::from(outcome == Outcome::Held && !row.deleted);
+        segment.held = segment.held - was(Outcome::Held) + is(Outcome::Held);
+        segment.waiting = segment.waiting - was(Outcome::Waiting) + is(Outcome::Waiting);
     }
 
     fn last_valid(

@@ -102,7 +102,8 @@ impl Replica {
         self.store.clear_records(sid)?;
         self.cache.evict(id);
         let row = self.row_mut(id);
-        (row.done, row.records, row.live, row.held, row.rows) = (0, 0, 0, 0, 0);
+        (row.done, row.records, row.live, row.rows) = (0, 0, 0, 0);
+        (row.held, row.waiting) = (0, 0);
         self.behind.insert(*id);
         self.materialise(id, usize::MAX)?;
         for change in self.store.outgoing(sid)? {

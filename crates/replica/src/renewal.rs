@@ -50,6 +50,12 @@ impl Replica {
         !self.renewal.0.is_empty()
     }
 
+    /// Of how many segments.
+    #[must_use]
+    pub fn renewing(&self) -> usize {
+        self.renewal.0.len()
+    }
+
     /// Whether records of that segment are.
     #[must_use]
     pub fn is_renewing_in(&self, id: &SegmentId) -> bool {

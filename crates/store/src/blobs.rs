@@ -185,6 +185,15 @@ pub trait Blobs: Queries {
         Ok(query.query_row([hash.0], |row| row.get(0)).optional()?.unwrap_or(false))
     }
 
+    /// The bytes of all files that are here whole. Looks at all of them.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn blob_bytes(&self) -> Result<u64> {
+        let sum = "SELECT coalesce(sum(size), 0) FROM blob WHERE whole = 1";
+        Ok(self.connection().query_row(sum, [], |row| row.get::<_, i64>(0))? as u64)
+    }
+
     /// The segments for which somebody has shown that a file is his.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use crate::{Result, StoreError};
 const APPLICATION: i64 = 0x464b_5031;
 
 /// Each step brings the file from one version to the next; none is ever changed.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     r"
 CREATE TABLE setting (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE member (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL, signature BLOB NOT NULL);
@@ -169,6 +169,11 @@ CREATE TABLE removal (hash BLOB PRIMARY KEY, time INTEGER, number INTEGER NOT NU
     lies INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX removal_in_order ON removal (number);
 CREATE INDEX removal_lying ON removal (hash) WHERE lies = 1;
+",
+    r"
+ALTER TABLE segment ADD COLUMN waiting INTEGER NOT NULL DEFAULT 0;
+UPDATE segment SET waiting =
+    (SELECT count(*) FROM record r WHERE r.sid = segment.sid AND r.state = 2 AND r.deleted = 0);
 ",
 ];
 

@@ -68,6 +68,8 @@ pub struct SegmentRow {
     pub live: u64,
     /// On a relay: how many of them are held. A device counts them when it is asked.
     pub held: u64,
+    /// On a relay: how many of them wait for another record.
+    pub waiting: u64,
     /// The sum of the records' digests, modulo 2^128.
     pub rows: u128,
 }
@@ -94,6 +96,7 @@ impl SegmentRow {
             records: 0,
             live: 0,
             held: 0,
+            waiting: 0,
             rows: 0,
         }
     }
@@ -146,7 +149,7 @@ impl Store {
                 "UPDATE segment SET tip = ?, chain = ?, sum = ?, packed = ?, done = ?, damaged = ?,
                     verdict = ?, judged = ?, judged_catalog = ?, counter = ?, salt = ?, pos = ?,
                     log_chain = ?, heads = ?, told = ?, proven = ?, proven_time = ?, records = ?,
-                    live = ?, held = ?, rows = ?
+                    live = ?, held = ?, waiting = ?, rows = ?
                  WHERE sid = ?",
             )?
             .execute(params![
@@ -170,6 +173,7 @@ impl Store {
                 row.records as i64,
                 row.live as i64,
                 row.held as i64,
+                row.waiting as i64,
                 row.rows.to_be_bytes(),
                 row.sid
             ])?;
@@ -228,6 +232,7 @@ fn read(row: &Row<'_>) -> Result<SegmentRow> {
         records: position("records")?,
         live: position("live")?,
         held: position("held")?,
+        waiting: position("waiting")?,
         rows: u128::from_be_bytes(row.get("rows")?),
     })
 }

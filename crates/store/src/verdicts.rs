@@ -1,6 +1,6 @@
 //! The verdict log, and what was dismissed.
 
-use fieldkeep_model::{Epoch, RecordHash, RecordId, RecordKey, Signed};
+use fieldkeep_model::{Epoch, RecordHash, RecordId, RecordKey, Signed, TypeName};
 use rusqlite::{OptionalExtension, params};
 
 use crate::settings::signed;
@@ -209,6 +209,16 @@ pub trait Verdicts: Queries {
             .query_row([sid], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)))
             .optional()?;
         row.map(|(bytes, signature)| signed(bytes, &signature)).transpose()
+    }
+
+    /// How many records of a type somebody put aside, as they are or as they were before.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn dismissals(&self, ty: &TypeName) -> Result<u64> {
+        let mut query =
+            self.connection().prepare_cached("SELECT count(*) FROM dismissal WHERE ty = ?")?;
+        Ok(query.query_row([ty.as_str()], |row| row.get::<_, i64>(0))? as u64)
     }
 
     /// Whether and why a record was put aside.
