@@ -8,7 +8,7 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fieldkeep_model::{KeyPair, PublicKey};
@@ -35,6 +35,7 @@ pub struct Endpoint {
     dialling: Arc<TransportConfig>,
     limits: Limits,
     handshakes: Arc<AtomicUsize>,
+    refused: AtomicU64,
 }
 
 /// A peer at the door: its handshake has not begun. Dropped, it is refused.
@@ -157,7 +158,8 @@ impl Endpoint {
             })
             .map_err(|error| bind_error(listen, error))?;
         let dialling = limits.dialling();
-        Ok(Self { quic, identity, dialling, limits, handshakes: Arc::default() })
+        let (handshakes, refused) = (Arc::default(), AtomicU64::default());
+        Ok(Self { quic, identity, dialling, limits, handshakes, refused })
     }
 
     /// Where the endpoint listens.
@@ -176,6 +178,7 @@ impl Endpoint {
             let in_flight = self.handshakes.load(Ordering::Relaxed);
             if in_flight >= self.limits.handshakes {
                 tracing::debug!(in_flight, "handshake refused");
+                self.refused.fetch_add(1, Ordering::Relaxed);
                 quic.refuse();
             } else if in_flight >= self.limits.handshakes_before_retry
                 && !quic.remote_address_validated()
@@ -188,6 +191,12 @@ impl Endpoint {
                 return Some(Incoming { quic, slot, limit, send_window });
             }
         }
+    }
+
+    /// How many peers were refused at the door by now, because too many handshakes were in flight.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Dials a peer and proves both keys. The peer may still refuse this side's key: that shows as
