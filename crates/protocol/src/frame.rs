@@ -3,6 +3,8 @@
 //! reader passes over those that it does not know, and takes absent ones for none. That is a byte a
 //! field less than a map. Unknown even types are skipped, unknown odd ones end the session.
 
+use std::fmt;
+
 use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::verdict::Opening;
 use fieldkeep_model::{
@@ -387,6 +389,19 @@ pub enum Code {
     /// The member was revoked.
     #[n(18)]
     Revoked,
+}
+
+/// As it is counted and logged: `going-away`.
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, letter) in format!("{self:?}").char_indices() {
+            if letter.is_ascii_uppercase() && at > 0 {
+                f.write_str("-")?;
+            }
+            write!(f, "{}", letter.to_ascii_lowercase())?;
+        }
+        Ok(())
+    }
 }
 
 impl Code {

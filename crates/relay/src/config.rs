@@ -1,27 +1,78 @@
-//! The relay's configuration: `relay.toml` in its directory, read when it starts. What it does not know
-//! is an error, and so is what means nothing.
+//! The relay's configuration: `relay.toml` in its directory, which people write. A key that is not known is
+//! an error that names those that are.
 //!
-//! `[host.NAME]` names hosts that actions call (see `host`); `[collection]` with `after = "30d"` turns
-//! on that attached files go which nothing refers to, that long after it was seen.
+//! ```toml
+//! listen = "0.0.0.0:7440"      # where `serve` listens for devices
+//! health = "127.0.0.1:7441"    # where it answers /healthz, /readyz and /metrics: nowhere unless it says so
+//!
+//! [host.erp]                   # a host that actions call
+//! url = "https://erp.local/api"
+//! timeout = "3s"               # how long it may take: 10 s unless it says so
+//! ca = "erp.pem"               # who vouches for it, if not whom browsers trust
+//!
+//! [collection]                 # attached files that nothing refers to go: none ever unless it says so
+//! after = "30d"                # that long after it was seen
+//! ```
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::host::Hosts;
 
-/// The file, in the relay's directory.
+/// The file's name.
 pub(crate) const FILE: &str = "relay.toml";
 /// The shortest and the longest grace time.
 const GRACE: (Duration, Duration) = (Duration::from_hours(1), Duration::from_hours(3_650 * 24));
 
-/// What a relay's configuration says.
+/// What whoever runs a relay has set.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// The hosts that actions call.
-    pub(crate) hosts: Hosts,
+    /// Where devices are listened for.
+    pub listen: Option<SocketAddr>,
+    /// Where the relay tells how it is doing.
+    pub health: Option<SocketAddr>,
     /// How long after it was seen that nothing refers to an attached file it goes; none ever goes if
     /// that is not said.
     pub collect_after: Option<Duration>,
+    /// The hosts that actions call.
+    pub(crate) hosts: Hosts,
+}
+
+/// The file as it is written.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    listen: Option<SocketAddr>,
+    health: Option<SocketAddr>,
+    #[serde(default)]
+    host: toml::Table,
+    collection: Option<Collection>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Collection {
+    after: Grace,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Grace(Duration);
+
+impl TryFrom<String> for Grace {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let hours = [("h", 1), ("d", 24)].into_iter().find_map(|(unit, hours)| {
+            text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(hours)
+        });
+        let said = hours.and_then(|hours| hours.checked_mul(3_600)).map(Duration::from_secs);
+        let said = said.filter(|said| (GRACE.0..=GRACE.1).contains(said));
+        said.map(Self).ok_or("write \"1h\" to \"3650d\"")
+    }
 }
 
 /// Why a relay's configuration is not to be understood.
@@ -40,89 +91,83 @@ pub enum ConfigError {
     Unclear {
         /// The file.
         file: PathBuf,
-        /// What.
+        /// What, and where.
         problem: String,
     },
 }
 
 impl Config {
-    /// Reads the configuration of a directory; one that says nothing if there is no file.
+    /// Reads the configuration of a directory; nothing is set where there is no file.
     ///
     /// # Errors
-    /// When it cannot be read, or says something that means nothing.
+    /// When the file cannot be read, or says what nobody understands.
     pub fn read(directory: &Path) -> Result<Self, ConfigError> {
         let file = directory.join(FILE);
-        match std::fs::read_to_string(&file) {
-            Ok(text) => {
-                let parsed = Self::parse(&text, directory);
-                parsed.map_err(|problem| ConfigError::Unclear { file, problem })
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(ConfigError::Io { file, error }),
-        }
-    }
-
-    fn parse(text: &str, directory: &Path) -> Result<Self, String> {
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
-        let mut config = Self::default();
-        for (key, value) in &table {
-            let table = value.as_table().ok_or_else(|| format!("`{key}` is no table"));
-            match key.as_str() {
-                "host" => config.hosts = Hosts::parse(table?, directory)?,
-                "collection" => config.collect_after = Some(grace(table?)?),
-                _ => {
-                    return Err(format!("unknown key `{key}`: known are `collection` and `host`"));
-                }
-            }
-        }
-        Ok(config)
-    }
-}
-
-fn grace(table: &toml::Table) -> Result<Duration, String> {
-    if let Some(key) = table.keys().find(|key| *key != "after") {
-        return Err(format!("unknown key `collection.{key}`: known is `after`"));
-    }
-    let said = table.get("after").and_then(toml::Value::as_str).and_then(|text| {
-        let hours = [("h", 1), ("d", 24)].into_iter().find_map(|(unit, hours)| {
-            text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(hours)
+        let text = match std::fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(ConfigError::Io { file, error }),
+        };
+        let written = toml::from_str(&text).map_err(|error| error.to_string());
+        let config = written.and_then(|Written { listen, health, host, collection }| {
+            let hosts = Hosts::parse(&host, directory)?;
+            let collect_after = collection.map(|collection| collection.after.0);
+            Ok(Self { listen, health, collect_after, hosts })
         });
-        hours?.checked_mul(3_600).map(Duration::from_secs)
-    });
-    said.filter(|said| (GRACE.0..=GRACE.1).contains(said))
-        .ok_or_else(|| "`collection.after`: write \"1h\" to \"3650d\"".to_owned())
+        config.map_err(|problem| ConfigError::Unclear {
+            file,
+            problem: problem.trim_end().to_owned(),
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn collection_is_off_until_it_is_said_after_how_long() {
-        let parse = |text: &str| Config::parse(text, Path::new("/nowhere"));
-        assert_eq!(parse("").map(|config| config.collect_after), Ok(None));
-        for (after, hours) in [("1h", 1), ("30d", 720), ("3650d", 87_600)] {
-            let config = parse(&format!("[collection]\nafter = \"{after}\""));
-            let after = config.expect("it is clear").collect_after;
-            assert_eq!(after, Some(Duration::from_hours(hours)));
-        }
+    fn config(text: &str) -> Result<Config, String> {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join(FILE), text).expect("it is written");
+        Config::read(directory.path()).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn what_means_nothing_is_an_error_that_says_what_is_known() {
-        for (wrong, word) in [
-            ("hosts = 1", "unknown key `hosts`: known are `collection` and `host`"),
-            ("host = 1", "`host` is no table"),
-            ("collection = true", "`collection` is no table"),
-            ("[collection]", "`collection.after`: write"),
-            ("[collection]\nafter = 30", "`collection.after`: write"),
-            ("[collection]\nafter = \"30m\"", "`collection.after`: write"),
-            ("[collection]\nafter = \"0d\"", "`collection.after`: write"),
-            ("[collection]\nafter = \"3651d\"", "`collection.after`: write"),
-            ("[collection]\nafter = \"1d\"\ngrace = 1", "unknown key `collection.grace`"),
-        ] {
-            let error = Config::parse(wrong, Path::new("/nowhere")).expect_err("it means nothing");
-            assert!(error.contains(word), "{wrong}: {error}");
+    fn what_is_set_is_read_and_a_directory_without_a_file_sets_nothing() {
+        let set =
+            config("listen = \"0.0.0.0:1\"\nhealth = \"127.0.0.1:2\"\n").expect("it is clear");
+        assert_eq!(set.listen, Some(([0, 0, 0, 0], 1).into()));
+        assert_eq!(set.health, Some(([127, 0, 0, 1], 2).into()));
+        let nowhere = tempfile::tempdir().expect("a directory");
+        let nothing = Config::read(nowhere.path()).expect("nothing is set");
+        assert_eq!((nothing.listen, nothing.health, nothing.collect_after), (None, None, None));
+    }
+
+    #[test]
+    fn collection_is_off_until_it_is_said_after_how_long() {
+        for (after, hours) in [("1h", 1), ("30d", 720), ("3650d", 87_600)] {
+            let set = config(&format!("[collection]\nafter = \"{after}\"")).expect("it is clear");
+            assert_eq!(set.collect_after, Some(Duration::from_hours(hours)));
         }
+        for wrong in ["30", "\"30m\"", "\"0d\"", "\"3651d\""] {
+            assert!(config(&format!("[collection]\nafter = {wrong}")).is_err(), "{wrong}");
+        }
+        let error = config("[collection]\nafter = \"30m\"").expect_err("no grace time");
+        assert!(error.contains("write \"1h\" to \"3650d\""), "{error}");
+        assert!(config("collection = true").is_err());
+        assert!(config("[collection]").expect_err("no time").contains("`after`"));
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_is_named_with_those_that_are() {
+        let error =
+            config("listen = \"0.0.0.0:1\"\nhelth = \"127.0.0.1:2\"\n").expect_err("a typo");
+        assert!(error.contains("line 2") && error.contains("`helth`"), "{error}");
+        assert!(error.contains("`health`") && error.contains("`host`"), "{error}");
+        let error =
+            config("[host.erp]\nurl = \"http://a\"\ntimeot = \"3s\"\n").expect_err("a typo");
+        assert!(error.contains("`host.erp.timeot`") && error.contains("`timeout`"), "{error}");
+        let error = config("[collection]\nafter = \"1d\"\ngrace = 1").expect_err("a typo");
+        assert!(error.contains("`grace`") && error.contains("`after`"), "{error}");
+        assert!(config("health = \"here\"\n").expect_err("no address").contains("line 1"));
     }
 }

@@ -8,6 +8,7 @@ mod authority;
 mod bundle;
 mod calls;
 mod collection;
+mod disk;
 mod fanout;
 mod files;
 mod influx;
@@ -15,8 +16,10 @@ mod joining;
 mod offers;
 mod peer;
 mod quarantine;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use fieldkeep_model::status::State;
 use fieldkeep_model::{ChangeHash, DeviceNumber, Outcome, PublicKey, RecordKey, SegmentId, Seq};
@@ -34,6 +37,9 @@ pub use collection::Doubt;
 pub use files::{Brought, Found};
 use influx::Influx;
 use peer::Peer;
+use tally::Tally;
+
+use crate::metrics::{Metrics, of_code};
 
 /// A connection, as the shell numbers it.
 pub type ConnectionId = u64;
@@ -95,6 +101,9 @@ const CONNECTIONS: usize = 2;
 /// Records that may wait to be judged again because a device asked.
 const WISHES: usize = 1_024;
 
+/// What is told when the relay is stopped.
+const STOPS: &str = "the relay stops, and says when to come back: what has a receipt is safe";
+
 /// The relay, but for its sockets.
 #[derive(Debug)]
 pub struct Engine {
@@ -118,6 +127,7 @@ pub struct Engine {
     /// Members that are kept away until then, because their permissions are being changed.
     suspended: BTreeMap<PublicKey, i64>,
     collection: Collection,
+    tally: Tally,
     now: i64,
 }
 
@@ -126,7 +136,9 @@ impl Engine {
     #[must_use]
     pub fn new(replica: Replica) -> Self {
         let queue = replica.behind().into();
+        let tally = Tally::of(&replica);
         Self {
+            tally,
             replica,
             peers: BTreeMap::new(),
             followers: BTreeMap::new(),
@@ -167,6 +179,11 @@ impl Engine {
         self.peers.len()
     }
 
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        self.tally.metrics()
+    }
+
     /// Takes an input in. Nothing leaves before [`Engine::commit`].
     ///
     /// # Errors
@@ -187,6 +204,7 @@ impl Engine {
         match input {
             Input::Connected(id, key) => {
                 self.peers.insert(id, Peer::new(key));
+                self.tally.connected(self.peers.len());
             }
             Input::Bytes(id, stream, bytes) => self.bytes(id, stream, &bytes)?,
             Input::Finished(id, stream) => {
@@ -209,27 +227,22 @@ impl Engine {
     /// When the disk refuses: nothing of it was saved or leaves, every connection is closed, and
     /// the peers send it again.
     pub fn commit(&mut self) -> Result<Vec<Output>, ReplicaError> {
+        let writes = self.replica.store().is_writing();
         if let Err(error) = self.replica.commit() {
             self.give_up(&error);
             return Ok(std::mem::take(&mut self.outputs));
         }
+        if writes && self.is_failing() {
+            self.recovered();
+        }
         self.influx.committed();
+        self.tally.committed();
+        for id in &self.moved {
+            self.tally.moved(&self.replica.segments()[id]);
+        }
+        self.tally.stands(&self.replica);
         self.fan_out()?;
         Ok(std::mem::take(&mut self.outputs))
-    }
-
-    /// Nothing since the last commit was saved: nothing of it leaves, and every peer is told to come
-    /// again.
-    fn give_up(&mut self, error: &StoreError) {
-        self.outputs.clear();
-        let text = error.to_string();
-        for id in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.close(id, Code::Storage, &text);
-        }
-        self.moved.clear();
-        // What waits to be judged is taken up when somebody comes again: there may be room then.
-        self.queue.clear();
-        tracing::error!(%error, "nothing was saved");
     }
 
     /// Whether more is likely to come at once, because pushes are under way: the shell then gives
@@ -445,6 +458,9 @@ impl Engine {
         let peer = self.peers.get_mut(&id).expect("the frame came from it");
         peer.actor = hello.actor;
         peer.member = member;
+        if member.is_some() {
+            self.tally.came(key);
+        }
         (peer.catalog, peer.epoch) = (hello.catalog, hello.epoch);
         peer.receipts = hello.capabilities & fieldkeep_protocol::capability::RECEIPTS != 0;
         peer.session.enter(if member.is_some() { Phase::Open } else { Phase::Stranger });
@@ -534,6 +550,7 @@ impl Engine {
             let text = "the relay's catalog has no such type, or divides it otherwise".to_owned();
             let code = "undeclared".to_owned();
             let nack = frame::Nack { segment, hash, stage: 1, code, text, vector: None };
+            self.tally.refused("undeclared");
             self.control(id, &Frame::Nack(nack));
             return Ok(());
         }
@@ -557,6 +574,7 @@ impl Engine {
             self.influx.arrived((last - first + 1) as usize);
             self.has_grown(segment)?;
         }
+        self.tally.received(received);
         for hash in &received.aside {
             let nack = frame::Nack {
                 segment: *segment,
@@ -609,6 +627,7 @@ impl Engine {
             _ => None,
         };
         let Refused { hash, stage, code, text, .. } = refused;
+        self.tally.refused(code);
         let nack = frame::Nack { segment, hash, stage, code: code.to_owned(), text, vector };
         self.control(id, &Frame::Nack(nack));
         Ok(())
@@ -668,6 +687,7 @@ impl Engine {
     }
 
     fn close(&mut self, id: ConnectionId, code: Code, text: &str) {
+        self.metrics().sessions_ended.get_or_create(&of_code(&code.to_string())).inc();
         let error = frame::ErrorFrame { code, text: text.to_owned() };
         self.control(id, &Frame::Error(error));
         self.outputs.push(Output::Close(id, code, text.to_owned()));
@@ -677,6 +697,10 @@ impl Engine {
     fn forget(&mut self, id: ConnectionId) {
         self.uncounted.remove(&id);
         let Some(peer) = self.peers.remove(&id) else { return };
+        self.tally.connected(self.peers.len());
+        if peer.member.is_some() {
+            self.tally.left(&peer.key);
+        }
         for segment in peer.following.keys() {
             if let Some(followers) = self.followers.get_mut(segment) {
                 followers.remove(&id);
@@ -684,11 +708,20 @@ impl Engine {
         }
     }
 
-    /// Tells every member that the relay stops, and closes.
-    pub fn go_away(&mut self, retry_ms: u64) -> Vec<Output> {
-        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+    /// Tells every device that the relay stops, and when to come back. Each ends its session when it has
+    /// read that, and with it all that was sent before.
+    pub fn announce_end(&mut self, retry_ms: u64) -> Vec<Output> {
+        let members = self.peers.iter().filter(|(_, peer)| peer.member.is_some());
+        for id in members.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.control(id, &Frame::GoAway(frame::GoAway { retry_ms }));
-            self.close(id, Code::GoingAway, "the relay stops: what has a receipt is safe");
+        }
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Ends the sessions that are left.
+    pub fn go_away(&mut self) -> Vec<Output> {
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.close(id, Code::GoingAway, STOPS);
         }
         std::mem::take(&mut self.outputs)
     }

@@ -50,7 +50,9 @@ impl Hosts {
         });
         hosts.collect::<Result<_, String>>().map(Self)
     }
+}
 
+impl Hosts {
     /// Asks a host, and again where it does not answer; what it says.
     ///
     /// # Errors

@@ -9,7 +9,9 @@ mod directory;
 mod engine;
 mod files;
 mod host;
+mod metrics;
 mod server;
+mod vitals;
 
 pub use config::{Config, ConfigError};
 pub use directory::{Directory, DirectoryError, InitError, admin_key, invite};
@@ -21,3 +23,4 @@ pub use files::sweep;
 
 pub use fieldkeep_protocol::bundle::{ReadError, Reader, Survey, Unfit, Writer};
 pub use server::{Handle, Relay, ServeError};
+pub use vitals::Vitals;

@@ -4,20 +4,25 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fieldkeep_link::{Backlog, BindError, Connection, Endpoint, Event, Limits, Role};
+use fieldkeep_link::{
+    Backlog, BindError, Connection, Endpoint, Event, HandshakeError, Limits, Role,
+};
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::{BlobFiles, Home, Reader, StoreError, home};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
 use crate::engine::{ConnectionId, Engine, Input, Output, said};
 use crate::files::{Files, sweep};
 use crate::host::Hosts;
+use crate::metrics::{Metrics, gauge, of_reason};
+use crate::vitals::Vitals;
 
 /// Inputs that may wait for the engine; beyond that connections are held back.
 const WAITING: usize = 1_024;
@@ -37,6 +42,12 @@ const ASKING: usize = 2;
 const UPKEEP: Duration = Duration::from_hours(1);
 /// How long a peer may take to introduce itself.
 const HELLO: Duration = Duration::from_secs(3);
+/// How often a disk that refuses is tried.
+const PROBE: Duration = Duration::from_secs(1);
+/// How long devices may take to end their sessions when the relay stops.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// When they are to come back, in milliseconds.
+const BACK_MS: u64 = 2_000;
 
 /// Why a relay does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +86,9 @@ pub struct Relay {
     handle: Handle,
     thread: Option<std::thread::JoinHandle<()>>,
     accepting: tokio::task::JoinHandle<()>,
+    directory: PathBuf,
+    hosts: watch::Sender<Arc<Hosts>>,
+    metrics: Arc<Metrics>,
 }
 
 /// A way to ask the engine something while it runs.
@@ -82,6 +96,11 @@ pub struct Relay {
 pub struct Handle(mpsc::Sender<Message>);
 
 impl Handle {
+    /// How many inputs wait for the engine; nothing if it has stopped.
+    pub(crate) fn waiting(&self) -> Option<usize> {
+        (!self.0.is_closed()).then(|| self.0.max_capacity() - self.0.capacity())
+    }
+
     /// Runs something on the engine's thread; what it changed is durable when this returns. Nothing
     /// if the relay has stopped.
     pub async fn call<T: Send + 'static>(
@@ -106,24 +125,28 @@ impl Handle {
 }
 
 impl Relay {
-    /// Serves a directory at an address; port 0 takes any free one.
+    /// Serves a directory at an address; port 0 takes any free one. What its configuration says of hosts
+    /// holds; where to listen is for the caller to say.
     ///
     /// # Errors
-    /// When the address cannot be bound or the store cannot be opened.
+    /// When the address cannot be bound, or the store or the configuration cannot be read.
     pub fn serve(directory: Directory, listen: SocketAddr) -> Result<Self, ServeError> {
         let (replica, home, seed) = directory.into_replica()?;
         let config = Config::read(home.directory())?;
+        let (hosts, known_hosts) = watch::channel(Arc::new(config.hosts));
         let path = home.directory().to_owned();
         let endpoint = Arc::new(Endpoint::bind(listen, &seed.tls(), Limits::RELAY)?);
         let address = endpoint.local_addr().map_err(|e| StoreError::Disk(e.to_string()))?;
         let mut engine = Engine::new(replica);
+        let metrics = Arc::clone(engine.metrics());
         engine.replica_mut().store_mut().set("address", address.to_string().as_bytes())?;
         let (messages, inbox) = mpsc::channel(WAITING);
         let runtime = tokio::runtime::Handle::current();
         let besides = Besides {
             database: home::database(home.directory()),
             directory: path.clone(),
-            hosts: Arc::new(config.hosts),
+            hosts: known_hosts,
+            metrics: Arc::clone(&metrics),
             messages: messages.downgrade(),
             asking: Arc::new(Semaphore::new(ASKING)),
             runtime: runtime.clone(),
@@ -140,8 +163,10 @@ impl Relay {
         let handle = Handle(messages.clone());
         tokio::spawn(upkeep(BlobFiles::of(&path), messages.downgrade()));
         let files = Files::new(&path, handle.clone());
-        let accepting = tokio::spawn(accept(Arc::clone(&endpoint), messages, files));
-        Ok(Self { address, endpoint, handle, thread: Some(thread), accepting })
+        let door = Door { messages, files, metrics: Arc::clone(&metrics) };
+        let accepting = tokio::spawn(door.accept(Arc::clone(&endpoint)));
+        let (thread, directory) = (Some(thread), path);
+        Ok(Self { address, endpoint, handle, thread, accepting, directory, hosts, metrics })
     }
 
     /// Where it listens.
@@ -156,7 +181,28 @@ impl Relay {
         self.handle.clone()
     }
 
-    /// Stops: tells the peers, lets what is under way become durable, and gives the directory back.
+    /// How it is doing.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        let (metrics, endpoint) = (Arc::clone(&self.metrics), Arc::clone(&self.endpoint));
+        Vitals::new(metrics, endpoint, self.handle(), &self.directory)
+    }
+
+    /// Reads the configuration again, and has what it says of hosts and of collection hold from now on.
+    /// Where to listen is for the caller to compare.
+    ///
+    /// # Errors
+    /// When it is not to be understood: what was read before goes on to hold.
+    pub async fn reload(&self) -> Result<Config, ConfigError> {
+        let config = Config::read(&self.directory)?;
+        self.hosts.send_replace(Arc::new(config.hosts.clone()));
+        let after = config.collect_after;
+        self.handle.call(move |engine| engine.collect_after(after)).await;
+        Ok(config)
+    }
+
+    /// Stops: tells the devices when to come back and lets them end their sessions, lets what is under way
+    /// become durable, and gives the directory back.
     pub async fn stop(mut self) {
         self.accepting.abort();
         let _ = self.handle.0.send(Message::Stop).await;
@@ -185,17 +231,28 @@ fn run(
 ) {
     let mut peers: HashMap<ConnectionId, mpsc::UnboundedSender<Output>> = HashMap::new();
     let (mut idle, mut polished, mut pushing) = (false, false, false);
+    let mut ends: Option<Instant> = None;
     loop {
-        let first = if std::mem::take(&mut pushing) {
-            runtime
-                .block_on(async { tokio::time::timeout(MOMENT, inbox.recv()).await })
-                .ok()
-                .flatten()
-        } else if idle && polished {
+        let mut within =
+            |time| runtime.block_on(async { tokio::time::timeout(time, inbox.recv()).await });
+        let first = if let Some(until) = ends {
+            let left = until.saturating_duration_since(Instant::now());
+            if engine.connections() == 0 || left.is_zero() {
+                break;
+            }
+            within(left).ok().flatten()
+        } else if std::mem::take(&mut pushing) {
+            within(MOMENT).ok().flatten()
+        } else if idle && polished && !engine.is_failing() {
             inbox.blocking_recv()
         } else if idle {
-            match runtime.block_on(async { tokio::time::timeout(QUIET, inbox.recv()).await }) {
+            match within(if engine.is_failing() { PROBE } else { QUIET }) {
                 Ok(message) => message,
+                Err(_) if engine.is_failing() => {
+                    fail(engine.probe());
+                    idle = engine.is_failing();
+                    continue;
+                }
                 Err(_) => {
                     polished = !engine.polish().unwrap_or_else(|error| stop(&error));
                     continue;
@@ -204,8 +261,8 @@ fn run(
         } else {
             inbox.try_recv().ok()
         };
-        if idle && first.is_none() {
-            break;
+        if idle && first.is_none() && ends.is_none() {
+            return;
         }
         polished = false;
         let first_came = first.is_some();
@@ -214,12 +271,10 @@ fn run(
         while let Some(message) = next.take() {
             match message {
                 Message::Stop => {
-                    let _ = engine.commit().map(|outputs| route(outputs, &mut peers, besides));
-                    route(engine.go_away(1_000), &mut peers, besides);
-                    if let Err(error) = engine.replica_mut().save_all() {
-                        tracing::error!(%error, "the caches were not saved; nothing is lost");
-                    }
-                    return;
+                    route(commit(&mut engine), &mut peers, besides);
+                    route(engine.announce_end(BACK_MS), &mut peers, besides);
+                    ends = Some(Instant::now() + GOODBYE);
+                    break;
                 }
                 Message::Call(call) => {
                     call(&mut engine);
@@ -247,16 +302,17 @@ fn run(
                 next = inbox.try_recv().ok();
             }
         }
-        let outputs = engine.commit();
-        route(outputs.unwrap_or_else(|error| stop(&error)), &mut peers, besides);
+        route(commit(&mut engine), &mut peers, besides);
+        if ends.is_some() {
+            continue;
+        }
         if first_came && inbox.is_empty() && engine.expects_more() {
             (pushing, idle) = (true, false);
         } else if inbox.is_empty() {
             let worked = engine.work(now()).unwrap_or_else(|error| stop(&error));
             idle = !worked;
             if worked {
-                let outputs = engine.commit();
-                route(outputs.unwrap_or_else(|error| stop(&error)), &mut peers, besides);
+                route(commit(&mut engine), &mut peers, besides);
                 if let Err(error) = sweep(&mut engine, &besides.directory) {
                     tracing::error!(%error, "a removed file may stay until the next start");
                 }
@@ -265,6 +321,20 @@ fn run(
             idle = false;
         }
     }
+    route(engine.go_away(), &mut peers, besides);
+    if let Err(error) = engine.replica_mut().save_all() {
+        tracing::error!(%error, "the caches were not saved; nothing is lost");
+    }
+}
+
+/// Makes durable what was taken in; what may leave then.
+fn commit(engine: &mut Engine) -> Vec<Output> {
+    let (writes, began) = (engine.replica().store().is_writing(), Instant::now());
+    let outputs = engine.commit().unwrap_or_else(|error| stop(&error));
+    if writes {
+        engine.metrics().commit_seconds.observe(began.elapsed().as_secs_f64());
+    }
+    outputs
 }
 
 /// The store cannot be read: going on would only do harm. What has a receipt is on the disk.
@@ -327,7 +397,8 @@ async fn upkeep(files: BlobFiles, messages: mpsc::WeakSender<Message>) {
 struct Besides {
     directory: PathBuf,
     database: PathBuf,
-    hosts: Arc<Hosts>,
+    hosts: watch::Receiver<Arc<Hosts>>,
+    metrics: Arc<Metrics>,
     messages: mpsc::WeakSender<Message>,
     asking: Arc<Semaphore>,
     runtime: tokio::runtime::Handle,
@@ -343,14 +414,17 @@ impl Besides {
         };
         match output {
             Output::Fetch(fetch) => {
-                let hosts = Arc::clone(&self.hosts);
+                let hosts = Arc::clone(&self.hosts.borrow());
+                let pending = Amount::of(&self.metrics.calls_pending, 1);
                 self.runtime.spawn(async move {
                     let fetched = hosts.fetch(&fetch).await;
+                    drop(pending);
                     answer(Input::Fetched(fetch.device, fetch.number, fetched)).await;
                 });
             }
             Output::Ask { to, number, question } => {
                 let (asking, database) = (Arc::clone(&self.asking), self.database.clone());
+                let pending = Amount::of(&self.metrics.questions_pending, 1);
                 self.runtime.spawn(async move {
                     let _permit = asking.acquire().await;
                     let asked = tokio::task::spawn_blocking(move || {
@@ -359,6 +433,7 @@ impl Besides {
                     let broken =
                         |error: tokio::task::JoinError| StoreError::Disk(error.to_string());
                     let rows = asked.await.unwrap_or_else(|error| Err(broken(error).into()));
+                    drop(pending);
                     answer(Input::Answered(to, number, said(rows))).await;
                 });
             }
@@ -367,32 +442,71 @@ impl Besides {
     }
 }
 
-async fn accept(endpoint: Arc<Endpoint>, messages: mpsc::Sender<Message>, files: Files) {
-    let mut next: ConnectionId = 0;
-    while let Some(incoming) = endpoint.accept().await {
-        next += 1;
-        let (id, messages, files) = (next, messages.clone(), files.clone());
-        tokio::spawn(async move {
-            match incoming.handshake().await {
-                Ok(connection) => serve(connection, id, messages, files).await,
-                Err(error) => tracing::debug!(%error, "a handshake failed"),
-            }
-        });
+/// What a gauge shows of something as long as that lasts.
+struct Amount {
+    gauge: Gauge,
+    amount: usize,
+}
+
+impl Amount {
+    fn of(gauge: &Gauge, amount: usize) -> Self {
+        let mut shown = Self { gauge: gauge.clone(), amount: 0 };
+        shown.set(amount);
+        shown
+    }
+
+    fn set(&mut self, amount: usize) {
+        self.gauge.inc_by(gauge(amount as u64) - gauge(self.amount as u64));
+        self.amount = amount;
+    }
+}
+
+impl Drop for Amount {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// Where connections come in.
+#[derive(Clone)]
+struct Door {
+    messages: mpsc::Sender<Message>,
+    files: Files,
+    metrics: Arc<Metrics>,
+}
+
+impl Door {
+    async fn accept(self, endpoint: Arc<Endpoint>) {
+        let mut next: ConnectionId = 0;
+        while let Some(incoming) = endpoint.accept().await {
+            next += 1;
+            let (id, door) = (next, self.clone());
+            tokio::spawn(async move {
+                match incoming.handshake().await {
+                    Ok(connection) => serve(connection, id, door).await,
+                    Err(error) => {
+                        tracing::debug!(%error, "a handshake failed");
+                        let reason = match error {
+                            HandshakeError::Slow { .. } => "slow",
+                            HandshakeError::Failed { .. } => "failed",
+                        };
+                        door.metrics.handshakes_refused.get_or_create(&of_reason(reason)).inc();
+                    }
+                }
+            });
+        }
     }
 }
 
 /// Carries one connection's bytes to the engine and back.
-async fn serve(
-    connection: Connection,
-    id: ConnectionId,
-    messages: mpsc::Sender<Message>,
-    files: Files,
-) {
+async fn serve(connection: Connection, id: ConnectionId, door: Door) {
+    let Door { messages, files, metrics } = door;
     let key = connection.peer();
     let (sender, mut receiver) = connection.carry(Role::Acceptor);
     // Ends with the connection.
     tokio::spawn(files.serve(sender.clone()));
     let mut backlog = Backlog::new(sender);
+    let mut waiting = Amount::of(&metrics.fanout_backlog_bytes, 0);
     let (outputs, mut outgoing) = mpsc::unbounded_channel();
     if messages.send(Message::Connected(id, key, outputs)).await.is_err() {
         return;
@@ -405,7 +519,9 @@ async fn serve(
             biased;
             output = outgoing.recv() => match output {
                 Some(Output::Send { stream, priority, bytes, .. }) => {
+                    metrics.sent_bytes.inc_by(bytes.len() as u64);
                     backlog.send(stream, priority, Bytes::from(bytes));
+                    waiting.set(backlog.queued());
                     if backlog.queued() > BACKLOG {
                         backlog.close(Code::Busy.number(), "too much waits to be read");
                     }
@@ -429,11 +545,13 @@ async fn serve(
             event = receiver.recv() => match event {
                 Event::Bytes { stream, bytes } => {
                     introduced = true;
+                    metrics.received_bytes.inc_by(bytes.len() as u64);
                     Input::Bytes(id, stream, bytes.to_vec())
                 }
                 Event::Finished { stream } => Input::Finished(id, stream),
                 Event::Writable { stream } => {
                     backlog.writable(stream);
+                    waiting.set(backlog.queued());
                     continue;
                 }
                 Event::Closed { reason } => {

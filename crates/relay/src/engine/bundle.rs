@@ -460,11 +460,13 @@ impl Engine {
         let segment = Some(changes.segment.clone());
         if !self.replica.is_declared(&changes.segment) {
             let text = "the relay's catalog has no such type, or divides it otherwise".to_owned();
+            self.tally.refused("undeclared");
             unpacking.refuse(id, segment, "undeclared", text);
             return Ok(());
         }
         match self.replica.receive(unpacking.from.number, &changes, self.now) {
             Ok(received) => {
+                self.tally.received(&received);
                 if let Some((first, last)) = received.admitted {
                     unpacking.unpacked.changes += last - first + 1;
                     self.has_grown(&id)?;
@@ -476,6 +478,7 @@ impl Engine {
                 Ok(())
             }
             Err(AdmitError::Refused(refused)) => {
+                self.tally.refused(refused.code);
                 unpacking.refuse(id, segment, refused.code, refused.to_string());
                 Ok(())
             }

@@ -18,6 +18,7 @@ use fieldkeep_store::{
 };
 
 use super::Engine;
+use crate::metrics::gauge;
 
 /// Files that are looked at in one go.
 const LOOKED_AT: u32 = 1_024;
@@ -210,7 +211,10 @@ impl Engine {
     /// When the store fails.
     pub fn note_gone(&mut self, gone: &[BlobHash]) -> Result<(), ReplicaError> {
         let store = self.replica.store_mut();
-        Ok(gone.iter().try_for_each(|hash| store.note_gone(hash))?)
+        gone.iter().try_for_each(|hash| store.note_gone(hash))?;
+        let left = self.replica.store().blob_bytes()?;
+        self.metrics().files_bytes.set(gauge(left));
+        Ok(())
     }
 
     /// What a member may know of the files that were removed, or have come back, behind a number.

@@ -13,6 +13,7 @@ use fieldkeep_store::{Blobs as _, Records as _, Removals as _, SegmentRow, Store
 use serde_json::{Map, Value};
 
 use super::Engine;
+use crate::metrics::gauge;
 
 /// What becomes of a file that is brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +94,9 @@ impl Engine {
         tree: &BlobTree,
     ) -> Result<bool, ReplicaError> {
         let now = self.now;
+        if !self.replica.store().has_blob(&tree.hash())? {
+            self.metrics().files_bytes.inc_by(gauge(tree.size()));
+        }
         let store = self.replica.store_mut();
         store.put_blob(tree, true, now)?;
         store.return_blob(&tree.hash())?;

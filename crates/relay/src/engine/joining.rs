@@ -37,6 +37,7 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
         peer.member = Some(number);
         peer.session.enter(Phase::Open);
+        self.tally.came(key);
         self.introduce(id, 0);
         Ok(())
     }

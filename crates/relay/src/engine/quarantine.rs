@@ -33,6 +33,7 @@ impl Engine {
             time: now,
         });
         self.replica.store_mut().put_dismissal(key, dismissal.as_ref())?;
+        self.tally.dismissed(&self.replica, &key.ty)?;
         let act = if note.is_some() { "dismiss" } else { "reopen" };
         self.decided(now, who, act, key, note.unwrap_or_default())?;
         Ok(true)
