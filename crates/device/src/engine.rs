@@ -126,6 +126,8 @@ pub struct Progress {
     /// The newest number under which the relay tells of attached files that it removed, 0 if it has
     /// removed none; nothing before it has introduced itself.
     pub removals: Option<u64>,
+    /// When the relay asks this device to come back, in milliseconds from then, where it goes away.
+    pub back_ms: Option<u64>,
 }
 
 impl Progress {
@@ -720,7 +722,10 @@ impl Engine {
             }
             Frame::Outcome(outcome) => self.outcome(&outcome)?,
             Frame::Answer(answer) => self.answered(answer),
-            Frame::GoAway(_) => {}
+            Frame::GoAway(frame::GoAway { retry_ms }) => {
+                self.progress.back_ms = Some(retry_ms);
+                self.close(Code::GoingAway, "the relay goes away for a moment");
+            }
             Frame::Error(error) => {
                 self.forgotten |= error.code == Code::NotAMember;
                 self.progress.ended = Some((error.code, error.text));
@@ -890,7 +895,7 @@ impl Engine {
     }
 
     fn close(&mut self, code: Code, text: &str) {
-        if code == Code::Done {
+        if matches!(code, Code::Done | Code::GoingAway) {
             tracing::debug!(text, "the session ends");
         } else {
             tracing::warn!(?code, text, "the session ends");

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::device::{Device, now};
 use crate::reach::{jittered, own_address};
@@ -62,19 +62,32 @@ impl Device {
                 Ok(Parting::Again) => continue,
                 Ok(Parting::Done) if !twice => continue,
                 Ok(Parting::Done) => SyncError::Cut("the relay has not answered".to_owned()),
+                Ok(Parting::Away(time)) => {
+                    // Nothing has gone wrong: it said that it stops, and when to come back.
+                    self.show(Strip::Offline);
+                    self.rest(jittered(time.clamp(BACKOFF_MIN, BACKOFF_MAX))).await;
+                    continue;
+                }
                 Ok(Parting::Lost(text)) => SyncError::Cut(text),
                 Err(error) => error,
             };
             let wait = if error.is_permanent() { BACKOFF_REFUSED } else { jittered(backoff) };
             backoff = (backoff * 2).min(BACKOFF_MAX);
-            let wake = Instant::now() + wait;
             let retry_at = now() + i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 2);
             self.failed(&error, Some(retry_at));
-            tokio::select! {
-                () = sleep_until(wake) => {}
-                () = self.0.turn_wanted() => {}
-                () = self.another_network() => backoff = BACKOFF_MIN,
+            if self.rest(wait).await {
+                backoff = BACKOFF_MIN;
             }
+        }
+    }
+
+    /// Waits for so long, or until somebody wants to sync or this machine is on another network: whether
+    /// it is.
+    async fn rest(&self, time: Duration) -> bool {
+        tokio::select! {
+            () = sleep(time) => false,
+            () = self.0.turn_wanted() => false,
+            () = self.another_network() => true,
         }
     }
 

@@ -220,6 +220,8 @@ pub(crate) enum Parting {
     Again,
     /// One of both ended it as agreed.
     Done,
+    /// The relay stops for a while, and asks to be called again after that time.
+    Away(Duration),
     /// The connection was lost.
     Lost(String),
 }
@@ -333,6 +335,9 @@ impl Device {
             (_, Some((Code::Done, _))) | (Ended::Complete, None) => Ok(Parting::Done),
             // Where it was told in this session already, it does not take it.
             (_, Some((Code::NotAMember, _))) if !forgotten => Ok(Parting::Again),
+            (_, Some((Code::GoingAway, _))) => {
+                Ok(Parting::Away(Duration::from_millis(progress.back_ms.unwrap_or_default())))
+            }
             (_, Some((code, text))) => Err(refusal(code, text)),
             (Ended::Closed(text), None) => Ok(Parting::Lost(text)),
         }
