@@ -6,7 +6,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -123,16 +123,30 @@ impl Place {
 pub fn start(mut command: Command) -> Running {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut child = command.spawn().expect("the binary starts");
-    let out = BufReader::new(child.stdout.take().expect("it is piped"));
+    let lines = lines(child.stdout.take().expect("it is piped"));
+    Running { child, lines }
+}
+
+/// Starts a command that does not end by itself, and reads its logs.
+pub fn start_logged(mut command: Command) -> (Running, Receiver<String>) {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    let logs = lines(child.stderr.take().expect("it is piped"));
+    let lines = lines(child.stdout.take().expect("it is piped"));
+    (Running { child, lines }, logs)
+}
+
+/// What a process writes, line by line.
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = channel();
     std::thread::spawn(move || {
-        for line in out.lines().map_while(Result::ok) {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
             if sender.send(line).is_err() {
                 return;
             }
         }
     });
-    Running { child, lines }
+    lines
 }
 
 /// Runs a command to its end.

@@ -29,7 +29,8 @@ Exit codes:
   8  locked: another process owns the directory and does not answer
   130  interrupted
 
-FIELDKEEP_LOG sets the level of the logs on stderr (warn, info, debug, trace).";
+FIELDKEEP_LOG sets the level of the logs on stderr (warn, info, debug, trace), FIELDKEEP_LOG_FORMAT
+their form (text, json).";
 
 /// Records captured without a signal, synced and judged when there is one.
 #[derive(Debug, Parser)]
@@ -41,8 +42,29 @@ pub(crate) struct Args {
     /// The directory of the device or relay [env: FIELDKEEP_DIR].
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+    /// The form of the logs on stderr: lines for people, or a JSON object a line.
+    #[arg(
+        long,
+        global = true,
+        env = "FIELDKEEP_LOG_FORMAT",
+        hide_env = true,
+        value_enum,
+        value_name = "FORM",
+        default_value = "text",
+        hide_default_value = true
+    )]
+    pub(crate) log: LogForm,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The form of the logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogForm {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
 }
 
 /// The commands.
@@ -261,12 +283,8 @@ pub(crate) enum Relay {
         #[arg(long)]
         name: Option<String>,
     },
-    /// Serve devices until interrupted.
-    Serve {
-        /// Where to listen; port 0 takes any free one.
-        #[arg(long, value_name = "ADDRESS", default_value = crate::relay::DEFAULT_LISTEN)]
-        listen: SocketAddr,
-    },
+    /// Serve devices until interrupted. SIGHUP has `relay.toml` read again.
+    Serve(RelayServe),
     /// Print a ticket that makes one device a member.
     Invite {
         /// The person's name.
@@ -331,6 +349,19 @@ pub(crate) enum Relay {
         #[command(subcommand)]
         command: quarantine::Quarantine,
     },
+}
+
+/// `relay serve`.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct RelayServe {
+    /// Where to listen, 127.0.0.1:7440 unless this or `relay.toml` says otherwise; port 0 takes any free
+    /// one.
+    #[arg(long, env = "FIELDKEEP_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Answer /healthz, /readyz and /metrics there, over HTTP and to everybody; nowhere unless this or
+    /// `relay.toml` says so.
+    #[arg(long, env = "FIELDKEEP_HEALTH", value_name = "ADDRESS")]
+    pub(crate) health: Option<SocketAddr>,
 }
 
 /// `join`.

@@ -20,6 +20,7 @@ mod import;
 mod join;
 mod lab;
 mod member;
+mod notify;
 mod online;
 mod output;
 mod peers;
@@ -38,7 +39,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, LogForm};
 use crate::output::Output;
 use fieldkeep_console::{Code, Failure, Trouble};
 
@@ -50,7 +51,7 @@ pub fn main() -> ExitCode {
         Err(error) => return misused(&error),
     };
     // The laboratory provokes on purpose what an operator should hear of.
-    start_logs(if matches!(args.command, Command::Lab(_)) { "off" } else { "warn" });
+    start_logs(if matches!(args.command, Command::Lab(_)) { "off" } else { "warn" }, args.log);
     let json = args.json;
     let mut output = Output::new(json);
     let result = run(args, &mut output).and_then(|code| Ok(output.flush().map(|()| code)?));
@@ -153,12 +154,14 @@ fn fail(output: &mut Output, failure: &Failure) -> ExitCode {
 }
 
 /// Logs on stderr, at the level of FIELDKEEP_LOG, or a level of the command's if there is none.
-fn start_logs(level: &str) {
+fn start_logs(level: &str, form: LogForm) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FIELDKEEP_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let logs = logs.with_ansi(std::io::stderr().is_terminal());
-    let _ = logs.try_init();
+    let _ = match form {
+        LogForm::Text => logs.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogForm::Json => logs.json().flatten_event(true).try_init(),
+    };
 }
 
 /// A line on stderr for whoever sits at the terminal; failing to say it stops nothing.

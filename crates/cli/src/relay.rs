@@ -5,29 +5,24 @@ mod collection;
 mod invite;
 mod permission;
 mod quarantine;
+mod serve;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
-use fieldkeep_relay::{Directory as Opened, Relay as Server, admin_key};
+use fieldkeep_relay::{Directory as Opened, admin_key};
 use serde::Serialize;
 
-use crate::access::{Access, Owner, RelayOwner, own};
+use crate::access::Access;
 use crate::args::{Directory, Relay};
 use crate::output::{Output, safe};
 use crate::request::{Request, Response};
-use crate::socket;
-use crate::sync::{Stop, runtime};
-use fieldkeep_console::{Code, Failure, Trouble};
+use fieldkeep_console::{Failure, Trouble};
 use permission::Change;
 
 /// Where a relay listens unless it is told.
-pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7440";
-/// How often the serving process looks whether its engine still runs.
-const PULSE: Duration = Duration::from_secs(2);
+const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7440));
 
 #[derive(Serialize)]
 struct Founded<'f> {
@@ -36,11 +31,6 @@ struct Founded<'f> {
     id: &'f str,
     admin_key: &'f str,
     types: Vec<&'f str>,
-}
-
-#[derive(Serialize)]
-struct Listening {
-    address: String,
 }
 
 #[derive(Serialize)]
@@ -63,7 +53,7 @@ pub(crate) fn run(
     let directory = dir.path()?;
     match command {
         Relay::Init { catalog, name } => init(&directory, catalog.as_deref(), name, output)?,
-        Relay::Serve { listen } => serve(&directory, listen, output)?,
+        Relay::Serve(args) => serve::run(&directory, args, output)?,
         Relay::Invite { name, scope: scopes, ttl, address: addresses, admin_key } => {
             let wish = invite::Wish { name, scopes, ttl, addresses, admin_key };
             invite::run(&directory, wish, output)?;
@@ -125,49 +115,6 @@ fn init(
 fn organisation(directory: &Path) -> Result<String, Trouble> {
     let (members, _) = invite::members(&mut Access::new(directory)?)?;
     Ok(members.org().to_string())
-}
-
-fn serve(directory: &Path, listen: SocketAddr, output: &mut Output) -> Result<(), Trouble> {
-    let opened = own(directory, Opened::open)?;
-    let runtime = runtime()?;
-    let result = runtime.block_on(async {
-        let mut stop = Stop::new()?;
-        let relay = Server::serve(opened, listen).map_err(Failure::from)?;
-        let owner = RelayOwner::serving(directory, relay.handle());
-        // Without the socket devices are served all the same; only other commands have to wait.
-        let socket = socket::serve(Arc::new(Owner::Relay(owner)));
-        if let Err(error) = &socket {
-            tracing::warn!(%error, "other commands cannot reach this process");
-        }
-        let address = relay.address().to_string();
-        if output.is_json() {
-            output.object("relay-serve", &Listening { address })?;
-        } else {
-            output.line(&format!("listening {address}"))?;
-        }
-        output.flush()?;
-        let alive = tokio::select! {
-            () = stop.asked() => true,
-            () = pulse(&relay) => false,
-        };
-        drop(socket);
-        relay.stop().await;
-        let failed = || {
-            let message = "the relay stopped by itself; what has a receipt is safe";
-            Failure::new(Code::Failure, message, "its log on stderr says why; serve again")
-        };
-        if alive { Ok(()) } else { Err(failed().into()) }
-    });
-    runtime.shutdown_timeout(Duration::from_secs(2));
-    result
-}
-
-/// Ends when the engine does not run any more.
-async fn pulse(relay: &Server) {
-    let handle = relay.handle();
-    while handle.call(|_| ()).await.is_some() {
-        tokio::time::sleep(PULSE).await;
-    }
 }
 
 fn publish(directory: &Path, catalog: &Path, output: &mut Output) -> Result<(), Trouble> {

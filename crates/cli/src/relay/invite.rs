@@ -11,7 +11,7 @@ use fieldkeep_relay::invite;
 use fieldkeep_replica::ReplicaError;
 use serde::Serialize;
 
-use super::DEFAULT_LISTEN;
+use super::LISTEN;
 use super::permission::{admin, growing};
 use crate::access::Access;
 use crate::execute::signed;
@@ -134,14 +134,15 @@ fn addresses(named: &[SocketAddr], listens: Option<&str>) -> Result<Vec<SocketAd
     }
     if listens.is_none() {
         crate::note(&format!(
-            "this relay has not served yet: the ticket says {DEFAULT_LISTEN}; --address says another"
+            "this relay has not served yet: the ticket says {LISTEN}; --address says another"
         ));
     }
     let malformed = || {
         let message = "where the relay listens is not known";
         Failure::new(Code::Usage, message, "give --address HOST:PORT as devices reach it")
     };
-    let address: SocketAddr = listens.unwrap_or(DEFAULT_LISTEN).parse().map_err(|_| malformed())?;
+    let address = listens.map(str::parse).transpose().map_err(|_| malformed())?;
+    let address: SocketAddr = address.unwrap_or(LISTEN);
     if address.ip().is_unspecified() {
         let message = format!("the relay listens on {address}, which is no address to call");
         let remedy = format!("give --address HOST:{} as devices reach it", address.port());
