@@ -28,13 +28,14 @@ const NARROWER: [(&str, &[&str]); 7] = [
 ];
 
 /// Dependencies that one product crate has, and no other.
-const ALONE: [(&str, &str); 8] = [
+const ALONE: [(&str, &str); 9] = [
     ("automerge", "documents"),
     ("rusqlite", "store"),
     ("quinn", "link"),
     ("rustls", "link"),
     ("mdns-sd", "link"),
     ("axum", "console"),
+    ("prometheus-client", "relay"),
     ("jsonschema", "catalog"),
     ("minijinja", "catalog"),
 ];
