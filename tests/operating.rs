@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use automerge::transaction::Transactable as _;
 use automerge::{ObjType, ROOT};
+use fieldkeep_protocol::Code;
 use fieldkeep_protocol::frame::{Frame, GoAway};
 use fieldkeep_relay::Directory;
 use http::Client;
@@ -26,7 +27,7 @@ use serde_json::{Value, json};
 use support::lab::{committed, document};
 use support::town::address;
 use support::wire::{Answer, Raw};
-use support::{Connected, PATIENCE, Site, put, reaches, soon, state, sync};
+use support::{Connected, PATIENCE, Site, length, put, reaches, soon, state, sync};
 
 const CATALOG: &str = r#"
 catalog = 1
@@ -340,6 +341,27 @@ fn a_relay_that_is_told_to_stop_sends_its_devices_away_without_an_error_and_they
             break;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_a_relay_stops_is_acknowledged_and_kept() {
+    let mut site = Site::founded(CATALOG);
+    let mallory = Raw::joined(&site.ticket("mallory").await, 101).await;
+    let mut wire = mallory.following().await;
+    let mut doc = document(&mallory, &[]);
+    doc.put_object(ROOT, "o1", ObjType::Map).expect("it writes");
+    let push = mallory.own_push(&address("order", ""), &[&committed(&mut doc)]);
+    let told = async {
+        let back = wire.until(|frame| {
+            let Frame::GoAway(GoAway { retry_ms }) = frame else { return None };
+            Some(*retry_ms)
+        });
+        (back.await, wire.answer(push).await, wire.closed().await)
+    };
+    let (told, ()) = tokio::join!(told, site.stop());
+    assert_eq!(told, (2_000, Answer::Taken, Some(Code::GoingAway)));
+    site.start_again().await;
+    assert_eq!(length(&site.log().await, "order"), 1);
 }
 
 /// A host that answers everybody the same; its port.
