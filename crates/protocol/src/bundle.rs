@@ -1,21 +1,27 @@
 //! Bundles: what one member hands another in a file, where there is no network at all.
 //!
 //! A bundle is the frames of a session, one way: a header that says whose it is and for whom, the
-//! frames, and the writer's signature over all of it. It is not encrypted. Contains no file handling:
-//! bytes are written to and read from whatever the shell has opened, a frame at a time.
+//! frames, attached files, and the writer's signature over all of it but the bytes of those files,
+//! which their names vouch for: a bad byte of a photo costs that photo. It is not encrypted. Contains
+//! no file handling: bytes are written to and read from whatever the shell has opened, a frame at a
+//! time.
 
-use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+mod enclosed;
+mod outcome;
+mod reader;
+mod survey;
+mod writer;
 
-use fieldkeep_model::header::write_uleb;
-use fieldkeep_model::status::LeftOut;
-use fieldkeep_model::{
-    ActorId, Epoch, KeyPair, OrgId, Pos, PublicKey, Receipt, SegmentId, Seq, Signature, Signed,
-};
+use std::io;
+
+use fieldkeep_model::{Epoch, Member, MembershipLog, OrgId, PublicKey};
 use minicbor::{Decode, Encode};
 
-use crate::frame::{Frame, Framed as _, Members};
-use crate::meet::Standpoint;
+pub use enclosed::{Content, Enclosed, Enclosing, Enclosure, Entry, Has, Told};
+pub use outcome::{NotTaken, Packed, Subject, Unpacked};
+pub use reader::Reader;
+pub use survey::Survey;
+pub use writer::Writer;
 
 /// The context under which bundles are signed.
 pub const CONTEXT: &str = "fieldkeep 1 bundle";
@@ -28,14 +34,10 @@ pub const VERSION: u8 = 1;
 const TRAILER: u64 = 0;
 /// Digest and signature.
 const TRAILER_SIZE: usize = 32 + 64;
-/// The longest header, in bytes.
-const HEADER_MAX: u64 = 64 * 1024;
-/// Bytes of a membership log that one bundle may bring: as in a session.
-const MEMBERS_MAX: usize = 16 * 1024 * 1024;
-/// Segments that one bundle may name.
-const SEGMENTS_MAX: usize = 64 * 1024;
-/// Actors and receipts that one bundle may name, over all segments.
-const STAMPS_MAX: usize = 256 * 1024;
+/// The type of a piece of a file: its body is the file's bytes as they are.
+const PIECE: u64 = 89;
+/// The bytes of a piece, but for a file's last one.
+pub const PIECE_SIZE: u64 = 256 * 1024;
 
 /// Whose a bundle is, for whom, and where its writer stood.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -70,6 +72,29 @@ pub struct Header {
 }
 
 impl Header {
+    /// The header of a bundle that somebody writes at that time, with that catalog, from where he
+    /// stands in an epoch.
+    #[must_use]
+    pub fn of(
+        members: &MembershipLog,
+        (from, to): (PublicKey, PublicKey),
+        created: i64,
+        (epoch, catalog): (Epoch, u64),
+        since: Option<&Survey>,
+    ) -> Self {
+        Self {
+            org: members.org(),
+            from,
+            to,
+            created,
+            epoch,
+            catalog,
+            members: members.len(),
+            members_sum: members.sum().to_be_bytes(),
+            since: since.map(|since| since.digest),
+        }
+    }
+
     /// The sum as a number.
     #[must_use]
     pub fn members_sum(&self) -> u128 {
@@ -77,7 +102,7 @@ impl Header {
     }
 }
 
-/// blake3 of all of a bundle but its trailer: what names it.
+/// blake3 of all of a bundle but its trailer and the bytes of its files: what names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Digest(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
@@ -149,312 +174,40 @@ pub enum Unfit {
     ForOneself,
 }
 
-/// Writes a bundle, frame by frame.
-#[derive(Debug)]
-pub struct Writer<W> {
-    out: W,
-    hasher: blake3::Hasher,
-    size: u64,
-}
-
-impl<W: Write> Writer<W> {
-    /// Begins a bundle.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn new(out: W, header: &Header) -> io::Result<Self> {
-        let body = minicbor::to_vec(header).expect("encoding into memory cannot fail");
-        let mut bytes = MAGIC.to_vec();
-        bytes.push(VERSION);
-        write_uleb(&mut bytes, body.len() as u64);
-        bytes.extend(body);
-        let mut writer = Self { out, hasher: blake3::Hasher::new(), size: 0 };
-        writer.frames(&bytes)?;
-        Ok(writer)
+/// Whom a bundle is for, if he may have one from whoever has that signing key.
+///
+/// # Errors
+/// [`Unfit`] where that member gets none, or `since` was exchanged with another.
+pub fn receiver<'m>(
+    members: &'m MembershipLog,
+    mine: &PublicKey,
+    to: &PublicKey,
+    since: Option<&Survey>,
+) -> Result<&'m Member, Unfit> {
+    let member = members.by_signing(to).ok_or(Unfit::ForAStranger)?;
+    if to == mine {
+        return Err(Unfit::ForOneself);
     }
-
-    /// Adds encoded frames.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    pub fn frames(&mut self, frames: &[u8]) -> io::Result<()> {
-        self.hasher.update(frames);
-        self.size += frames.len() as u64;
-        self.out.write_all(frames)
+    if member.revoked {
+        return Err(Unfit::Revoked(member.name.clone()));
     }
-
-    /// Signs the bundle, and so ends it. Returns what names it, and its size in bytes.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn finish(mut self, keys: &KeyPair) -> io::Result<(Digest, u64)> {
-        let digest = *self.hasher.finalize().as_bytes();
-        let mut trailer = Vec::new();
-        write_uleb(&mut trailer, TRAILER);
-        write_uleb(&mut trailer, TRAILER_SIZE as u64);
-        trailer.extend(digest);
-        trailer.extend(keys.sign(CONTEXT, &digest).0);
-        self.out.write_all(&trailer)?;
-        self.out.flush()?;
-        Ok((Digest(digest), self.size + trailer.len() as u64))
-    }
-}
-
-/// Reads a bundle, frame by frame: no more of it than one frame is in memory.
-#[derive(Debug)]
-pub struct Reader<R> {
-    read: R,
-    hasher: blake3::Hasher,
-    header: Header,
-    /// Entries that the next frame of their kind begins with, and their bytes.
-    parts: Vec<Signed>,
-    parts_size: usize,
-    digest: Option<Digest>,
-}
-
-impl<R: Read> Reader<R> {
-    /// Reads a bundle's header.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn open(mut read: R) -> Result<Self, ReadError> {
-        let mut begin = [0; MAGIC.len() + 1];
-        match fill(&mut read, &mut begin) {
-            Err(ReadError::CutShort) => return Err(ReadError::NotABundle),
-            other => other?,
-        }
-        let (magic, version) = begin.split_at(MAGIC.len());
-        if magic != MAGIC {
-            return Err(ReadError::NotABundle);
-        }
-        if version != [VERSION] {
-            return Err(ReadError::TooNew(version[0]));
-        }
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&begin);
-        let (length, bytes) = uleb(&mut read)?;
-        if length > HEADER_MAX {
-            return Err(ReadError::Altered);
-        }
-        hasher.update(&bytes);
-        let body = take(&mut read, length)?;
-        hasher.update(&body);
-        let header = minicbor::decode(&body).map_err(|_| ReadError::Altered)?;
-        Ok(Self { read, hasher, header, parts: Vec::new(), parts_size: 0, digest: None })
-    }
-
-    /// Whose it is, and for whom.
-    #[must_use]
-    pub fn header(&self) -> &Header {
-        &self.header
-    }
-
-    /// The next frame; none once the signature was read, and found to be its writer's over all that
-    /// came before it. Entries that were parted come together.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn next_frame(&mut self) -> Result<Option<Frame>, ReadError> {
-        loop {
-            if self.digest.is_some() {
-                return Ok(None);
-            }
-            let (number, head) = uleb(&mut self.read)?;
-            let (length, rest) = uleb(&mut self.read)?;
-            if number == TRAILER {
-                self.finish(length)?;
-                return Ok(None);
-            }
-            if length > u64::from(crate::FRAME_MAX) {
-                return Err(ReadError::Altered);
-            }
-            let body = take(&mut self.read, length)?;
-            self.hasher.update(&head).update(&rest).update(&body);
-            match Frame::decode(number, &body).map_err(|_| ReadError::Altered)? {
-                Some(Frame::Part(part)) => self.keep_part(part)?,
-                Some(Frame::Members(last)) => {
-                    self.parts_size = 0;
-                    let mut entries = std::mem::take(&mut self.parts);
-                    entries.extend(last.entries);
-                    return Ok(Some(Frame::Members(Members { base: last.base, entries })));
-                }
-                Some(frame) => return Ok(Some(frame)),
-                // What a later version adds and everybody may pass over.
-                None => {}
-            }
+    if let Some(Survey { header, .. }) = since {
+        let between = [(*mine, *to), (*to, *mine)].contains(&(header.from, header.to));
+        if header.org != members.org() || !between {
+            return Err(Unfit::BetweenOthers(member.name.clone()));
         }
     }
-
-    fn keep_part(&mut self, part: Members) -> Result<(), ReadError> {
-        self.parts_size += part.size();
-        if self.parts_size > MEMBERS_MAX {
-            return Err(ReadError::Malformed("too many members"));
-        }
-        self.parts.extend(part.entries);
-        Ok(())
-    }
-
-    /// Reads the trailer, and sees that it ends the file.
-    fn finish(&mut self, length: u64) -> Result<(), ReadError> {
-        if length != TRAILER_SIZE as u64 {
-            return Err(ReadError::Altered);
-        }
-        let trailer = take(&mut self.read, length)?;
-        let (digest, signature) = trailer.split_at(32);
-        let signature = Signature(signature.try_into().expect("as long as was asked for"));
-        let signed = self.hasher.finalize().as_bytes() == digest
-            && self.header.from.verifies(CONTEXT, digest, &signature);
-        let ended = self.read.read(&mut [0]).map_err(ReadError::Io)? == 0;
-        if !signed || !ended {
-            return Err(ReadError::Altered);
-        }
-        self.digest = Some(Digest(digest.try_into().expect("as long as was asked for")));
-        Ok(())
-    }
-}
-
-/// What one reading of a whole bundle shows: that it is sound, who else belongs to the organisation,
-/// and what its writer has, and its receiver by it.
-#[derive(Clone, Debug)]
-pub struct Survey {
-    /// Whose it is, and for whom.
-    pub header: Header,
-    /// What names it.
-    pub digest: Digest,
-    /// The entries of the membership log that it brings.
-    pub members: Vec<Signed>,
-    /// Where its writer stood in segments that both may hold.
-    pub standpoints: BTreeMap<SegmentId, Standpoint>,
-    /// The newest receipt of each actor that it brings.
-    pub receipts: BTreeMap<(SegmentId, ActorId), (Epoch, Seq)>,
-    /// What its writer exchanges with nobody.
-    pub left_out: LeftOut,
-    /// Where the relay's log begins in it, of each segment.
-    pub begins: BTreeMap<SegmentId, Pos>,
-}
-
-impl Survey {
-    /// Reads a bundle to its end. Nothing in it is believed but that its writer signed it.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn of(read: impl Read) -> Result<Self, ReadError> {
-        let mut reader = Reader::open(read)?;
-        let mut survey = Self {
-            header: reader.header().clone(),
-            digest: Digest([0; 32]),
-            members: Vec::new(),
-            standpoints: BTreeMap::new(),
-            receipts: BTreeMap::new(),
-            left_out: LeftOut::default(),
-            begins: BTreeMap::new(),
-        };
-        let mut stamps = 0;
-        let mut malformed = None;
-        while let Some(frame) = reader.next_frame()? {
-            // Whether it is what was signed is told first.
-            malformed = malformed.or(survey.note(frame, &mut stamps).err());
-        }
-        match (malformed, reader.digest) {
-            (Some(why), _) => Err(ReadError::Malformed(why)),
-            (None, Some(digest)) => Ok(Self { digest, ..survey }),
-            (None, None) => Err(ReadError::CutShort),
-        }
-    }
-
-    fn note(&mut self, frame: Frame, stamps: &mut usize) -> Result<(), &'static str> {
-        match frame {
-            Frame::Members(members) => {
-                let size: usize = self.members.iter().map(|entry| entry.bytes.len() + 72).sum();
-                if size + members.size() > MEMBERS_MAX {
-                    return Err("too many members");
-                }
-                self.members.extend(members.entries);
-            }
-            Frame::Meet(meet) => {
-                for standpoint in meet.segments {
-                    *stamps += standpoint.held.stamps.len() + standpoint.aside.stamps.len();
-                    self.standpoints.insert(standpoint.segment, standpoint);
-                }
-            }
-            Frame::Receipt(receipt) => {
-                let stated: Receipt = receipt.read().ok_or("a receipt that does not decode")?;
-                *stamps += 1;
-                let newest = self.receipts.entry((stated.segment, stated.actor)).or_default();
-                *newest = (stated.epoch, stated.seq).max(*newest);
-            }
-            Frame::Mode(left_out) => self.left_out = left_out,
-            Frame::Delta(delta) => {
-                self.begins.entry(delta.segment.id).or_insert(delta.first);
-            }
-            Frame::Catalog(_)
-            | Frame::Push(_)
-            | Frame::Verdicts(_)
-            | Frame::Proof(_)
-            | Frame::Stats(_)
-            | Frame::Witness(_) => {}
-            Frame::Hello(_)
-            | Frame::Welcome(_)
-            | Frame::Join(_)
-            | Frame::Offer(_)
-            | Frame::OfferReply(_)
-            | Frame::Ack(_)
-            | Frame::Nack(_)
-            | Frame::Credit(_)
-            | Frame::Rejudge(_)
-            | Frame::Dismiss(_)
-            | Frame::GoAway(_)
-            | Frame::Error(_)
-            | Frame::Vector(_)
-            | Frame::Part(_)
-            | Frame::Call(_)
-            | Frame::Outcome(_)
-            | Frame::Ask(_)
-            | Frame::Answer(_) => return Err("a frame of a conversation"),
-        }
-        let segments = self.standpoints.len().max(self.begins.len());
-        if *stamps > STAMPS_MAX || segments > SEGMENTS_MAX {
-            return Err("more segments or actors than any organisation has");
-        }
-        Ok(())
-    }
-}
-
-/// Reads bytes until a buffer is full.
-fn fill(read: &mut impl Read, bytes: &mut [u8]) -> Result<(), ReadError> {
-    read.read_exact(bytes).map_err(|error| {
-        let ended = error.kind() == io::ErrorKind::UnexpectedEof;
-        if ended { ReadError::CutShort } else { ReadError::Io(error) }
-    })
-}
-
-/// Reads so many bytes, as they come: what is claimed and not there takes no memory.
-fn take(read: &mut impl Read, length: u64) -> Result<Vec<u8>, ReadError> {
-    let mut bytes = Vec::new();
-    read.take(length).read_to_end(&mut bytes).map_err(ReadError::Io)?;
-    if (bytes.len() as u64) < length { Err(ReadError::CutShort) } else { Ok(bytes) }
-}
-
-/// Reads a number below 2^35, and its bytes.
-fn uleb(read: &mut impl Read) -> Result<(u64, Vec<u8>), ReadError> {
-    let (mut value, mut bytes) = (0u64, Vec::new());
-    for shift in (0..35).step_by(7) {
-        let mut byte = [0];
-        fill(read, &mut byte)?;
-        bytes.push(byte[0]);
-        value |= u64::from(byte[0] & 0x7f) << shift;
-        if byte[0] & 0x80 == 0 {
-            return Ok((value, bytes));
-        }
-    }
-    Err(ReadError::Altered)
+    Ok(member)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Frame;
+    use crate::blob::Upload;
     use crate::frame::{Credit, Proof};
-    use fieldkeep_model::Seed;
+    use fieldkeep_model::header::write_uleb;
+    use fieldkeep_model::{BlobHash, Seed, SegmentId};
 
     fn header() -> Header {
         Header {
@@ -478,6 +231,19 @@ mod tests {
         bytes
     }
 
+    /// A bundle with a file of so many bytes, all of them the same; how many of them are in it.
+    fn with_file(size: u64, there: usize) -> Vec<u8> {
+        let (hash, record) = (BlobHash([9; 32]), "visit/v1".parse().expect("a record's name"));
+        let file = Upload { hash, record, size, tree: Vec::new() };
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes, &header()).expect("memory");
+        writer.frames(&proof().encode()).expect("memory");
+        let whole = writer.file(&Enclosure { file, waits: false }, &mut &vec![7; there][..]);
+        assert_eq!(whole.expect("memory"), there as u64 == size);
+        writer.finish(&Seed([2; 32]).signing()).expect("memory");
+        bytes
+    }
+
     fn proof() -> Frame {
         let segment = SegmentId([6; 16]);
         Frame::Proof(Proof { segment, pos: 1, heads: [7; 32], records: 1, rows: [8; 16] })
@@ -488,9 +254,10 @@ mod tests {
         let bytes = written(&[proof(), proof()]);
         let mut reader = Reader::open(&bytes[..]).expect("a bundle");
         assert_eq!(reader.header(), &header());
-        assert_eq!(reader.next_frame().expect("a frame"), Some(proof()));
-        assert_eq!(reader.next_frame().expect("a frame"), Some(proof()));
-        assert_eq!(reader.next_frame().expect("the end"), None);
+        for _ in 0..2 {
+            assert_eq!(reader.next_entry().expect("a frame"), Some(Entry::Frame(proof())));
+        }
+        assert_eq!(reader.next_entry().expect("the end"), None);
         assert_eq!(Survey::of(&bytes[..]).expect("it is sound").header, header());
     }
 
@@ -506,6 +273,62 @@ mod tests {
             Survey::of(&altered[..]).expect_err("it is altered");
         }
         Survey::of(&[&bytes[..], &[0]].concat()[..]).expect_err("something follows");
+    }
+
+    #[test]
+    fn the_bytes_of_a_file_come_in_pieces_and_as_they_are() {
+        let size = PIECE_SIZE + 5;
+        let bytes = with_file(size, size as usize);
+        let mut reader = Reader::open(&bytes[..]).expect("a bundle");
+        let mut pieces = Vec::new();
+        while let Some(entry) = reader.next_entry().expect("an entry") {
+            if let Entry::Piece(piece) = entry {
+                pieces.push(piece);
+            }
+        }
+        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [PIECE_SIZE as usize, 5]);
+        assert!(pieces.concat().iter().all(|byte| *byte == 7));
+        let survey = Survey::of(&bytes[..]).expect("it is sound");
+        assert_eq!(survey.given.keys().collect::<Vec<_>>(), [&BlobHash([9; 32])]);
+    }
+
+    #[test]
+    fn a_bit_of_a_file_that_turned_costs_not_the_bundle_and_any_other_does() {
+        let sound = with_file(200, 200);
+        let first = sound.windows(200).position(|bytes| bytes == [7; 200]).expect("it is in it");
+        for at in 0..sound.len() {
+            let mut altered = sound.clone();
+            altered[at] ^= 4;
+            let of_the_file = (first..first + 200).contains(&at);
+            assert_eq!(Survey::of(&altered[..]).is_ok(), of_the_file, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_its_writer_could_not_read_to_its_end_leaves_a_sound_bundle() {
+        for there in [0, 1, PIECE_SIZE as usize, PIECE_SIZE as usize + 1] {
+            Survey::of(&with_file(PIECE_SIZE + 5, there)[..]).expect("the rest of it is of use");
+        }
+    }
+
+    #[test]
+    fn pieces_of_no_file_and_frames_behind_files_are_in_no_bundle() {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes, &header()).expect("memory");
+        let mut piece = Vec::new();
+        write_uleb(&mut piece, PIECE);
+        write_uleb(&mut piece, 0);
+        writer.frames(&piece).expect("memory");
+        writer.finish(&Seed([2; 32]).signing()).expect("memory");
+        assert!(matches!(Survey::of(&bytes[..]), Err(ReadError::Malformed(_))));
+        let (hash, record) = (BlobHash([9; 32]), "visit/v1".parse().expect("a record's name"));
+        let file = Upload { hash, record, size: 0, tree: Vec::new() };
+        let file = Enclosed::File(Enclosure { file, waits: false });
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes, &header()).expect("memory");
+        writer.frames(&[file.encode(), proof().encode()].concat()).expect("memory");
+        writer.finish(&Seed([2; 32]).signing()).expect("memory");
+        assert!(matches!(Survey::of(&bytes[..]), Err(ReadError::Malformed(_))));
     }
 
     #[test]

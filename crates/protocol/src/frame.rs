@@ -8,8 +8,8 @@ use std::fmt;
 use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::verdict::Opening;
 use fieldkeep_model::{
-    ActorId, CallOutcome, ChangeHash, Epoch, OrgId, Pos, RecordKey, Refusal, SegmentAddress,
-    SegmentId, Seq, Signed, SignedHead, TypeName, VersionVector,
+    ActorId, CallOutcome, ChangeHash, Epoch, OrgId, Pos, RecordHash, RecordKey, Refusal,
+    SegmentAddress, SegmentId, Seq, Signed, SignedHead, TypeName, VersionVector,
 };
 use minicbor::{Decode, Encode};
 
@@ -326,6 +326,12 @@ pub struct Dismiss {
     /// Why.
     #[n(2)]
     pub note: String,
+    /// The device's number for it: a relay hears each once, whichever way they come.
+    #[n(3)]
+    pub number: u64,
+    /// The content that it speaks of: a later one is a new matter.
+    #[n(4)]
+    pub content: RecordHash,
 }
 
 /// Why a session ends.
@@ -484,6 +490,7 @@ macro_rules! frames {
         }
     };
 }
+pub(crate) use frames;
 
 frames! {
     /// The frames of a session.

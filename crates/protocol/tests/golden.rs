@@ -11,12 +11,13 @@ use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::verdict::Opening;
 use fieldkeep_model::{
     ActorId, BlobHash, CallEffect, CallOutcome, Chain, ChangeHash, Epoch, Head, Judged, OrgId,
-    RecordId, RecordKey, Seed, SegmentAddress, SegmentId, Signed, SignedHead, Stamp, TypeName,
-    VersionVector,
+    RecordHash, RecordId, RecordKey, Seed, SegmentAddress, SegmentId, Signed, SignedHead, Stamp,
+    TypeName, VersionVector,
 };
 use fieldkeep_protocol::blob::{
     Download, Got, Possession, Prove, Ready, Removal, Removals, Removed, Tree, Unfit, Upload, Whole,
 };
+use fieldkeep_protocol::bundle::{Enclosed, Enclosure, Has, Told};
 use fieldkeep_protocol::frame::{
     Ack, Answer, Ask, Call, CatalogFile, Credit, Delta, Dismiss, ErrorFrame, Frame, FrameBuffer,
     GoAway, Hello, Members, Nack, OfferAnswer, OfferReply, Outcome, Proof, Push, Run, Said,
@@ -174,7 +175,13 @@ fn frames() -> Vec<Frame> {
             types: vec![TypeCount { ty: order(), in_scope: 12, all: 40, held: 1 }],
         }),
         Frame::Rejudge(record()),
-        Frame::Dismiss(Dismiss { record: record(), dismissed: true, note: "known".into() }),
+        Frame::Dismiss(Dismiss {
+            record: record(),
+            dismissed: true,
+            note: "known".into(),
+            number: 7 << 32 | 2,
+            content: RecordHash([0x3c; 32]),
+        }),
         Frame::GoAway(GoAway { retry_ms: 1_000 }),
         Frame::Error(ErrorFrame { code: Code::Busy, text: "later".into() }),
         Frame::Vector(Vector { segment: known.id, vector: vector() }),
@@ -225,13 +232,26 @@ fn file_frames() -> Vec<FileFrame> {
     ]
 }
 
+/// Those that stand in bundles only.
+fn enclosed() -> Vec<Enclosed> {
+    let hash = BlobHash([0xb1; 32]);
+    let file = Upload { hash, record: record(), size: 70_000, tree: vec![7; 64] };
+    vec![
+        Enclosed::Has(Has { segment: segment(), files: vec![hash], both: true }),
+        Enclosed::File(Enclosure { file, waits: true }),
+        Enclosed::Told(Told { number: 7 << 32 | 2 }),
+    ]
+}
+
 /// Each frame as number, name and bytes.
 fn written() -> Vec<(u64, &'static str, Vec<u8>)> {
     let session = frames();
     let session = session.iter().map(|frame| (frame.number(), frame.name(), frame.encode()));
     let files = file_frames();
     let files = files.iter().map(|frame| (frame.number(), frame.name(), frame.encode()));
-    session.chain(files).collect()
+    let enclosed = enclosed();
+    let enclosed = enclosed.iter().map(|frame| (frame.number(), frame.name(), frame.encode()));
+    session.chain(files).chain(enclosed).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -276,10 +296,14 @@ fn golden_bytes_are_read_as_the_frame_that_they_were() {
         let bytes = frame.encode();
         reads(frame, &bytes);
     });
+    enclosed().into_iter().for_each(|frame| {
+        let bytes = frame.encode();
+        reads(frame, &bytes);
+    });
 }
 
 #[test]
 fn there_is_a_golden_file_for_every_number_up_to_the_last() {
     let numbers: BTreeSet<_> = written().iter().map(|(number, ..)| *number).collect();
-    assert_eq!(numbers, (1..=57).step_by(2).chain((61..=81).step_by(2)).collect());
+    assert_eq!(numbers, (1..=57).step_by(2).chain((61..=87).step_by(2)).collect());
 }

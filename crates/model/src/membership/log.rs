@@ -425,10 +425,16 @@ impl MembershipLog {
         self.by_tls.get(key).and_then(|id| self.members.get(id))
     }
 
+    /// A member by the key that it signs with.
+    #[must_use]
+    pub fn by_signing(&self, key: &PublicKey) -> Option<&Member> {
+        self.members.values().find(|member| member.keys.signing == *key)
+    }
+
     /// The device with that signing key.
     #[must_use]
     pub fn device(&self, key: &PublicKey) -> Option<&Member> {
-        self.members.values().find(|member| member.keys.signing == *key && !member.relay)
+        self.by_signing(key).filter(|member| !member.relay)
     }
 
     /// The member whose actor this is, if the actor id is one of its.
