@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use fieldkeep_model::{BlobHash, BlobTree, RecordKey, TypeName};
+use fieldkeep_model::{BlobHash, BlobTree, RecordId, RecordKey, TypeName};
 use rusqlite::{OptionalExtension as _, Row, params};
 
 use crate::error::damaged;
@@ -20,7 +20,19 @@ pub struct BlobRow {
     pub time: i64,
 }
 
-/// A file that this device attached and the relay does not have yet.
+/// A whole file that is open to those who may read a segment, and one of the records there that name
+/// it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenFile {
+    /// The file.
+    pub hash: BlobHash,
+    /// The segment.
+    pub sid: i64,
+    /// The record.
+    pub record: RecordId,
+}
+
+/// A file that this device attached, or carries for who did, and the relay does not have yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upload {
     /// The file.
@@ -215,6 +227,33 @@ pub trait Blobs: Queries {
         )?;
         let rows = query.query_map([hash.0], |row| row.get(0))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The whole files that records name and that are open to whom may read those, behind a file and
+    /// segment in the order of both, at most so many.
+    ///
+    /// # Errors
+    /// When the disk fails or a row is damaged.
+    fn files_open(&self, after: Option<(BlobHash, i64)>, limit: u32) -> Result<Vec<OpenFile>> {
+        // CROSS keeps the order of the join, and with it that of the index.
+        let mut query = self.connection().prepare_cached(
+            "SELECT o.hash, o.sid, min(r.id) FROM blob_opened o
+                 CROSS JOIN blob b ON b.hash = o.hash AND b.whole = 1
+                 CROSS JOIN attached a ON a.hash = o.hash
+                 CROSS JOIN record r ON r.rid = a.rid AND r.sid = o.sid AND r.deleted = 0
+             WHERE (o.hash, o.sid) > (?1, ?2)
+             GROUP BY o.hash, o.sid ORDER BY o.hash, o.sid LIMIT ?3",
+        )?;
+        let (hash, sid) = after.map_or((Vec::new(), 0), |(hash, sid)| (hash.0.to_vec(), sid));
+        let rows = query.query_map(params![hash, sid, limit], |row| {
+            Ok((BlobHash(row.get(0)?), row.get(1)?, row.get::<_, String>(2)?))
+        })?;
+        rows.map(|row| {
+            let (hash, sid, record) = row?;
+            let record = record.parse().map_err(|_| damaged("the id of a record with files"))?;
+            Ok(OpenFile { hash, sid, record })
+        })
+        .collect()
     }
 
     /// The files that records name and of which not everything is here, newest records first; those

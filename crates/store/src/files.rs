@@ -292,6 +292,14 @@ impl Incoming {
         Ok(None)
     }
 
+    /// Keeps nothing of it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn discard(self) -> Result<()> {
+        fs::remove_file(self.files.part(&self.tree.hash())).map_err(disk)
+    }
+
     /// Makes a whole file durable under its name.
     ///
     /// # Errors

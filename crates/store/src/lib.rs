@@ -28,7 +28,7 @@ mod settings;
 mod verdicts;
 
 pub use asking::{AskError, Question, ROWS, Rows};
-pub use blobs::{BlobRow, Blobs, Upload};
+pub use blobs::{BlobRow, Blobs, OpenFile, Upload};
 pub use calls::{CallRow, Calls};
 pub use error::StoreError;
 pub use files::{ABANDONED, BlobFiles, Incoming};

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use fieldkeep_model::BlobTree;
 use fieldkeep_protocol::FileFrame;
-use fieldkeep_protocol::blob::Got;
+use fieldkeep_protocol::blob::{Got, Unfit};
 use fieldkeep_store::{Incoming, StoreError};
 use tokio::sync::mpsc;
 
@@ -14,6 +14,27 @@ use crate::talk::{Talk, TransferError};
 const WAITING: usize = 8;
 /// Bytes after which it is said how far it is.
 const SAID: u64 = 64 * 1024;
+
+/// What becomes of a file that is brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Brought {
+    /// It is here already, and open to the record's readers.
+    Whole,
+    /// It is here already: who brings it shows that he has it.
+    Prove(BlobTree),
+    /// Its bytes are to come.
+    Take(BlobTree),
+    /// It is not taken.
+    Unfit(Unfit),
+}
+
+impl Brought {
+    /// It is not taken: a code, why in words, and whether it may be otherwise in a moment.
+    #[must_use]
+    pub fn unfit(code: &str, text: &str, again: bool) -> Self {
+        Self::Unfit(Unfit { code: code.to_owned(), text: text.to_owned(), again })
+    }
+}
 
 /// Takes the rest of a file in. When this returns it is verified and durable under its name; that it is
 /// whole is for the caller to say, once his own books say so as well.
