@@ -17,24 +17,24 @@ mod offers;
 mod peer;
 mod quarantine;
 mod tally;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use fieldkeep_model::status::State;
-use fieldkeep_model::{ChangeHash, DeviceNumber, Outcome, PublicKey, RecordKey, SegmentId, Seq};
+use fieldkeep_model::{ChangeHash, DeviceNumber, PublicKey, RecordKey, SegmentId, Seq};
 use fieldkeep_protocol::frame::{self, Frame, Hello, Said, SegmentRef};
 use fieldkeep_protocol::{Code, Phase, Violation};
 use fieldkeep_replica::{AdmitError, Refused, Replica, ReplicaError};
-use fieldkeep_store::{Log as _, Question, Records as _, Removals as _, SegmentRow, StoreError};
+use fieldkeep_store::{Log as _, Question, Removals as _, SegmentRow, StoreError};
 
 pub(crate) use asks::check_queries;
 pub use asks::said;
-pub use bundle::{NotTaken, Packed, Packing, Unpacked, Unpacking};
+pub use bundle::{Packing, Unpacking};
 pub use calls::{Fetch, HOST_CONTEXT};
 use collection::Collection;
 pub use collection::Doubt;
-pub use files::{Brought, Found};
+pub use files::Found;
 use influx::Influx;
 use peer::Peer;
 use tally::Tally;
@@ -98,8 +98,6 @@ const SLICE: usize = 256;
 const PASSED_OVER: usize = 16;
 /// Connections of one member at a time.
 const CONNECTIONS: usize = 2;
-/// Records that may wait to be judged again because a device asked.
-const WISHES: usize = 1_024;
 
 /// What is told when the relay is stopped.
 const STOPS: &str = "the relay stops, and says when to come back: what has a receipt is safe";
@@ -396,7 +394,7 @@ impl Engine {
             Frame::Push(push) => self.push(id, push)?,
             Frame::Credit(credit) => self.credit(id, credit),
             Frame::Rejudge(key) => self.asked_to_rejudge(id, key)?,
-            Frame::Dismiss(dismiss) => self.dismiss(id, &dismiss)?,
+            Frame::Dismiss(dismiss) => self.asked_to_dismiss(id, &dismiss)?,
             Frame::Call(call) => self.call(id, call)?,
             Frame::Ask(ask) => self.ask(id, &ask),
             Frame::Error(error) => tracing::info!(connection = id, ?error, "the peer gave up"),
@@ -631,36 +629,6 @@ impl Engine {
         let nack = frame::Nack { segment, hash, stage, code: code.to_owned(), text, vector };
         self.control(id, &Frame::Nack(nack));
         Ok(())
-    }
-
-    fn asked_to_rejudge(&mut self, id: ConnectionId, key: RecordKey) -> Result<(), ReplicaError> {
-        let rows = self.replica.store().find(&key.ty, &key.id)?;
-        let in_question = rows.iter().any(|row| row.state != State::Judged(Outcome::Valid));
-        if in_question && self.wanted.len() < WISHES && self.may_read(id, &key)? {
-            self.wanted.insert(key);
-        }
-        Ok(())
-    }
-
-    fn dismiss(&mut self, id: ConnectionId, dismiss: &frame::Dismiss) -> Result<(), ReplicaError> {
-        if !self.may_read(id, &dismiss.record)? {
-            return Ok(());
-        }
-        let who = self.replica.members().by_tls(&self.peers[&id].key);
-        let who = who.map(|member| member.name.clone()).unwrap_or_default();
-        let note = dismiss.dismissed.then_some(&*dismiss.note);
-        self.put_aside(self.now, &who, &dismiss.record, note)?;
-        Ok(())
-    }
-
-    fn may_read(&self, id: ConnectionId, key: &RecordKey) -> Result<bool, StoreError> {
-        let member = self.replica.members().by_tls(&self.peers[&id].key);
-        let Some(member) = member else { return Ok(false) };
-        let rows = self.replica.store().find(&key.ty, &key.id)?;
-        let scope_of = |sid| self.replica.segments().values().find(|row| row.sid == sid);
-        Ok(rows.iter().any(|row| {
-            scope_of(row.sid).is_some_and(|s| member.may(&s.address.ty, &s.address.scope))
-        }))
     }
 
     fn control(&mut self, to: ConnectionId, frame: &Frame) {

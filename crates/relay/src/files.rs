@@ -6,17 +6,17 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fieldkeep_link::{Lane, carrier};
-use fieldkeep_model::{BlobHash, BlobTree, PublicKey};
+use fieldkeep_model::{BlobHash, PublicKey};
 use fieldkeep_protocol::blob::{
     Download, Prove, Ready, Removal, Removals, Removed, Unfit, Upload, Whole,
 };
 use fieldkeep_protocol::{FileFrame, priority};
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::{BlobFiles, StoreError};
-use fieldkeep_transfer::{Talk, TransferError, answer, possession, take};
+use fieldkeep_transfer::{Brought, Talk, TransferError, answer, possession, take};
 use tokio::sync::Notify;
 
-use crate::engine::{Brought, Found};
+use crate::engine::Found;
 use crate::server::Handle;
 
 /// The files of a relay that serves.
@@ -69,13 +69,12 @@ impl Files {
         key: PublicKey,
         upload: Upload,
     ) -> Result<(), TransferError> {
-        let (hash, record, size) = (upload.hash, upload.record.clone(), upload.size);
+        let (hash, record) = (upload.hash, upload.record.clone());
         let whole = FileFrame::Whole(Whole { hash });
-        let asked = upload.clone();
-        let tree = match self.ask(move |engine| engine.file_brought(&key, &asked)).await? {
+        let tree = match self.ask(move |engine| engine.file_brought(&key, &upload)).await? {
             Brought::Whole => return talk.conclude(&whole).await,
             Brought::Unfit(unfit) => return talk.conclude(&FileFrame::Unfit(unfit)).await,
-            Brought::Prove => {
+            Brought::Prove(tree) => {
                 let salt = drawn()?;
                 talk.say(&FileFrame::Prove(Prove { salt })).await?;
                 let FileFrame::Possession(shown) = talk.hear().await? else {
@@ -87,8 +86,7 @@ impl Files {
                     let text = "what was said of the file is not so: nothing was opened";
                     return talk.conclude(&unfit("possession", text, false)).await;
                 }
-                let tree = BlobTree::new(hash, size, &upload.tree);
-                tree.map_err(|_| TransferError::Nonsense)?
+                tree
             }
             Brought::Take(tree) => {
                 let files = self.files.clone();

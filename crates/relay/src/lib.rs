@@ -16,11 +16,15 @@ mod vitals;
 pub use config::{Config, ConfigError};
 pub use directory::{Directory, DirectoryError, InitError, admin_key, invite};
 pub use engine::{
-    Brought, ConnectionId, Doubt, Engine, Fetch, Found, HOST_CONTEXT, Input, NotTaken, Output,
-    Packed, Packing, Unpacked, Unpacking, said,
+    ConnectionId, Doubt, Engine, Fetch, Found, HOST_CONTEXT, Input, Output, Packing, Unpacking,
+    said,
 };
 pub use files::sweep;
 
-pub use fieldkeep_protocol::bundle::{ReadError, Reader, Survey, Unfit, Writer};
+pub use fieldkeep_protocol::bundle::{
+    Content, Enclosed, Enclosing, Entry, NotTaken, Packed, ReadError, Reader, Subject, Survey,
+    Unfit, Unpacked, Writer,
+};
+pub use fieldkeep_transfer::{ArriveError, Arriving, Brought, enclose};
 pub use server::{Handle, Relay, ServeError};
 pub use vitals::Vitals;

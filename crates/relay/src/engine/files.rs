@@ -7,26 +7,14 @@
 
 use fieldkeep_catalog::{AttachedFile, Attachments};
 use fieldkeep_model::{BlobHash, BlobTree, Member, PublicKey, RecordKey};
-use fieldkeep_protocol::blob::{Download, Unfit, Upload};
+use fieldkeep_protocol::blob::{Download, Upload};
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::{Blobs as _, Records as _, Removals as _, SegmentRow, StoreError};
+use fieldkeep_transfer::Brought;
 use serde_json::{Map, Value};
 
 use super::Engine;
 use crate::metrics::gauge;
-
-/// What becomes of a file that is brought.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Brought {
-    /// It is here already, and open to the record's readers.
-    Whole,
-    /// It is here already: who brings it shows that he has it.
-    Prove,
-    /// Its bytes are to come.
-    Take(BlobTree),
-    /// It is not taken.
-    Unfit(Unfit),
-}
 
 /// What is found of a file that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,20 +38,21 @@ impl Engine {
         upload: &Upload,
     ) -> Result<Brought, ReplicaError> {
         let Some(member) = self.present_member(key) else {
-            return Ok(unfit("denied", "only members bring files", false));
+            return Ok(Brought::unfit("denied", "only members bring files", false));
         };
         let Some(named) = self.named_by(&member, &upload.record, &upload.hash)? else {
             let text = "no record that this device may write names the file yet";
-            return Ok(unfit("not-named", text, true));
+            return Ok(Brought::unfit("not-named", text, true));
         };
         if named.file.size != upload.size {
-            return Ok(unfit("size", "the record says another size of the file", false));
+            return Ok(Brought::unfit("size", "the record says another size of the file", false));
         }
         if let Err(error) = named.attachments.check(&named.file.media, upload.size) {
-            return Ok(unfit("limit", &error.to_string(), false));
+            return Ok(Brought::unfit("limit", &error.to_string(), false));
         }
         let store = self.replica.store();
-        if store.has_blob(&upload.hash)? {
+        let known = store.has_blob(&upload.hash)?;
+        if known {
             let opened = store.blob_opened(&upload.hash)?;
             if opened.contains(&named.sid) {
                 return Ok(Brought::Whole);
@@ -74,11 +63,11 @@ impl Engine {
                 store.open_blob(&upload.hash, named.sid, member.number, now)?;
                 return Ok(Brought::Whole);
             }
-            return Ok(Brought::Prove);
         }
         Ok(match BlobTree::new(upload.hash, upload.size, &upload.tree) {
+            Ok(tree) if known => Brought::Prove(tree),
             Ok(tree) => Brought::Take(tree),
-            Err(error) => unfit("tree", &error.to_string(), false),
+            Err(error) => Brought::unfit("tree", &error.to_string(), false),
         })
     }
 
@@ -195,8 +184,4 @@ struct Named {
 
 fn may(member: &Member, row: &SegmentRow) -> bool {
     member.may(&row.address.ty, &row.address.scope)
-}
-
-fn unfit(code: &str, text: &str, again: bool) -> Brought {
-    Brought::Unfit(Unfit { code: code.to_owned(), text: text.to_owned(), again })
 }

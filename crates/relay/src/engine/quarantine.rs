@@ -1,7 +1,7 @@
 //! What is decided about held records: by an operator here, by a member from his device. Each decision is
 //! on the trail, in the commit that has its effect.
 
-use fieldkeep_model::RecordKey;
+use fieldkeep_model::{RecordHash, RecordKey};
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::{Decision, Dismissal, Records as _};
 
@@ -25,9 +25,22 @@ impl Engine {
     ) -> Result<bool, ReplicaError> {
         let rows = self.replica.store().find(&key.ty, &key.id)?;
         let Some(row) = rows.into_iter().next() else { return Ok(false) };
+        self.put_content_aside(now, who, key, row.hash, note)?;
+        Ok(true)
+    }
+
+    /// The same for a record that is or was that content: a later one is a new matter.
+    pub(super) fn put_content_aside(
+        &mut self,
+        now: i64,
+        who: &str,
+        key: &RecordKey,
+        hash: RecordHash,
+        note: Option<&str>,
+    ) -> Result<(), ReplicaError> {
         let note: Option<String> = note.map(|note| note.chars().take(NOTE).collect());
         let dismissal = note.as_ref().map(|note| Dismissal {
-            hash: row.hash,
+            hash,
             who: who.to_owned(),
             note: note.clone(),
             time: now,
@@ -35,8 +48,7 @@ impl Engine {
         self.replica.store_mut().put_dismissal(key, dismissal.as_ref())?;
         self.tally.dismissed(&self.replica, &key.ty)?;
         let act = if note.is_some() { "dismiss" } else { "reopen" };
-        self.decided(now, who, act, key, note.unwrap_or_default())?;
-        Ok(true)
+        self.decided(now, who, act, key, note.unwrap_or_default())
     }
 
     /// Has somebody look after a record, or nobody. A commit must follow. Returns whether there is such a
