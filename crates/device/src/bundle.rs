@@ -2,19 +2,23 @@
 //!
 //! What was written here goes into a file for one member, and what that member has comes back in
 //! another. A bundle is read through before anything of it is taken; it is then taken in slices, each
-//! durable, and taking it again changes nothing. Opens no file: the application does.
+//! durable, and its files one after the other; taking it again changes nothing. Opens no bundle: the
+//! application does.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 
 use fieldkeep_model::PublicKey;
-use fieldkeep_protocol::bundle::{ReadError, Reader, Survey, Unfit, Writer};
+use fieldkeep_protocol::bundle::{
+    Content, Enclosing, Packed, ReadError, Reader, Survey, Unfit, Unpacked, Writer,
+};
 use fieldkeep_replica::ReplicaError;
-use fieldkeep_store::StoreError;
+use fieldkeep_store::{BlobFiles, StoreError};
+use fieldkeep_transfer::{ArriveError, Arriving, enclose};
 
 use crate::device::{Device, now};
-use crate::engine::{Engine, Packed, Unpacked};
+use crate::engine::{Engine, Unpacking};
 
-/// Frames that are taken into one commit: others write between two of them.
+/// Entries that are taken into one commit: others write between two of them.
 const SLICE: usize = 16;
 
 /// Why no bundle was written, or one was not taken.
@@ -43,6 +47,15 @@ impl From<StoreError> for BundleError {
     }
 }
 
+impl From<ArriveError> for BundleError {
+    fn from(error: ArriveError) -> Self {
+        match error {
+            ArriveError::Read(error) => error.into(),
+            ArriveError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<Unfit> for BundleError {
     fn from(unfit: Unfit) -> Self {
         Self::Unfit(unfit)
@@ -62,8 +75,9 @@ impl Device {
     /// The signing key of the relay, for whom a bundle may be.
     ///
     /// ```
+    /// # use fieldkeep_device::Enclosing::Files;
     /// # fieldkeep_lab::camp::example(async |device| {
-    /// let bundled = device.export_bundle(&mut Vec::new(), &device.relay_key()?, None)?;
+    /// let bundled = device.export_bundle(&mut Vec::new(), &device.relay_key()?, None, Files)?;
     /// assert_eq!(bundled.packed.changes, 0); // It has given a receipt for all of them.
     /// # Ok(()) });
     /// ```
@@ -77,16 +91,19 @@ impl Device {
     }
 
     /// Writes a bundle for the member of that signing key: for the relay what has no receipt, for
-    /// another device all that both may read. It is not encrypted. With `since`, an earlier bundle
-    /// between the two, whoever wrote it: only what that does not show the other to have.
+    /// another device all that both may read, attached files with it unless none are to be enclosed. It
+    /// is not encrypted. With `since`, an earlier bundle between the two, whoever wrote it: only what
+    /// that does not show the other to have.
     ///
     /// ```
+    /// # use fieldkeep_device::Enclosing;
     /// # use fieldkeep_model::{Edit, Scalar};
     /// # fieldkeep_lab::camp::example(async |device| {
     /// let name = vec![Edit::Put("name".into(), Scalar::Str("Pier".into()))];
     /// device.put(&"customer/c2".parse()?, &name.into())?;
     /// let mut file = Vec::new();
-    /// let bundled = device.export_bundle(&mut file, &device.relay_key()?, None)?;
+    /// let relay = device.relay_key()?;
+    /// let bundled = device.export_bundle(&mut file, &relay, None, Enclosing::Files)?;
     /// assert_eq!((bundled.packed.changes, bundled.bytes), (1, file.len() as u64));
     /// # Ok(()) });
     /// ```
@@ -98,14 +115,16 @@ impl Device {
         out: &mut impl Write,
         to: &PublicKey,
         since: Option<&mut dyn Read>,
+        enclosing: Enclosing,
     ) -> Result<Bundled, BundleError> {
         let since = since.map(|since| Survey::of(BufReader::new(since))).transpose()?;
         let mut engine = self.engine();
         self.settle(&mut engine)?;
-        let packing = engine.pack(now(), to, since);
+        let packing = engine.pack(now(), to, since, enclosing);
         let (header, mut packing) = self.kept(&mut engine, packing)??;
         let keys = engine.replica().me().keys.clone();
         drop(engine);
+        let files = BlobFiles::of(self.directory());
         let mut writer = Writer::new(out, &header).map_err(BundleError::Write)?;
         loop {
             let mut engine = self.engine();
@@ -114,8 +133,14 @@ impl Device {
             let more = engine.pack_more(&mut packing);
             let more = self.kept(&mut engine, more)?;
             drop(engine);
-            let Some(frames) = more else { break };
-            writer.frames(&frames).map_err(BundleError::Write)?;
+            match more {
+                Some(Content::Frames(frames)) => writer.frames(&frames),
+                Some(Content::File(file)) => {
+                    enclose(&mut writer, &files, &file).map(|whole| packing.note_file(&file, whole))
+                }
+                None => break,
+            }
+            .map_err(BundleError::Write)?;
         }
         let (_, bytes) = writer.finish(&keys).map_err(BundleError::Write)?;
         Ok(Bundled { packed: packing.packed(), bytes })
@@ -126,10 +151,10 @@ impl Device {
     ///
     /// ```
     /// # use std::io::Cursor;
-    /// # use fieldkeep_device::BundleError;
+    /// # use fieldkeep_device::{BundleError, Enclosing};
     /// # fieldkeep_lab::camp::example(async |device| {
     /// let mut file = Vec::new();
-    /// device.export_bundle(&mut file, &device.relay_key()?, None)?;
+    /// device.export_bundle(&mut file, &device.relay_key()?, None, Enclosing::NoFiles)?;
     /// // It is for the relay, and nobody else takes it.
     /// let refused = device.import_bundle(&mut Cursor::new(file));
     /// assert!(matches!(refused, Err(BundleError::Unfit(_))));
@@ -150,17 +175,14 @@ impl Device {
         let mut unpacking = self.kept(&mut engine, unpacking)??;
         self.settle(&mut engine)?;
         drop(engine);
-        let mut more = true;
-        while more {
-            let mut slice = Vec::new();
-            while more && slice.len() < SLICE {
-                let frame = reader.next_frame()?;
-                more = frame.is_some();
-                slice.extend(frame);
+        loop {
+            let entries = reader.entries(SLICE)?;
+            if entries.is_empty() {
+                break;
             }
             let mut engine = self.engine();
-            for frame in slice {
-                let taken = engine.unpack_frame(now(), &mut unpacking, frame);
+            for entry in entries {
+                let taken = engine.unpack_entry(now(), &mut unpacking, entry);
                 let taken = self.kept(&mut engine, taken)?;
                 if let Err(unfit) = taken {
                     self.undo(&mut engine)?;
@@ -170,15 +192,41 @@ impl Device {
             self.settle(&mut engine)?;
         }
         let mut engine = self.engine();
-        let unpacked = engine.unpack_end(unpacking);
-        let unpacked = self.kept(&mut engine, unpacked)?;
+        let ended = engine.unpack_end(&mut unpacking);
+        self.kept(&mut engine, ended)?;
         self.settle(&mut engine)?;
         while engine.work(now())? {
             self.settle(&mut engine)?;
             drop(engine);
             engine = self.engine();
         }
-        Ok(unpacked)
+        drop(engine);
+        self.take_files(&mut reader, &mut unpacking)?;
+        Ok(unpacking.unpacked().clone())
+    }
+
+    /// Takes the files in that come behind all else.
+    fn take_files(
+        &self,
+        reader: &mut Reader<impl Read>,
+        unpacking: &mut Unpacking,
+    ) -> Result<(), BundleError> {
+        let files = BlobFiles::of(self.directory());
+        while let Some(file) = reader.next_file()? {
+            let mut engine = self.engine();
+            let brought = engine.unpack_file(now(), unpacking, &file);
+            let brought = self.kept(&mut engine, brought)?;
+            drop(engine);
+            let arriving = Arriving::begin(brought, file.file.size, &files)?;
+            let arrived = arriving.take_from(reader)?;
+            let mut engine = self.engine();
+            let noted = engine.file_unpacked(now(), unpacking, &file, arrived);
+            self.kept(&mut engine, noted)?;
+            self.settle(&mut engine)?;
+            drop(engine);
+            self.0.transfers.has_come(&file.file.hash);
+        }
+        Ok(())
     }
 
     /// What was done with the engine; nothing of it is kept where it failed.

@@ -25,7 +25,7 @@ use fieldkeep_replica::{Integrity, Replica, ReplicaError};
 use fieldkeep_store::{Log as _, Records as _, SegmentRow};
 
 pub use adopting::Exchanged;
-pub use bundle::{NotTaken, Packed, Packing, Unpacked, Unpacking};
+pub use bundle::{Packing, Unpacking};
 pub use calling::CallState;
 pub(crate) use catching_up::OFFERED;
 pub(crate) use pausing::PAUSED_SINCE;

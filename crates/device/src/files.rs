@@ -192,6 +192,13 @@ impl Transfers {
         self.ended.subscribe()
     }
 
+    /// A file has come in another way than over a connection.
+    pub(crate) fn has_come(&self, hash: &BlobHash) {
+        self.open().failed.remove(hash);
+        self.has_ended();
+        self.look();
+    }
+
     fn has_ended(&self) {
         self.ended.send_modify(|times| *times += 1);
     }

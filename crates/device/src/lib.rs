@@ -36,8 +36,8 @@ pub use control::ControlError;
 pub use device::{Device, Event, OpenError, Remote, fresh_id};
 pub use doctor::{Check, Finding};
 pub use engine::{
-    CallState, Engine, Exchanged, Input, NotTaken, Output, Packed, Packing, PeerId, PeerInput,
-    PeerOutput, PeerProgress, Progress, Unpacked, Unpacking,
+    CallState, Engine, Exchanged, Input, Output, Packing, PeerId, PeerInput, PeerOutput,
+    PeerProgress, Progress, Unpacking,
 };
 pub use explain::Explanation;
 pub use files::{AttachError, FetchError, FileState, FileView, LocationError, removed_on};
@@ -187,4 +187,6 @@ pub use fieldkeep_catalog::{AttachedFile, UnfitFile};
 /// ```
 pub use fieldkeep_replica::declared;
 
-pub use fieldkeep_protocol::bundle::{ReadError, Unfit};
+pub use fieldkeep_protocol::bundle::{
+    Enclosing, NotTaken, Packed, ReadError, Subject, Unfit, Unpacked,
+};

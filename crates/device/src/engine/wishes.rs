@@ -1,21 +1,35 @@
-//! Wishes: what the user asks of the relay about held records. Kept until it was told.
+//! Wishes: what the user asks of the relay about held records. Kept until it was told, in a session or
+//! by a bundle and one that comes back.
 
-use fieldkeep_model::RecordKey;
+use fieldkeep_model::{RecordHash, RecordKey};
+use fieldkeep_protocol::bundle::{Enclosed, Told};
 use fieldkeep_protocol::frame::{Dismiss, Frame};
 use fieldkeep_replica::ReplicaError;
-use fieldkeep_store::{Settings as _, StoreError};
+use fieldkeep_store::{Records as _, Settings as _, StoreError};
 use minicbor::{Decode, Encode};
 
 use super::Engine;
 
+/// The settings that hold those that were not told, and the number of the newest.
 const WISHES: &str = "wishes";
+const NEWEST: &str = "newest_wish";
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-enum Wish {
+struct Wish {
+    /// It rises from one to the next, and with each life of the device.
+    #[n(0)]
+    number: u64,
+    #[n(1)]
+    what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+enum What {
     #[n(0)]
     Rejudge(#[n(0)] RecordKey),
+    /// The record, whether it is put aside, why, and the content that this speaks of.
     #[n(1)]
-    Dismiss(#[n(0)] RecordKey, #[n(1)] bool, #[n(2)] String),
+    Dismiss(#[n(0)] RecordKey, #[n(1)] bool, #[n(2)] String, #[n(3)] RecordHash),
 }
 
 impl Engine {
@@ -32,7 +46,7 @@ impl Engine {
     /// # Errors
     /// When the disk refuses.
     pub fn queue_rejudge(&mut self, key: &RecordKey) -> Result<(), ReplicaError> {
-        self.queue(Wish::Rejudge(key.clone()))
+        self.queue(What::Rejudge(key.clone()))
     }
 
     /// Tells the relay that a record was put aside, with the reason, or taken up again, now or with
@@ -53,16 +67,24 @@ impl Engine {
         key: &RecordKey,
         note: Option<&str>,
     ) -> Result<(), ReplicaError> {
+        let rows = self.replica.store().find(&key.ty, &key.id)?;
+        let Some(row) = rows.into_iter().next() else { return Ok(()) };
         let note_text = note.unwrap_or_default().to_owned();
-        self.queue(Wish::Dismiss(key.clone(), note.is_some(), note_text))
+        self.queue(What::Dismiss(key.clone(), note.is_some(), note_text, row.hash))
     }
 
-    fn queue(&mut self, wish: Wish) -> Result<(), ReplicaError> {
+    fn queue(&mut self, what: What) -> Result<(), ReplicaError> {
         let mut wishes = self.wishes()?;
-        if let Some(at) = wishes.iter().position(|other| *other == wish) {
+        if let Some(at) = wishes.iter().position(|other| other.what == what) {
             wishes.remove(at);
             self.told -= usize::from(at < self.told);
         }
+        let newest = self.replica.store().setting(NEWEST)?;
+        let newest = newest.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+        // A device that was put back goes on above all that it has asked before.
+        let number = newest.max(u64::from(self.replica.me().incarnation) << 32) + 1;
+        self.replica.store_mut().set(NEWEST, &number.to_be_bytes())?;
+        let wish = Wish { number, what };
         if self.is_online() {
             self.tell(&wish);
         }
@@ -89,14 +111,28 @@ impl Engine {
         self.keep(&wishes[told..])
     }
 
+    /// Encoded frames for a bundle that tell the relay everything that it may not have heard.
+    pub(super) fn pack_wishes(&self) -> Result<Option<Vec<u8>>, ReplicaError> {
+        let wishes = self.wishes()?;
+        let Some(last) = wishes.last() else { return Ok(None) };
+        let told = Enclosed::Told(Told { number: last.number }).encode();
+        let frames = wishes.iter().map(|wish| wish.frame().encode());
+        Ok(Some(frames.chain([told]).collect::<Vec<_>>().concat()))
+    }
+
+    /// Forgets what the relay says to have heard.
+    pub(super) fn forget_wishes_through(&mut self, number: u64) -> Result<(), ReplicaError> {
+        let wishes = self.wishes()?;
+        let heard = wishes.iter().take_while(|wish| wish.number <= number).count();
+        if heard == 0 {
+            return Ok(());
+        }
+        self.told = self.told.saturating_sub(heard);
+        self.keep(&wishes[heard..])
+    }
+
     fn tell(&mut self, wish: &Wish) {
-        let frame = match wish.clone() {
-            Wish::Rejudge(key) => Frame::Rejudge(key),
-            Wish::Dismiss(record, dismissed, note) => {
-                Frame::Dismiss(Dismiss { record, dismissed, note })
-            }
-        };
-        self.control(&frame);
+        self.control(&wish.frame());
     }
 
     fn wishes(&self) -> Result<Vec<Wish>, ReplicaError> {
@@ -108,5 +144,17 @@ impl Engine {
     fn keep(&mut self, wishes: &[Wish]) -> Result<(), ReplicaError> {
         let bytes = minicbor::to_vec(wishes).expect("encoding into memory cannot fail");
         Ok(self.replica.store_mut().set(WISHES, &bytes)?)
+    }
+}
+
+impl Wish {
+    fn frame(&self) -> Frame {
+        match self.what.clone() {
+            What::Rejudge(key) => Frame::Rejudge(key),
+            What::Dismiss(record, dismissed, note, content) => {
+                let number = self.number;
+                Frame::Dismiss(Dismiss { record, dismissed, note, number, content })
+            }
+        }
     }
 }
