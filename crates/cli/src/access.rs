@@ -154,7 +154,7 @@ impl Owner {
     pub(crate) fn directory(&self) -> &Path {
         match self {
             Self::Device(owner) => owner.device.directory(),
-            Self::Relay(owner) => &owner.directory,
+            Self::Relay(owner) => owner.directory(),
         }
     }
 }
@@ -169,6 +169,11 @@ impl RelayOwner {
     pub(crate) fn serving(directory: &Path, handle: Handle) -> Self {
         let engine = RelayEngine::Serving(handle, tokio::runtime::Handle::current());
         Self { directory: directory.to_owned(), engine }
+    }
+
+    /// The directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Whether it serves.

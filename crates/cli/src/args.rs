@@ -531,7 +531,7 @@ pub(crate) struct Import {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bundle {
     /// Write a bundle for one member: for the relay what it has not confirmed, for a device what both
-    /// may read. It is signed, and not encrypted.
+    /// may read, attached files with it. It is signed, and not encrypted.
     Export {
         /// The file.
         file: PathBuf,
@@ -541,6 +541,9 @@ pub(crate) enum Bundle {
         /// An earlier bundle between the two, either way: leave out what it shows the other to have.
         #[arg(long, value_name = "FILE")]
         since: Option<PathBuf>,
+        /// Leave attached files out.
+        #[arg(long)]
+        without_attachments: bool,
     },
     /// Take in a bundle that was written for this directory. Taking it again changes nothing.
     Import {

@@ -1,5 +1,5 @@
-//! `bundle export` and `bundle import`: changes, verdicts and receipts by a file, where there is no
-//! network at all.
+//! `bundle export` and `bundle import`: changes, verdicts, receipts and attached files by a file, where
+//! there is no network at all.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,9 +17,10 @@ pub(crate) fn run(
 ) -> Result<ExitCode, Trouble> {
     let mut access = Access::new(&dir.path()?)?;
     match command {
-        Bundle::Export { file, to, since } => {
+        Bundle::Export { file, to, since, without_attachments } => {
             let since = since.as_deref().map(absolute).transpose()?;
-            let request = Request::ExportBundle { file: absolute(&file)?, to, since };
+            let path = absolute(&file)?;
+            let request = Request::ExportBundle { file: path, to, since, without_attachments };
             let Response::Bundled(bundled) = access.ask(request)? else {
                 return Err(Failure::unexpected().into());
             };
@@ -40,13 +41,16 @@ fn exported(bundled: &Bundled, file: &Path, output: &mut Output) -> Result<ExitC
         output.object("bundle-export", bundled)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let Bundled { to, changes, bytes, .. } = bundled;
-    output.line(&format!(
-        "{} for {} in {}, {bytes} bytes",
-        count(*changes, "change"),
-        safe(to),
-        file.display()
-    ))?;
+    let Bundled { to, changes, files, file_bytes, unread_files, bytes, .. } = bundled;
+    let mut told = count(*changes, "change");
+    if *files > 0 {
+        told.push_str(&format!(" and {} of {file_bytes} bytes", count(*files, "file")));
+    }
+    output.line(&format!("{told} for {} in {}, {bytes} bytes", safe(to), file.display()))?;
+    if *unread_files > 0 {
+        let unread = count(*unread_files, "file");
+        output.line(&format!("{unread} could not be read: `fieldkeep doctor` tells which"))?;
+    }
     output.line("it is not encrypted: whoever has the file can read what is in it")?;
     Ok(ExitCode::SUCCESS)
 }
@@ -62,10 +66,15 @@ fn imported(unbundled: &Unbundled, output: &mut Output) -> Result<ExitCode, Trou
         output.object("bundle-import", unbundled)?;
         return Ok(code);
     }
-    let Unbundled { from, changes, saved, aside, proven, left_out, refused, .. } = unbundled;
+    let Unbundled { from, changes, files, saved, saved_files, aside, .. } = unbundled;
+    let Unbundled { proven, left_out, refused, .. } = unbundled;
     let mut told = format!("from {}: {}", safe(from), count(*changes, "new change"));
+    if *files > 0 {
+        told.push_str(&format!(", {}", count(*files, "new file")));
+    }
     for (number, words) in [
         (saved, "saved by the relay"),
+        (saved_files, "of the files on the relay"),
         (proven, "proven equal to the relay's"),
         (aside, "kept aside: not permitted"),
         (left_out, "left out: paused, or not subscribed to"),
@@ -79,11 +88,11 @@ fn imported(unbundled: &Unbundled, output: &mut Output) -> Result<ExitCode, Trou
         output.line(&format!("  {}: the proof is not equal: fieldkeep doctor", safe(segment)))?;
     }
     for refusal in &unbundled.not_taken {
-        output.line(&format!(
-            "  {}: not taken: {}",
-            safe(&refusal.segment),
-            safe(&refusal.text)
-        ))?;
+        let what = match (&refusal.file, &refusal.record) {
+            (Some(file), Some(record)) => format!("file {:.8} of {record}", file),
+            _ => refusal.segment.clone().unwrap_or_default(),
+        };
+        output.line(&format!("  {}: not taken: {}", safe(&what), safe(&refusal.text)))?;
     }
     if !whole {
         let gap = unbundled.not_taken.iter().any(|refusal| refusal.code == "missing-deps");
@@ -93,15 +102,12 @@ fn imported(unbundled: &Unbundled, output: &mut Output) -> Result<ExitCode, Trou
         } else {
             "nothing that is here was lost; ask whoever wrote the bundle for its `fieldkeep doctor`"
         };
-        output.line(&format!("{} not taken, everything else was: {remedy}", parts(*refused)))?;
+        let refused = count(*refused, "part");
+        output.line(&format!("{refused} not taken, everything else was: {remedy}"))?;
     }
     Ok(code)
 }
 
 fn count(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
-}
-
-fn parts(number: u64) -> String {
-    count(number, "segment")
 }

@@ -19,6 +19,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use fieldkeep_model::RecordKey;
+use fieldkeep_relay::Enclosing;
 
 use crate::access::{DeviceOwner, Owner};
 use crate::request::{Name, Opened, Request, Response};
@@ -176,8 +177,9 @@ pub(crate) fn execute(
         Request::AppendMember { base, entry } => Ok(relay::append(owner, base, &entry)?),
         Request::CutOffs { member, grants } => Ok(relay::cut_offs(owner, &member, grants)?),
         Request::Console(program) => Ok(console(device(owner)?, program)?),
-        Request::ExportBundle { file, to, since } => {
-            Ok(bundle::export(owner, &file, &to, since.as_deref())?)
+        Request::ExportBundle { file, to, since, without_attachments } => {
+            let enclosing = if without_attachments { Enclosing::NoFiles } else { Enclosing::Files };
+            Ok(bundle::export(owner, &file, &to, since.as_deref(), enclosing)?)
         }
         Request::ImportBundle(file) => Ok(bundle::import(owner, &file)?),
         Request::Publish(source) => Ok(relay::publish(owner, source)?),

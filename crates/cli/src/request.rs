@@ -206,6 +206,8 @@ pub(crate) enum Request {
         to: String,
         /// An earlier bundle between the two.
         since: Option<PathBuf>,
+        /// Whether attached files are left out.
+        without_attachments: bool,
     },
     /// Take a bundle in.
     ImportBundle(PathBuf),
@@ -518,6 +520,12 @@ pub(crate) struct Bundled {
     pub(crate) changes: u64,
     /// Receipts in it.
     pub(crate) receipts: u64,
+    /// Attached files in it.
+    pub(crate) files: u64,
+    /// The bytes of those.
+    pub(crate) file_bytes: u64,
+    /// Files that belong in it and could not be read.
+    pub(crate) unread_files: u64,
     /// Its size.
     pub(crate) bytes: u64,
     /// Never: said so that nobody takes it for granted.
@@ -531,15 +539,19 @@ pub(crate) struct Unbundled {
     pub(crate) from: String,
     /// Changes that were not here.
     pub(crate) changes: u64,
+    /// Attached files that were not here.
+    pub(crate) files: u64,
     /// Changes that have a receipt by now.
     pub(crate) saved: u64,
+    /// Files that waited and are on the relay by now.
+    pub(crate) saved_files: u64,
     /// Changes that are kept aside.
     pub(crate) aside: u64,
     /// Segments that were proven equal.
     pub(crate) proven: u64,
     /// Segments that are left out here.
     pub(crate) left_out: u64,
-    /// How many segments were refused.
+    /// How many segments and files were refused.
     pub(crate) refused: u64,
     /// The first of them.
     pub(crate) not_taken: Vec<Untaken>,
@@ -547,11 +559,18 @@ pub(crate) struct Unbundled {
     pub(crate) unequal: Vec<String>,
 }
 
-/// A segment of which nothing was taken, or not all.
+/// A segment of which nothing was taken, or not all, or a file that was not.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Untaken {
     /// The segment.
-    pub(crate) segment: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) segment: Option<String>,
+    /// The record that names the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) record: Option<String>,
+    /// The file: blake3 of its bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<String>,
     /// Why.
     pub(crate) code: String,
     /// The same in words.

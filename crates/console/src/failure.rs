@@ -10,7 +10,7 @@ use fieldkeep_device::{
 };
 use fieldkeep_link::OpenKeyError;
 use fieldkeep_model::{Refusal, TypeName};
-use fieldkeep_relay::{ConfigError, DirectoryError, InitError, ServeError};
+use fieldkeep_relay::{ArriveError, ConfigError, DirectoryError, InitError, ServeError};
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::{HomeError, StoreError};
 use serde::{Deserialize, Serialize};
@@ -536,6 +536,15 @@ impl From<BundleError> for Failure {
                 Self::new(Code::Failure, error.to_string(), "there is no bundle: try again")
             }
             BundleError::Replica(error) => error.into(),
+        }
+    }
+}
+
+impl From<ArriveError> for Failure {
+    fn from(error: ArriveError) -> Self {
+        match error {
+            ArriveError::Read(error) => error.into(),
+            ArriveError::Store(error) => error.into(),
         }
     }
 }

@@ -6,7 +6,11 @@ use std::io::{BufReader, BufWriter, Read, Seek as _, Write};
 use std::path::Path;
 
 use fieldkeep_model::{MembershipLog, PublicKey};
-use fieldkeep_relay::{Reader, Survey, Writer};
+use fieldkeep_relay::{
+    Arriving, Content, Enclosing, NotTaken, Packed, ReadError, Reader, Subject, Survey, Unpacked,
+    Writer, enclose,
+};
+use fieldkeep_store::BlobFiles;
 
 use crate::access::{Owner, RelayOwner};
 use crate::member;
@@ -14,7 +18,7 @@ use crate::request::{Bundled, Response, Unbundled, Untaken};
 use crate::time::now_ms;
 use fieldkeep_console::{Code, Failure};
 
-/// Frames that are taken into one commit of a relay.
+/// Entries that are taken into one commit of a relay.
 const SLICE: usize = 64;
 
 pub(super) fn export(
@@ -22,6 +26,7 @@ pub(super) fn export(
     path: &Path,
     who: &str,
     since: Option<&Path>,
+    enclosing: Enclosing,
 ) -> Result<Response, Failure> {
     let mut since = since.map(open).transpose()?;
     let failed = |error: std::io::Error| Failure::file(path, &error);
@@ -39,11 +44,10 @@ pub(super) fn export(
                 None => named(&device.members(), who)?,
             };
             let since = since.as_mut().map(|file| file as &mut dyn Read);
-            let bundled = device.export_bundle(&mut writer, &key, since)?;
-            let (changes, bytes) = (bundled.packed.changes, bundled.bytes);
-            Bundled { to, changes, receipts: 0, bytes, encrypted: false }
+            let written = device.export_bundle(&mut writer, &key, since, enclosing)?;
+            bundled(to, written.packed, written.bytes)
         }
-        Owner::Relay(relay) => export_from_relay(relay, &mut writer, who, since)?,
+        Owner::Relay(relay) => export_from_relay(relay, &mut writer, who, since, enclosing)?,
     };
     let file = writer.into_inner().map_err(|error| failed(error.into_error()))?;
     file.as_file().sync_all().map_err(failed)?;
@@ -65,98 +69,116 @@ fn export_from_relay(
     writer: &mut impl Write,
     who: &str,
     since: Option<File>,
+    enclosing: Enclosing,
 ) -> Result<Bundled, Failure> {
     let since = since.map(|file| Survey::of(BufReader::new(file))).transpose()?;
     relay.settle()?;
     let members = relay.with_engine(|engine| Ok(engine.replica().members().clone()))?;
     let (to, key) = named(&members, who)?;
     let (header, mut packing, keys) = relay.with_engine(move |engine| {
-        let (header, packing) = engine.pack(now_ms(), &key, since)?;
+        let (header, packing) = engine.pack(now_ms(), &key, since, enclosing)?;
         Ok((header, packing, engine.replica().me().keys.clone()))
     })?;
     let failed = |error: std::io::Error| {
         Failure::new(Code::Failure, format!("the bundle cannot be written: {error}"), "")
     };
+    let files = BlobFiles::of(relay.directory());
     let mut writer = Writer::new(writer, &header).map_err(failed)?;
     loop {
-        let (back, frames) = relay.with_engine(move |engine| {
-            let frames = engine.pack_more(&mut packing)?;
-            Ok((packing, frames))
+        let (back, content) = relay.with_engine(move |engine| {
+            let content = engine.pack_more(&mut packing)?;
+            Ok((packing, content))
         })?;
         packing = back;
-        let Some(frames) = frames else { break };
-        writer.frames(&frames).map_err(failed)?;
+        match content {
+            Some(Content::Frames(frames)) => writer.frames(&frames),
+            Some(Content::File(file)) => {
+                enclose(&mut writer, &files, &file).map(|whole| packing.note_file(&file, whole))
+            }
+            None => break,
+        }
+        .map_err(failed)?;
     }
     let (_, bytes) = writer.finish(&keys).map_err(failed)?;
-    let packed = packing.packed();
-    let (changes, receipts) = (packed.changes, packed.receipts);
-    Ok(Bundled { to, changes, receipts, bytes, encrypted: false })
+    Ok(bundled(to, packing.packed(), bytes))
+}
+
+fn bundled(to: String, packed: Packed, bytes: u64) -> Bundled {
+    let Packed { changes, receipts, files, file_bytes, unread_files, .. } = packed;
+    Bundled { to, changes, receipts, files, file_bytes, unread_files, bytes, encrypted: false }
 }
 
 pub(super) fn import(owner: &Owner, path: &Path) -> Result<Response, Failure> {
     let mut file = open(path)?;
-    let unbundled = match owner {
-        Owner::Device(owner) => {
-            let unpacked = owner.device.import_bundle(&mut file)?;
-            Unbundled {
-                from: unpacked.from,
-                changes: unpacked.changes,
-                saved: unpacked.saved,
-                aside: 0,
-                proven: unpacked.proven,
-                left_out: unpacked.left_out,
-                refused: unpacked.refused,
-                not_taken: unpacked
-                    .not_taken
-                    .into_iter()
-                    .map(|one| Untaken {
-                        segment: one.segment.to_string(),
-                        code: one.code,
-                        text: one.text,
-                    })
-                    .collect(),
-                unequal: unpacked.unequal.iter().map(ToString::to_string).collect(),
-            }
-        }
+    let unpacked = match owner {
+        Owner::Device(owner) => owner.device.import_bundle(&mut file)?,
         Owner::Relay(relay) => import_into_relay(relay, &mut file)?,
     };
-    Ok(Response::Unbundled(unbundled))
+    Ok(Response::Unbundled(unbundled(unpacked)))
 }
 
-fn import_into_relay(relay: &RelayOwner, file: &mut File) -> Result<Unbundled, Failure> {
+fn import_into_relay(relay: &RelayOwner, file: &mut File) -> Result<Unpacked, Failure> {
     let survey = Survey::of(BufReader::new(&mut *file))?;
-    file.rewind().map_err(|error| Failure::from(fieldkeep_relay::ReadError::Io(error)))?;
+    file.rewind().map_err(|error| Failure::from(ReadError::Io(error)))?;
     let mut reader = Reader::open(BufReader::new(file))?;
-    let mut unpacking = relay.with_engine(move |engine| Ok(engine.unpack(now_ms(), survey)??))?;
-    let mut more = true;
-    while more {
-        let mut slice = Vec::new();
-        while more && slice.len() < SLICE {
-            let frame = reader.next_frame()?;
-            more = frame.is_some();
-            slice.extend(frame);
+    let mut unpacking = relay.with_engine(move |engine| Ok(engine.unpack(now_ms(), &survey)??))?;
+    loop {
+        let entries = reader.entries(SLICE)?;
+        if entries.is_empty() {
+            break;
         }
         unpacking = relay.with_engine(move |engine| {
-            for frame in slice {
-                engine.unpack_frame(now_ms(), &mut unpacking, frame)?;
+            for entry in entries {
+                engine.unpack_entry(now_ms(), &mut unpacking, entry)?;
             }
             Ok(unpacking)
         })?;
     }
-    // What came is judged before this says so: the next bundle brings back what became of it.
+    // What came is judged before this says so: the next bundle brings back what became of it. Wishes
+    // and files are about what is judged.
     relay.settle()?;
-    let unpacked = unpacking.unpacked().clone();
-    let untaken = unpacked.not_taken.into_iter().map(|one| Untaken {
-        segment: one.segment.map(|segment| segment.to_string()).unwrap_or_default(),
-        code: one.code,
-        text: one.text,
-    });
-    Ok(Unbundled {
+    unpacking = relay.with_engine(move |engine| {
+        engine.unpack_wishes(now_ms(), &mut unpacking)?;
+        Ok(unpacking)
+    })?;
+    let files = BlobFiles::of(relay.directory());
+    while let Some(file) = reader.next_file()? {
+        let asked = file.clone();
+        let (back, brought) = relay.with_engine(move |engine| {
+            let brought = engine.unpack_file(now_ms(), &unpacking, &asked)?;
+            Ok((unpacking, brought))
+        })?;
+        unpacking = back;
+        let arrived = Arriving::begin(brought, file.file.size, &files)?.take_from(&mut reader)?;
+        unpacking = relay.with_engine(move |engine| {
+            engine.file_unpacked(now_ms(), &mut unpacking, &file, arrived)?;
+            Ok(unpacking)
+        })?;
+    }
+    relay.settle()?;
+    Ok(unpacking.unpacked().clone())
+}
+
+fn unbundled(unpacked: Unpacked) -> Unbundled {
+    Unbundled {
         from: unpacked.from,
         changes: unpacked.changes,
+        files: unpacked.files,
+        saved: unpacked.saved,
+        saved_files: unpacked.saved_files,
         aside: unpacked.aside,
+        proven: unpacked.proven,
+        left_out: unpacked.left_out,
         refused: unpacked.refused,
-        not_taken: untaken.collect(),
-        ..Unbundled::default()
-    })
+        not_taken: unpacked.not_taken.into_iter().map(untaken).collect(),
+        unequal: unpacked.unequal.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn untaken(NotTaken { subject, code, text }: NotTaken) -> Untaken {
+    let (segment, record, file) = match subject {
+        Subject::Segment(..) => (Some(subject.to_string()), None, None),
+        Subject::File(record, hash) => (None, Some(record.to_string()), Some(hash.to_string())),
+    };
+    Untaken { segment, record, file, code, text }
 }
