@@ -2,17 +2,15 @@
 
 mod support;
 
-use std::io::Cursor;
-
-use fieldkeep_device::{BundleError, Device, ReadError, Unfit, Unpacked};
+use fieldkeep_device::{BundleError, Device, Enclosing, ReadError, Unfit};
 use fieldkeep_model::status::TypeStatus;
-use fieldkeep_model::{Grant, PublicKey, Seed, TypeName};
-use fieldkeep_protocol::bundle::{Reader, Survey, Writer};
+use fieldkeep_model::{Grant, Seed, TypeName};
+use fieldkeep_protocol::bundle::Survey;
 use fieldkeep_protocol::frame::Frame;
-use fieldkeep_relay as relay;
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::Log as _;
 use serde_json::json;
+use support::carrying::*;
 use support::*;
 
 const CATALOG: &str = r#"
@@ -34,68 +32,6 @@ name = "some_left"
 cel = "!has(record.stock) || record.stock >= 0"
 reason = "there cannot be fewer than none"
 "#;
-
-const NOW: i64 = 1_800_000_000_000;
-
-fn key(device: &Device) -> PublicKey {
-    device.member().expect("it is a member").keys.signing
-}
-
-fn pack(device: &Device, to: &PublicKey, since: Option<&[u8]>) -> Vec<u8> {
-    let (mut file, mut since) = (Vec::new(), since);
-    let since = since.as_mut().map(|since| since as &mut dyn std::io::Read);
-    device.export_bundle(&mut file, to, since).expect("it is written");
-    file
-}
-
-fn for_relay(device: &Device, since: Option<&[u8]>) -> Vec<u8> {
-    pack(device, &device.relay_key().expect("there is one"), since)
-}
-
-fn take(device: &Device, file: &[u8]) -> Result<Unpacked, BundleError> {
-    device.import_bundle(&mut Cursor::new(file))
-}
-
-fn taken(device: &Device, file: &[u8]) -> Unpacked {
-    let unpacked = take(device, file).expect("it is taken");
-    assert_eq!((&unpacked.not_taken[..], unpacked.unequal.len()), (&[][..], 0));
-    unpacked
-}
-
-/// What the relay writes for a device.
-async fn from_relay(site: &Site, device: &Device, since: Option<&[u8]>) -> Vec<u8> {
-    let to = key(device);
-    let since = since.map(|since| Survey::of(since).expect("a bundle"));
-    let packed = site.ask(move |engine| {
-        while engine.work(NOW).expect("it judges") {
-            engine.replica_mut().commit().expect("it is saved");
-        }
-        let (header, mut packing) = engine.pack(NOW, &to, since)?;
-        let mut file = Vec::new();
-        let mut writer = Writer::new(&mut file, &header).expect("memory");
-        while let Some(frames) = engine.pack_more(&mut packing).expect("it reads") {
-            writer.frames(&frames).expect("memory");
-        }
-        writer.finish(&engine.replica().me().keys.clone()).expect("memory");
-        Ok::<_, Unfit>(file)
-    });
-    packed.await.expect("a member gets one")
-}
-
-/// The relay takes a bundle in.
-async fn into_relay(site: &Site, file: &[u8]) -> Result<relay::Unpacked, Unfit> {
-    let file = file.to_vec();
-    site.ask(move |engine| {
-        let survey = Survey::of(&file[..]).expect("a bundle");
-        let mut unpacking = engine.unpack(NOW, survey).expect("it is kept")?;
-        let mut reader = Reader::open(&file[..]).expect("a bundle");
-        while let Some(frame) = reader.next_frame().expect("a frame") {
-            engine.unpack_frame(NOW, &mut unpacking, frame).expect("it is kept");
-        }
-        Ok(unpacking.unpacked().clone())
-    })
-    .await
-}
 
 fn outgoing(device: &Device) -> u64 {
     let count = device.with_replica(|r| Ok::<_, ReplicaError>(r.store().outgoing_count()?));
@@ -206,9 +142,8 @@ async fn what_lies_where_its_author_may_not_read_any_more_has_its_receipt_by_a_f
 
 /// The segments of which a bundle has changes, as type and scope.
 fn segments_in(file: &[u8]) -> Vec<String> {
-    let mut reader = Reader::open(file).expect("a bundle");
     let (mut named, mut ids) = (Vec::new(), std::collections::BTreeSet::new());
-    while let Some(frame) = reader.next_frame().expect("a frame") {
+    for frame in frames(file) {
         if let Frame::Meet(meet) = &frame {
             ids.extend(meet.segments.iter().map(|standpoint| standpoint.segment));
         }
@@ -274,14 +209,14 @@ async fn since_an_earlier_bundle_only_what_that_does_not_show_is_packed() {
     assert_eq!(logs(&dan).len(), 0);
     assert_eq!(taken(&ann, &more).changes, 1);
     let office = ann.relay_key().expect("there is one");
-    let elsewhere = ann.export_bundle(&mut Vec::new(), &office, Some(&mut &back[..]));
+    let elsewhere =
+        ann.export_bundle(&mut Vec::new(), &office, Some(&mut &back[..]), Enclosing::Files);
     assert!(matches!(elsewhere, Err(BundleError::Unfit(Unfit::BetweenOthers(_)))));
 }
 
 fn segments_in_pushes(file: &[u8]) -> Vec<String> {
-    let mut reader = Reader::open(file).expect("a bundle");
     let mut types = Vec::new();
-    while let Some(frame) = reader.next_frame().expect("a frame") {
+    for frame in frames(file) {
         if let Frame::Push(push) = frame {
             types.push(push.segment.address.expect("it is named").ty.to_string());
         }
@@ -306,9 +241,9 @@ async fn what_is_not_from_a_member_for_this_device_and_whole_changes_nothing() {
     assert!(matches!(take(&ben, &foreign), Err(BundleError::Unfit(Unfit::Foreign))));
     assert_eq!(into_relay(&site, &foreign).await, Err(Unfit::Foreign));
     // A stranger who says that it is of the same organisation.
-    let forged = rewritten(&good, &Seed([9; 32]), |frame| frame);
+    let forged = rewritten(&good, &Seed([9; 32]), |frame| frame, |_, _| {});
     assert!(matches!(take(&ben, &forged), Err(BundleError::Unfit(Unfit::Stranger))));
-    let forged = rewritten(&for_relay(&ann, None), &Seed([9; 32]), |frame| frame);
+    let forged = rewritten(&for_relay(&ann, None), &Seed([9; 32]), |frame| frame, |_, _| {});
     assert_eq!(into_relay(&site, &forged).await, Err(Unfit::Stranger));
     // Somebody else's.
     let anns = pack(&ben, &key(&ann), None);
@@ -328,26 +263,6 @@ async fn what_is_not_from_a_member_for_this_device_and_whole_changes_nothing() {
     assert_eq!(taken(&ben, &good).changes, 1);
 }
 
-/// The frames of a bundle, changed, under another's signature.
-fn rewritten(file: &[u8], seed: &Seed, mut change: impl FnMut(Frame) -> Frame) -> Vec<u8> {
-    let mut reader = Reader::open(file).expect("a bundle");
-    let mut header = reader.header().clone();
-    header.from = seed.signing().public();
-    let mut forged = Vec::new();
-    let mut writer = Writer::new(&mut forged, &header).expect("memory");
-    while let Some(frame) = reader.next_frame().expect("a frame") {
-        writer.frames(&change(frame).encode()).expect("memory");
-    }
-    writer.finish(&seed.signing()).expect("memory");
-    forged
-}
-
-/// The secret seed of a device that nobody uses at the moment.
-fn seed_of(site: &Site, name: &str) -> Seed {
-    let path = fieldkeep_store::home::key(&site.path(name));
-    fieldkeep_link::KeyFile::open(path).expect("its key")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_gate_refuses_is_refused_from_a_file_too_and_holds_up_nothing_else() {
     let site = Site::founded(CATALOG);
@@ -358,13 +273,14 @@ async fn what_the_gate_refuses_is_refused_from_a_file_too_and_holds_up_nothing_e
     let seed = seed_of(&site, "ann");
     let forge = |file: &[u8]| {
         // Nobody vouches for what it says of customers.
-        rewritten(file, &seed, |mut frame| {
+        let unvouched = |mut frame| {
             if let Frame::Push(push) = &mut frame {
                 let address = push.segment.address.as_ref().expect("it is named");
                 push.heads[0].signature.0[5] ^= u8::from(address.ty.as_str() == "customer");
             }
             frame
-        })
+        };
+        rewritten(file, &seed, unvouched, |_, _| {})
     };
     let taken = take(&ben, &forge(&pack(&ann, &key(&ben), None))).expect("it is Ann's");
     assert_eq!((taken.changes, taken.refused, &*taken.not_taken[0].code), (1, 1, "unvouched"));
@@ -391,7 +307,7 @@ async fn a_revoked_devices_bundle_is_refused_and_what_others_carry_of_it_is_kept
     let revoked = |taken| matches!(taken, Err(BundleError::Unfit(Unfit::Revoked(_))));
     assert!(revoked(take(&ben, &to_ben)));
     assert_eq!(into_relay(&site, &to_relay).await, Err(Unfit::Revoked("ann".into())));
-    let none = ben.export_bundle(&mut Vec::new(), &key(&ann), None);
+    let none = ben.export_bundle(&mut Vec::new(), &key(&ann), None, Enclosing::Files);
     assert!(matches!(none, Err(BundleError::Unfit(Unfit::Revoked(_)))));
     let carried = into_relay(&site, &for_relay(&cat, None)).await.expect("Cat may");
     assert_eq!((carried.changes, carried.aside), (0, 1), "nothing of it is lost");
@@ -458,11 +374,7 @@ async fn a_large_bundle_comes_in_frames_that_any_session_would_take() {
         put(&ann, &format!("visit/v{n}"), json!({"outlet": "41", "note": note(n)}));
     }
     let file = pack(&ann, &key(&ben), None);
-    let mut reader = Reader::open(&file[..]).expect("a bundle");
-    let mut pushes = 0;
-    while let Some(frame) = reader.next_frame().expect("a frame") {
-        pushes += u32::from(matches!(frame, Frame::Push(_)));
-    }
+    let pushes = frames(&file).iter().filter(|frame| matches!(frame, Frame::Push(_))).count();
     assert!(pushes > 10, "{pushes} frames");
     assert_eq!(taken(&ben, &file).changes, 300);
     assert_eq!(content(&ben, "visit"), content(&ann, "visit"));

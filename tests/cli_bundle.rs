@@ -12,6 +12,10 @@ catalog = 1
 
 [type.customer]
 [type.customer.field.name]
+[type.customer.field.photos]
+kind = "attachment"
+media = ["image/*"]
+max_size = "1 MB"
 
 [type.order]
 [type.order.field.customer]
@@ -119,6 +123,101 @@ fn the_round(country: &Country) {
         let at_relay =
             ["customer", "order"].map(|ty| country.run("relay", &format!("export {ty}")).ok());
         assert_eq!(exported, at_relay, "{dir}");
+    }
+}
+
+/// A photo of Ann's goes to Ben, and by him to the office.
+fn the_photo(country: &Country) {
+    country.place.file("front.png", "pixels");
+    let here = |dir: &str, country: &Country| {
+        let listed = country.run(dir, "attachments list customer/c3 --json").json();
+        listed["records"][0]["state"].as_str().unwrap_or("not known").to_owned()
+    };
+    country.run("ann", "put customer/c3 name=Harbour").ok();
+    country.run("ann", "attach customer/c3 photos @front.png").ok();
+    let told = country.run("ann", "bundle export @plain --for ben --without-attachments").ok();
+    assert!(told.contains(" changes for ben in "), "{told}");
+    let told = country.run("ann", "bundle export @p --for ben").ok();
+    assert!(told.contains(" changes and 1 file of 6 bytes for ben in "), "{told}");
+    country.run("ben", "bundle import @plain").ok();
+    assert_eq!(here("ben", country), "elsewhere");
+    let told = country.run("ben", "bundle import @p").ok();
+    assert_eq!(told, "from ann: 0 new changes, 1 new file\n");
+    assert_eq!(country.run("ben", "bundle import @p").ok(), "from ann: 0 new changes\n");
+    country.run("ben", "attachments get customer/c3 front.png --out @copy").ok();
+    assert_eq!(std::fs::read_to_string(country.place.path("copy")).expect("written"), "pixels");
+
+    let told = country.run("ben", "bundle export @po --for relay --json").json();
+    assert_eq!((&told["files"], &told["file_bytes"]), (&json!(1), &json!(6)));
+    let told = country.run("relay", "bundle import @po").ok();
+    assert_eq!(told, "from ben: 2 new changes, 1 new file\n");
+    assert_eq!(country.run("relay", "bundle import @po --json").json()["files"], json!(0));
+    // Ben's own bundle shows that he has it; of Ann the office knows nothing.
+    for (dir, since, files) in [("ben", " --since @po", 0), ("ann", "", 1)] {
+        assert_eq!(here(dir, country), "waiting_for_record", "{dir}");
+        let told = country.run("relay", &format!("bundle export @back --for {dir}{since} --json"));
+        assert_eq!(told.json()["files"], json!(files), "{dir}");
+        let told = country.run(dir, "bundle import @back").ok();
+        assert!(told.contains("1 of the files on the relay"), "{told}");
+        assert!(!told.contains("new file"), "{told}");
+        assert_eq!(here(dir, country), "here", "{dir}");
+    }
+}
+
+/// What Ann puts aside is aside at the office.
+fn the_wish(country: &Country) {
+    country.run("ann", "put order/o9 discount=50").ok();
+    country.run("ann", "attention dismiss order/o9 --note agreed").ok();
+    country.run("ann", "bundle export @w --for relay").ok();
+    country.run("relay", "bundle import @w").ok();
+    let aside = || {
+        let list = country.run("relay", "relay quarantine list --json").json();
+        let records = list["records"].as_array().expect("a list").clone();
+        let o9 = records.into_iter().find(|record| record["id"] == "o9").expect("it is held");
+        o9["dismissed"]["note"].as_str().map(str::to_owned)
+    };
+    assert_eq!(aside().as_deref(), Some("agreed"));
+    country.run("ann", "attention reopen order/o9").ok();
+    country.run("ann", "bundle export @again --for relay").ok();
+    country.run("relay", "bundle import @again").ok();
+    country.run("relay", "bundle import @w").ok();
+    assert_eq!(aside(), None, "what is old is not heard again");
+}
+
+#[test]
+fn a_photo_and_what_was_put_aside_go_by_hand_too() {
+    let country = Country::new();
+    the_photo(&country);
+    the_wish(&country);
+}
+
+#[test]
+fn a_photo_and_what_was_put_aside_go_through_processes_that_serve() {
+    let mut country = Country::new();
+    country.serve();
+    the_photo(&country);
+    the_wish(&country);
+}
+
+#[test]
+fn a_photo_that_was_damaged_on_its_way_is_refused_and_the_rest_is_taken() {
+    let country = Country::new();
+    country.place.file("front.png", "these are the pixels");
+    country.run("ann", "put customer/c1 name=Kiosk").ok();
+    country.run("ann", "attach customer/c1 photos @front.png").ok();
+    for (to, dir) in [("ben", "ben"), ("relay", "relay")] {
+        country.run("ann", &format!("bundle export @sound --for {to}")).ok();
+        let mut file = std::fs::read(country.place.path("sound")).expect("it is there");
+        let at = file.windows(10).position(|bytes| bytes == b"the pixels");
+        file[at.expect("it is not encrypted")] ^= 1;
+        std::fs::write(country.place.path("damaged"), file).expect("it is written");
+        let ran = country.run(dir, "bundle import @damaged");
+        assert_eq!(ran.code, 4, "{}", ran.err);
+        assert!(ran.out.contains("from ann: 2 new changes\n"), "{}", ran.out);
+        assert!(ran.out.contains("not taken: what came from byte 0 on"), "{}", ran.out);
+        assert!(ran.out.contains("1 part not taken, everything else was"), "{}", ran.out);
+        let told = country.run(dir, "bundle import @sound").ok();
+        assert_eq!(told, "from ann: 0 new changes, 1 new file\n", "{dir}");
     }
 }
 

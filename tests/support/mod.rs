@@ -6,6 +6,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod attached;
+pub(crate) mod carrying;
 pub(crate) mod lab;
 pub(crate) mod town;
 pub(crate) mod wire;
