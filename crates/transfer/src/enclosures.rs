@@ -148,7 +148,7 @@ enum Way {
     /// They are here already, or not taken: why.
     Passed(Option<Unfit>),
     /// They are compared with those that are here: that shows that whoever brings them has them.
-    Compared(BlobTree, GroupCheck),
+    Compared(BlobTree, Box<GroupCheck>),
     /// They are kept, and what was here of them before.
     Kept(Box<Incoming>, u64),
 }
@@ -185,7 +185,7 @@ impl Arriving {
             Brought::Whole => Way::Passed(None),
             Brought::Unfit(unfit) => Way::Passed(Some(unfit)),
             Brought::Prove(tree) => {
-                let check = tree.check_from(0);
+                let check = Box::new(tree.check_from(0));
                 Way::Compared(tree, check)
             }
             Brought::Take(tree) => match files.receive(tree)? {
