@@ -341,11 +341,10 @@ async fn a_file_that_no_record_names_so_or_that_is_too_large_by_now_is_refused()
     let (to_ben, to_relay) = (pack(ann, &key(ben), None), for_relay(ann, None));
     let seed = seed_of(&site, "ann");
     // As if another record had it, and as if it were longer.
-    let lies_about: [(&str, fn(&mut Enclosure)); 2] = [
-        ("not-named", |file| file.file.record = record("visit/v9")),
-        ("size", |file| file.file.size += 1),
-    ];
-    for (code, change) in lies_about {
+    type Lie = fn(&mut Enclosure);
+    let elsewhere: Lie = |file| file.file.record = record("visit/v9");
+    let longer: Lie = |file| file.file.size += 1;
+    for (code, change) in [("not-named", elsewhere), ("size", longer)] {
         let changed = |file: &mut Enclosure, _: &mut Vec<u8>| {
             if file.file.hash != BlobHash(*blake3::hash(b"back").as_bytes()) {
                 change(file);

@@ -96,7 +96,7 @@ async fn nothing_goes_while_collection_is_off() {
     let hash = attached(&site, &ann, "visit/v1", 1).await;
     detach(&ann, "visit/v1", &hash).await;
     let loose = LooseBlob { hash, size: 1_000, since: NOW };
-    assert_eq!(look(&site, NOW).await, [loose.clone()]);
+    assert_eq!(look(&site, NOW).await, std::slice::from_ref(&loose));
     let removed = site.ask(|engine| engine.remove_loose(NOW + 1_000 * DAY)).await;
     assert_eq!(removed.expect("it answers"), []);
     assert_eq!(look(&site, NOW + 1_000 * DAY).await, [loose], "it is told, and stays");

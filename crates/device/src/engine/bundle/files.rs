@@ -79,7 +79,7 @@ impl Engine {
         let given = since.given.get(&hash).is_some_and(|records| records.contains(key));
         let relays = since.header.to == self.replica.me().keys.public();
         let has = since.has.get(&hash).is_some_and(|has| has.contains_key(&named.row.id));
-        Ok(!given && !(relays && has))
+        Ok(!(given || relays && has))
     }
 
     /// Names the next files that are here; to the relay none that wait for its receipt.
