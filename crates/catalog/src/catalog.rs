@@ -1,17 +1,17 @@
 //! The catalog: object types and rules, parsed once and shared.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use fieldkeep_model::{CatalogHash, TypeName};
 
 use crate::action::{Action, Query};
-use crate::error::{CatalogError, Place, Problems};
+use crate::error::{CatalogError, Problems};
 use crate::limit;
-use crate::object::{Field, ObjectType};
+use crate::object::ObjectType;
 use crate::read::{self, RawRule};
-use crate::rule::{Engine, Rule, Vocabulary};
+use crate::rule::{Dead, Engine, Rule, Vocabulary};
 
 /// What an organisation allows: its object types with their fields and rules. Cheap to clone.
 #[derive(Clone)]
@@ -110,61 +110,11 @@ impl Catalog {
         &self.0.engine
     }
 
-    /// What keeps `next` from replacing this catalog once this one is published: scope field,
-    /// bucket count and the kinds of fields are frozen, and what is declared stays declared. Lines
-    /// are those of `next`.
+    /// Why a rule of a type decides nothing, if that can be proven.
     #[must_use]
-    pub fn check_successor(&self, next: &Self) -> Vec<CatalogError> {
-        let mut errors = Vec::new();
-        for (name, old) in self.types() {
-            match next.ty(name) {
-                Some(new) => succeed_type(old, new, &mut errors),
-                None => {
-                    let problem = format!("the type `{name}` is published and cannot be removed");
-                    let place = Place { line: 1, column: 1 };
-                    errors.push(place.error(format!("type.{name}"), problem, "put it back"));
-                }
-            }
-        }
-        errors.sort_by_key(|error| (error.line, error.column));
-        errors
+    pub fn dead_rule(&self, ty: &ObjectType, rule: &Rule) -> Option<Dead> {
+        ty.dead(rule, self.engine())
     }
-}
-
-impl Catalog {
-    /// The types of this catalog by which records are judged otherwise in `next`, and those that it
-    /// lacks: a judgement depends on the declaration of its own type alone.
-    #[must_use]
-    pub fn changed_types(&self, next: &Self) -> Vec<TypeName> {
-        let names: BTreeSet<&TypeName> = self.types().keys().chain(next.types().keys()).collect();
-        let changed = names.into_iter().filter(|name| match (self.ty(name), next.ty(name)) {
-            (Some(old), Some(new)) => !same_type(old, new),
-            (None, _) | (_, None) => true,
-        });
-        changed.cloned().collect()
-    }
-}
-
-fn same_type(old: &ObjectType, new: &ObjectType) -> bool {
-    let rules = old.rules.len() == new.rules.len()
-        && old.rules.iter().zip(&new.rules).all(|(old, new)| {
-            (&old.name, &old.cel, &old.reason) == (&new.name, &new.cel, &new.reason)
-        });
-    rules && old.scope == new.scope && same_fields(&old.fields, &new.fields)
-}
-
-fn same_fields(old: &BTreeMap<String, Field>, new: &BTreeMap<String, Field>) -> bool {
-    let read = |field: &Field| {
-        let Field { kind, reference, required, unique, schema, attachments, .. } = field;
-        let files = attachments.as_ref().map(|files| (files.max_count, files.media.clone()));
-        (*kind, reference.clone(), *required, *unique, schema.clone(), files)
-    };
-    old.len() == new.len()
-        && old.iter().all(|(name, old)| {
-            let same =
-                |new: &Field| read(old) == read(new) && same_fields(&old.children, &new.children);
-            new.get(name).is_some_and(same)
-        })
 }
 
 /// Compiles every rule against the fields of its type and of the types that it refers to.
@@ -183,44 +133,4 @@ fn compile_rules(
         }
     }
     rules
-}
-
-fn succeed_type(old: &ObjectType, new: &ObjectType, errors: &mut Vec<CatalogError>) {
-    let key = format!("type.{}", old.name);
-    let way = "put it back, or declare another type beside it";
-    if old.scope != new.scope {
-        let [was, is] = [old, new].map(|ty| ty.scope.as_deref().unwrap_or("none"));
-        let problem = format!("the scope field is published as `{was}` and cannot become `{is}`");
-        errors.push(new.place.error(format!("{key}.scope"), problem, way));
-    }
-    if old.buckets != new.buckets {
-        let problem = format!("published with {} buckets, not {}", old.buckets, new.buckets);
-        errors.push(new.place.error(format!("{key}.buckets"), problem, way));
-    }
-    succeed_fields(&old.fields, &new.fields, &key, new, way, errors);
-}
-
-fn succeed_fields(
-    old: &BTreeMap<String, Field>,
-    new: &BTreeMap<String, Field>,
-    path: &str,
-    ty: &ObjectType,
-    way: &str,
-    errors: &mut Vec<CatalogError>,
-) {
-    for (name, old) in old {
-        let key = format!("{path}.field.{name}");
-        match new.get(name) {
-            None => {
-                let problem = format!("the field `{name}` is published and cannot be removed");
-                errors.push(ty.place.error(key, problem, way));
-            }
-            Some(new) if new.kind != old.kind => {
-                let (was, is) = (old.kind.word(), new.kind.word());
-                let problem = format!("published as a {was}, it cannot become a {is}");
-                errors.push(new.place.error(key, problem, way));
-            }
-            Some(new) => succeed_fields(&old.children, &new.children, &key, ty, way, errors),
-        }
-    }
 }

@@ -20,8 +20,11 @@ use crate::limit;
 use crate::object::{Field, Kind, ObjectType};
 
 mod bound;
+mod dead;
 mod nesting;
 pub(crate) mod values;
+
+pub use dead::Dead;
 
 /// A rule of an object type.
 pub struct Rule {
@@ -213,14 +216,18 @@ impl Rule {
 
     /// Whether the record satisfies the rule, or why that cannot be said.
     pub(crate) fn holds(&self, scope: &Context<'_, '_>) -> Result<bool, String> {
-        // A panic in the evaluator holds this one record; everything else goes on.
-        let result = catch_unwind(AssertUnwindSafe(|| Value::resolve(&self.expr, scope)));
-        match result {
-            Ok(Ok(Value::Bool(holds))) => Ok(holds),
-            Ok(Ok(_)) => Err("it yields neither true nor false".to_owned()),
-            Ok(Err(error)) => Err(told(&error)),
-            Err(_) => Err("the evaluator failed".to_owned()),
-        }
+        evaluate(&self.expr, scope)
+    }
+}
+
+/// Whether an expression is true, or why that cannot be said.
+fn evaluate(expr: &IdedExpr, scope: &Context<'_, '_>) -> Result<bool, String> {
+    // A panic in the evaluator holds one record; everything else goes on.
+    match catch_unwind(AssertUnwindSafe(|| Value::resolve(expr, scope))) {
+        Ok(Ok(Value::Bool(holds))) => Ok(holds),
+        Ok(Ok(_)) => Err("it yields neither true nor false".to_owned()),
+        Ok(Err(error)) => Err(told(&error)),
+        Err(_) => Err("the evaluator failed".to_owned()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a catalog's author is told: places, suggestions, refusals, and what is frozen.
 
-use fieldkeep_catalog::Catalog;
+use fieldkeep_catalog::{Catalog, Dead, Difference};
 
 /// The errors of a catalog, as they are shown.
 fn errors(source: &str) -> Vec<String> {
@@ -324,4 +324,92 @@ fn what_is_published_stays_as_it_is() {
     assert_eq!(old.check_successor(&old), []);
     assert_eq!(old.source(), old.clone().source());
     assert_ne!(old.hash(), new.hash());
+}
+
+/// Why each rule of a type decides nothing, as far as that is proven.
+fn dead(rules: &[&str]) -> Vec<Option<Dead>> {
+    let rules = rules.iter().enumerate().map(|(nth, cel)| {
+        format!("[[type.order.rule]]\nname = \"r{nth}\"\nreason = \"because\"\ncel = '''{cel}'''\n")
+    });
+    let source = format!(
+        "catalog = 1\n[type.order.field]\ntotal = {{ required = true, schema = {{ type = \"integer\" }} }}\n\
+         note = {{}}\nlines = {{ kind = \"set\", field = {{ q = {{}} }} }}\n{}",
+        rules.collect::<String>()
+    );
+    let catalog = Catalog::parse(&source).expect("it is right");
+    let ty = catalog.types().values().next().expect("a type");
+    ty.rules.iter().map(|rule| catalog.dead_rule(ty, rule)).collect()
+}
+
+#[test]
+fn a_rule_that_decides_nothing_is_told_where_that_is_proven() {
+    let never = [
+        "true",
+        "1 + 1 == 2",
+        "[1, 2].all(n, n > 0)",
+        "has(record.note) || true",
+        "record.total / 0 == 1 || 'ab'.matches('^a')",
+        "has(record.total)",
+        "has(record.lines)",
+        "has(record.note) ? has(record.total) : 'a' != 'b'",
+        "!(has(record.note) && false)",
+    ];
+    assert_eq!(dead(&never), vec![Some(Dead::NeverBroken); never.len()]);
+    let always = [
+        "false",
+        "1 / 0 == 1",
+        "record.note == 'x' && 1 > 2",
+        "!has(record.total)",
+        "!has(record.lines) || 'a' == 'b'",
+        "true ? false : has(record.note)",
+    ];
+    assert_eq!(dead(&always), vec![Some(Dead::AlwaysBroken); always.len()]);
+    // What may come out either way, or may fail, is left alone; so is what nobody has proven.
+    let alive = [
+        "has(record.note)",
+        "record.total > 0",
+        "record.note == 'x' || record.note != 'x'",
+        "true && has(record.note)",
+        "record.total / 0 == 1 || has(record.note)",
+        "record.lines.all(total, has(total.q))",
+        "previous == null",
+    ];
+    assert_eq!(dead(&alive), vec![None; alive.len()]);
+    let repeated = dead(&["record.total > 0", "record.total > 1", " record.total > 0"]);
+    assert_eq!(repeated, [None, None, Some(Dead::Repeats("r0".into()))]);
+}
+
+#[test]
+fn what_is_otherwise_in_the_next_catalog_is_told_by_type() {
+    let parse = |source: &str| Catalog::parse(source).expect("it is right");
+    let old = parse(
+        "catalog = 1\n[type.order.field]\nnote = {}\nlines = { kind = \"set\", field = { q = {} } }\n\
+         [[type.order.rule]]\nname = \"a\"\nreason = \"r\"\ncel = \"has(record.note)\"\n[type.gone]\n[type.same.field.x]\n",
+    );
+    let new = parse(
+        "catalog = 1\n[type.order.field]\nnote = { required = true }\nmore = {}\n\
+         lines = { kind = \"set\", field = { q = { required = true } } }\n\
+         [[type.order.rule]]\nname = \"b\"\nreason = \"r\"\ncel = \"has(record.note)\"\n[type.new]\n[type.same.field.x]\n",
+    );
+    let told: Vec<_> = old
+        .differences(&new)
+        .into_iter()
+        .map(|Difference { ty, part, turn }| format!("{ty} {part:?} {}", turn.word()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "gone Type removed",
+            "new Type added",
+            "order Field(\"lines.q\") changed",
+            "order Field(\"more\") added",
+            "order Field(\"note\") changed",
+            "order Rule(\"a\") removed",
+            "order Rule(\"b\") added",
+        ]
+    );
+    assert_eq!(old.differences(&old), []);
+    // What is gone may come back, but not as something else.
+    assert_eq!(old.check_frozen(&new), []);
+    assert_eq!(new.check_frozen(&parse("catalog = 1\n[type.new]\nbuckets = 2\n")).len(), 1);
 }

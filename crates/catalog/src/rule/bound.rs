@@ -68,7 +68,7 @@ fn check_depth(root: &IdedExpr) -> Result<(), RuleError> {
     Ok(())
 }
 
-fn parts(expr: &Expr) -> Vec<&IdedExpr> {
+pub(super) fn parts(expr: &Expr) -> Vec<&IdedExpr> {
     match expr {
         Expr::Call(call) => call.target.iter().map(AsRef::as_ref).chain(&call.args).collect(),
         Expr::Comprehension(of) => {
@@ -390,7 +390,7 @@ fn unknown(what: &'static str, name: &str, remedy: String) -> RuleError {
 }
 
 /// Types as values, for `type(x) == int`.
-const TYPES: &[&str] =
+pub(super) const TYPES: &[&str] =
     &["int", "uint", "double", "bool", "string", "list", "map", "null_type", "type"];
 /// Functions and operators of one argument.
 const UNARY: &[&str] = &[
