@@ -14,7 +14,8 @@ use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::{SegmentAddress, TypeName};
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::{
-    Home, HomeError, Log as _, Pins as _, Records as _, Settings as _, StoreError, home,
+    Catalogs as _, Home, HomeError, Log as _, Pins as _, Records as _, Settings as _, StoreError,
+    home,
 };
 
 use crate::control::ControlError;

@@ -9,10 +9,10 @@ use fieldkeep_catalog::{Catalog, Holder, Judgement, Referent, Surroundings};
 use fieldkeep_model::status::{Forecast, State};
 use fieldkeep_model::verdict::{self, Arg, ArgValue, LastValid, Opening};
 use fieldkeep_model::{
-    ChangeHash, Culprit, Outcome, Pos, Reason, RecordId, RecordKey, SegmentId, Signed, TypeName,
-    Verdict, VerdictBlock,
+    ChangeHash, Culprit, Outcome, Pos, Reason, RecordId, RecordKey, SegmentAddress, SegmentId,
+    Signed, TypeName, Verdict, VerdictBlock,
 };
-use fieldkeep_store::{BlockRow, RecordRow, Records as _, Store, Verdicts as _};
+use fieldkeep_store::{BlockRow, RecordRow, Records, Turned, Verdicts as _};
 use serde_json::{Map, Value};
 
 use crate::identity::Role;
@@ -31,16 +31,19 @@ pub(crate) struct Subject {
     pub(crate) fields: Map<String, Value>,
 }
 
+/// A verdict, with what opens its sealed arguments.
+type Stated = (Verdict, Vec<Opening>);
+
 /// The other records, as a judge sees them.
-struct World<'a> {
-    store: &'a Store,
+pub(crate) struct World<'a, S> {
+    pub(crate) store: &'a S,
     /// The id of a segment by its number.
-    segment: &'a dyn Fn(i64) -> SegmentId,
+    pub(crate) segment: &'a dyn Fn(i64) -> SegmentId,
     /// Types of which this replica holds only some scopes.
-    partial: &'a dyn Fn(&TypeName) -> bool,
+    pub(crate) partial: &'a dyn Fn(&TypeName) -> bool,
 }
 
-impl Surroundings for World<'_> {
+impl<S: Records> Surroundings for World<'_, S> {
     fn referent(&self, ty: &TypeName, id: &RecordId) -> Referent {
         let rows = self.store.find(ty, id).unwrap_or_default();
         match rows.into_iter().next() {
@@ -69,10 +72,30 @@ impl Surroundings for World<'_> {
     }
 
     fn holders(&self, ty: &TypeName, field: &str, value: &str) -> Vec<Holder> {
-        let claimants = self.store.claimants(ty, field, value).unwrap_or_default();
+        let claimants = self.store.first_claimants(ty, field, value).unwrap_or_default();
         let holders = claimants.into_iter();
         holders.map(|(sid, id)| Holder { id, segment: (self.segment)(sid) }).collect()
     }
+}
+
+/// What a record of that segment comes to under a catalog, whoever asks.
+pub(crate) fn judge(
+    catalog: &Catalog,
+    address: &SegmentAddress,
+    subject: &Subject,
+    world: &dyn Surroundings,
+) -> Judgement {
+    let reads = catalog.ty(&address.ty).is_some_and(|object| object.reads_previous());
+    let previous = reads.then(|| last_valid_fields(subject)).flatten();
+    let subject = fieldkeep_catalog::Subject {
+        ty: &address.ty,
+        id: &subject.row.id,
+        fields: &subject.fields,
+        deleted: subject.row.deleted,
+        previous: previous.as_ref(),
+        scope: &address.scope,
+    };
+    catalog.judge(&subject, world)
 }
 
 /// The fields of a record's canonical JSON.
@@ -88,19 +111,7 @@ impl Replica {
         let partial = |ty: &TypeName| self.holds_in_part(ty);
         let segment = |sid| self.segment_of(sid).map_or(SegmentId([0; 16]), |row| row.id);
         let world = World { store: &self.store, segment: &segment, partial: &partial };
-        let reads = catalog.ty(&address.ty).is_some_and(|object| object.reads_previous());
-        let previous = reads.then(|| last_valid_fields(subject)).flatten();
-        catalog.judge(
-            &fieldkeep_catalog::Subject {
-                ty: &address.ty,
-                id: &subject.row.id,
-                fields: &subject.fields,
-                deleted: subject.row.deleted,
-                previous: previous.as_ref(),
-                scope: &address.scope,
-            },
-            &world,
-        )
+        judge(catalog, address, subject, &world)
     }
 
     /// The object types: those of the catalog, and those of which there are records.
@@ -134,28 +145,36 @@ impl Replica {
         subjects: Vec<Subject>,
     ) -> Result<Vec<SegmentId>, ReplicaError> {
         let dependants = self.dependants(&subjects, |_| true)?;
-        let mut verdicts: BTreeMap<SegmentId, Vec<(Verdict, Vec<Opening>)>> = BTreeMap::new();
+        Ok(self.state_verdicts(materialised, subjects.into_iter().chain(dependants))?.0)
+    }
+
+    /// Judges subjects alone. Returns the segments that have a block more, and what became of how
+    /// many records.
+    pub(crate) fn state_verdicts(
+        &mut self,
+        materialised: &SegmentId,
+        subjects: impl Iterator<Item = Subject>,
+    ) -> Result<(Vec<SegmentId>, Turned), ReplicaError> {
+        let mut verdicts: BTreeMap<SegmentId, Vec<Stated>> = BTreeMap::new();
         verdicts.insert(*materialised, Vec::new());
-        for subject in subjects.into_iter().chain(dependants) {
-            let segment = subject.segment;
-            if let Some(verdict) = self.decide(subject)? {
-                verdicts.entry(segment).or_default().push(verdict);
-            }
+        let mut turned = Turned::default();
+        for subject in subjects {
+            let (segment, before) = (subject.segment, outcome_of(subject.previous.as_ref()));
+            let (outcome, verdict) = self.decide(subject)?;
+            count(&mut turned, before, outcome);
+            verdicts.entry(segment).or_default().extend(verdict);
         }
         let judged = verdicts.keys().copied().collect();
         for (segment, verdicts) in verdicts {
             let judged = self.row(&segment).judged;
             self.append_blocks(&segment, verdicts, judged)?;
         }
-        Ok(judged)
+        Ok((judged, turned))
     }
 
-    /// Judges one record, saves its state, and returns the verdict if it says something that the
-    /// last one did not.
-    fn decide(
-        &mut self,
-        subject: Subject,
-    ) -> Result<Option<(Verdict, Vec<Opening>)>, ReplicaError> {
+    /// Judges one record, saves its state, and returns what it came to, with the verdict if it says
+    /// something that the last one did not.
+    fn decide(&mut self, subject: Subject) -> Result<(Outcome, Option<Stated>), ReplicaError> {
         let (outcome, reasons, openings) = self.reasons(&subject)?;
         let Subject { segment, mut row, previous, fields: merged } = subject;
         let before = previous.as_ref();
@@ -168,7 +187,7 @@ impl Replica {
                 self.index_files(&segment, &row, &merged)?;
             }
             if !stood {
-                return Ok(None);
+                return Ok((outcome, None));
             }
             self.store.put_verdict(row.sid, &row.id, None)?;
             let (reasons, culprits) = (Vec::new(), Vec::new());
@@ -180,7 +199,7 @@ impl Replica {
                 culprits,
                 last_valid: None,
             };
-            return Ok(Some((verdict, Vec::new())));
+            return Ok((outcome, Some((verdict, Vec::new()))));
         }
         row.state = State::Judged(outcome);
         (row.valid, row.valid_pos) = match before {
@@ -204,10 +223,10 @@ impl Replica {
         let standing = standing(&verdict, &openings);
         let known = self.store.verdict(row.sid, &row.id)?;
         if known.is_some_and(|(bytes, _)| bytes == standing.bytes) {
-            return Ok(None);
+            return Ok((outcome, None));
         }
         self.store.put_verdict(row.sid, &row.id, Some(&standing))?;
-        Ok(Some((verdict, openings)))
+        Ok((outcome, Some((verdict, openings))))
     }
 
     /// The judgement, with what was merged without permission, and with arguments that speak of
@@ -414,7 +433,7 @@ impl Replica {
     fn append_blocks(
         &mut self,
         id: &SegmentId,
-        verdicts: Vec<(Verdict, Vec<Opening>)>,
+        verdicts: Vec<Stated>,
         meanwhile: Pos,
     ) -> Result<(), ReplicaError> {
         let mut part = Vec::new();
@@ -436,7 +455,7 @@ impl Replica {
     fn append_block(
         &mut self,
         id: &SegmentId,
-        verdicts: Vec<(Verdict, Vec<Opening>)>,
+        verdicts: Vec<Stated>,
         pos: Pos,
     ) -> Result<(), ReplicaError> {
         let catalog = self.published.as_ref().map_or(0, |published| published.number);
@@ -542,6 +561,24 @@ impl Replica {
     }
 }
 
+/// What a relay has stated of a record.
+pub(crate) fn outcome_of(row: Option<&RecordRow>) -> Outcome {
+    match row.map(|row| row.state) {
+        Some(State::Judged(outcome)) => outcome,
+        Some(State::Forecast(_)) | None => Outcome::Valid,
+    }
+}
+
+/// Counts a record that comes to be otherwise than it was.
+pub(crate) fn count(turned: &mut Turned, before: Outcome, after: Outcome) {
+    let count = match after {
+        Outcome::Held => &mut turned.held,
+        Outcome::Waiting => &mut turned.waiting,
+        Outcome::Valid => &mut turned.released,
+    };
+    *count += u64::from(before != after);
+}
+
 /// Puts a forecast into a record's row.
 fn foresee(subject: &mut Subject, judgement: Option<Judgement>) {
     let row = &mut subject.row;
@@ -596,6 +633,6 @@ fn rules_look_into(catalog: &Catalog, ty: &TypeName) -> bool {
     })
 }
 
-fn plain(id: &str) -> Reason {
+pub(crate) fn plain(id: &str) -> Reason {
     Reason { id: id.to_owned(), rule: None, fields: Vec::new(), args: Vec::<Arg>::new() }
 }

@@ -18,9 +18,11 @@ mod online;
 mod past;
 mod permission;
 mod proof;
+mod publishing;
 mod read;
 mod receipts;
 mod received;
+mod rehearsal;
 mod renewal;
 mod replica;
 mod taint;
@@ -37,10 +39,14 @@ pub use materialise::Materialised;
 pub use online::{Standing, WriteForError, WrittenFor};
 pub use past::{FieldChange, HistoryEntry, HistoryError, HistoryPage, Moment, WriterView};
 pub use proof::{Integrity, SegmentProof};
+pub use publishing::{
+    KeptCatalog, Note, Published, RollBackError, earlier_catalog, frozen, kept_catalogs,
+};
 pub use read::{AttentionView, CulpritView, HeldView, RecordView, TypeCounts, Views};
 pub use received::{Follow, FollowError, Settled};
-pub use renewal::Renewed;
-pub use replica::{Published, Replica, ReplicaError};
+pub use rehearsal::{Fate, Rehearsal};
+pub use renewal::{RenewalProgress, Renewed, stored_renewal};
+pub use replica::{Replica, ReplicaError};
 pub use verdicts::VerdictPage;
 pub use witness::StatementError;
 pub use write::{OutgoingBatch, PutError, Wrote, declared};

@@ -2,20 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fieldkeep_catalog::{Catalog, CatalogError};
+use fieldkeep_catalog::CatalogError;
 use fieldkeep_model::status::Subscriptions;
 use fieldkeep_model::{
-    CatalogHash, Epoch, MembershipError, MembershipLog, OrgId, SegmentAddress, SegmentId, Signed,
+    Epoch, MembershipError, MembershipLog, OrgId, SegmentAddress, SegmentId, Signed,
 };
-use fieldkeep_store::{SegmentRow, Segments as _, Settings as _, Store, StoreError, StoredCatalog};
-use minicbor::{Decode, Encode};
+use fieldkeep_store::{Catalogs as _, SegmentRow, Segments as _, Settings as _, Store, StoreError};
 
 use crate::cache::Cache;
 use crate::identity::Me;
+use crate::publishing::{Published, restore_catalog};
 use crate::renewal::Renewal;
-
-/// The context under which a relay states its catalog.
-pub(crate) const CATALOG_CONTEXT: &str = "fieldkeep 1 catalog";
 
 /// Why a replica could not do what it was asked: all of it lies in the store or in the catalog.
 #[derive(Debug, thiserror::Error)]
@@ -47,34 +44,6 @@ impl ReplicaError {
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged(..) | Self::Store(StoreError::Damaged(_)))
     }
-}
-
-/// The catalog in force.
-#[derive(Clone, Debug)]
-pub struct Published {
-    /// The epoch in which it was published.
-    pub epoch: Epoch,
-    /// Its number.
-    pub number: u64,
-    /// The relay's statement of it.
-    pub notice: Signed,
-    /// The catalog.
-    pub catalog: Catalog,
-}
-
-/// What a relay signs of a catalog.
-#[derive(Clone, Debug, Encode, Decode)]
-pub(crate) struct CatalogNotice {
-    #[n(0)]
-    pub(crate) org: OrgId,
-    #[n(1)]
-    pub(crate) epoch: Epoch,
-    #[n(2)]
-    pub(crate) number: u64,
-    #[n(3)]
-    hash: CatalogHash,
-    #[n(4)]
-    relay: u64,
 }
 
 /// A device's or a relay's engine over its store.
@@ -120,10 +89,9 @@ impl Replica {
         let rows = store.segments()?;
         let published = store.newest_catalog()?.map(restore_catalog).transpose()?;
         let epoch = stored_epoch(&store)?;
-        let renewal = Renewal::stored(&store)?;
         let cache = Cache::of(me.role);
         let behind = rows.iter().filter(|row| row.done < row.tip).map(|row| row.id).collect();
-        Ok(Self {
+        let mut replica = Self {
             store,
             me,
             members,
@@ -134,10 +102,12 @@ impl Replica {
             behind,
             cache,
             epoch,
-            renewal,
+            renewal: Renewal::default(),
             subscriptions: Subscriptions::default(),
             entropy: blake3::Hasher::new_keyed(&entropy).finalize_xof(),
-        })
+        };
+        replica.take_up_renewal()?;
+        Ok(replica)
     }
 
     /// Makes everything written since the last commit durable.
@@ -185,7 +155,7 @@ impl Replica {
             self.published = catalog.map_err(|error| damaged(&error.to_string()))?;
         }
         self.epoch = stored_epoch(&self.store)?;
-        self.renewal = Renewal::stored(&self.store)?;
+        self.take_up_renewal()?;
         let incarnation =
             self.store.setting("incarnation")?.and_then(|bytes| bytes.try_into().ok());
         self.me.incarnation = u32::from_be_bytes(incarnation.unwrap_or_default());
@@ -279,89 +249,6 @@ impl Replica {
         bytes
     }
 
-    /// The catalog in force.
-    #[must_use]
-    pub fn published(&self) -> Option<&Published> {
-        self.published.as_ref()
-    }
-
-    pub(crate) fn catalog(&self) -> Option<Catalog> {
-        self.published.as_ref().map(|published| published.catalog.clone())
-    }
-
-    /// Publishes a catalog, as the relay; devices take it over with [`Replica::adopt_catalog`]. What
-    /// it changes for records is worked off with [`Replica::renew`]. Returns its number: that of the
-    /// one in force if it is the same.
-    ///
-    /// # Errors
-    /// [`ReplicaError::Frozen`] when it changes what is frozen; when the disk refuses.
-    pub fn publish(&mut self, catalog: Catalog) -> Result<u64, ReplicaError> {
-        let Some(before) = self.published.clone() else {
-            self.state_catalog(catalog, 1)?;
-            return Ok(1);
-        };
-        if before.catalog.hash() == catalog.hash() {
-            return Ok(before.number);
-        }
-        let errors = before.catalog.check_successor(&catalog);
-        if !errors.is_empty() {
-            return Err(ReplicaError::Frozen(errors));
-        }
-        let changed = before.catalog.changed_types(&catalog);
-        self.state_catalog(catalog, before.number + 1)?;
-        self.renew_types(&changed)?;
-        Ok(before.number + 1)
-    }
-
-    /// Signs a catalog as the one in force.
-    fn state_catalog(&mut self, catalog: Catalog, number: u64) -> Result<(), StoreError> {
-        let notice = CatalogNotice {
-            org: self.org(),
-            epoch: self.epoch,
-            number,
-            hash: catalog.hash(),
-            relay: self.me.number,
-        };
-        let notice = Signed::new(CATALOG_CONTEXT, &notice, &self.me.keys);
-        let source = catalog.source().to_owned();
-        self.store.put_catalog(&StoredCatalog {
-            epoch: self.epoch,
-            number,
-            notice: notice.clone(),
-            source,
-        })?;
-        self.published = Some(Published { epoch: self.epoch, number, notice, catalog });
-        Ok(())
-    }
-
-    /// Takes over a catalog that a relay states, if it is newer than the one in force.
-    ///
-    /// # Errors
-    /// When no relay of the organisation signed it, or it does not parse.
-    pub fn adopt_catalog(&mut self, notice: Signed, source: String) -> Result<bool, ReplicaError> {
-        let stated: CatalogNotice = notice.read().ok_or(ReplicaError::CatalogUnsigned)?;
-        let signed: Option<CatalogNotice> =
-            self.members.stated_by(stated.relay, CATALOG_CONTEXT, &notice);
-        let signed =
-            signed.is_some() && stated.org == self.org() && stated.hash == CatalogHash::of(&source);
-        if !signed {
-            return Err(ReplicaError::CatalogUnsigned);
-        }
-        let (epoch, number) = (stated.epoch, stated.number);
-        if self.published.as_ref().is_some_and(|p| (p.epoch, p.number) >= (epoch, number)) {
-            return Ok(false);
-        }
-        let stored = StoredCatalog { epoch, number, notice, source };
-        self.store.put_catalog(&stored)?;
-        let next = restore_catalog(stored)?;
-        if let Some(before) = self.published.replace(next.clone()) {
-            self.renew_types(&before.catalog.changed_types(&next.catalog))?;
-        }
-        // What the catalog before did not have may be taken under this one.
-        self.store.forget_refusals("undeclared")?;
-        Ok(true)
-    }
-
     /// Takes over entries of the membership log, all or none; those that are known already are
     /// passed over. Returns how many are new.
     ///
@@ -441,9 +328,4 @@ fn stored_epoch(store: &Store) -> Result<Epoch, StoreError> {
         }
         None => Ok(Epoch::default()),
     }
-}
-
-fn restore_catalog(stored: StoredCatalog) -> Result<Published, ReplicaError> {
-    let catalog = Catalog::parse(&stored.source).map_err(ReplicaError::Catalog)?;
-    Ok(Published { epoch: stored.epoch, number: stored.number, notice: stored.notice, catalog })
 }

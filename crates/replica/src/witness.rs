@@ -9,7 +9,8 @@ use std::cmp::Ordering;
 use fieldkeep_model::{Epoch, Signed, VerdictBlock, verdict};
 use fieldkeep_store::StoreError;
 
-use crate::replica::{CATALOG_CONTEXT, CatalogNotice, Replica, ReplicaError};
+use crate::publishing::{CATALOG_CONTEXT, CatalogNotice};
+use crate::replica::{Replica, ReplicaError};
 
 /// Why a statement was not taken over.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@
 mod asking;
 mod blobs;
 mod calls;
+mod catalogs;
 mod error;
 #[cfg(feature = "failpoints")]
 mod failpoint;
@@ -20,6 +21,7 @@ mod pins;
 mod quarantine;
 mod receipts;
 mod records;
+mod rehearsal;
 mod removals;
 mod schema;
 mod search;
@@ -30,6 +32,7 @@ mod verdicts;
 pub use asking::{AskError, Question, ROWS, Rows};
 pub use blobs::{BlobRow, Blobs, OpenFile, Upload};
 pub use calls::{CallRow, Calls};
+pub use catalogs::{Catalogs, Publication, StoredCatalog, Turned};
 pub use error::StoreError;
 pub use files::{ABANDONED, BlobFiles, Incoming};
 pub use home::{Home, HomeError};
@@ -42,7 +45,7 @@ pub use records::{Dependants, Page, RecordRow, Records, Tally};
 pub use removals::{LooseBlob, Removals, RemovedBlob, SeenBlob, Unmerged};
 pub use search::Search;
 pub use segments::{Cursor, SegmentRow, Segments};
-pub use settings::{Settings, StoredCatalog};
+pub use settings::Settings;
 pub use verdicts::{BlockRow, Dismissal, StandingVerdict, Verdicts};
 
 use std::path::Path;

@@ -345,6 +345,17 @@ pub trait Records: Queries {
         rows.map(|row| row?).collect()
     }
 
+    /// How many records of a segment have a number through this one.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn count_through(&self, sid: i64, rid: i64) -> Result<u64> {
+        let mut query = self
+            .connection()
+            .prepare_cached("SELECT count(*) FROM record WHERE sid = ? AND rid <= ?")?;
+        Ok(query.query_row([sid, rid], |row| row.get::<_, i64>(0))? as u64)
+    }
+
     /// The records that are held, wait, or are likely to be held.
     ///
     /// # Errors
@@ -455,6 +466,19 @@ pub trait Records: Queries {
         dependants(&mut query, params![ty.as_str(), field, value])
     }
 
+    /// The first hundred of them: whoever asks whether another one claims it needs no more, and a value
+    /// that everybody has is told as soon as any other.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn first_claimants(&self, ty: &TypeName, field: &str, value: &str) -> Result<Dependants> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT r.sid, r.id FROM uniqueness u CROSS JOIN record r ON r.rid = u.rid
+             WHERE u.ty = ? AND u.field = ? AND u.value = ? ORDER BY u.rid LIMIT 100",
+        )?;
+        dependants(&mut query, params![ty.as_str(), field, value])
+    }
+
     /// What a record claims as unique.
     ///
     /// # Errors
@@ -540,7 +564,7 @@ fn read_tallies(query: &mut rusqlite::CachedStatement<'_>) -> Result<BTreeMap<i6
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-fn dependants(
+pub(crate) fn dependants(
     query: &mut rusqlite::CachedStatement<'_>,
     params: impl rusqlite::Params,
 ) -> Result<Dependants> {

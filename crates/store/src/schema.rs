@@ -9,7 +9,7 @@ use crate::{Result, StoreError};
 const APPLICATION: i64 = 0x464b_5031;
 
 /// Each step brings the file from one version to the next; none is ever changed.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     r"
 CREATE TABLE setting (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE member (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL, signature BLOB NOT NULL);
@@ -174,6 +174,12 @@ CREATE INDEX removal_lying ON removal (hash) WHERE lies = 1;
 ALTER TABLE segment ADD COLUMN waiting INTEGER NOT NULL DEFAULT 0;
 UPDATE segment SET waiting =
     (SELECT count(*) FROM record r WHERE r.sid = segment.sid AND r.state = 2 AND r.deleted = 0);
+",
+    r"
+-- What a relay notes of the catalogs that it published: when and why, and what became of records by it.
+CREATE TABLE publication (counter INTEGER NOT NULL, number INTEGER NOT NULL, time INTEGER,
+    note TEXT NOT NULL, held INTEGER NOT NULL, waiting INTEGER NOT NULL, released INTEGER NOT NULL,
+    PRIMARY KEY (counter, number)) WITHOUT ROWID;
 ",
 ];
 

@@ -1,23 +1,10 @@
-//! Settings, the membership log and catalogs.
+//! Settings and the membership log.
 
-use fieldkeep_model::{Epoch, Signature, Signed};
+use fieldkeep_model::{Signature, Signed};
 use rusqlite::{OptionalExtension, params};
 
 use crate::error::damaged;
 use crate::{Queries, Reader, Result, Store};
-
-/// A catalog as the relay stated it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredCatalog {
-    /// The epoch in which it was published.
-    pub epoch: Epoch,
-    /// Its number: catalogs are ordered by (epoch, number).
-    pub number: u64,
-    /// The relay's signed statement.
-    pub notice: Signed,
-    /// The file.
-    pub source: String,
-}
 
 impl Store {
     /// Sets a value.
@@ -40,24 +27,6 @@ impl Store {
             number as i64,
             entry.bytes,
             entry.signature.0
-        ])?;
-        Ok(())
-    }
-
-    /// Keeps a catalog.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn put_catalog(&mut self, catalog: &StoredCatalog) -> Result<()> {
-        self.write()?
-            .prepare_cached("INSERT OR REPLACE INTO catalog VALUES (?, ?, ?, ?, ?, ?)")?
-            .execute(params![
-            catalog.epoch.counter as i64,
-            catalog.epoch.salt,
-            catalog.number as i64,
-            catalog.notice.bytes,
-            catalog.notice.signature.0,
-            catalog.source
         ])?;
         Ok(())
     }
@@ -89,36 +58,6 @@ pub trait Settings: Queries {
             signed(bytes, &signature)
         })
         .collect()
-    }
-
-    /// The newest catalog.
-    ///
-    /// # Errors
-    /// When the disk fails or the row is damaged.
-    fn newest_catalog(&self) -> Result<Option<StoredCatalog>> {
-        let mut query = self.connection().prepare_cached(
-            "SELECT counter, salt, number, bytes, signature, source FROM catalog
-             ORDER BY counter DESC, number DESC LIMIT 1",
-        )?;
-        let row = query.query_row([], |row| {
-            Ok((
-                row.get::<_, i64>(0)?,
-                row.get::<_, [u8; 8]>(1)?,
-                row.get::<_, i64>(2)?,
-                row.get::<_, Vec<u8>>(3)?,
-                row.get::<_, Vec<u8>>(4)?,
-                row.get::<_, String>(5)?,
-            ))
-        });
-        let Some((counter, salt, number, bytes, signature, source)) = row.optional()? else {
-            return Ok(None);
-        };
-        Ok(Some(StoredCatalog {
-            epoch: Epoch { counter: counter as u64, salt },
-            number: number as u64,
-            notice: signed(bytes, &signature)?,
-            source,
-        }))
     }
 }
 

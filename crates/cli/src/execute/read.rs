@@ -6,7 +6,7 @@ use fieldkeep_catalog::{Catalog, ObjectType};
 use fieldkeep_device::{Event, HistoryError};
 use fieldkeep_model::{MembershipLog, RecordId, RecordKey, SegmentAddress, TypeName};
 use fieldkeep_replica::{RecordView, Replica, ReplicaError, Views};
-use fieldkeep_store::{Page, Reader, Removals as _, Settings as _, home};
+use fieldkeep_store::{Catalogs as _, Page, Reader, Removals as _, Settings as _, home};
 use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 
