@@ -6,7 +6,7 @@ use fieldkeep_catalog::{Catalog, CatalogError};
 use fieldkeep_link::{CreateKeyError, KeyFile, OpenKeyError};
 use fieldkeep_model::membership::{Act, MemberKeys};
 use fieldkeep_model::{Epoch, Grant, KeyPair, MembershipLog, Seed, Signed, Ticket};
-use fieldkeep_replica::{Me, Replica, ReplicaError, Role};
+use fieldkeep_replica::{Me, Note, Replica, ReplicaError, Role};
 use fieldkeep_store::{Home, HomeError, Settings as _, Store, StoreError, home};
 
 /// An opened relay directory: nobody else owns it as long as this lives.
@@ -106,6 +106,7 @@ impl Directory {
         if let Some(catalog) = catalog {
             let (mut replica, home, seed) = directory.into_replica()?;
             replica.publish(catalog)?;
+            replica.note_catalog(Note { text: "", time: crate::server::now() })?;
             replica.commit()?;
             drop((replica, seed));
             let path = home.directory().to_owned();

@@ -28,8 +28,7 @@ use fieldkeep_protocol::{Code, Phase, Violation};
 use fieldkeep_replica::{AdmitError, Refused, Replica, ReplicaError};
 use fieldkeep_store::{Log as _, Question, Removals as _, SegmentRow, StoreError};
 
-pub(crate) use asks::check_queries;
-pub use asks::said;
+pub use asks::{check_queries, said};
 pub use bundle::{Packing, Unpacking};
 pub use calls::{Fetch, HOST_CONTEXT};
 use collection::Collection;
@@ -92,10 +91,23 @@ pub enum Output {
     },
 }
 
+/// What is known of a device while it is connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Present {
+    /// What it runs, as it says.
+    pub software: String,
+    /// The number of the catalog that it has.
+    pub catalog: u64,
+}
+
 /// Entries of a segment that are merged and judged in one go, so that nothing waits long for it.
 const SLICE: usize = 256;
+/// Records that are looked at again in one go: few, because whatever comes meanwhile waits for it.
+const RENEWED: usize = 16;
 /// How often the segment that waits longest lets one that is in memory go first.
 const PASSED_OVER: usize = 16;
+/// Characters that are kept of what a peer says it runs.
+const SOFTWARE: usize = 64;
 /// Connections of one member at a time.
 const CONNECTIONS: usize = 2;
 
@@ -169,6 +181,17 @@ impl Engine {
     #[must_use]
     pub fn into_replica(self) -> Replica {
         self.replica
+    }
+
+    /// The devices that are connected.
+    #[must_use]
+    pub fn present(&self) -> BTreeMap<DeviceNumber, Present> {
+        let members = self.peers.values().filter_map(|peer| Some((peer.member?, peer)));
+        let present = members.map(|(number, peer)| {
+            let (software, catalog) = (peer.software.clone(), peer.catalog);
+            (number, Present { software, catalog })
+        });
+        present.collect()
     }
 
     /// How many connections are open.
@@ -279,6 +302,12 @@ impl Engine {
         }
     }
 
+    /// Whether nothing is left to be done but to look at records again, which may take its time.
+    #[must_use]
+    pub fn is_only_renewing(&self) -> bool {
+        self.queue.is_empty() && self.wanted.is_empty() && self.replica.is_renewing()
+    }
+
     /// The segment to be judged next: the first that is in memory, but the one at the front after it
     /// was passed over a few times.
     fn next_in_queue(&mut self) -> Option<SegmentId> {
@@ -290,7 +319,7 @@ impl Engine {
 
     /// Judges a slice of what a changed catalog or permission puts in question.
     fn renew(&mut self) -> Result<bool, ReplicaError> {
-        let Some(renewed) = self.replica.renew(SLICE)? else { return Ok(false) };
+        let Some(renewed) = self.replica.renew(RENEWED)? else { return Ok(false) };
         self.moved.extend(renewed.judged);
         self.moved.extend(renewed.complete.then_some(renewed.segment));
         Ok(true)
@@ -460,6 +489,7 @@ impl Engine {
             self.tally.came(key);
         }
         (peer.catalog, peer.epoch) = (hello.catalog, hello.epoch);
+        peer.software = hello.software.chars().take(SOFTWARE).collect();
         peer.receipts = hello.capabilities & fieldkeep_protocol::capability::RECEIPTS != 0;
         peer.session.enter(if member.is_some() { Phase::Open } else { Phase::Stranger });
         let welcome = self.introduction()?;

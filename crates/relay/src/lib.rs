@@ -10,16 +10,18 @@ mod engine;
 mod files;
 mod host;
 mod metrics;
+mod outlook;
 mod server;
 mod vitals;
 
 pub use config::{Config, ConfigError};
 pub use directory::{Directory, DirectoryError, InitError, admin_key, invite};
 pub use engine::{
-    ConnectionId, Doubt, Engine, Fetch, Found, HOST_CONTEXT, Input, Output, Packing, Unpacking,
-    said,
+    ConnectionId, Doubt, Engine, Fetch, Found, HOST_CONTEXT, Input, Output, Packing, Present,
+    Unpacking, check_queries, said,
 };
 pub use files::sweep;
+pub use outlook::{Cause, CauseName, Example, Outlook, Sight, Weight};
 
 pub use fieldkeep_protocol::bundle::{
     Content, Enclosed, Enclosing, Entry, NotTaken, Packed, ReadError, Reader, Subject, Survey,

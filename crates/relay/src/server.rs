@@ -36,6 +36,8 @@ const BACKLOG: usize = 8 * 1024 * 1024;
 const QUIET: Duration = Duration::from_secs(5);
 /// How long a device that pushes may take to go on before something else is done.
 const MOMENT: Duration = Duration::from_millis(3);
+/// The longest pause after a slice of records that are looked at again; else it is as long as that took.
+const REST: Duration = Duration::from_millis(50);
 /// Questions that are answered at once; others wait.
 const ASKING: usize = 2;
 /// How often it is looked whether something is to be cleared away.
@@ -215,7 +217,7 @@ impl Relay {
 }
 
 /// Milliseconds UTC: the only place where the relay reads a clock.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
@@ -230,7 +232,7 @@ fn run(
     besides: &Besides,
 ) {
     let mut peers: HashMap<ConnectionId, mpsc::UnboundedSender<Output>> = HashMap::new();
-    let (mut idle, mut polished, mut pushing) = (false, false, false);
+    let (mut idle, mut polished, mut pause) = (false, false, None);
     let mut ends: Option<Instant> = None;
     loop {
         let mut within =
@@ -241,8 +243,8 @@ fn run(
                 break;
             }
             within(left).ok().flatten()
-        } else if std::mem::take(&mut pushing) {
-            within(MOMENT).ok().flatten()
+        } else if let Some(pause) = pause.take() {
+            within(pause).ok().flatten()
         } else if idle && polished && !engine.is_failing() {
             inbox.blocking_recv()
         } else if idle {
@@ -307,8 +309,9 @@ fn run(
             continue;
         }
         if first_came && inbox.is_empty() && engine.expects_more() {
-            (pushing, idle) = (true, false);
+            (pause, idle) = (Some(MOMENT), false);
         } else if inbox.is_empty() {
+            let begin = Instant::now();
             let worked = engine.work(now()).unwrap_or_else(|error| stop(&error));
             idle = !worked;
             if worked {
@@ -316,6 +319,8 @@ fn run(
                 if let Err(error) = sweep(&mut engine, &besides.directory) {
                     tracing::error!(%error, "a removed file may stay until the next start");
                 }
+                // Half of the time stays free for whatever comes.
+                pause = engine.is_only_renewing().then(|| begin.elapsed().min(REST));
             }
         } else {
             idle = false;

@@ -114,7 +114,7 @@ fn question_of(catalog: &Catalog, query: &Query) -> Question {
 ///
 /// # Errors
 /// [`ReplicaError::Catalog`] with those that cannot.
-pub(crate) fn check_queries(catalog: &Catalog) -> Result<(), ReplicaError> {
+pub fn check_queries(catalog: &Catalog) -> Result<(), ReplicaError> {
     let mut errors: Vec<CatalogError> = Vec::new();
     for query in catalog.queries().values() {
         match Store::in_memory()?.into_reader().check(&question_of(catalog, query)) {

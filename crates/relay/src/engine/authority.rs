@@ -8,7 +8,7 @@ use fieldkeep_model::membership::{Act, CutOff, Entry};
 use fieldkeep_model::{Epoch, Grant, PublicKey, Signed};
 use fieldkeep_protocol::Code;
 use fieldkeep_protocol::frame::{self, Frame, GoAway, OfferReply};
-use fieldkeep_replica::ReplicaError;
+use fieldkeep_replica::{Note, ReplicaError, RollBackError};
 
 use super::{ConnectionId, Engine};
 
@@ -71,6 +71,36 @@ impl Engine {
         super::check_queries(&catalog)?;
         let number = self.replica.publish(catalog)?;
         self.announce_catalog();
+        Ok(number)
+    }
+
+    /// The same, with when and why; of a catalog that is in force already nothing is noted.
+    ///
+    /// # Errors
+    /// Those of [`Engine::publish`].
+    pub fn publish_noted(&mut self, source: &str, note: Note<'_>) -> Result<u64, ReplicaError> {
+        let before = self.replica.published().map(|published| published.number);
+        let number = self.publish(source)?;
+        if before != Some(number) {
+            self.replica.note_catalog(note)?;
+        }
+        Ok(number)
+    }
+
+    /// Publishes an earlier catalog again, as [`Replica::roll_back`] finds it: connected devices get it
+    /// at once. A commit must follow. Returns its new number.
+    ///
+    /// # Errors
+    /// When there is no such catalog; failures of the store.
+    ///
+    /// [`Replica::roll_back`]: fieldkeep_replica::Replica::roll_back
+    pub fn roll_back(&mut self, to: Option<u64>, note: Note<'_>) -> Result<u64, RollBackError> {
+        let before = self.replica.published().map(|published| published.number);
+        let number = self.replica.roll_back(to)?;
+        if before != Some(number) {
+            self.replica.note_catalog(note)?;
+            self.announce_catalog();
+        }
         Ok(number)
     }
 

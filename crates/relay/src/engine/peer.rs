@@ -16,6 +16,8 @@ pub(crate) struct Peer {
     pub(crate) actor: Option<ActorId>,
     /// The number of the catalog that it holds.
     pub(crate) catalog: u64,
+    /// What it runs, as it says.
+    pub(crate) software: String,
     /// Whether it takes receipts as signed statements.
     pub(crate) receipts: bool,
     /// The newest epoch that it knows.
@@ -67,6 +69,7 @@ impl Peer {
             member: None,
             actor: None,
             catalog: 0,
+            software: String::new(),
             receipts: false,
             epoch: fieldkeep_model::Epoch::default(),
             members: 0,
