@@ -55,6 +55,8 @@ pub(crate) struct DeviceOwner {
 pub(crate) struct RelayOwner {
     directory: PathBuf,
     engine: RelayEngine,
+    /// Whoever compares a catalog with all the data holds this: one at a time.
+    pub(crate) comparing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -162,13 +164,17 @@ impl Owner {
 impl RelayOwner {
     fn open(opened: Directory, directory: &Path) -> Self {
         let state = RelayState::Closed(Some(Box::new(opened)));
-        Self { directory: directory.to_owned(), engine: RelayEngine::Here(Mutex::new(state)) }
+        Self::new(directory, RelayEngine::Here(Mutex::new(state)))
     }
 
     /// A relay that serves.
     pub(crate) fn serving(directory: &Path, handle: Handle) -> Self {
         let engine = RelayEngine::Serving(handle, tokio::runtime::Handle::current());
-        Self { directory: directory.to_owned(), engine }
+        Self::new(directory, engine)
+    }
+
+    fn new(directory: &Path, engine: RelayEngine) -> Self {
+        Self { directory: directory.to_owned(), engine, comparing: Mutex::new(()) }
     }
 
     /// The directory.

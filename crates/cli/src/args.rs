@@ -328,11 +328,13 @@ pub(crate) enum Relay {
         #[arg(long, value_name = "FILE")]
         admin_key: Option<PathBuf>,
     },
-    /// Publish a catalog in place of the one in force; everything is judged by it again.
-    Publish {
-        /// The catalog.
-        #[arg(value_name = "CATALOG.toml")]
-        catalog: PathBuf,
+    /// Publish a catalog in place of the one in force; what it changes is judged again. The same as
+    /// `relay catalog publish`.
+    Publish(Publish),
+    /// The catalog: check a file, see what it would change, publish it, go back to an earlier one.
+    Catalog {
+        #[command(subcommand)]
+        command: Catalog,
     },
     /// Run this after an old copy of the directory was put back: devices then compare everything,
     /// and bring what the copy lacks.
@@ -362,6 +364,54 @@ pub(crate) struct RelayServe {
     /// `relay.toml` says so.
     #[arg(long, env = "FIELDKEEP_HEALTH", value_name = "ADDRESS")]
     pub(crate) health: Option<SocketAddr>,
+}
+
+/// `relay publish` and `relay catalog publish`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Publish {
+    /// The catalog.
+    #[arg(value_name = "CATALOG.toml")]
+    pub(crate) catalog: PathBuf,
+    /// Why: `relay catalog list` shows it.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) note: String,
+}
+
+/// Commands of catalogs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Catalog {
+    /// Whether a file can be published: its types, what each rule may cost, rules that decide nothing;
+    /// and whether it fits what was published, where a directory is named. Exit code 4 if it cannot.
+    Check {
+        /// The catalog.
+        #[arg(value_name = "CATALOG.toml")]
+        catalog: PathBuf,
+    },
+    /// What a catalog would hold and release if it were published now, judged on all that is here.
+    #[command(group = clap::ArgGroup::new("which").required(true).args(["catalog", "number"]))]
+    Diff {
+        /// The catalog.
+        #[arg(value_name = "CATALOG.toml")]
+        catalog: Option<PathBuf>,
+        /// An earlier catalog, by its number in `relay catalog list`.
+        #[arg(long, value_name = "NUMBER")]
+        number: Option<u64>,
+    },
+    /// Publish a catalog in place of the one in force; what it changes is judged again.
+    Publish(Publish),
+    /// Publish an earlier catalog again, under a new number. Records of what it does not declare are
+    /// held, and nothing of them is lost.
+    Rollback {
+        /// Its number in `relay catalog list`; the one before that in force if absent.
+        number: Option<u64>,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+    },
+    /// Every catalog that was published, the newest first, and what became of records by each.
+    List,
+    /// The catalog in force, how many records are still to be judged by it, and who has it.
+    Status,
 }
 
 /// `join`.

@@ -4,6 +4,7 @@
 //! the device or the relay's engine, and is durable when it is answered.
 
 mod bundle;
+mod catalog;
 mod collection;
 mod control;
 mod files;
@@ -182,7 +183,12 @@ pub(crate) fn execute(
             Ok(bundle::export(owner, &file, &to, since.as_deref(), enclosing)?)
         }
         Request::ImportBundle(file) => Ok(bundle::import(owner, &file)?),
-        Request::Publish(source) => Ok(relay::publish(owner, source)?),
+        Request::Publish(source, note) => Ok(catalog::publish(owner, source, note)?),
+        Request::RollBack(to, note) => Ok(catalog::roll_back(owner, to, note)?),
+        Request::CatalogFollows(source) => Ok(catalog::follows(owner, &source)?),
+        Request::CatalogDiff(tried) => Ok(catalog::diff(owner, tried)?),
+        Request::Catalogs => Ok(catalog::list(owner)?),
+        Request::CatalogStanding => Ok(catalog::standing(owner)?),
         Request::Restore => Ok(relay::restore(owner)?),
         Request::Collect(dry_run) => Ok(collection::collect(owner, dry_run)?),
     }

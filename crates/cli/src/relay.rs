@@ -1,6 +1,7 @@
 //! `relay`: found an organisation, serve it, say who may what in it and by which catalog, and look
 //! after what is held.
 
+mod catalog;
 mod collection;
 mod invite;
 mod permission;
@@ -15,7 +16,7 @@ use fieldkeep_relay::{Directory as Opened, admin_key};
 use serde::Serialize;
 
 use crate::access::Access;
-use crate::args::{Directory, Relay};
+use crate::args::{self, Directory, Relay};
 use crate::output::{Output, safe};
 use crate::request::{Request, Response};
 use fieldkeep_console::{Failure, Trouble};
@@ -34,12 +35,6 @@ struct Founded<'f> {
 }
 
 #[derive(Serialize)]
-struct Published {
-    number: u64,
-    changed: bool,
-}
-
-#[derive(Serialize)]
 struct Restored {
     epoch: u64,
     segments: u64,
@@ -50,6 +45,10 @@ pub(crate) fn run(
     dir: &Directory,
     output: &mut Output,
 ) -> Result<ExitCode, Trouble> {
+    // A file can be checked without a relay.
+    if let Relay::Catalog { command: args::Catalog::Check { catalog } } = &command {
+        return catalog::check(dir, catalog, output);
+    }
     let directory = dir.path()?;
     match command {
         Relay::Init { catalog, name } => init(&directory, catalog.as_deref(), name, output)?,
@@ -64,7 +63,8 @@ pub(crate) fn run(
         Relay::Grant { member, scope, all: _, admin_key } => {
             permission::run(&directory, &member, &Change::Grant(scope), admin_key, output)?;
         }
-        Relay::Publish { catalog } => publish(&directory, &catalog, output)?,
+        Relay::Publish(wish) => catalog::publish(&directory, &wish, output)?,
+        Relay::Catalog { command } => catalog::run(&directory, command, output)?,
         Relay::Restore => restore(&directory, output)?,
         Relay::Gc { dry_run } => collection::run(&directory, dry_run, output)?,
         Relay::Quarantine { command } => quarantine::run(&directory, command, output)?,
@@ -117,21 +117,6 @@ fn organisation(directory: &Path) -> Result<String, Trouble> {
     Ok(members.org().to_string())
 }
 
-fn publish(directory: &Path, catalog: &Path, output: &mut Output) -> Result<(), Trouble> {
-    let source = std::fs::read_to_string(catalog).map_err(|e| Failure::file(catalog, &e))?;
-    let mut access = Access::new(directory)?;
-    let Response::Published { number, changed } = access.ask(Request::Publish(source))? else {
-        return Err(Failure::unexpected().into());
-    };
-    if output.is_json() {
-        output.object("relay-publish", &Published { number, changed })?;
-    } else if changed {
-        output.line(&format!("published catalog {number}: connected devices have it"))?;
-        output.line("records of the types that it changes are judged again in the background")?;
-    } else {
-        output.line(&format!("it is the catalog in force, number {number}: nothing to do"))?;
-    }
-    Ok(())
 }
 
 fn restore(directory: &Path, output: &mut Output) -> Result<(), Trouble> {

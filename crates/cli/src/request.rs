@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use fieldkeep_console::Failure;
+use fieldkeep_console::shape::catalog::{Diff, Follows, Kept, Standing};
 use fieldkeep_console::shape::{
     Advice, Answer, Aside, Attachment, CallRow, Called, CatalogState, Check, ClearPlan, Conflict,
     Decision, Explanation, Gone, Held, History, Met, Paused, Peers, Pin, Record, Resynced, Status,
@@ -211,8 +212,18 @@ pub(crate) enum Request {
     },
     /// Take a bundle in.
     ImportBundle(PathBuf),
-    /// Publish a catalog.
-    Publish(String),
+    /// Publish a catalog, with a note.
+    Publish(String, String),
+    /// Publish an earlier catalog again, by its number or the one before that in force, with a note.
+    RollBack(Option<u64>, Option<String>),
+    /// Whether a catalog fits what was published.
+    CatalogFollows(String),
+    /// What a catalog would change.
+    CatalogDiff(Tried),
+    /// Every catalog that is kept.
+    Catalogs,
+    /// Where the catalog in force stands.
+    CatalogStanding,
     /// Open a new epoch: the directory was put back from an old copy.
     Restore,
     /// Remove the files that nothing refers to, or only tell which that would be.
@@ -238,6 +249,15 @@ pub(crate) struct Sought {
     pub(crate) dismissed: Option<bool>,
     /// Which that person looks after.
     pub(crate) person: Option<String>,
+}
+
+/// A catalog that is tried.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Tried {
+    /// Its source.
+    Source(String),
+    /// An earlier one, by its number.
+    Number(u64),
 }
 
 /// A part of a history.
@@ -444,6 +464,14 @@ pub(crate) enum Response {
         /// Whether it is another one than before.
         changed: bool,
     },
+    /// Whether a catalog fits what was published.
+    CatalogFollows(Follows),
+    /// What a catalog would change.
+    CatalogDiff(Box<Diff>),
+    /// Every catalog that is kept.
+    Catalogs(Vec<Kept>),
+    /// Where the catalog in force stands.
+    CatalogStanding(Standing),
     /// An epoch was opened.
     Restored {
         /// Its counter.

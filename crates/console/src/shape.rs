@@ -1,5 +1,6 @@
 //! The shapes of what is shown: records, verdicts, statuses, as JSON has them.
 
+pub mod catalog;
 mod removed;
 
 use std::collections::BTreeMap;

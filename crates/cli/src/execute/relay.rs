@@ -3,7 +3,6 @@
 use data_encoding::HEXLOWER;
 use fieldkeep_model::membership::{self, Act};
 use fieldkeep_model::{Grant, PublicKey, Signature, Signed, TypeName};
-use fieldkeep_relay::Engine;
 use fieldkeep_replica::Replica;
 use fieldkeep_store::Settings as _;
 
@@ -82,15 +81,6 @@ pub(super) fn cut_offs(
         .ok_or_else(|| Failure::new(Code::NotFound, "there is no such device", ""))?;
     let bytes = minicbor::to_vec(cuts).expect("encoding into memory cannot fail");
     Ok(Response::CutOffs(HEXLOWER.encode(&bytes)))
-}
-
-pub(super) fn publish(owner: &Owner, source: String) -> Result<Response, Failure> {
-    relay(owner)?.with_engine(move |engine| {
-        let number = |engine: &Engine| engine.replica().published().map(|p| p.number);
-        let before = number(engine);
-        let number = engine.publish(&source)?;
-        Ok(Response::Published { number, changed: before != Some(number) })
-    })
 }
 
 pub(super) fn restore(owner: &Owner) -> Result<Response, Failure> {
