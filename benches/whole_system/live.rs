@@ -2,14 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use fieldkeep_device::Event;
-use fieldkeep_model::Grant;
+use fieldkeep_device::{Device, Event};
+use fieldkeep_model::{Grant, RecordKey};
+use tokio::runtime::Runtime;
+use tokio::sync::broadcast::Receiver;
 
 use crate::camp::{
     Camp, Sizes, as_records, buckets, catalog, fill, order_key, referents, some_orders, state_edit,
 };
 use crate::measure::median;
 use crate::table::{Table, Target};
+
+/// Longer than anything here takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(crate) fn run(sizes: &Sizes, table: &mut Table) {
     for count in sizes.records {
@@ -19,9 +24,8 @@ pub(crate) fn run(sizes: &Sizes, table: &mut Table) {
         fill(&ann, &referents());
         let orders = some_orders(1, count, None);
         fill(&ann, &as_records(&orders));
-        let patience = Duration::from_secs(300);
         for device in [&ann, &ben] {
-            camp.runtime.block_on(device.sync(patience)).expect("the relay is there");
+            camp.runtime.block_on(device.sync(PATIENCE)).expect("the relay is there");
         }
         for device in [&ann, &ben] {
             let device = device.clone();
@@ -31,24 +35,7 @@ pub(crate) fn run(sizes: &Sizes, table: &mut Table) {
         let runs = (0..sizes.runs).map(|run| {
             let times = (0..sizes.operations).map(|nth| {
                 let key = order_key(&orders[(run * 31 + nth * 7) % orders.len()].0);
-                ann.put(&key, &state_edit(run * 1_000_000 + nth)).expect("it is saved");
-                let begin = Instant::now();
-                camp.runtime.block_on(async {
-                    let arrival = async {
-                        while let Ok(Event::Changed(keys)) = watch.recv().await {
-                            if keys.contains(&key) {
-                                break;
-                            }
-                        }
-                    };
-                    tokio::time::timeout(patience, arrival).await.expect("it arrives");
-                });
-                let time = begin.elapsed().as_secs_f64() * 1e3;
-                // What follows the change (verdict, proof) is not to disturb the next one.
-                while let Ok(Ok(_)) = camp.runtime.block_on(async {
-                    tokio::time::timeout(Duration::from_millis(15), watch.recv()).await
-                }) {}
-                time
+                one(&camp.runtime, &ann, &mut watch, &key, run * 1_000_000 + nth)
             });
             median(times.collect())
         });
@@ -57,4 +44,33 @@ pub(crate) fn run(sizes: &Sizes, table: &mut Table) {
         table.row(&what, time, Target::AtMost(10.0, "ms"), "from the return of `put`".to_owned());
         camp.stop();
     }
+}
+
+/// Milliseconds that one edit of an order takes, unlike any before; what follows it is waited for.
+pub(crate) fn one(
+    runtime: &Runtime,
+    ann: &Device,
+    watch: &mut Receiver<Event>,
+    key: &RecordKey,
+    nth: usize,
+) -> f64 {
+    ann.put(key, &state_edit(nth)).expect("it is saved");
+    let begin = Instant::now();
+    runtime.block_on(async {
+        let arrival = async {
+            while let Ok(Event::Changed(keys)) = watch.recv().await {
+                if keys.contains(key) {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, arrival).await.expect("it arrives");
+    });
+    let time = begin.elapsed().as_secs_f64() * 1e3;
+    // What follows the change (verdict, proof) is not to disturb the next one.
+    while let Ok(Ok(_)) = runtime
+        .block_on(async { tokio::time::timeout(Duration::from_millis(15), watch.recv()).await })
+    {
+    }
+    time
 }

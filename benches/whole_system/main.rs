@@ -10,6 +10,7 @@
 
 mod authors;
 mod camp;
+mod catalog;
 mod catching_up;
 mod console;
 mod files;
@@ -52,13 +53,14 @@ fn main() {
     let disk = Disk::examine(&camp::base());
     println!("{disk}, synchronous = FULL, write-ahead log\n");
     let mut table = Table::default();
-    let rows: [(&str, Row); 13] = [
+    let rows: [(&str, Row); 14] = [
         ("put", writes::run),
         ("read", reads::run),
         ("import", import::run),
         ("ingest", ingest::run),
         ("judge", judging::run),
         ("quarantine", quarantine::run),
+        ("catalog", catalog::run),
         ("cold", catching_up::cold),
         ("reconnect", catching_up::reconnect),
         ("live", live::run),

@@ -117,8 +117,6 @@ fn organisation(directory: &Path) -> Result<String, Trouble> {
     Ok(members.org().to_string())
 }
 
-}
-
 fn restore(directory: &Path, output: &mut Output) -> Result<(), Trouble> {
     let mut access = Access::new(directory)?;
     let Response::Restored { epoch, segments } = access.ask(Request::Restore)? else {
