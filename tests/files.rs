@@ -301,6 +301,36 @@ async fn a_relay_that_was_put_back_gets_the_files_that_it_lost() {
     assert!(stored(&site, "relay", &hash).is_some());
 }
 
+/// A relay that was put back is brought the files again, by whoever has them. A record that names a file
+/// which somebody else may have brought is not opened by that.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_opens_a_file_for_a_record_that_merely_names_it() {
+    let mut site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    let eve = limited(&site, "eve", "42").await;
+    site.stop().await;
+    site.copy("relay", "backup");
+    site.start_again().await;
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    let hash = attach(&ann, "visit/v1", &file(&site, "front.jpg", &content(9_000, 7)));
+    sync(&ann).await;
+    let id = hash.to_string();
+    let child = json!({"id": id, "media": "image/jpeg", "name": "x.jpg", "size": 9_000});
+    put(&eve, "visit/e1", json!({"outlet": "42", "photos": [child]}));
+    sync(&eve).await;
+    sync(&ann).await;
+    site.stop().await;
+    std::fs::remove_dir_all(site.path("relay")).expect("nobody holds it");
+    site.copy("backup", "relay");
+    site.start_again().await;
+    site.ask(fieldkeep_relay::Engine::restore).await.expect("it is put back");
+    sync(&eve).await;
+    sync(&ann).await;
+    assert!(stored(&site, "relay", &hash).is_some(), "it has it again");
+    let fetched = eve.fetch(&key("visit/e1"), &hash, PATIENCE).await;
+    assert!(matches!(fetched, Err(FetchError::Refused(_))), "{fetched:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_picture_loses_its_place_where_the_catalog_says_so() {
     let catalog = CATALOG.replace("max_count = 3", "max_count = 3\nlocation = \"strip\"");

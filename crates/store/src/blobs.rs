@@ -118,8 +118,9 @@ impl Store {
         Ok(retried as u64)
     }
 
-    /// Has every file that is here and that a record names brought again: a relay that was put back may
-    /// have lost them.
+    /// Has every file that is here brought again, for each record that names it and lies where it was
+    /// attached or given: a relay that was put back may have lost them. A record that merely names it is
+    /// not opened by that.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -129,6 +130,7 @@ impl Store {
                 "INSERT OR IGNORE INTO upload SELECT a.hash, s.ty, r.id, NULL, ?
                  FROM attached a JOIN blob b ON b.hash = a.hash AND b.whole = 1
                      JOIN record r ON r.rid = a.rid JOIN segment s ON s.sid = r.sid
+                     JOIN blob_opened o ON o.hash = a.hash AND o.sid = r.sid
                  WHERE r.deleted = 0",
             )?
             .execute([time])?;
