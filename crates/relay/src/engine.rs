@@ -138,6 +138,8 @@ pub struct Engine {
     suspended: BTreeMap<PublicKey, i64>,
     collection: Collection,
     tally: Tally,
+    /// How often the disk took nothing.
+    unsaved: u64,
     now: i64,
 }
 
@@ -162,6 +164,7 @@ impl Engine {
             wanted: BTreeSet::new(),
             suspended: BTreeMap::new(),
             collection: Collection::default(),
+            unsaved: 0,
             now: 0,
         }
     }
@@ -203,6 +206,12 @@ impl Engine {
     /// What is counted.
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         self.tally.metrics()
+    }
+
+    /// How often the disk took nothing of what was to be committed.
+    #[must_use]
+    pub fn unsaved(&self) -> u64 {
+        self.unsaved
     }
 
     /// Takes an input in. Nothing leaves before [`Engine::commit`].

@@ -190,7 +190,12 @@ impl Files {
         question: impl FnOnce(&mut crate::Engine) -> Result<T, ReplicaError> + Send + 'static,
     ) -> Result<T, TransferError> {
         let gone = || StoreError::Disk("the relay stops".into());
-        let answer = self.engine.call(question).await.ok_or_else(gone)?;
+        let asked = self.engine.call(move |engine| (question(engine), engine.unsaved()));
+        let (answer, before) = asked.await.ok_or_else(gone)?;
+        let unsaved = self.engine.call(|engine| engine.unsaved()).await.ok_or_else(gone)?;
+        if unsaved != before {
+            return Err(StoreError::Full.into());
+        }
         Ok(answer.map_err(|error| StoreError::Disk(error.to_string()))?)
     }
 }

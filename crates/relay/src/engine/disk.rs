@@ -15,6 +15,7 @@ impl Engine {
     /// Nothing since the last commit was saved: nothing of it leaves, and every peer is told to come
     /// again.
     pub(super) fn give_up(&mut self, error: &StoreError) {
+        self.unsaved += 1;
         self.outputs.clear();
         let text = error.to_string();
         self.tally.failed(text.clone());
