@@ -20,8 +20,8 @@ use fieldkeep_store::{
 };
 use tokio::sync::{broadcast, mpsc, watch};
 
-use crate::engine::{Engine, Input, Output, PeerId, PeerProgress};
-use crate::files::{Transfers, put_with_files};
+use crate::engine::{Engine, Input, Output, PeerId, PeerProgress, put_with_files};
+use crate::files::Transfers;
 use crate::settings::{Settings, SettingsError};
 use crate::status::Strip;
 use crate::sync::Way;
@@ -361,8 +361,9 @@ impl Device {
     /// # Errors
     /// See [`PutError`]; nothing of the batch was saved then.
     pub fn put_all(&self, edits: &[(RecordKey, RecordEdit)]) -> Result<Vec<Wrote>, PutError> {
+        let now = now();
         self.write_all(|replica| {
-            edits.iter().map(|(key, edit)| put_with_files(replica, key, edit, None)).collect()
+            edits.iter().map(|(key, edit)| put_with_files(replica, key, edit, None, now)).collect()
         })
     }
 

@@ -14,8 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fieldkeep_catalog::{AttachedFile, Attachments, Kind, Location, UnfitFile};
-use fieldkeep_model::{BlobHash, BlobTree, Edit, Epoch, RecordEdit, RecordKey};
-use fieldkeep_replica::{PutError, RecordView, Replica, ReplicaError, Wrote};
+use fieldkeep_model::{BlobHash, Epoch, RecordEdit, RecordKey};
+use fieldkeep_replica::{PutError, RecordView, Replica, ReplicaError};
 use fieldkeep_store::{BlobFiles, Blobs as _, Removals as _, Settings as _, StoreError, Upload};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -24,6 +24,7 @@ pub use location::LocationError;
 pub use removed::removed_on;
 
 use crate::device::{Device, drawn, now};
+use crate::engine::put_with_files;
 use crate::sync::SyncError;
 
 /// The setting that says that no files are exchanged.
@@ -214,45 +215,6 @@ impl Transfers {
     }
 }
 
-/// Writes a record, and with it what is known of a file that it names. Those of its files that are here
-/// are to be sent.
-pub(crate) fn put_with_files(
-    replica: &mut Replica,
-    key: &RecordKey,
-    edit: &RecordEdit,
-    file: Option<&BlobTree>,
-) -> Result<Wrote, PutError> {
-    let time = now();
-    let wrote = replica.put(key, edit, time)?;
-    let children = edit.edits.iter().filter_map(|edit| match edit {
-        Edit::Child(field, id, _) => Some((field, id)),
-        Edit::Put(..)
-        | Edit::Json(..)
-        | Edit::Text(..)
-        | Edit::Add(..)
-        | Edit::Clear(_)
-        | Edit::RemoveChild(..) => None,
-    });
-    let object = replica.published().and_then(|published| published.catalog.ty(&key.ty));
-    let Some(object) = object.filter(|object| object.has_attachments()) else { return Ok(wrote) };
-    let holds =
-        |name: &String| object.fields.get(name).is_some_and(|field| field.kind == Kind::Attachment);
-    let named = children.filter(|(field, _)| holds(field));
-    let named: Vec<BlobHash> = named.filter_map(|(_, id)| id.parse().ok()).collect();
-    let (me, sid) = (replica.me().number, wrote.row.sid);
-    let store = replica.store_mut();
-    if let Some(tree) = file {
-        store.put_blob(tree, true, time)?;
-    }
-    for hash in named {
-        if store.has_blob(&hash)? {
-            store.put_upload(&Upload { hash, key: key.clone(), failed: None, time })?;
-            store.open_blob(&hash, sid, me, time)?;
-        }
-    }
-    Ok(wrote)
-}
-
 impl Device {
     /// Attaches a file to a record: it is on this device, under its hash, when this returns, and is sent
     /// after the record. The name and the media type are the file's own unless others are given.
@@ -311,8 +273,9 @@ impl Device {
         let attached = AttachedFile { field: field.to_owned(), hash, name, media, size };
         let wrote = full(&view, field, &attachments, &hash).and_then(|()| {
             let edit: RecordEdit = vec![attached.edit()].into();
-            let put =
-                |replica: &mut Replica| Ok(vec![put_with_files(replica, key, &edit, Some(&tree))?]);
+            let put = |replica: &mut Replica| {
+                Ok(vec![put_with_files(replica, key, &edit, Some(&tree), now())?])
+            };
             self.write_all::<PutError>(put)?;
             Ok(())
         });
@@ -374,15 +337,6 @@ impl Device {
         object.map(|object| object.files(&view.fields)).unwrap_or_default()
     }
 
-    /// The files of a record as merged, and of its last valid state.
-    fn files_named(&self, view: &RecordView) -> Vec<AttachedFile> {
-        let last_valid =
-            view.last_valid.clone().map(|fields| RecordView { fields, ..view.clone() });
-        let mut named = self.files_of(view);
-        named.extend(last_valid.iter().flat_map(|view| self.files_of(view)));
-        named
-    }
-
     fn file_view(&self, view: &RecordView, file: AttachedFile) -> Result<FileView, StoreError> {
         let engine = self.engine();
         let store = engine.replica().store();
@@ -433,9 +387,9 @@ impl Device {
         hash: &BlobHash,
         patience: Duration,
     ) -> Result<PathBuf, FetchError> {
-        let view = self.as_merged(key)?.ok_or_else(|| FetchError::Absent(key.clone()))?;
+        let named = self.engine().files_named(key)?;
         let removed = || self.engine().replica().store().removal(hash);
-        if !self.files_named(&view).iter().any(|file| file.hash == *hash) {
+        if !named.iter().any(|file| file.hash == *hash) {
             // An older state may name it.
             let absent = || FetchError::Absent(key.clone());
             return Err(removed()?.map_or_else(absent, FetchError::Removed));

@@ -8,18 +8,17 @@ use std::time::Duration;
 use fieldkeep_link::LaneError;
 use fieldkeep_link::carrier::Sender;
 use fieldkeep_model::{BlobHash, BlobTree, PublicKey, RecordKey};
-use fieldkeep_protocol::blob::{
-    Download as Wanted, Possession, Ready, Unfit, Upload as Brought, Whole,
-};
+use fieldkeep_protocol::blob::{Download as Wanted, Possession, Ready, Unfit, Whole};
 use fieldkeep_protocol::{FileFrame, priority};
 use fieldkeep_replica::ReplicaError;
-use fieldkeep_store::{BlobFiles, Blobs as _, Records as _, StoreError, Upload};
+use fieldkeep_store::{BlobFiles, Blobs as _, StoreError, Upload};
 use fieldkeep_transfer::{Talk, TransferError, answer, give, possession, take};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::sleep;
 
 use super::removed_on;
 use crate::device::{Device, Event, now};
+use crate::engine::note_fetched;
 use crate::settings::Download;
 use crate::sync::Way;
 
@@ -69,30 +68,11 @@ impl Device {
         let FileFrame::Download(asked) = talk.hear().await? else {
             return Err(TransferError::Nonsense);
         };
-        let found = match self.file_for(key, &asked)? {
+        let found = match self.engine().file_for(key, &asked)? {
             Some(tree) => Some((tree, BlobFiles::of(self.directory()).open(&asked.hash)?)),
             None => None,
         };
         answer(&mut talk, found).await
-    }
-
-    /// A file for another device: only for a record that it may read, and for which this one got or
-    /// attached the file.
-    fn file_for(&self, key: &PublicKey, asked: &Wanted) -> Result<Option<BlobTree>, StoreError> {
-        let members = self.members();
-        let Some(member) = members.by_tls(key) else { return Ok(None) };
-        let engine = self.engine();
-        let (replica, store) = (engine.replica(), engine.replica().store());
-        let opened = store.blob_opened(&asked.hash)?;
-        let rows = store.find(&asked.record.ty, &asked.record.id)?;
-        let rows: Vec<i64> =
-            rows.iter().map(|row| row.sid).filter(|sid| opened.contains(sid)).collect();
-        let mut segments = replica.segments().values().filter(|row| rows.contains(&row.sid));
-        if !segments.any(|row| member.may(&row.address.ty, &row.address.scope)) {
-            return Ok(None);
-        }
-        let row = store.blob(&asked.hash)?;
-        Ok(row.filter(|row| row.whole).map(|row| row.tree))
     }
 
     /// What is lacking here another device may have; what it does not give, the relay may.
@@ -197,40 +177,20 @@ impl Device {
         }
     }
 
-    /// The oldest file that is to be sent and whose record is on the relay.
     fn next_upload(&self) -> Result<Option<Upload>, StoreError> {
-        let uploads = self.engine().replica().store().uploads()?;
-        for upload in uploads.into_iter().filter(|upload| upload.failed.is_none()) {
-            if self.0.transfers.open().rested.contains(&upload.hash) {
-                continue;
-            }
-            if self.paused()?.pauses(&upload.key.ty) {
-                continue;
-            }
-            match self.as_merged(&upload.key)? {
-                Some(view) if view.unsaved => {}
-                Some(_) => return Ok(Some(upload)),
-                // It was withdrawn: nobody would take the file.
-                None => {}
-            }
-        }
-        self.next_return()
+        let rested = self.0.transfers.open().rested.clone();
+        let next = self.engine().next_upload(&rested)?;
+        if next.is_some() { Ok(next) } else { self.next_return() }
     }
 
     async fn send_file(&self, sender: &Sender, upload: &Upload) -> Result<(), TransferError> {
-        let hash = upload.hash;
-        let Some(row) = self.engine().replica().store().blob(&hash)? else {
-            return Ok(self.uploaded(upload)?);
-        };
-        let view = self.as_merged(&upload.key)?;
-        if !view.is_some_and(|view| self.files_of(&view).iter().any(|file| file.hash == hash)) {
+        let Some(brought) = self.engine().upload(upload)? else {
             // It was removed again meanwhile.
             return Ok(self.uploaded(upload)?);
-        }
-        let (size, tree) = (row.tree.size(), row.tree.to_bytes());
+        };
+        let (hash, size) = (upload.hash, brought.size);
         let mut talk = Talk::over(sender.open_lane(priority::BLOB).await?);
-        let record = upload.key.clone();
-        talk.say(&FileFrame::Upload(Brought { hash, record, size, tree })).await?;
+        talk.say(&FileFrame::Upload(brought)).await?;
         let files = BlobFiles::of(self.directory());
         let mut answer = talk.hear().await?;
         if let FileFrame::Prove(prove) = &answer {
@@ -327,11 +287,8 @@ impl Device {
         }
         let FileFrame::Tree(tree) = answer else { return Err(TransferError::Nonsense) };
         // By that size the catalog's limits and the rule for downloads let it in.
-        let view = self.as_merged(key)?;
-        let named = view.is_some_and(|view| {
-            self.files_named(&view).iter().any(|file| file.hash == hash && file.size == tree.size)
-        });
-        if !named {
+        let named = self.engine().files_named(key)?;
+        if !named.iter().any(|file| file.hash == hash && file.size == tree.size) {
             let text = "the record names no such file of that size: nothing was fetched".to_owned();
             return Err(TransferError::Unfit(Unfit {
                 code: "size".to_owned(),
@@ -352,16 +309,7 @@ impl Device {
         progress(incoming.at());
         talk.say(&FileFrame::Ready(Ready { from: incoming.at() })).await?;
         let tree = take(&mut talk, incoming, progress).await?;
-        self.with_replica(|replica| {
-            let (me, now) = (replica.me().number, now());
-            let rows = replica.store().find(&key.ty, &key.id)?;
-            let store = replica.store_mut();
-            store.put_blob(&tree, true, now)?;
-            // Whoever gave it for this record said that its readers may have it.
-            rows.iter().try_for_each(|row| store.open_blob(&hash, row.sid, me, now))?;
-            Ok::<_, ReplicaError>(())
-        })
-        .map_err(disk)?;
+        self.with_replica(|replica| note_fetched(replica, key, &tree, now())).map_err(disk)?;
         talk.conclude(&FileFrame::Whole(Whole { hash })).await?;
         self.changed(key);
         Ok(())
