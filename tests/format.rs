@@ -255,7 +255,8 @@ fn calls(golden: &mut Golden) {
     let edit = Wish::Edit { record: record.clone(), expected, edit };
     let action = Wish::Action { name: "confirm".into(), input: "{\"order\":\"7\"}".into() };
     for (name, wish) in [("intent_edit", edit), ("intent_action", action)] {
-        let intent = Intent { org: OrgId([7; 16]), device: 3, number: 9, wish, nonce: [8; 16] };
+        let (org, epoch, nonce) = (OrgId([7; 16]), Epoch { counter: 2, salt: [9; 8] }, [8; 16]);
+        let intent = Intent { org, device: 3, number: 9, wish, nonce, epoch };
         let signed = Signed::new(intent::CONTEXT, &intent, &keys());
         golden.add(name, &signed.bytes);
         golden.add(&format!("{name}_id"), intent::call_id(&signed).as_bytes());
@@ -266,6 +267,7 @@ fn calls(golden: &mut Golden) {
     let (refusal, reason) = (Refusal::Unmet, "no".to_owned());
     golden.add("outcome_refused", &cbor!(CallOutcome::Refused { refusal, reason }));
     golden.add("outcome_stale", &cbor!(CallOutcome::Stale(9)));
+    golden.add("outcome_lost", &cbor!(CallOutcome::Lost));
 }
 
 #[test]

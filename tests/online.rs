@@ -399,7 +399,8 @@ async fn an_offline_edit_is_held_only_if_it_knew_the_state_that_needs_a_connecti
 }
 
 fn intent(raw: &Raw, number: u64, wish: Wish) -> Signed {
-    let intent = Intent { org: raw.org, device: raw.number, number, wish, nonce: [0; 16] };
+    let Raw { org, number: device, epoch, .. } = *raw;
+    let intent = Intent { org, device, number, wish, nonce: [0; 16], epoch };
     Signed::new(CONTEXT, &intent, &raw.seed.signing())
 }
 

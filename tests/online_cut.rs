@@ -273,6 +273,53 @@ async fn cut_at_any_message_a_call_was_done_or_never_will_be_and_both_sides_agre
     assert!(done > 20 && withdrawn > 2, "{done} done, {withdrawn} withdrawn");
 }
 
+/// A relay that was put back does not know what it did since. Another device, or this one, may bring back
+/// what it wrote: what was under way is not done a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_under_way_when_the_relay_was_put_back_is_not_done_again() {
+    let (device, relay) = kept().await;
+    let mut lost = 0;
+    for (which, waits) in [(0, true), (1, true), (0, false)] {
+        for messages in 0.. {
+            let mut pair = Pair::new(&device, &relay);
+            pair.connect();
+            pair.pass(usize::MAX);
+            let old = pair.relay.replica().store().copy().expect("it is copied");
+            let wish = wishes(pair.device.replica())[which].clone();
+            let number = pair.device.call(wish, 1).expect("the disk takes it").expect("short");
+            pair.device_commits();
+            let whole = pair.pass(messages) < messages;
+            pair.cut();
+            if !waits {
+                pair.device.withdraw_calls(Some(number)).expect("the disk takes it");
+                pair.device_commits();
+            }
+            pair.relay = relay::Engine::new(open(old, &relay.seed, Role::Relay));
+            pair.relay.restore().expect("the store is there");
+            pair.relay_commits();
+            for _ in 0..2 {
+                pair.connect();
+                pair.pass(usize::MAX);
+                pair.cut();
+            }
+            let place = format!("wish {which}, after {messages} messages, waits: {waits}");
+            let (expenses, noted) = pair.held();
+            assert!(expenses <= 1, "{place}: {expenses}");
+            match pair.device.call_state(number).expect("it reads") {
+                CallState::Settled(CallOutcome::Lost) => lost += 1,
+                CallState::Settled(CallOutcome::Done { .. }) => {
+                    assert!(!whole || expenses == 1 || noted, "{place}: it was brought back");
+                }
+                state => panic!("{place}: {state:?}"),
+            }
+            if whole {
+                break;
+            }
+        }
+    }
+    assert!(lost > 5, "{lost}");
+}
+
 /// A copy of a device does not know which numbers the other one has used: its call is run under one of
 /// its own, and not taken for theirs.
 #[tokio::test(flavor = "multi_thread")]

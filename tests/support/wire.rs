@@ -125,12 +125,13 @@ pub(crate) struct Raw {
     pub(crate) address: SocketAddr,
     /// The number of the entry that admitted it.
     pub(crate) number: u64,
+    /// The epoch of the relay's log when it was.
+    pub(crate) epoch: Epoch,
 }
 
 impl Clone for Raw {
     fn clone(&self) -> Self {
-        let Self { ref seed, org, relay, address, number } = *self;
-        Self { seed: Seed(seed.0), org, relay, address, number }
+        Self { seed: Seed(self.seed.0), ..*self }
     }
 }
 
@@ -163,14 +164,16 @@ pub(crate) fn application(ticket: &Ticket, seed: &Seed, welcome: &Hello) -> Memb
 impl Raw {
     /// Somebody with a key of its own that nobody admitted.
     pub(crate) fn stranger(ticket: &Ticket, seed: u8) -> Self {
-        let address = ticket.addresses[0];
-        Self { seed: Seed([seed; 32]), org: ticket.org, relay: ticket.relay, address, number: 0 }
+        let (seed, address) = (Seed([seed; 32]), ticket.addresses[0]);
+        let Ticket { org, relay, .. } = *ticket;
+        Self { seed, org, relay, address, number: 0, epoch: Epoch::default() }
     }
 
     /// Joins by the book; afterwards nothing is by the book.
     pub(crate) async fn joined(ticket: &Ticket, seed: u8) -> Self {
         let mut raw = Self::stranger(ticket, seed);
         let (mut wire, welcome) = raw.introduced().await;
+        raw.epoch = welcome.epoch;
         wire.say(&Frame::Join(application(ticket, &raw.seed, &welcome))).await;
         let entries = wire.until(|frame| {
             let Frame::Members(members) = frame else { return None };

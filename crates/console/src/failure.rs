@@ -286,7 +286,7 @@ impl From<OnlineError> for Failure {
             OnlineError::Unsettled | OnlineError::Timeout(_) => {
                 Self::new(Code::Offline, text, "`fieldkeep sync`, then `fieldkeep calls`")
             }
-            OnlineError::Forgotten => {
+            OnlineError::Forgotten | OnlineError::Lost => {
                 Self::new(Code::Failure, text, "look at the records before it is called again")
             }
             OnlineError::Sync(error) => error.into(),

@@ -1111,7 +1111,7 @@ impl From<fieldkeep_device::CallView> for CallRow {
                 reason = Some(why);
                 if refusal == Refusal::Withdrawn { "not_done" } else { "refused" }
             }
-            Some(CallOutcome::Stale(_)) => "unknown",
+            Some(CallOutcome::Stale(_) | CallOutcome::Lost) => "unknown",
         };
         let (number, time, state) = (call.number, rfc3339(call.time), state.to_owned());
         Self { number, time, what, state, reason, records }

@@ -2,7 +2,8 @@
 //! writes. Without one they fail at once, and nothing is changed.
 //!
 //! A connection that ends in between leaves one of two: it was done, or it never will be. Both sides
-//! say the same of it as soon as they meet again.
+//! say the same of it as soon as they meet again. Only a relay that was put back from an old copy in
+//! between cannot tell which; it says so, and does not do it a second time.
 
 use std::future::Future;
 use std::pin::pin;
@@ -118,6 +119,12 @@ pub enum OnlineError {
     /// What came of it is not known any more.
     #[error("what came of it is not known any more: the relay forgets that after a day")]
     Forgotten,
+    /// The relay was put back from an old copy while it was under way.
+    #[error(
+        "the relay was put back from an old copy while this was under way: it may have been done \
+         before, and is not done now"
+    )]
+    Lost,
     /// The relay has no session with this device.
     #[error(transparent)]
     Sync(SyncError),
@@ -379,6 +386,7 @@ impl Device {
                     Err(OnlineError::Refused { refusal, reason })
                 }
                 CallOutcome::Stale(_) => Err(OnlineError::Forgotten),
+                CallOutcome::Lost => Err(OnlineError::Lost),
                 CallOutcome::Done { effects, answer } => {
                     let id = self.engine().replica().store().call(self.member()?.number, number)?;
                     let id = id.map(|row| call_id(&row.intent)).unwrap_or_default();

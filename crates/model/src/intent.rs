@@ -2,12 +2,13 @@
 //!
 //! A device signs an intent under a number that only rises. A relay carries out each once, keeps what
 //! came of it for a day and the highest number for ever: whoever lost the answer asks again, and is
-//! told the same.
+//! told the same. One that was put back from an old copy has forgotten what it did since: of the
+//! intents of an epoch that is over it carries out none.
 
 use minicbor::{Decode, Encode};
 
 use crate::edit::RecordEdit;
-use crate::id::{DeviceNumber, OrgId, Pos, RecordHash, RecordKey, SegmentId};
+use crate::id::{DeviceNumber, Epoch, OrgId, Pos, RecordHash, RecordKey, SegmentId};
 use crate::key::Signed;
 
 /// The context under which intents are signed.
@@ -34,6 +35,10 @@ pub struct Intent {
     /// something else.
     #[cbor(n(4), with = "minicbor::bytes")]
     pub nonce: [u8; 16],
+    /// The epoch of the relay's log when it was asked for. A relay that knows nothing of it and has
+    /// another epoch was put back since, and may have carried it out before.
+    #[n(5)]
+    pub epoch: Epoch,
 }
 
 /// What an intent asks for.
@@ -91,6 +96,10 @@ pub enum CallOutcome {
     /// more. Nothing was done now.
     #[n(2)]
     Stale(#[n(0)] u64),
+    /// It was asked for before the relay was put back from an old copy, which knows nothing of it: it
+    /// may have been done, and what it wrote may still be on devices. It is not done now.
+    #[n(3)]
+    Lost,
 }
 
 /// A record that a call wrote.

@@ -27,21 +27,23 @@ pub enum CallState {
 }
 
 impl Engine {
-    /// Asks the relay for something, now if there is a session, and with the next one otherwise; a
-    /// commit must follow. Its number; nothing where it is too long.
+    /// Asks the relay for something, now if there is a session, and with the next one otherwise, unless
+    /// the relay was put back by then; a commit must follow. Its number; nothing where it is too long.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn call(&mut self, wish: Wish, now: i64) -> Result<Option<u64>, ReplicaError> {
         let device = self.replica.me().number;
         let number = self.replica.store().call_number(device)? + 1;
-        let nonce = self.replica.draw();
-        let intent = Intent { org: self.replica.org(), device, number, wish, nonce };
+        let (nonce, epoch) = (self.replica.draw(), self.replica.epoch());
+        let intent = Intent { org: self.replica.org(), device, number, wish, nonce, epoch };
         let intent = Signed::new(CONTEXT, &intent, &self.replica.me().keys);
         if intent.bytes.len() > INTENT {
             return Ok(None);
         }
         let call = CallRow { device, number, intent, time: now, withdrawn: false, outcome: None };
+        // Not when an outcome comes: by a clock that leaps it would be gone before anybody has seen it.
+        self.replica.store_mut().forget_calls(now - KEPT_MS)?;
         self.replica.store_mut().put_call(&call)?;
         if self.is_online() {
             self.fresh_calls.insert(number);
@@ -108,8 +110,7 @@ impl Engine {
             }
         }
         let outcome = minicbor::to_vec(&told.outcome).expect("encoding into memory cannot fail");
-        store.settle_call(device, number, &outcome)?;
-        Ok(store.forget_calls(self.now - KEPT_MS)?)
+        Ok(store.settle_call(device, number, &outcome)?)
     }
 
     /// Asks the relay a question; its number, or nothing where there is no session.

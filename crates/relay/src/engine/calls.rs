@@ -1,6 +1,7 @@
 //! Calls: what a device asks to be done at once. Each is carried out once; what came of it is durable
 //! before it is told, is kept for a day, and is told again to whoever lost it. The highest number of a
-//! device is kept for ever: an older call is never run.
+//! device is kept for ever: an older call is never run. Nor is one of an epoch that is over: before this
+//! relay was put back it may have been.
 
 use std::collections::BTreeMap;
 
@@ -85,7 +86,9 @@ impl Engine {
         }
         self.replica.store_mut().forget_calls(self.now - KEPT_MS)?;
         let (kept, under_way) = self.replica.store().call_counts(device)?;
-        let outcome = if call.withdrawn {
+        let outcome = if intent.epoch != self.replica.epoch() {
+            Some(CallOutcome::Lost)
+        } else if call.withdrawn {
             let reason = "nobody waited for it any more: it was not carried out, and never will be";
             refused(Refusal::Withdrawn, reason)
         } else if kept >= KEPT || under_way >= UNDER_WAY {
