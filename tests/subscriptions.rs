@@ -6,6 +6,7 @@ mod support;
 use fieldkeep_device::{Device, OpenError, PutError, Read, SubscribeError};
 use fieldkeep_model::status::TypeStatus;
 use fieldkeep_model::{Grant, TypeName};
+use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::Page;
 use serde_json::json;
 use support::*;
@@ -219,6 +220,34 @@ async fn clearing_what_was_left_out_brings_it_to_a_relay_that_was_put_back() {
     assert_eq!(here(&ann), ["v2"]);
     assert_eq!(site.content("visit").await.len(), 2, "what went is where it can come from");
     assert!(ann.paused().expect("it reads").unsubscribes(&visit(), "41"));
+}
+
+/// A receipt came, the scope was left out before the log had brought the change back, and the relay was
+/// put back behind it: nobody else has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_relay_lost_of_a_scope_that_is_left_out_goes_to_it_by_itself() {
+    let mut site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    site.stop().await;
+    site.copy("relay", "old");
+    site.start_again().await;
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    sync(&ann).await;
+    // As if its own change had not come back.
+    let id = site.ask(|engine| *engine.replica().segments().keys().next().expect("one")).await;
+    ann.with_replica(|replica| {
+        replica.reset_cursor(&id);
+        Ok::<_, ReplicaError>(())
+    })
+    .expect("the disk takes it");
+    ann.subscribe(&visit(), Some("42")).expect("it was granted");
+    site.stop().await;
+    std::fs::remove_dir_all(site.path("relay")).expect("nobody holds it");
+    site.copy("old", "relay");
+    site.start_again().await;
+    site.ask(fieldkeep_relay::Engine::restore).await.expect("it is put back");
+    sync(&ann).await;
+    assert_eq!(site.content("visit").await.len(), 1, "it has it again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -270,12 +270,19 @@ impl Device {
             Err(SyncError::Denied(_)) if self.engine().is_forgotten() => {
                 self.sync_once(timeout).await
             }
+            // What is exchanged has changed meanwhile: the session begins anew.
+            Err(SyncError::Cut(_)) if self.has_ended_it()? => self.sync_once(timeout).await,
             other => other,
         };
         if let Err(error) = &synced {
             self.failed(error, None);
         }
         synced
+    }
+
+    /// Whether this device ended the last session itself, as agreed.
+    fn has_ended_it(&self) -> Result<bool, SyncError> {
+        Ok(self.engine().progress()?.ended.is_some_and(|(code, _)| code == Code::Done))
     }
 
     /// Waits until nobody else has a session with the relay.

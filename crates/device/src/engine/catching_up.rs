@@ -49,13 +49,15 @@ impl Engine {
         self.progress.offered = true;
         self.forgotten = false;
         self.forget_told_wishes()?;
-        Ok(())
+        if reply.epoch == before { Ok(()) } else { self.take_up_what_waits() }
     }
 
-    /// The relay's log is another one from now on.
+    /// The relay's log is another one from now on. What the one before did not take this one may.
     pub(super) fn enter_epoch(&mut self, epoch: Epoch) -> Result<(), ReplicaError> {
         self.replica.enter_epoch(epoch)?;
         self.replica.reset_verdicts()?;
+        self.replica.store_mut().forget_refusals("")?;
+        self.pushed.clear();
         self.replica.store_mut().bring_again(self.now)?;
         // What was told of its length was told of the one before.
         let rows = self.replica.segments().values();

@@ -99,6 +99,13 @@ impl Engine {
         Ok(left_out)
     }
 
+    /// A scope that is left out, and of which the relay has lost something that is here, is exchanged
+    /// until it has it: the session begins anew with that.
+    pub(super) fn take_up_what_waits(&mut self) -> Result<(), ReplicaError> {
+        let left_out = self.subscribing(self.paused.scopes.clone())?;
+        self.pause(left_out, self.now)
+    }
+
     /// After a failure: what is left out is what the disk says. A scope that it leaves out is not
     /// written to, though somebody has tried to take it again.
     pub(super) fn recall_pauses(&mut self) -> Result<(), StoreError> {
