@@ -73,9 +73,17 @@ fn a_run_follows_from_its_seed_to_the_byte() {
 fn every_plant_is_found_by_its_oracle() {
     for plant in Plant::ALL {
         let found = (1..=SEEDS).find(|seed| {
-            let left_out = if plant == Plant::ForgottenSubscription { 3 } else { 0 };
-            let world = Settings::new(*seed, DEVICES, 1);
-            let settings = Settings { subscriptions: left_out, ..world };
+            // Of two territories, where files are named that are not one's own.
+            let files = [Plant::EarlyFile, Plant::ForgottenFile, Plant::OpenDoor];
+            let devices = if files.contains(&plant) { DEVICES + 1 } else { DEVICES };
+            let world = Settings::new(*seed, devices, 1);
+            let times = |plants: &[Plant], n| if plants.contains(&plant) { n } else { 0 };
+            let settings = Settings {
+                subscriptions: times(&[Plant::ForgottenSubscription], 3),
+                calls: times(&[Plant::CalledAnew, Plant::OfflineEdit], 8),
+                files: times(&files, 8),
+                ..world
+            };
             let run = quiet::quietly(|| run(&settings, Some(plant))).expect("panics are caught");
             run.violation.is_some_and(|found| plant.found_by().contains(&found.oracle))
         });
@@ -344,6 +352,39 @@ fn people_who_leave_scopes_out_and_take_them_again_lose_nothing() {
         assert!(run.figures.left_out[0] > 0, "nothing was left out");
     }
     keeps_every_promise(&Settings { subscriptions: 3, ..Settings::apart(64, 6, 1) });
+}
+
+#[test]
+fn people_who_ask_the_relay_for_something_are_told_what_came_of_it() {
+    let mut told = [0; 3];
+    for seed in 71..=73 {
+        let run = keeps_every_promise(&Settings { calls: 8, ..Settings::new(seed, DEVICES, 1) });
+        told = std::array::from_fn(|at| told[at] + run.figures.calls[at]);
+    }
+    assert!(told[0] > 10 && told[1] > 0, "{told:?}");
+}
+
+#[test]
+fn files_that_people_attach_are_on_the_relay_and_with_whoever_may_have_them() {
+    let mut files = [0; 3];
+    for seed in 81..=83 {
+        let world = Settings::new(seed, DEVICES + 1, 1);
+        let run = keeps_every_promise(&Settings { files: 8, ..world });
+        files = std::array::from_fn(|at| files[at] + run.figures.files[at]);
+    }
+    assert!(files.iter().all(|count| *count > 10), "{files:?}");
+}
+
+#[test]
+fn worlds_with_subscriptions_that_broke_a_promise_once_keep_it() {
+    for (seed, story) in [(
+        800_059,
+        "A relay was put back and had forgotten what a device was granted. It refused what the device \
+         brought, and was put back once more, to where it knows of the grant: nobody sent it again.",
+    )] {
+        println!("{story}");
+        keeps_every_promise(&Settings { subscriptions: 3, ..Settings::new(seed, DEVICES, 1) });
+    }
 }
 
 #[test]

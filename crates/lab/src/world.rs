@@ -5,9 +5,12 @@
 //! to the byte. Oracles watch after every commit, and look at everything in the end; plants show
 //! that each oracle can fail.
 
+mod cabinet;
+mod calling;
 mod device;
 mod disk;
 pub mod fault;
+mod filing;
 mod founding;
 mod joining;
 mod ledger;
@@ -26,6 +29,7 @@ mod reckoning;
 mod relay;
 pub mod report;
 mod run;
+mod serving;
 mod shrink;
 mod step;
 pub mod story;
@@ -48,8 +52,10 @@ use fieldkeep_relay::Engine;
 use fieldkeep_replica::ReplicaError;
 
 use crate::Dice;
+use calling::Made;
 use device::DeviceNode;
 use disk::File;
+use filing::{Attached, LANES};
 use ledger::Ledger;
 use memberships::Memberships;
 use network::{Arrival, LineId, Network, Reason, Side};
@@ -88,6 +94,10 @@ pub(crate) enum Event {
     Again(Step, Decision),
     /// A person tries again to leave out what was not saved, and does so for so many more times.
     Leaves(usize, usize),
+    /// A person's patience with the relay is over.
+    Impatient(usize),
+    /// A device looks whether a file is to be sent or fetched, in that life of its process.
+    Files(usize, u64),
     /// A disk has room again, after that long.
     Freed(Who, Micros),
 }
@@ -107,6 +117,12 @@ pub struct World {
     /// From which number on devices are copies that somebody made.
     copies: usize,
     files: u64,
+    /// The first catalog.
+    catalog: String,
+    /// What was asked of the relay.
+    made: Vec<Made>,
+    /// The files that people have attached.
+    attached: Vec<Attached>,
     /// Whether packets are lost.
     lossy: bool,
     /// Whether nothing fails any more.
@@ -142,8 +158,10 @@ impl World {
         let mut dice = Dice::seeded(seed ^ 0x776f_726c_6421);
         let mut devices = Vec::new();
         for (number, mut joined) in founded.devices.into_iter().enumerate() {
-            if plant == Some(Plant::OtherCatalog) {
-                planted::tighten(&mut joined.store)?;
+            match plant {
+                Some(Plant::OtherCatalog) => planted::tighten(&mut joined.store)?,
+                Some(Plant::OfflineEdit) => planted::open(&mut joined.store)?,
+                _ => {}
             }
             let file = File(2 + number as u64);
             file.note(&mut joined.store)?;
@@ -170,6 +188,9 @@ impl World {
             copies: devices.len(),
             files: 2 + devices.len() as u64,
             devices,
+            catalog: catalog.to_owned(),
+            made: Vec::new(),
+            attached: Vec::new(),
             lossy: false,
             fine: false,
             apart: false,
@@ -229,28 +250,39 @@ impl World {
             Event::Connects(line) => self.connects(line)?,
             Event::Parts(line) => self.parts(line),
             Event::Introduced(line) => self.introduced(line),
-            Event::Arrives(line, to, number) => self.arrives(line, to, number),
+            Event::Arrives(line, to, number) => self.arrives(line, to, number)?,
             Event::Closed(line, side, reason) => self.told_of_end(line, side, reason),
             Event::RelayStarts => self.start_relay()?,
             Event::DeviceStarts(at) => self.start_device(at)?,
             Event::EpochOpens => self.epoch_opens()?,
             Event::Again(step, decision) => self.tries(step, decision)?,
             Event::Leaves(at, times) => self.leaves(at, times)?,
+            Event::Impatient(at) => self.is_impatient(at)?,
+            Event::Files(at, life) => self.looks_at_files(at, life)?,
             Event::Freed(who, lasts) => self.freed(who, lasts)?,
         }
         Ok(())
     }
 
-    fn arrives(&mut self, line: LineId, to: Side, number: u64) {
+    fn arrives(&mut self, line: LineId, to: Side, number: u64) -> Checked {
         let arrival = match self.network.arrive(line, to, number, self.now) {
             Ok(Some(arrival)) => arrival,
-            Ok(None) => return,
-            Err(until) => return self.events.plan(until, Event::Arrives(line, to, number)),
+            Ok(None) => return Ok(()),
+            Err(until) => {
+                self.events.plan(until, Event::Arrives(line, to, number));
+                return Ok(());
+            }
         };
         if let Arrival::Bytes(stream, bytes) = &arrival {
             self.history.update(&self.now.to_be_bytes()).update(&stream.to_be_bytes());
             self.history.update(&line.to_be_bytes()).update(bytes);
             self.figures.bytes += bytes.len() as u64;
+            if *stream > LANES {
+                return match to {
+                    Side::Relay => self.relay_lane_hears(line, *stream, bytes),
+                    Side::Device => self.lane_hears(line, *stream, bytes),
+                };
+            }
             let (ear, member) = (self.ear(line, to), self.is_member(line, to));
             self.talk.hears((line, to as usize, ear), *stream, bytes, member);
         }
@@ -259,6 +291,7 @@ impl World {
             Side::Relay => self.relay_hears(line, arrival),
             Side::Device => self.device_hears(line, arrival),
         }
+        Ok(())
     }
 
     fn ear(&self, line: LineId, side: Side) -> Ear {

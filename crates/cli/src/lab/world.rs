@@ -50,6 +50,12 @@ pub(crate) struct Args {
     /// How often a person leaves a scope out in a day, and takes everything again later.
     #[arg(long, default_value_t = 0)]
     subscriptions: usize,
+    /// How often a person has the relay do something at once in a day.
+    #[arg(long, default_value_t = 0)]
+    calls: usize,
+    /// How often a person attaches a file in a day.
+    #[arg(long, default_value_t = 0)]
+    files: usize,
     /// No relay before the end: then one device meets it, and the others only each other.
     #[arg(long)]
     apart: bool,
@@ -104,8 +110,8 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<ExitCode, Trouble>
 
 /// What a world of that seed is made of.
 fn settings(args: &Args, seed: u64) -> Settings {
-    let Args { devices, days, meetings, pauses, subscriptions, .. } = *args;
-    let apart = Settings::apart(seed, devices, days);
+    let Args { devices, days, meetings, pauses, subscriptions, calls, files, .. } = *args;
+    let apart = Settings { calls, files, ..Settings::apart(seed, devices, days) };
     if args.apart {
         let mut faults = args.faults.clone();
         faults.0.retain(|fault| apart.faults.has(*fault));

@@ -11,8 +11,11 @@ use fieldkeep_protocol::Code;
 use fieldkeep_replica::{Integrity, Replica, ReplicaError, Role};
 use fieldkeep_store::{Settings as _, Store, StoreError};
 
+use super::cabinet::Cabinet;
+use super::calling::Want;
 use super::disk::{File, fill};
 use super::fault::Fault;
+use super::filing::Filing;
 use super::founding::{Joined, drawn, me};
 use super::network::{Arrival, LineId, Reason, Side, Weather};
 use super::oracle::{Checked, Oracle, Seen};
@@ -55,7 +58,12 @@ pub(crate) struct DeviceNode {
     pub(crate) bound_for: Option<String>,
     pub(crate) file: File,
     pub(crate) life: u64,
-    pub(crate) backup: Option<(Store, Subscriptions)>,
+    /// An old copy of its store, and of what lies beside it.
+    pub(crate) backup: Option<(Store, (Subscriptions, Cabinet))>,
+    /// Its files.
+    pub(crate) files: Cabinet,
+    /// What its shell keeps of them.
+    pub(crate) filing: Filing,
     /// What its `device.toml` says: of these types those scopes.
     pub(crate) wanted: Subscriptions,
     /// What its shell has had hold of that.
@@ -74,6 +82,8 @@ pub(crate) struct DeviceNode {
     /// Connections to other devices.
     pub(crate) meetings: BTreeSet<LineId>,
     pub(crate) inbox: Vec<Input>,
+    /// What its person wants of the relay.
+    pub(crate) wants: Vec<Want>,
     closed: Option<Reason>,
     turn: bool,
     /// A dialling under way: its number.
@@ -113,6 +123,8 @@ impl DeviceNode {
             file,
             life: 0,
             backup: None,
+            files: Cabinet::default(),
+            filing: Filing::default(),
             wanted: Subscriptions::new(),
             left_out: Subscriptions::new(),
             leaving: BTreeSet::new(),
@@ -125,6 +137,7 @@ impl DeviceNode {
             line: None,
             meetings: BTreeSet::new(),
             inbox: Vec::new(),
+            wants: Vec::new(),
             closed: None,
             turn: false,
             dialling: 0,
@@ -167,6 +180,7 @@ impl World {
         device.life += 1;
         self.has_settings_hold(at)?;
         self.device_reopened(at)?;
+        self.withdraws_calls(at)?;
         if self.devices[at].wish != Wish::Offline {
             self.dial_after(at, 0);
         }
@@ -313,7 +327,7 @@ impl World {
     }
 
     /// The device whose present connection that is.
-    fn holder(&self, line: LineId) -> Option<usize> {
+    pub(crate) fn holder(&self, line: LineId) -> Option<usize> {
         let at = self.network.line(line)?.device;
         (self.devices[at].line == Some(line)).then_some(at)
     }
@@ -448,8 +462,11 @@ impl World {
         if engine.has_failed() {
             return self.end_session(at, false);
         }
+        self.makes_calls(at)?;
+        self.attends_files(at)?;
         let once = self.devices[at].wish == Wish::Once;
-        if once && self.devices[at].exchanged {
+        let waits = self.waits_for_calls(at) || self.has_files_to_exchange(at);
+        if once && self.devices[at].exchanged && !waits {
             return self.end_session(at, true);
         }
         if self.has_work(at) {
@@ -508,7 +525,9 @@ impl World {
             self.devices[at].backoff = BACKOFF_MIN;
         }
         self.devices[at].forget_relay();
-        self.device_step(at, vec![Input::Closed])
+        self.devices[at].filing.ends();
+        self.device_step(at, vec![Input::Closed])?;
+        self.calls_anew(at)
     }
 
     /// Comes back after a pause that grows, between half of it and all.
@@ -563,6 +582,7 @@ impl World {
         device.complete = false;
         device.exchanged = false;
         device.inbox.clear();
+        device.filing.ends();
         device.closed = None;
         if let Some(line) = device.line.take() {
             self.network.die(&mut self.events, self.now, line, Side::Device);

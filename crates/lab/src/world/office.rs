@@ -40,7 +40,8 @@ impl World {
         let dice = Dice::seeded(step.dice);
         match decision {
             Decision::Publish => {
-                let published = self.commands(|engine| publish(engine, dice).map(Some))?;
+                let first = self.catalog.clone();
+                let published = self.commands(|engine| publish(engine, &first, dice).map(Some))?;
                 Ok(published.is_some())
             }
             Decision::Join => match step.who {
@@ -120,12 +121,12 @@ impl World {
 }
 
 /// Publishes a catalog with other rules than the one in force.
-fn publish(engine: &mut Engine, mut dice: Dice) -> Result<u64, ReplicaError> {
+fn publish(engine: &mut Engine, first: &str, mut dice: Dice) -> Result<u64, ReplicaError> {
     let source = |replica: &Replica| replica.published().map(|p| p.catalog.source().to_owned());
     let before = source(engine.replica());
-    let mut next = workload::catalog(&mut dice);
+    let mut next = workload::catalog(first, &mut dice);
     while Some(&next) == before.as_ref() {
-        next = workload::catalog(&mut dice);
+        next = workload::catalog(first, &mut dice);
     }
     engine.publish(&next)
 }

@@ -47,6 +47,14 @@ pub enum Oracle {
     /// What a device leaves out is exchanged with nobody, nothing is written there, and nothing there
     /// was on that device alone.
     LeftOut,
+    /// A call is carried out once or never, all of it or nothing, and both sides say the same of it.
+    Called,
+    /// Nothing of an edit that needs a connection exists unless a relay wrote it.
+    Online,
+    /// A file goes after its record, and one that the relay is said to have is there whole.
+    Filed,
+    /// Nobody has a file but for a record that he may read, and for which somebody attached it who had it.
+    Opened,
     /// Whatever is in a log has passed the gate, and a member wrote it.
     Gate,
     /// What is authorised is merged, and what is not is marked where it had to be.
@@ -59,7 +67,7 @@ pub enum Oracle {
 
 impl Oracle {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::Projection,
         Self::Verdicts,
         Self::Lost,
@@ -72,6 +80,10 @@ impl Oracle {
         Self::Deletion,
         Self::Bounded,
         Self::LeftOut,
+        Self::Called,
+        Self::Online,
+        Self::Filed,
+        Self::Opened,
         Self::Gate,
         Self::Permitted,
         Self::Settles,
@@ -94,6 +106,10 @@ impl Oracle {
             Self::Deletion => "deletion",
             Self::Bounded => "bounded",
             Self::LeftOut => "left-out",
+            Self::Called => "called",
+            Self::Online => "online",
+            Self::Filed => "filed",
+            Self::Opened => "opened",
             Self::Gate => "gate",
             Self::Permitted => "permitted",
             Self::Settles => "settles",
@@ -250,6 +266,7 @@ impl World {
             }
         }
         self.kept_to_itself()?;
+        self.takes_up(at)?;
         for (row, before) in &moved {
             self.nothing_came(at, row)?;
             self.devices[at].seen.insert(row.id, Seen::of(row));
@@ -259,6 +276,7 @@ impl World {
             }
         }
         self.saw_receipts(at)?;
+        self.saw_outcomes(at)?;
         self.saw_completion(at)
     }
 
@@ -685,6 +703,7 @@ impl World {
         self.devices[at].seen.clear();
         self.devices[at].recent.clear();
         self.devices[at].unsaved.clear();
+        self.recalls_calls(at);
         self.take_stock();
     }
 

@@ -47,6 +47,10 @@ pub struct Settings {
     pub pauses: usize,
     /// How often a person leaves a scope out in a day, and takes everything again later.
     pub subscriptions: usize,
+    /// How often a person asks the relay to do something at once in a day.
+    pub calls: usize,
+    /// How often a person attaches a file in a day.
+    pub files: usize,
     /// Whether there is no relay before the end.
     pub apart: bool,
 }
@@ -91,6 +95,12 @@ pub enum Act {
     Unsubscribe,
     /// Takes what was left out again.
     Subscribe,
+    /// Has the relay do something at once.
+    Call,
+    /// Attaches a file to a record.
+    Attach,
+    /// Names somebody else's file in a record, of which no more is known than the name.
+    Claim,
     /// A copy of the directory is put away.
     Backup,
     /// The operator decides something about whoever it is.
@@ -113,6 +123,9 @@ impl fmt::Display for Act {
             Self::Resume => f.write_str("resumes"),
             Self::Unsubscribe => f.write_str("leaves a scope out"),
             Self::Subscribe => f.write_str("takes again what was left out"),
+            Self::Call => f.write_str("has the relay do something"),
+            Self::Attach => f.write_str("attaches a file"),
+            Self::Claim => f.write_str("names somebody else's file"),
             Self::Backup => f.write_str("is backed up"),
             Self::Decision(decision) => decision.fmt(f),
             Self::Reach(reach) => reach.fmt(f),
@@ -168,6 +181,10 @@ pub fn plan(settings: &Settings) -> Vec<Step> {
     drawing.pauses(settings);
     drawing.dice = Dice::seeded(settings.seed ^ 0x7363_6f70_6573_0000);
     drawing.subscriptions(settings);
+    drawing.dice = Dice::seeded(settings.seed ^ 0x6361_6c6c_7300_0000);
+    drawing.calls(settings);
+    drawing.dice = Dice::seeded(settings.seed ^ 0x6669_6c65_7300_0000);
+    drawing.files(settings);
     let mut steps = drawing.steps;
     steps.sort_by_key(|step| (step.at, step.who));
     steps
@@ -354,6 +371,30 @@ impl Drawing {
                     if !self.dice.one_in(4) {
                         self.soon(left + MINUTE, 3 * HOUR, who, Act::Subscribe);
                     }
+                }
+            }
+        }
+    }
+
+    /// People who ask for something that needs a connection.
+    fn calls(&mut self, settings: &Settings) {
+        for device in 0..settings.devices {
+            for day in 0..settings.days as u64 {
+                for _ in 0..settings.calls {
+                    let from = day * DAY + 9 * HOUR;
+                    self.soon(from, 9 * HOUR, Who::Device(device), Act::Call);
+                }
+            }
+        }
+    }
+
+    /// People who attach files; now and then somebody names one that is not his.
+    fn files(&mut self, settings: &Settings) {
+        for device in 0..settings.devices {
+            for day in 0..settings.days as u64 {
+                for _ in 0..settings.files {
+                    let act = if self.dice.one_in(5) { Act::Claim } else { Act::Attach };
+                    self.soon(day * DAY + 9 * HOUR, 9 * HOUR, Who::Device(device), act);
                 }
             }
         }

@@ -35,6 +35,16 @@ pub enum Plant {
     HeldBlocks,
     /// A device's shell leaves a scope out for its person, and does not tell the engine.
     ForgottenSubscription,
+    /// A device's shell makes a call once more when its connection has ended.
+    CalledAnew,
+    /// A device writes upon a state that needs a connection.
+    OfflineEdit,
+    /// A device's shell sends a file before its record is on the relay.
+    EarlyFile,
+    /// A device's shell takes a file for sent as soon as its bytes have left.
+    ForgottenFile,
+    /// The relay's shell gives a file to whoever knows its name.
+    OpenDoor,
     /// The relay is never told that a connection ended.
     LeakedConnection,
     /// A device never comes back after its first failure.
@@ -45,7 +55,7 @@ pub enum Plant {
 
 impl Plant {
     /// Every plant.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::EarlyAck,
         Self::LyingSync,
         Self::ReusedIncarnation,
@@ -59,6 +69,11 @@ impl Plant {
         Self::WrongTaint,
         Self::HeldBlocks,
         Self::ForgottenSubscription,
+        Self::CalledAnew,
+        Self::OfflineEdit,
+        Self::EarlyFile,
+        Self::ForgottenFile,
+        Self::OpenDoor,
         Self::LeakedConnection,
         Self::NoReturn,
         Self::Panic,
@@ -81,6 +96,11 @@ impl Plant {
             Self::WrongTaint => "wrong-taint",
             Self::HeldBlocks => "held-blocks",
             Self::ForgottenSubscription => "forgotten-subscription",
+            Self::CalledAnew => "called-anew",
+            Self::OfflineEdit => "offline-edit",
+            Self::EarlyFile => "early-file",
+            Self::ForgottenFile => "forgotten-file",
+            Self::OpenDoor => "open-door",
             Self::LeakedConnection => "leaked-connection",
             Self::NoReturn => "no-return",
             Self::Panic => "panic",
@@ -104,6 +124,10 @@ impl Plant {
             Self::WrongTaint => &[Oracle::Permitted],
             Self::HeldBlocks => &[Oracle::Held],
             Self::ForgottenSubscription => &[Oracle::LeftOut],
+            Self::CalledAnew => &[Oracle::Called],
+            Self::OfflineEdit => &[Oracle::Online],
+            Self::EarlyFile | Self::ForgottenFile => &[Oracle::Filed],
+            Self::OpenDoor => &[Oracle::Opened],
             Self::LeakedConnection => &[Oracle::Bounded],
             Self::NoReturn => &[Oracle::Settles],
             Self::Panic => &[Oracle::Contained],

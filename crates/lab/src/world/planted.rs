@@ -99,8 +99,17 @@ impl World {
 
 /// [`Plant::OtherCatalog`]: a device's catalog allows less than the relay's, under the same number.
 pub(crate) fn tighten(store: &mut Store) -> Result<(), StoreError> {
+    forge(store, "record.discount <= 30", "record.discount <= 12")
+}
+
+/// [`Plant::OfflineEdit`]: a device's catalog lets people write what only a relay may.
+pub(crate) fn open(store: &mut Store) -> Result<(), StoreError> {
+    forge(store, "before.state == 'delivered'", "false")
+}
+
+fn forge(store: &mut Store, from: &str, to: &str) -> Result<(), StoreError> {
     if let Some(mut catalog) = store.newest_catalog()? {
-        catalog.source = catalog.source.replace("record.discount <= 30", "record.discount <= 12");
+        catalog.source = catalog.source.replace(from, to);
         store.put_catalog(&catalog)?;
         store.commit()?;
     }

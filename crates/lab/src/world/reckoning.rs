@@ -59,6 +59,8 @@ impl World {
         let device = |at: usize| self.is_done(at) && !self.has_work(at);
         relay
             && self.undecided == 0
+            && !self.calls_are_open()
+            && !self.files_are_under_way()
             && self.relay.is_idle()
             && self.network.is_quiet()
             && (0..self.devices.len()).all(device)
@@ -181,6 +183,8 @@ impl World {
         self.gate_was_passed()?;
         self.nothing_is_lost()?;
         self.permissions_were_kept()?;
+        self.calls_were_kept()?;
+        self.files_were_kept()?;
         for at in 0..self.devices.len() {
             self.is_equal(at)?;
         }

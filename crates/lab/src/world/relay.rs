@@ -10,12 +10,14 @@ use fieldkeep_relay::{Engine, Input, Output};
 use fieldkeep_replica::{Replica, ReplicaError, Role};
 use fieldkeep_store::{Settings as _, Store};
 
+use super::cabinet::Cabinet;
 use super::disk::{File, fill};
 use super::fault::Fault;
 use super::founding::{drawn, me};
 use super::network::{Arrival, BACKLOG, LineId, Side};
 use super::oracle::{Checked, Oracle};
 use super::plant::Plant;
+use super::serving::Served;
 use super::time::{MILLISECOND, Micros, SECOND};
 use super::{Event, World};
 
@@ -44,6 +46,11 @@ pub(crate) struct RelayNode {
     /// How often it was put back from an old copy.
     pub(crate) restores: u64,
     pub(crate) backup: Option<Store>,
+    /// Its files, and those of the old copy.
+    pub(crate) files: Cabinet,
+    pub(crate) old_files: Cabinet,
+    /// The lanes that it serves.
+    pub(crate) lanes: BTreeMap<(LineId, u64), Served>,
     pub(crate) full: bool,
     pub(crate) clock_ms: i64,
     pub(crate) armed: BTreeSet<Fault>,
@@ -63,6 +70,9 @@ impl RelayNode {
             life: 1,
             restores: 0,
             backup: None,
+            files: Cabinet::default(),
+            old_files: Cabinet::default(),
+            lanes: BTreeMap::new(),
             full: false,
             clock_ms: 0,
             armed: BTreeSet::new(),
@@ -128,6 +138,7 @@ impl World {
     }
 
     pub(crate) fn relay_loses(&mut self, line: LineId) {
+        self.relay.lanes.retain(|(of, _), _| *of != line);
         if self.relay.peers.remove(&line).is_some() && !self.planted(Plant::LeakedConnection) {
             self.tell_relay(Input::Closed(line));
         }
@@ -216,7 +227,7 @@ impl World {
             let line = match &output {
                 Output::Send { to, .. } => *to,
                 Output::Finish(line, _) | Output::Close(line, ..) => *line,
-                // The catalogs of this world have no actions and no queries.
+                // The catalogs of this world call no hosts and have no queries.
                 Output::Fetch(_) | Output::Ask { .. } => continue,
             };
             by_line.entry(line).or_default().push(output);
@@ -299,6 +310,7 @@ impl World {
         self.relay.turn = false;
         self.relay.inbox.clear();
         self.relay.peers.clear();
+        self.relay.lanes.clear();
         for line in self.network.lines_of(Side::Relay, None) {
             self.network.die(&mut self.events, self.now, line, Side::Relay);
         }
@@ -343,6 +355,7 @@ impl World {
         let Some(Ok(backup)) = backup else { return Ok(()) };
         self.stop_relay();
         self.relay.store = Some(backup);
+        self.relay.files = self.relay.old_files.clone();
         self.relay.restores += 1;
         self.start_relay()?;
         self.relay_went_back()

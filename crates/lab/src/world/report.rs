@@ -27,6 +27,14 @@ impl fmt::Display for Run {
             let [left_out, refused] = figures.left_out;
             writeln!(f, "  {left_out} scopes left out; {refused} not yet, for what was unsaved")?;
         }
+        if settings.calls > 0 {
+            let [done, refused, lost] = figures.calls;
+            writeln!(f, "  {done} calls done, {refused} refused, {lost} not known any more")?;
+        }
+        if settings.files > 0 {
+            let [attached, sent, fetched] = figures.files;
+            writeln!(f, "  {attached} files attached, {sent} on the relay, {fetched} fetched")?;
+        }
         writeln!(
             f,
             "  {} writes saved, {} of them written again after a fork, {} kept aside, {} not authorised; \
@@ -79,7 +87,7 @@ impl fmt::Display for Run {
 /// The command that repeats a run, with those steps of its plan only.
 #[must_use]
 pub fn command(settings: &Settings, plant: Option<Plant>, places: Option<&[usize]>) -> String {
-    let Settings { seed, devices, days, faults, operator, meetings, pauses, subscriptions, apart } =
+    let Settings { seed, devices, days, faults, operator, meetings, pauses, subscriptions, .. } =
         settings;
     let mut command = format!(
         "fieldkeep lab world --seed {seed} --devices {devices} --days {days} --faults {faults}"
@@ -93,7 +101,13 @@ pub fn command(settings: &Settings, plant: Option<Plant>, places: Option<&[usize
     if *subscriptions > 0 {
         command.push_str(&format!(" --subscriptions {subscriptions}"));
     }
-    if *apart {
+    if settings.calls > 0 {
+        let _ = write!(command, " --calls {}", settings.calls);
+    }
+    if settings.files > 0 {
+        let _ = write!(command, " --files {}", settings.files);
+    }
+    if settings.apart {
         command.push_str(" --apart");
     }
     if *operator != Decisions::all() {

@@ -9,8 +9,7 @@ use super::plan::{JOIN, Settings, Step, plan, territories};
 use super::plant::Plant;
 use super::talk::Heard;
 use super::time::{DAY, HOUR};
-use super::workload::CATALOG;
-use super::{Event, World};
+use super::{Event, World, workload};
 
 /// What a run came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +26,10 @@ pub struct Figures {
     pub meetings: u64,
     /// Times that a scope was left out, and that it was not because something was there alone.
     pub left_out: [u64; 2],
+    /// Calls that were done, that were refused, and of which a relay that was put back knew nothing.
+    pub calls: [u64; 3],
+    /// Files that were attached, that the relay was said to have, and that others fetched.
+    pub files: [u64; 3],
     /// Events that happened.
     pub events: u64,
     /// Bytes that arrived anywhere.
@@ -70,7 +73,8 @@ pub fn run(settings: &Settings, plant: Option<Plant>) -> Run {
 #[must_use]
 pub fn run_steps(settings: &Settings, plant: Option<Plant>, steps: Vec<Step>) -> Run {
     let names: Vec<String> = (0..settings.devices).map(|n| format!("person {n}")).collect();
-    let mut world = match World::founded(settings.seed, &names, settings.joins(), CATALOG, plant) {
+    let catalog = workload::source(settings.calls > 0, settings.files > 0);
+    let mut world = match World::founded(settings.seed, &names, settings.joins(), &catalog, plant) {
         Ok(world) => world,
         Err(error) => panic!("the world cannot be founded: {error}"),
     };
@@ -113,6 +117,8 @@ impl Settings {
             meetings: 0,
             pauses: 0,
             subscriptions: 0,
+            calls: 0,
+            files: 0,
             apart: false,
         }
     }

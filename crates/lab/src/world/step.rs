@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use fieldkeep_device::{Engine, PutError};
 use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::{RecordEdit, RecordKey, TypeName};
-use fieldkeep_replica::ReplicaError;
+use fieldkeep_replica::{ReplicaError, Wrote};
 use fieldkeep_store::{Dismissal, Records as _, StoreError};
 
 use super::device::{DeviceNode, Wish};
@@ -53,10 +53,14 @@ impl World {
             Act::Resume => self.pauses(at, LeftOut::default()),
             Act::Unsubscribe => self.means_to_leave_out(at, dice),
             Act::Subscribe => self.subscribes(at, dice),
+            Act::Call => self.wants(at, dice),
+            Act::Attach => self.attaches(at, dice),
+            Act::Claim => self.claims(at, dice),
             Act::Backup => {
                 let device = &self.devices[at];
                 let copy = device.disk().and_then(|disk| disk.copy().ok());
-                self.devices[at].backup = copy.map(|copy| (copy, device.wanted.clone()));
+                let beside = (device.wanted.clone(), device.files.clone());
+                self.devices[at].backup = copy.map(|copy| (copy, beside));
                 Ok(())
             }
             Act::Decision(decision) => self.decides(*step, decision),
@@ -71,6 +75,7 @@ impl World {
                 let disk = self.relay.replica().map(fieldkeep_replica::Replica::store);
                 let disk = disk.or(self.relay.store.as_ref());
                 self.relay.backup = disk.and_then(|disk| disk.copy().ok());
+                self.relay.old_files = self.relay.files.clone();
                 Ok(())
             }
             Act::Decision(decision) => self.decides(*step, decision),
@@ -98,6 +103,9 @@ impl World {
             | Act::Resume
             | Act::Unsubscribe
             | Act::Subscribe
+            | Act::Call
+            | Act::Attach
+            | Act::Claim
             | Act::Reach(_) => Ok(()),
         }
     }
@@ -122,21 +130,23 @@ impl World {
     /// Somebody works.
     fn works(&mut self, at: usize, work: Work, dice: Dice) -> Checked {
         self.goes_where_it_may(at);
-        let device = &self.devices[at];
-        let Some(replica) = device.replica() else { return Ok(()) };
-        let territory = if at == 0 {
-            // The office works in all territories.
-            let territories = super::plan::territories(self.founders);
-            format!("t{}", dice.clone().below(territories))
-        } else {
-            device.territory.clone()
-        };
+        let Some(replica) = self.devices[at].replica() else { return Ok(()) };
+        let territory = self.workplace(at, &dice);
         let now_ms = self.device_clock(at);
         let deeds = Worker { territory: &territory, replica, now_ms, dice }.deeds(work);
         for deed in deeds {
             self.does(at, &deed)?;
         }
         Ok(())
+    }
+
+    /// The territory that somebody works in: the office in all of them.
+    pub(crate) fn workplace(&self, at: usize, dice: &Dice) -> String {
+        if at > 0 {
+            return self.devices[at].territory.clone();
+        }
+        let territories = super::plan::territories(self.founders);
+        format!("t{}", dice.clone().below(territories))
     }
 
     pub(crate) fn does(&mut self, at: usize, deed: &Deed) -> Checked {
@@ -151,37 +161,53 @@ impl World {
         }
     }
 
-    /// A write through the device library's shell: identified, put, committed, and only then told.
-    /// Returns whether it was reported saved.
+    /// A write through the device library's shell. Returns whether it was reported saved.
     pub(crate) fn puts(&mut self, at: usize, key: &RecordKey, edit: &RecordEdit) -> Checked<bool> {
+        let put = |engine: &mut Engine, now| engine.replica_mut().put(key, edit, now);
+        Ok(self.writes(at, key, edit, put)?.is_some())
+    }
+
+    /// A write, and what is saved with it: identified, put, committed, and only then told. Returns what
+    /// was reported saved.
+    pub(crate) fn writes(
+        &mut self,
+        at: usize,
+        key: &RecordKey,
+        edit: &RecordEdit,
+        put: impl FnOnce(&mut Engine, i64) -> Result<Wrote, PutError>,
+    ) -> Checked<Option<Wrote>> {
         if self.planted(Plant::LyingSync) {
             let disk = self.devices[at].disk();
             self.devices[at].lie = disk.and_then(|disk| disk.copy().ok());
         }
         let identified = self.identify(at).map_err(ReplicaError::from).map_err(PutError::from);
-        let now = self.device_clock(at);
-        let Some(engine) = self.devices[at].engine.as_mut() else { return Ok(false) };
-        let wrote = match identified.and_then(|()| engine.replica_mut().put(key, edit, now)) {
+        let (now, asks) = (self.device_clock(at), self.is_the_relays(at, key));
+        let Some(engine) = self.devices[at].engine.as_mut() else { return Ok(None) };
+        let wrote = match identified.and_then(|()| put(engine, now)) {
             Ok(wrote) => wrote,
             Err(error) => {
                 self.refused(at, error)?;
                 self.undo_write(at)?;
-                return Ok(false);
+                return Ok(None);
             }
         };
         if self.devices[at].armed.remove(&Fault::Kill) {
             self.kill_device(at)?;
-            return Ok(false);
+            return Ok(None);
         }
-        let Some(engine) = self.devices[at].engine.as_mut() else { return Ok(false) };
+        let Some(engine) = self.devices[at].engine.as_mut() else { return Ok(None) };
         let outputs = match engine.commit() {
             Ok(outputs) => outputs,
             Err(ReplicaError::Store(StoreError::Full)) => {
                 self.tally.struck(Fault::DiskFull);
-                return Ok(false);
+                return Ok(None);
             }
             Err(error) => return Err(self.violation(Oracle::Contained, error.to_string())),
         };
+        if asks {
+            let text = format!("device {at} wrote {key} upon a state that needs a connection");
+            return Err(self.violation(Oracle::Online, text));
+        }
         self.wrote_where_it_may(at, &wrote)?;
         if edit.deleted == Some(true) {
             self.ledger.deleted.insert(key.clone());
@@ -190,7 +216,7 @@ impl World {
         self.deliver(at, outputs);
         self.foretold(at, &wrote);
         self.device_saw(at)?;
-        Ok(true)
+        Ok(Some(wrote))
     }
 
     /// An honest write fails for want of room, because the record is deleted or gone, or where its
@@ -213,7 +239,7 @@ impl World {
         }
     }
 
-    fn note_saved(&mut self, at: usize, wrote: &fieldkeep_replica::Wrote, bare: bool) -> Checked {
+    fn note_saved(&mut self, at: usize, wrote: &Wrote, bare: bool) -> Checked {
         self.figures.writes += 1;
         let Some((seq, hash)) = wrote.change else { return Ok(()) };
         self.note(&hash.0);
@@ -243,7 +269,7 @@ impl World {
         Ok(())
     }
 
-    fn wishes(
+    pub(crate) fn wishes(
         &mut self,
         at: usize,
         wish: impl FnOnce(&mut Engine, i64) -> Result<(), ReplicaError>,
@@ -354,7 +380,9 @@ impl World {
         copy.clock_ms = original.clock_ms;
         copy.wanted.clone_from(&original.wanted);
         copy.unsaved.clone_from(&original.unsaved);
+        copy.files.clone_from(&original.files);
         self.devices.push(copy);
+        self.copies_calls(at, self.devices.len() - 1);
         self.tally.struck(if silent { Fault::SilentClone } else { Fault::Clone });
         self.start_device(at)?;
         self.start_device(self.devices.len() - 1)
@@ -362,11 +390,11 @@ impl World {
 
     /// A device's directory is put back from its old copy.
     fn puts_back(&mut self, at: usize, silent: bool) -> Checked {
-        let Some((backup, wanted)) = self.devices[at].backup.as_ref() else { return Ok(()) };
-        let (Ok(backup), wanted) = (backup.copy(), wanted.clone()) else { return Ok(()) };
+        let Some((backup, beside)) = self.devices[at].backup.as_ref() else { return Ok(()) };
+        let (Ok(backup), (wanted, files)) = (backup.copy(), beside.clone()) else { return Ok(()) };
         self.stop_device(at);
         self.devices[at].store = Some(backup);
-        self.devices[at].wanted = wanted;
+        (self.devices[at].wanted, self.devices[at].files) = (wanted, files);
         if !silent {
             self.files += 1;
             self.devices[at].file = File(self.files);

@@ -172,6 +172,7 @@ impl World {
     pub fn back_up_relay(&mut self) {
         let replica = self.relay.replica().expect("the relay runs");
         self.relay.backup = Some(replica.store().copy().expect("it copies"));
+        self.relay.old_files = self.relay.files.clone();
     }
 
     /// The relay's directory is put back from the copy.

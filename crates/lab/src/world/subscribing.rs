@@ -138,6 +138,20 @@ impl World {
         self.after_step(at)
     }
 
+    /// A device exchanges again, by itself, what its relay has lost of what it left out.
+    pub(crate) fn takes_up(&mut self, at: usize) -> Checked {
+        let device = &self.devices[at];
+        let Some(engine) = device.engine.as_ref().filter(|_| !device.left_out.is_empty()) else {
+            return Ok(());
+        };
+        let stored = engine.stored_pauses().map_err(|error| self.unreadable(error))?;
+        if stored.scopes == device.left_out || self.planted(Plant::ForgottenSubscription) {
+            return Ok(());
+        }
+        self.devices[at].left_out = stored.scopes;
+        self.rests(at)
+    }
+
     /// Notes how long the logs are that are left out. What is not exchanged is on another disk as well,
     /// and what is exchanged against its user's wish is not. What a relay refused holds nothing up:
     /// nobody would take it, and it is kept.

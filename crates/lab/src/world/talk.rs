@@ -85,8 +85,11 @@ pub const FRAMES: [(u64, &str); 28] = [
 /// Said by who leaves something out.
 const MODE: u64 = 49;
 
-/// Said where a catalog has actions or queries: those of this world have none.
-const CALLS: [u64; 4] = [51, 53, 55, 57];
+/// Said where people ask the relay for something.
+const CALLS: [u64; 2] = [51, 53];
+
+/// Said where a catalog has queries: those of this world have none.
+const QUESTIONS: [u64; 2] = [55, 57];
 
 /// What an open relay hears of a member, an open device of the relay, and one of another.
 const TO_RELAY: [u64; 12] = [5, 7, 11, 15, 23, 31, 33, 39, 41, MODE, 51, 55];
@@ -138,7 +141,9 @@ impl Heard {
         let never = |saying: &Saying| {
             let stranger = (saying.ear, saying.stage) == (Ear::Device, Stage::Stranger);
             let mode = saying.frame == MODE && settings.pauses + settings.subscriptions == 0;
-            stranger || mode || CALLS.contains(&saying.frame) || !ears.contains(&saying.ear)
+            let call = CALLS.contains(&saying.frame) && settings.calls == 0;
+            let unheard = stranger || mode || call || QUESTIONS.contains(&saying.frame);
+            unheard || !ears.contains(&saying.ear)
         };
         let all = sayings().into_iter().filter(|saying| !never(saying));
         all.filter(|saying| !self.0.contains(saying)).collect()
