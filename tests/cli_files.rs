@@ -99,7 +99,8 @@ fn what_cannot_be_attached_is_told_and_changes_nothing() {
 #[test]
 fn what_nothing_refers_to_is_told_and_goes_where_that_is_turned_on() {
     let place = Place::new();
-    let relay = place.relay(CATALOG);
+    drop(place.relay(CATALOG));
+    let (relay, address) = place.serve_at("127.0.0.1:0");
     for name in ["ann", "ben"] {
         place.device(name, &[]);
     }
@@ -148,7 +149,7 @@ fn what_nothing_refers_to_is_told_and_goes_where_that_is_turned_on() {
     assert!(!kept.exists());
 
     // Older states say so, and whoever asks is told.
-    let _relay = place.serve();
+    let _relay = place.serve_at(&address);
     place.run("ben", &["sync"]).ok();
     let history = place.run("ben", &["history", "visit/v1", "--json"]).json();
     let attached = history["history"].as_array().expect("changes").iter().find(|change| {

@@ -121,7 +121,8 @@ impl Replica {
     /// Of how many segments.
     #[must_use]
     pub fn renewing(&self) -> usize {
-        self.renewal.0.len()
+        let Renewal { indexing, judging, .. } = &self.renewal;
+        judging.len() + indexing.keys().filter(|id| !judging.contains_key(*id)).count()
     }
 
     /// Whether records of that segment are.
