@@ -12,7 +12,7 @@ use fieldkeep_replica::{
     Follow, FollowError, Item, ReplicaError, SegmentProof, Settled, StatementError,
 };
 
-use fieldkeep_store::{Records as _, SegmentRow};
+use fieldkeep_store::{Log as _, Records as _, SegmentRow};
 
 use super::{Engine, PARKED};
 
@@ -52,12 +52,18 @@ impl Engine {
         if reply.epoch == before { Ok(()) } else { self.take_up_what_waits() }
     }
 
-    /// The relay's log is another one from now on. What the one before did not take this one may.
+    /// The relay's log is another one from now on. What the one before did not permit this one may.
     pub(super) fn enter_epoch(&mut self, epoch: Epoch) -> Result<(), ReplicaError> {
         self.replica.enter_epoch(epoch)?;
         self.replica.reset_verdicts()?;
-        self.replica.store_mut().forget_refusals("")?;
-        self.pushed.clear();
+        for (id, sid) in self.replica.segments().iter().map(|(id, row)| (id, row.sid)) {
+            let outgoing = self.replica.store().outgoing(sid)?;
+            let mut refused = outgoing.iter().filter_map(|change| change.refused.as_deref());
+            if refused.any(|why| why.starts_with("not-permitted")) {
+                self.pushed.remove(id);
+            }
+        }
+        self.replica.store_mut().forget_refusals("not-permitted")?;
         self.replica.store_mut().bring_again(self.now)?;
         // What was told of its length was told of the one before.
         let rows = self.replica.segments().values();
@@ -240,7 +246,6 @@ impl Engine {
     /// acknowledged are sent again; more than the device has mean that the device was restored. Where
     /// that seq is another change there, a copy of this device wrote it: the log brings it.
     fn compare_own(&mut self, id: &SegmentId, answer: &OfferAnswer) -> Result<(), ReplicaError> {
-        use fieldkeep_store::Log as _;
         let (held, tip) = (answer.own_seq, answer.tip);
         let actor = self.replica.me().actor();
         let sid = self.replica.segments()[id].sid;

@@ -6,8 +6,8 @@ use automerge::{ActorId as AutomergeActor, AutoCommit, ROOT};
 use fieldkeep_model::{ChangeHeader, RecordEdit, RecordHash, RecordKey, Verdict};
 use fieldkeep_replica::{Replica, ReplicaError};
 use fieldkeep_store::{
-    Catalogs as _, ChangeRow, Flags, Log as _, Records as _, SegmentRow, Settings as _,
-    StandingVerdict, Store, StoreError, Verdicts as _,
+    Catalogs as _, ChangeRow, Flags, Log as _, Records as _, SegmentRow, StandingVerdict, Store,
+    StoreError, Verdicts as _,
 };
 
 use super::World;

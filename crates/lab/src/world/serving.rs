@@ -4,7 +4,7 @@
 use fieldkeep_model::{BlobHash, BlobTree, PublicKey, RecordKey};
 use fieldkeep_protocol::blob::{self, BLOB_FRAME_MAX, Download, Prove, Ready, Tree, Unfit, Whole};
 use fieldkeep_protocol::{FileFrame, FrameBuffer};
-use fieldkeep_relay::{Brought, Engine};
+use fieldkeep_relay::{Brought, Engine, Found};
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::StoreError;
 
@@ -115,7 +115,7 @@ impl World {
                 self.says(lane.0, Side::Relay, lane.1, &FileFrame::Unfit(unfit));
                 Serving::Over
             }
-            Some(Brought::Prove) => {
+            Some(Brought::Prove(_)) => {
                 let salt = *blake3::hash(&self.dice.roll().to_be_bytes()).as_bytes();
                 self.says(lane.0, Side::Relay, lane.1, &FileFrame::Prove(Prove { salt }));
                 Serving::Proves(upload, salt)
@@ -146,7 +146,11 @@ impl World {
 
     fn is_wanted(&mut self, lane: LaneId, asked: &Download) -> Checked<Serving> {
         let Some(key) = self.caller(lane.0) else { return Ok(Serving::Over) };
-        let given = self.asks_relay(|engine| engine.file_wanted(&key, asked))?.flatten();
+        // Nothing is collected in this world.
+        let given = match self.asks_relay(|engine| engine.file_wanted(&key, asked))? {
+            Some(Found::Here(tree)) => Some(tree),
+            Some(Found::Removed(_) | Found::Absent) | None => None,
+        };
         let open = self.planted(Plant::OpenDoor).then(|| self.relay.files.whole.get(&asked.hash));
         let given = given.or_else(|| open.flatten().map(|bytes| tree_of(bytes)));
         Ok(match given {
