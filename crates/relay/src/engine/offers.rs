@@ -36,12 +36,15 @@ impl Engine {
         let ids: Vec<SegmentId> = self.replica.segments().keys().copied().collect();
         for segment in ids {
             let row = &self.replica.segments()[&segment];
-            let entry = offered.remove(&short(&segment.0));
-            if !member.may(&row.address.ty, &row.address.scope) {
-                answers.extend(entry.map(|_| denied(segment)));
+            let may = member.may(&row.address.ty, &row.address.scope);
+            // Where something was only kept aside nothing is in the log: what is offered of it was lost.
+            if may && row.tip == 0 {
                 continue;
             }
-            if row.tip > 0 && !self.peers[&id].left_out.covers(&row.address) {
+            let entry = offered.remove(&short(&segment.0));
+            if !may {
+                answers.extend(entry.map(|_| denied(segment)));
+            } else if !self.peers[&id].left_out.covers(&row.address) {
                 answers.extend(self.answer(id, segment, entry, offer.epoch)?);
             }
         }
