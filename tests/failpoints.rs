@@ -1,6 +1,6 @@
 //! A process that dies at every statement and file operation, one after the other. Of a clearing it
 //! leaves the old state or the new one, and what is unsaved is in both; of a collection whole files, and
-//! removed ones that are known to be.
+//! removed ones that are known to be; and whoever takes a bundle in again gets all of it.
 
 #![cfg(feature = "failpoints")]
 
@@ -25,6 +25,8 @@ catalog = 1
 [type.visit]
 scope = "outlet"
 [type.visit.field.outlet]
+[type.visit.field.photos]
+kind = "attachment"
 "#;
 
 /// Runs a command in a process that dies at a point; whether it went on to the end.
@@ -94,8 +96,7 @@ async fn a_clearing_that_dies_anywhere_leaves_the_old_state_or_the_new_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collection_that_dies_anywhere_leaves_whole_files_and_removed_ones() {
-    let catalog = format!("{CATALOG}[type.visit.field.photos]\nkind = \"attachment\"\n");
-    let mut site = Site::founded(&catalog);
+    let mut site = Site::founded(CATALOG);
     let ann = site.device("ann").await;
     put(&ann, "visit/v1", json!({"outlet": "north"}));
     let attach = |seed: u8| {
@@ -154,4 +155,52 @@ async fn a_collection_that_dies_anywhere_leaves_whole_files_and_removed_ones() {
     }
     println!("{points} points: {whole} times a file was whole, {half} times it lay there removed");
     assert!(points > 50 && whole > 0 && half > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_whose_import_dies_anywhere_is_taken_whole_the_next_time() {
+    let site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    sync(&ann).await;
+    sync(&ben).await;
+    let photo = site.path("photo.png");
+    std::fs::write(&photo, vec![7; 100_000]).expect("it is written");
+    put(&ann, "customer/c1", json!({"name": "Kiosk"}));
+    put(&ann, "visit/v1", json!({"outlet": "north"}));
+    let visit = "visit/v1".parse().expect("a record's name");
+    let hash = ann.attach(&visit, "photos", &photo, None, None).expect("it is attached").hash;
+    let bundle = carrying::pack(&ann, &carrying::key(&ben), None);
+    let path = site.path("bundle");
+    std::fs::write(&path, &bundle).expect("it is written");
+    let path = path.to_str().expect("a plain path").to_owned();
+    ben.close().expect("it closes");
+    drop(ben);
+
+    let (mut with, mut without) = (0, 0);
+    for dies_at in 1.. {
+        let copy = format!("ben-{dies_at}");
+        site.copy("ben", &copy);
+        disguise(&site.path(&copy), &site.path("ben"));
+        let ended = run(&["bundle", "import", &path], &site.path(&copy), dies_at);
+        let device = Device::open(&site.path(&copy)).expect("it opens after a crash");
+        let here = || std::fs::read(device.file_path(&hash)).ok();
+        assert!(here().is_none_or(|bytes| bytes == [7; 100_000]), "point {dies_at}: half a file");
+        *if here().is_some() { &mut with } else { &mut without } += 1;
+        let again = carrying::taken(&device, &bundle);
+        assert!(!ended || (again.changes, again.files) == (0, 0), "all of it was taken");
+        assert_eq!(fields(&device, "customer/c1")["name"], "Kiosk", "point {dies_at}");
+        assert_eq!(here().as_deref(), Some(&[7; 100_000][..]), "point {dies_at}");
+        let files = device.files(Some(&visit)).expect("it reads");
+        assert_eq!(files[0].state, fieldkeep_device::FileState::WaitingForRecord);
+        drop(device);
+        std::fs::remove_dir_all(site.path(&copy)).expect("nobody owns it");
+        if ended {
+            println!(
+                "{} points: {with} times with the photo, {without} times without",
+                dies_at - 1
+            );
+            break;
+        }
+    }
+    assert!(with > 1 && without > 50, "{with} and {without}");
 }
