@@ -189,3 +189,30 @@ fn the_same_commands_work_while_nobody_serves() {
     let device = place.run("ann", &["relay", "catalog", "diff", path]);
     assert_eq!(device.code, 2, "{}", device.err);
 }
+
+#[test]
+fn records_of_a_type_that_the_catalog_lost_stay_and_are_told_as_held() {
+    let narrow = "catalog = 1\n[type.customer.field]\nname = {}\n";
+    let place = Place::new();
+    let _relay = place.relay(narrow);
+    place.device("ann", &[]);
+    let wide = place.file("wide.toml", &format!("{narrow}[type.lead.field]\nname = {{}}\n"));
+    let wide = wide.to_str().expect("a plain path");
+    place.run("relay", &["relay", "catalog", "publish", wide]).ok();
+    place.run("ann", &["sync"]).ok();
+    place.run("ann", &["put", "lead/l1", "name=Pier"]).ok();
+    place.run("ann", &["sync"]).ok();
+    place.run("relay", &["relay", "catalog", "rollback"]).ok();
+    place.run("ann", &["sync"]).ok();
+    let lead = place.run("ann", &["get", "lead/l1", "--json"]).json();
+    assert_eq!((&lead["fields"]["name"], &lead["state"]), (&json!("Pier"), &json!("held")));
+    let listed = place.run("ann", &["attention", "list"]).ok();
+    assert!(listed.contains("lead/l1  held"), "{listed}");
+    let refused = place.run("ann", &["put", "lead/l1", "name=Quay"]);
+    assert_eq!(refused.code, 2, "{}", refused.err);
+    assert!(refused.err.contains("no object type `lead`"), "{}", refused.err);
+    let status = place.run("ann", &["status", "--json"]).json();
+    let types = status["types"].as_array().expect("a list").iter();
+    let lead = types.into_iter().find(|ty| ty["type"] == "lead").expect("it has a record");
+    assert_eq!((&lead["local"], &lead["held"]), (&json!(1), &json!(1)));
+}

@@ -129,14 +129,15 @@ pub(super) fn list(owner: &Owner) -> Result<Response, Failure> {
 }
 
 pub(super) fn standing(owner: &Owner) -> Result<Response, Failure> {
-    let kept = kept_catalogs(&reader(owner)?)?;
     let relay = relay(owner)?;
-    if !relay.is_serving() {
+    let serves = relay.is_serving();
+    // What is left is asked first: where that is nothing, all of it is counted.
+    let (left, present) = if serves {
+        relay.with_engine(|engine| Ok((engine.replica().renewal_progress()?, engine.present())))?
+    } else {
         // To look is not to go on: whoever works on the directory next judges what is left.
-        let left = fieldkeep_replica::stored_renewal(&reader(owner)?)?;
-        return Ok(Response::CatalogStanding(Standing::new(kept, left, &BTreeMap::new(), false)));
-    }
-    let (left, present) =
-        relay.with_engine(|engine| Ok((engine.replica().renewal_progress()?, engine.present())))?;
-    Ok(Response::CatalogStanding(Standing::new(kept, left, &present, true)))
+        (fieldkeep_replica::stored_renewal(&reader(owner)?)?, BTreeMap::new())
+    };
+    let kept = kept_catalogs(&reader(owner)?)?;
+    Ok(Response::CatalogStanding(Standing::new(kept, left, &present, serves)))
 }
