@@ -61,6 +61,8 @@ impl Engine {
                 own_hash: None,
             });
         }
+        // With the answer a session may be over: whoever ends it then knows how much there is.
+        self.tell_stats(id)?;
         let root = self.root_for(&member);
         let epoch = self.replica.epoch();
         let reply = OfferReply { epoch, root, segments: answers, round: offer.round };
@@ -71,7 +73,6 @@ impl Engine {
         for segment in following {
             self.pump(id, &segment)?;
         }
-        self.tell_stats(id)?;
         Ok(())
     }
 
