@@ -387,6 +387,15 @@ pub(crate) enum Catalog {
         #[arg(value_name = "CATALOG.toml")]
         catalog: PathBuf,
     },
+    /// Print a module of WebAssembly as it is to stand in a catalog, for rules that name it.
+    Module {
+        /// The module.
+        #[arg(value_name = "MODULE.wasm")]
+        module: PathBuf,
+        /// The name by which rules know it, if not the file's.
+        #[arg(long)]
+        name: Option<String>,
+    },
     /// What a catalog would hold and release if it were published now, judged on all that is here.
     #[command(group = clap::ArgGroup::new("which").required(true).args(["catalog", "number"]))]
     Diff {

@@ -49,6 +49,9 @@ pub(crate) fn run(
     if let Relay::Catalog { command: args::Catalog::Check { catalog } } = &command {
         return catalog::check(dir, catalog, output);
     }
+    if let Relay::Catalog { command: args::Catalog::Module { module, name } } = command {
+        return catalog::module(&module, name, output);
+    }
     let directory = dir.path()?;
     match command {
         Relay::Init { catalog, name } => init(&directory, catalog.as_deref(), name, output)?,

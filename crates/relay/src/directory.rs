@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fieldkeep_catalog::{Catalog, CatalogError};
+use fieldkeep_catalog::{Catalog, CatalogError, Judges};
 use fieldkeep_link::{CreateKeyError, KeyFile, OpenKeyError};
 use fieldkeep_model::membership::{Act, MemberKeys};
 use fieldkeep_model::{Epoch, Grant, KeyPair, MembershipLog, Seed, Signed, Ticket};
@@ -16,6 +16,7 @@ pub struct Directory {
     seed: Seed,
     store: Store,
     members: MembershipLog,
+    judges: Judges,
 }
 
 /// Why an organisation could not be founded.
@@ -102,7 +103,8 @@ impl Directory {
         store.set("epoch", &minicbor::to_vec(epoch).expect("encoding into memory cannot fail"))?;
         home.renew_identity(&mut store, drawn()?)?;
         store.commit()?;
-        let directory = Self { home, seed, store, members };
+        let judges = Judges::default();
+        let directory = Self { home, seed, store, members, judges };
         if let Some(catalog) = catalog {
             let (mut replica, home, seed) = directory.into_replica()?;
             replica.publish(catalog)?;
@@ -134,7 +136,16 @@ impl Directory {
         }
         let seed = KeyFile::open(home::key(home.directory()))?;
         let members = MembershipLog::open(store.members()?).map_err(ReplicaError::from)?;
-        Ok(Self { home, seed, store, members })
+        Ok(Self { home, seed, store, members, judges: Judges::default() })
+    }
+
+    /// The same, with the rules in Rust that its catalog names, or is to name.
+    ///
+    /// A record that such a rule decides is held by a relay that does not have it: whatever opens the
+    /// directory has to bring them.
+    #[must_use]
+    pub fn with_judges(self, judges: Judges) -> Self {
+        Self { judges, ..self }
     }
 
     /// The engine's replica, with what the shell keeps: the lock and the secret seed. A directory
@@ -143,10 +154,11 @@ impl Directory {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn into_replica(self) -> Result<(Replica, Home, Seed), ReplicaError> {
-        let Self { home, seed, store, members } = self;
+        let Self { home, seed, store, members, judges } = self;
         let me = relay_member(&store, &seed, &members)?;
         let copy = home.is_copy(&store)?;
         let mut replica = Replica::open(store, me, members, drawn()?)?;
+        replica.set_judges(judges);
         if copy {
             tracing::warn!("this directory is a copy: a new epoch is opened");
             // Devices may know what was stated here after the copy was made: under the same epoch

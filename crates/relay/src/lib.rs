@@ -23,6 +23,7 @@ pub use engine::{
 pub use files::sweep;
 pub use outlook::{Cause, CauseName, Example, Outlook, Sight, Weight};
 
+pub use fieldkeep_catalog::{Judge, Judges, Matter};
 pub use fieldkeep_protocol::bundle::{
     Content, Enclosed, Enclosing, Entry, NotTaken, Packed, ReadError, Reader, Subject, Survey,
     Unfit, Unpacked, Writer,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fieldkeep_catalog::CatalogError;
+use fieldkeep_catalog::{CatalogError, Judges};
 use fieldkeep_model::status::Subscriptions;
 use fieldkeep_model::{
     Epoch, MembershipError, MembershipLog, OrgId, SegmentAddress, SegmentId, Signed,
@@ -65,6 +65,8 @@ pub struct Replica {
     pub(crate) renewal: Renewal,
     /// Of these types only those scopes are kept here.
     pub(crate) subscriptions: Subscriptions,
+    /// The rules in Rust that a relay judges by.
+    pub(crate) judges: Judges,
     entropy: blake3::OutputReader,
 }
 
@@ -73,6 +75,17 @@ impl Replica {
     /// a forecast would have to look at may be elsewhere.
     pub fn set_subscriptions(&mut self, subscriptions: Subscriptions) {
         self.subscriptions = subscriptions;
+    }
+
+    /// Judges by those rules in Rust, where a catalog names them; a device leaves that to its relay.
+    pub fn set_judges(&mut self, judges: Judges) {
+        self.judges = judges;
+    }
+
+    /// The rules in Rust that it judges by.
+    #[must_use]
+    pub fn judges(&self) -> &Judges {
+        &self.judges
     }
 
     /// Opens a replica over its store. `entropy` is 32 bytes drawn by the shell: seals of verdicts
@@ -104,6 +117,7 @@ impl Replica {
             epoch,
             renewal: Renewal::default(),
             subscriptions: Subscriptions::default(),
+            judges: Judges::default(),
             entropy: blake3::Hasher::new_keyed(&entropy).finalize_xof(),
         };
         replica.take_up_renewal()?;

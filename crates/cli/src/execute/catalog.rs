@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::TryLockError;
 
-use fieldkeep_catalog::Catalog;
+use fieldkeep_catalog::{Catalog, Judges};
 use fieldkeep_console::shape::catalog::{Diff, Follows, Kept, Standing};
 use fieldkeep_console::{Code, Failure};
 use fieldkeep_model::MembershipLog;
@@ -32,7 +32,8 @@ fn in_force(reader: &Reader) -> Result<Option<(u64, Catalog)>, Failure> {
 fn parse(source: &str) -> Result<Catalog, Failure> {
     let catalog = Catalog::parse(source).map_err(ReplicaError::Catalog)?;
     check_queries(&catalog)?;
-    Ok(catalog)
+    let unjudged = catalog.unjudged(&Judges::default());
+    if unjudged.is_empty() { Ok(catalog) } else { Err(ReplicaError::Catalog(unjudged).into()) }
 }
 
 pub(super) fn publish(owner: &Owner, source: String, note: String) -> Result<Response, Failure> {
@@ -114,7 +115,7 @@ pub(super) fn diff(owner: &Owner, tried: Tried) -> Result<Response, Failure> {
             (parse(&reader.catalog(number)?.ok_or_else(unknown)?.source)?, true)
         }
     };
-    let mut rehearsal = Rehearsal::begin(reader, next)?;
+    let mut rehearsal = Rehearsal::begin(reader, next, Judges::default())?;
     let outlook = Outlook::of(&mut rehearsal, &members, &present)?;
     let problems = match rehearsal.in_force() {
         // Going back may leave out what was declared since.

@@ -37,7 +37,9 @@ struct Listed<'k> {
 
 pub(super) fn run(directory: &Path, command: Catalog, output: &mut Output) -> Result<(), Trouble> {
     match command {
-        Catalog::Check { .. } => unreachable!("it needs no directory, and was taken care of"),
+        Catalog::Check { .. } | Catalog::Module { .. } => {
+            unreachable!("it needs no directory, and was taken care of")
+        }
         Catalog::Diff { catalog, number } => {
             let tried = match (catalog, number) {
                 (Some(path), _) => Tried::Source(read(&path)?),
@@ -53,6 +55,31 @@ pub(super) fn run(directory: &Path, command: Catalog, output: &mut Output) -> Re
         Catalog::List => list(directory, output),
         Catalog::Status => status(directory, output),
     }
+}
+
+#[derive(Serialize)]
+struct Module<'m> {
+    name: &'m str,
+    catalog: &'m str,
+}
+
+/// Prints a module as it is to stand in a catalog.
+pub(super) fn module(
+    path: &Path,
+    name: Option<String>,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
+    let wasm = std::fs::read(path).map_err(|error| Failure::file(path, &error))?;
+    let stem = || path.file_stem().map(|stem| stem.to_string_lossy().replace('-', "_"));
+    let name = name.or_else(stem).unwrap_or_default();
+    let text = Parsed::module_text(&name, &wasm).map_err(ReplicaError::Catalog);
+    let text = text.map_err(Failure::from)?;
+    if output.is_json() {
+        output.object("relay-catalog-module", &Module { name: &name, catalog: &text })?;
+    } else {
+        output.line(text.trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -123,14 +150,12 @@ fn print_check(output: &mut Output, checked: &Checked) -> Result<(), Trouble> {
         };
         table.row(vec![ty.ty.clone(), "-".into(), "-".into(), "-".into(), fields]);
         for rule in &ty.rules {
-            let share = rule.steps as f64 * 100.0 / checked.budget as f64;
-            table.row(vec![
-                ty.ty.clone(),
-                rule.name.clone(),
-                rule.steps.to_string(),
-                format!("{share:.1} %"),
-                rule.remark.clone().unwrap_or_default(),
-            ]);
+            let share = |budget: u64| format!("{:.1} %", rule.steps as f64 * 100.0 / budget as f64);
+            let (steps, share) = rule
+                .budget
+                .map_or(("-".into(), "-".into()), |budget| (rule.steps.to_string(), share(budget)));
+            let remark = rule.remark.clone().unwrap_or_default();
+            table.row(vec![ty.ty.clone(), rule.name.clone(), steps, share, remark]);
         }
     }
     table.print(output.writer())?;

@@ -69,6 +69,10 @@ impl Engine {
     pub fn publish(&mut self, source: &str) -> Result<u64, ReplicaError> {
         let catalog = Catalog::parse(source).map_err(ReplicaError::Catalog)?;
         super::check_queries(&catalog)?;
+        let unjudged = catalog.unjudged(self.replica.judges());
+        if !unjudged.is_empty() {
+            return Err(ReplicaError::Catalog(unjudged));
+        }
         let number = self.replica.publish(catalog)?;
         self.announce_catalog();
         Ok(number)
