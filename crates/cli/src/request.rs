@@ -13,9 +13,9 @@ use serde_json::{Map, Value};
 use fieldkeep_console::Failure;
 use fieldkeep_console::shape::catalog::{Diff, Follows, Kept, Standing};
 use fieldkeep_console::shape::{
-    Advice, Answer, Aside, Attachment, CallRow, Called, CatalogState, Check, ClearPlan, Conflict,
-    Decision, Explanation, Gone, Held, History, Met, Paused, Peers, Pin, Record, Resynced, Status,
-    Synced,
+    Advice, Answer, Aside, Attachment, Blamed, CallRow, Called, CatalogState, Check, ClearPlan,
+    Conflict, Decision, Explanation, Gone, Held, History, Met, Paused, Peers, Pin, Record,
+    Resynced, Status, Synced,
 };
 
 /// A record's name.
@@ -430,6 +430,8 @@ pub(crate) enum Response {
         held: Box<Held>,
         /// The records that refer to it.
         referrers: Vec<String>,
+        /// What is to blame, if that can be told.
+        blame: Option<Blamed>,
     },
     /// What was decided, newest first.
     Decisions(Vec<Decision>),

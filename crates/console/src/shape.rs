@@ -11,7 +11,7 @@ use fieldkeep_device::{
 use fieldkeep_model::status::{self, State, TypeStatus};
 use fieldkeep_model::{ActorId, CallOutcome, MembershipLog, RecordId, Refusal, TypeName, Wish};
 use fieldkeep_replica::{
-    CulpritView, HeldView, HistoryEntry, HistoryPage, RecordView, ReplicaError,
+    Blame, CulpritView, HeldView, HistoryEntry, HistoryPage, RecordView, ReplicaError,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -226,6 +226,32 @@ pub struct Held {
     pub since: Option<String>,
     /// Who looks after it.
     pub assigned: Option<String>,
+}
+
+/// What is to blame for a held record.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Blamed {
+    /// `changes`, without any one of which it would not be held as it is; `surroundings`, where it would
+    /// be held as it last was valid, too; or `too_many`, where that was not looked for.
+    pub what: String,
+    /// The changes, oldest first.
+    pub changes: Vec<Change>,
+    /// How many changes came since it was last valid, where they are too many.
+    pub since: Option<u64>,
+}
+
+impl Blamed {
+    /// What was found, with the names of devices.
+    #[must_use]
+    pub fn new(blame: Blame, members: &MembershipLog) -> Self {
+        let (what, changes, since) = match blame {
+            Blame::Changes(changes) => ("changes", changes, None),
+            Blame::Surroundings => ("surroundings", Vec::new(), None),
+            Blame::TooMany(since) => ("too_many", Vec::new(), Some(since)),
+        };
+        let changes = changes.into_iter().map(|change| Change::new(change, members)).collect();
+        Self { what: what.to_owned(), changes, since }
+    }
 }
 
 /// What was decided about a held record.

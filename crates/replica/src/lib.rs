@@ -6,6 +6,7 @@
 
 mod admit;
 mod adopt;
+mod blame;
 mod cache;
 mod carry;
 mod compact;
@@ -32,6 +33,7 @@ mod write;
 
 pub use admit::{AdmitError, Batch, BatchError, Received, Refused};
 pub use adopt::Adopted;
+pub use blame::Blame;
 pub use carry::{Carried, Known, UndecidedFork};
 pub use identity::{Me, Role};
 pub use log::{Item, Stretch};

@@ -2,7 +2,7 @@
 
 use fieldkeep_console::Failure;
 use fieldkeep_console::rfc3339;
-use fieldkeep_console::shape::{Aside, Held, device_name};
+use fieldkeep_console::shape::{Aside, Blamed, Held, device_name};
 use fieldkeep_model::status::State;
 use fieldkeep_model::{Outcome, RecordKey};
 use fieldkeep_replica::HeldView;
@@ -67,8 +67,10 @@ fn asides(reading: &Reading) -> Result<Vec<Aside>, Failure> {
 }
 
 pub(super) fn record(owner: &Owner, name: Name) -> Result<Response, Failure> {
-    relay(owner)?;
-    let (reading, key) = (Reading::open(owner)?, key(name));
+    let (relay, key) = (relay(owner)?, key(name));
+    let asked = key.clone();
+    let blame = relay.with_engine(move |engine| Ok(engine.replica_mut().blame(&asked)?))?;
+    let reading = Reading::open(owner)?;
     let view = reading.views().record(&key)?.ok_or_else(|| Failure::absent(&key))?;
     let since = view.culprits.iter().map(|culprit| culprit.time).max();
     let held = HeldView { view, since, person: reading.store.assignee(&key)? };
@@ -79,7 +81,8 @@ pub(super) fn record(owner: &Owner, name: Name) -> Result<Response, Failure> {
     };
     let referrers = reading.store.referrers(&key.ty, &key.id)?.into_iter().filter_map(named);
     let held = Box::new(Held::new(held, &reading.members));
-    Ok(Response::HeldRecord { held, referrers: referrers.collect() })
+    let blame = blame.map(|blame| Blamed::new(blame, &reading.members));
+    Ok(Response::HeldRecord { held, referrers: referrers.collect(), blame })
 }
 
 pub(super) fn decisions(

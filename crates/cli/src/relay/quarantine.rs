@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use fieldkeep_console::shape::{Aside, Decision, Held, Record};
+use fieldkeep_console::shape::{Aside, Blamed, Decision, Held, Record};
 use fieldkeep_console::{Failure, Trouble};
 use fieldkeep_model::RecordKey;
 use serde::Serialize;
@@ -187,14 +187,15 @@ fn whole(held: &Held) -> Result<Value, io::Error> {
 
 fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), Trouble> {
     let name = (key.ty, key.id);
-    let Response::HeldRecord { held, referrers } = access.ask(Request::HeldRecord(name.clone()))?
-    else {
+    let asked = access.ask(Request::HeldRecord(name.clone()))?;
+    let Response::HeldRecord { held, referrers, blame } = asked else {
         return Err(Failure::unexpected().into());
     };
     let decisions = decisions(access, Some(name), DECISIONS)?;
     if output.is_json() {
         let mut shown = whole(&held)?;
         let besides = [
+            ("blame", serde_json::to_value(&blame).map_err(io::Error::from)?),
             ("referrers", serde_json::to_value(&referrers).map_err(io::Error::from)?),
             ("decisions", serde_json::to_value(&decisions).map_err(io::Error::from)?),
         ];
@@ -206,6 +207,9 @@ fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), 
     let record = &held.record;
     attention::print(output, record)?;
     sides(record, output)?;
+    if let Some(blame) = &blame {
+        blamed(blame, output)?;
+    }
     if let Some(person) = &held.assigned {
         output.line(&format!("{} looks after it", safe(person)))?;
     }
@@ -216,6 +220,22 @@ fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), 
         output.line(&sentence(decision))?;
     }
     Ok(())
+}
+
+/// What it takes to make the record one that is held.
+fn blamed(blame: &Blamed, output: &mut Output) -> io::Result<()> {
+    match (blame.changes.as_slice(), blame.since) {
+        (_, Some(since)) => output.line(&format!(
+            "{since} changes since it was last valid: which of them it takes is not looked for"
+        )),
+        ([], None) => output.line(
+            "no change of the record is to blame: as it last was valid it would be held, too; the \
+             catalog has changed, or another record",
+        ),
+        ([_], None) => output.line("without this change it would not be held so:"),
+        (_, None) => output.line("without any one of these changes it would not be held so:"),
+    }?;
+    blame.changes.iter().try_for_each(|change| output::change(output.writer(), change))
 }
 
 /// The fields as merged beside those that last passed; what differs is marked.
