@@ -48,6 +48,9 @@ pub enum Event {
     Left(PeerProgress),
     /// This device stands to its relay like that from now on.
     Strip(Strip),
+    /// Something else of what is shown of the device has changed: what is paused, which records are in
+    /// use, or how much of a download has come.
+    Status,
 }
 
 /// Why a device's directory could not be opened.
@@ -553,7 +556,9 @@ impl Device {
     /// device.dismiss(&key, Some("agreed by phone"))?;
     /// assert_eq!(device.get(&key)?.and_then(|order| order.dismissed).expect("aside").who, "ann");
     /// device.dismiss(&key, None)?; // Taken up again.
+    /// let mut events = device.watch();
     /// # Ok(()) });
+    /// assert_eq!(events.recv().await?, fieldkeep_device::Event::Changed(vec![key.clone()]));
     /// ```
     ///
     /// # Errors
@@ -572,6 +577,7 @@ impl Device {
         Ok(true)
     }
 
+        let _ = self.0.events.send(Event::Changed(vec![key.clone()]));
     /// Asks the relay to judge a record again: now if there is a connection, with the next one
     /// otherwise.
     ///
@@ -759,6 +765,12 @@ impl Inner {
     /// Has the connection to the relay closed, if there is one.
     pub(crate) fn close_connection(&self, code: fieldkeep_protocol::Code, text: &str) -> bool {
         let close = Output::Close(code, text.to_owned());
+    /// Tells whoever watches that what is shown of the device has changed.
+    pub(crate) fn tell_status(&self) {
+        // Nobody may watch.
+        let _ = self.events.send(Event::Status);
+    }
+
         let connections = self.connections();
         connections.get(&Way::Relay).is_some_and(|line| line.outputs.send(close).is_ok())
     }

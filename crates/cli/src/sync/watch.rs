@@ -144,7 +144,7 @@ impl Watch<'_> {
     /// Tells whom this device meets, and what that came to.
     fn tell(&mut self, event: Event) -> Result<(), Trouble> {
         match event {
-            Event::Changed(_) | Event::Strip(_) => return self.show(),
+            Event::Changed(_) | Event::Strip(_) | Event::Status => return self.show(),
             Event::Met(name) if self.output.is_json() => {
                 self.output.object("meets", &json!({ "name": name }))?;
             }
