@@ -801,9 +801,13 @@ impl Status {
             held: shown.held(),
             ..Self::default()
         };
-        if let Strip::Error { reason, retry_at, permanent } = shown.strip {
-            (status.error, status.permanent) = (Some(reason), permanent);
-            status.retry_at = retry_at.map(rfc3339);
+        match shown.strip {
+            Strip::Error { reason, retry_at, permanent } => {
+                (status.error, status.permanent) = (Some(reason), permanent);
+                status.retry_at = retry_at.map(rfc3339);
+            }
+            Strip::Away { retry_at } => status.retry_at = Some(rfc3339(retry_at)),
+            Strip::Offline | Strip::Connecting | Strip::Online { .. } => {}
         }
         status.types = shown.types.into_iter().map(TypeRow::from).collect();
         Ok(status)
@@ -1013,7 +1017,7 @@ impl Conflict {
 /// The word for how a device stands to its relay.
 pub(crate) fn strip_word(strip: &Strip) -> &'static str {
     match strip {
-        Strip::Offline => "offline",
+        Strip::Offline | Strip::Away { .. } => "offline",
         Strip::Connecting => "connecting",
         Strip::Online { .. } => "online",
         Strip::Error { .. } => "error",

@@ -29,8 +29,25 @@ use crate::sync::SyncError;
 
 /// The setting that says that no files are exchanged.
 const PAUSED: &str = "files_paused";
+/// The setting that says when that was said last, milliseconds UTC.
+pub(crate) const PAUSED_SINCE: &str = "files_paused_since";
 
 /// Where an attached file stands.
+///
+/// ```
+/// # use fieldkeep_device::FileState;
+/// # use std::time::Duration;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let photo = device.directory().join("front.txt");
+/// std::fs::write(&photo, "the shelf")?;
+/// let customer = "customer/c1".parse()?;
+///
+/// device.attach(&customer, "photos", &photo, None, None)?;
+/// assert_eq!(device.files(Some(&customer))?[0].state, FileState::WaitingForRecord);
+/// device.sync(Duration::from_secs(60)).await?;
+/// assert_eq!(device.files(Some(&customer))?[0].state, FileState::Here); // And on the relay.
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileState {
     /// It is sent once the record that names it is on the relay.
@@ -472,7 +489,12 @@ impl Device {
     /// When the disk refuses.
     pub fn pause_files(&self, paused: bool) -> Result<(), ReplicaError> {
         self.with_replica(|replica| {
-            Ok::<_, ReplicaError>(replica.store_mut().set(PAUSED, &[u8::from(paused)])?)
+            let store = replica.store_mut();
+            if store.setting(PAUSED)?.as_deref() != Some(&[u8::from(paused)]) {
+                store.set(PAUSED, &[u8::from(paused)])?;
+                store.set(PAUSED_SINCE, now().to_string().as_bytes())?;
+            }
+            Ok::<_, ReplicaError>(())
         })?;
         self.0.transfers.look();
         Ok(())
@@ -555,3 +577,4 @@ fn media_of(name: &str) -> String {
     }
     .to_owned()
 }
+        self.0.tell_status();

@@ -541,4 +541,8 @@ fn has_all(engine: &Engine, effects: &[CallEffect]) -> Result<bool, OnlineError>
             left_out.covers(&row.address) || (row.cursor.pos >= effect.pos && row.done == row.tip)
         })
     }))
+                Strip::Away { .. } => {
+                    let text = "the relay has stopped for a while";
+                    return Err(OnlineError::NeedsConnection(text.to_owned()));
+                }
 }

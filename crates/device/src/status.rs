@@ -35,6 +35,11 @@ pub enum Strip {
     Offline,
     /// It is being tried.
     Connecting,
+    /// The relay said that it stops for a while, and when to come back.
+    Away {
+        /// When it is tried again, milliseconds UTC.
+        retry_at: i64,
+    },
     /// A session is open.
     Online {
         /// Whether something is still under way, or not proven.
@@ -441,7 +446,8 @@ fn offer(replica: &Replica) -> Result<Option<(i64, LeftOut)>, StoreError> {
     Ok(kept.and_then(|kept| minicbor::decode(&kept).ok()))
 }
 
-fn moment(replica: &Replica, key: &str) -> Result<Option<i64>, StoreError> {
+/// A moment that is kept as a setting, milliseconds UTC.
+pub(crate) fn moment(replica: &Replica, key: &str) -> Result<Option<i64>, StoreError> {
     let value = replica.store().setting(key)?;
     Ok(value.and_then(|value| String::from_utf8(value).ok()?.parse().ok()))
 }

@@ -149,8 +149,7 @@ pub(crate) fn strip(status: &Status) -> String {
             parts.push(format!("{} carried for others, unsaved", status.carried));
         }
         if status.files > 0 {
-            let files =
-                if status.files == 1 { "1 file" } else { &format!("{} files", status.files) };
+            let files = crate::files::several(status.files);
             parts.push(format!("{files} to be sent: fieldkeep attachments list"));
         }
         if !status.forks.is_empty() {
