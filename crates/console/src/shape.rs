@@ -45,6 +45,11 @@ pub struct Record {
     pub verdict: Option<Verdict>,
     /// What is expected of content that is to be judged.
     pub forecast: Option<Forecast>,
+    /// The fields that the reasons speak of, as `discount` or `lines.quantity`.
+    pub reason_fields: Vec<String>,
+    /// Since when that is so: when the newest change that the rules object to was written, by its author's
+    /// clock. None where no change is the reason.
+    pub since: Option<String>,
     /// Whether it is softly deleted.
     pub deleted: bool,
     /// The fields with concurrent values.
@@ -618,6 +623,8 @@ impl Record {
             unsaved: view.unsaved,
             verdict,
             forecast,
+            reason_fields: view.reason_fields,
+            since: view.since.map(rfc3339),
             deleted: view.deleted,
             conflicts: view.conflicts,
             dismissed,
