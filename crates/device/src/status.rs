@@ -6,7 +6,7 @@
 
 use fieldkeep_model::status::{LeftOut, TypeStatus};
 use fieldkeep_model::{DeviceNumber, TypeName};
-use fieldkeep_replica::{Replica, ReplicaError, TypeCounts};
+use fieldkeep_replica::{Integrity, Replica, ReplicaError, TypeCounts};
 use fieldkeep_store::{Blobs as _, SegmentRow, Settings as _, StoreError};
 use minicbor::{Decode, Encode};
 
@@ -314,10 +314,34 @@ impl Device {
     pub(crate) fn failed(&self, error: &SyncError, retry_at: Option<i64>) {
         let (reason, permanent) = (error.to_string(), error.is_permanent());
         let damaged = matches!(error, SyncError::Integrity(_));
+        self.keep_failure(&reason, permanent, damaged);
+        self.show(Strip::Error { reason, retry_at, permanent });
+    }
+
+    /// Keeps that what is stored is not what was written, and shows it.
+    pub(crate) fn is_damaged(&self, wrong: &Integrity) {
+        let reason = format!("{wrong}: nothing is proven before that is mended");
+        self.keep_failure(&reason, false, true);
+        self.show(Strip::Error { reason, retry_at: None, permanent: false });
+    }
+
+    /// Forgets that something was damaged: it was derived again.
+    pub(crate) fn is_mended(&self) -> Result<(), ReplicaError> {
+        if !self.failure()?.is_some_and(|failure| failure.damaged) {
+            return Ok(());
+        }
+        self.with_replica(|replica| Ok::<_, ReplicaError>(replica.store_mut().set(FAILURE, b"")?))?;
+        if matches!(self.0.strip(), Strip::Error { .. }) {
+            self.show(Strip::Offline);
+        }
+        Ok(())
+    }
+
+    fn keep_failure(&self, reason: &str, permanent: bool, damaged: bool) {
         // The first of several tries tells since when.
         let before = self.failure().ok().flatten();
         let time = before.map_or_else(now, |failure| failure.time);
-        let failure = Failure { reason: reason.clone(), permanent, damaged, time };
+        let failure = Failure { reason: reason.to_owned(), permanent, damaged, time };
         let failure = minicbor::to_vec(&failure).expect("encoding into memory cannot fail");
         let kept = self.with_replica(|replica| {
             Ok::<_, ReplicaError>(replica.store_mut().set(FAILURE, &failure)?)
@@ -325,7 +349,6 @@ impl Device {
         if let Err(error) = kept {
             tracing::debug!(%error, "why a sync failed is not kept over a restart");
         }
-        self.show(Strip::Error { reason, retry_at, permanent });
     }
 }
 
