@@ -46,7 +46,8 @@ pub(crate) fn run(args: &Sync, dir: &Directory, output: &mut Output) -> Result<E
     if args.metered {
         access.ask(Request::Metered(true))?;
     }
-    let Response::Synced(synced) = access.ask(Request::Sync(args.timeout.as_secs()))? else {
+    let asked = access.ask_at_length(Request::Sync(args.timeout.as_secs()))?;
+    let Response::Synced(synced) = asked else {
         return Err(Failure::unexpected().into());
     };
     if output.is_json() {
