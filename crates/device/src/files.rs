@@ -69,6 +69,18 @@ pub enum FileState {
 }
 
 /// A file that a record names, and where it stands.
+///
+/// ```
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let photo = device.directory().join("front.txt");
+/// std::fs::write(&photo, "the shelf")?;
+/// let customer = "customer/c1".parse()?;
+///
+/// device.attach(&customer, "photos", &photo, None, None)?;
+/// let views = device.files(Some(&customer))?;
+/// assert_eq!((views[0].file.name.as_str(), views[0].file.size, views[0].here), ("front.txt", 9, true));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileView {
     /// The record.
@@ -82,6 +94,20 @@ pub struct FileView {
 }
 
 /// Why a file was not attached; nothing was changed.
+///
+/// ```
+/// # use fieldkeep_device::AttachError;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let photo = device.directory().join("front.txt");
+/// std::fs::write(&photo, "the shelf")?;
+/// let customer = "customer/c1".parse()?;
+///
+/// let refused = device.attach(&customer, "name", &photo, None, None);
+/// assert_eq!(refused.expect_err("no field for files").to_string(), "`name` of customer holds no files: photos does");
+/// let refused = device.attach(&customer, "photos", &photo.with_extension("none"), None, None);
+/// assert!(matches!(refused, Err(AttachError::Read { .. })));
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// The type has no such field, or it holds no files.
@@ -142,6 +168,17 @@ fn known(fields: &[String]) -> String {
 }
 
 /// Why a file was not fetched.
+///
+/// ```
+/// # use fieldkeep_device::FetchError;
+/// # use fieldkeep_model::BlobHash;
+/// # use std::time::Duration;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let (customer, hash) = ("customer/c1".parse()?, BlobHash([7; 32]));
+/// let refused = device.fetch(&customer, &hash, Duration::from_secs(60)).await;
+/// assert!(matches!(refused, Err(FetchError::Absent(_)))); // No record here names it.
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// No record here names it.
@@ -319,6 +356,20 @@ impl Device {
 
     /// The files of a record, or, where none is given, all that wait to be sent or failed.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let photo = device.directory().join("front.txt");
+    /// std::fs::write(&photo, "the shelf")?;
+    /// let customer = "customer/c1".parse()?;
+    ///
+    /// device.attach(&customer, "photos", &photo, None, None)?;
+    /// assert_eq!(device.files(None)?.len(), 1); // It waits.
+    /// device.sync(Duration::from_secs(60)).await?;
+    /// assert_eq!((device.files(None)?.len(), device.files(Some(&customer))?.len()), (0, 1));
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the disk fails.
     pub fn files(&self, key: Option<&RecordKey>) -> Result<Vec<FileView>, StoreError> {
@@ -470,6 +521,26 @@ impl Device {
     /// Tries again what failed: files that the relay did not take, and those that were not to be had.
     /// Returns how many.
     ///
+    /// ```
+    /// # use fieldkeep_device::FileState;
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let photo = device.directory().join("front.txt");
+    /// std::fs::write(&photo, "the shelf")?;
+    /// let customer = "customer/c1".parse()?;
+    ///
+    /// let attached = device.attach(&customer, "photos", &photo, None, None)?;
+    /// let kept = device.file_path(&attached.hash);
+    /// std::fs::write(&kept, "the shelv")?; // The disk has rotted, and nobody takes that.
+    /// device.sync(Duration::from_secs(60)).await?;
+    /// assert!(matches!(device.files(None)?[0].state, FileState::Failed(_)));
+    /// std::fs::write(&kept, "the shelf")?;
+    /// assert_eq!(device.retry_files()?, 1);
+    /// device.sync(Duration::from_secs(60)).await?;
+    /// assert!(device.files(None)?.is_empty());
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the disk refuses.
     pub fn retry_files(&self) -> Result<u64, ReplicaError> {
@@ -485,6 +556,22 @@ impl Device {
 
     /// Exchanges no files until they are resumed; records go on. Kept over restarts.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let photo = device.directory().join("front.txt");
+    /// std::fs::write(&photo, "the shelf")?;
+    /// let customer = "customer/c1".parse()?;
+    ///
+    /// device.pause_files(true)?;
+    /// device.attach(&customer, "photos", &photo, None, None)?;
+    /// device.sync(Duration::from_secs(60)).await?; // The record goes, and its file stays.
+    /// assert_eq!((device.status()?.unsaved(), device.status()?.files), (0, 1));
+    /// assert!(!device.status()?.is_synced());
+    /// device.pause_files(false)?;
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the disk refuses.
     pub fn pause_files(&self, paused: bool) -> Result<(), ReplicaError> {
@@ -497,10 +584,19 @@ impl Device {
             Ok::<_, ReplicaError>(())
         })?;
         self.0.transfers.look();
+        self.0.tell_status();
         Ok(())
     }
 
     /// Whether files are paused.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// assert!(!device.files_paused()?);
+    /// device.pause_files(true)?;
+    /// assert!(device.files_paused()?); // After a restart, too.
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the disk fails.
@@ -510,6 +606,18 @@ impl Device {
 
     /// Says whether the present connection is paid by the byte: by rule files may be fetched on others
     /// only.
+    ///
+    /// ```
+    /// # use fieldkeep_device::{Device, Download};
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// # let path = device.directory().to_owned();
+    /// # drop(device);
+    /// std::fs::write(path.join("device.toml"), "[files]\ndownload = \"unmetered\"\n")?;
+    /// let device = Device::open(&path)?;
+    /// assert_eq!(device.settings().files.download, Download::Unmetered);
+    /// device.set_metered(true); // The telephone's own network: nothing is fetched by rule meanwhile.
+    /// # Ok(()) });
+    /// ```
     pub fn set_metered(&self, metered: bool) {
         self.0.transfers.metered.store(metered, Ordering::Relaxed);
         self.0.transfers.look();
@@ -577,4 +685,3 @@ fn media_of(name: &str) -> String {
     }
     .to_owned()
 }
-        self.0.tell_status();
