@@ -13,6 +13,7 @@ use fieldkeep_replica::Replica;
 use fieldkeep_store::{Home, HomeError, Reader, Settings as _, home};
 
 use crate::execute::{self, Sink};
+use crate::progress::{Look, Watched};
 use crate::request::{Request, Response};
 use crate::socket;
 use fieldkeep_console::{Code, Failure, Porter, Trouble};
@@ -96,6 +97,32 @@ impl Access {
     /// Those of the request, and when the directory cannot be reached.
     pub(crate) fn ask(&mut self, request: Request) -> Result<Response, Trouble> {
         self.ask_for_records(request, &mut |_| Ok(()))
+    }
+
+    /// The same, of a request that may take long: a terminal shows meanwhile how far it has come.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(crate) fn ask_at_length(&mut self, request: Request) -> Result<Response, Trouble> {
+        let _shown = Watched::begin(|| self.onlooker());
+        self.ask(request)
+    }
+
+    /// Whoever asks beside this process's own request: the device itself where it is owned here.
+    fn onlooker(&mut self) -> Look {
+        if self.owner.is_none() {
+            // Who cannot own it asks its owner.
+            self.owner = Owner::open(&self.directory).ok();
+        }
+        if let Some(Owner::Device(DeviceOwner { device, .. })) = &self.owner {
+            let device = device.clone();
+            let owner = Owner::Device(DeviceOwner { device, runtime: None, porter: None });
+            return Box::new(move |request| {
+                execute::execute(&owner, request, &mut |_| Ok(())).ok()
+            });
+        }
+        let directory = self.directory.clone();
+        Box::new(move |request| socket::ask(&directory, &request, &mut |_| Ok(())).ok().flatten())
     }
 
     /// Has a request executed; its records go into the sink.

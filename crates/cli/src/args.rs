@@ -655,13 +655,38 @@ pub(crate) struct Sync {
     /// This connection is paid by the byte: files are fetched by rule only where that does not matter.
     #[arg(long)]
     pub(crate) metered: bool,
-    /// Listen for other devices meanwhile; port 0 takes any free one.
+    /// Listen for other devices meanwhile; port 0 takes any free one. FIELDKEEP_LISTEN and `device.toml` are
+    /// asked otherwise.
     #[arg(long, value_name = "ADDRESS", requires = "watch")]
     pub(crate) listen: Option<SocketAddr>,
     /// Listen, tell the local network that some device is here, and stay connected to every device of
-    /// the organisation that is found there.
+    /// the organisation that is found there. FIELDKEEP_NEARBY and `device.toml` are asked otherwise.
     #[arg(long, requires = "watch")]
     pub(crate) nearby: bool,
+}
+
+/// Where a device that stays connected meets others; a flag goes before the environment, and that before
+/// `device.toml`.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Company {
+    /// Listen for other devices there; port 0 takes any free one.
+    #[arg(long, env = "FIELDKEEP_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Tell the local network that some device is here, and stay connected to every device of the
+    /// organisation that is found there, as it is unless something says otherwise.
+    #[arg(
+        long,
+        env = "FIELDKEEP_NEARBY",
+        value_name = "BOOL",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) nearby: Option<bool>,
+    /// Do not look for devices on the local network, and do not announce this one there.
+    #[arg(long)]
+    pub(crate) no_nearby: bool,
 }
 
 /// `serve`.
@@ -671,15 +696,12 @@ pub(crate) struct Serve {
     /// any free one.
     #[arg(long, env = "FIELDKEEP_CONSOLE", value_name = "ADDRESS")]
     pub(crate) console: Option<SocketAddr>,
-    /// Listen for other devices there; port 0 takes any free one.
-    #[arg(long, env = "FIELDKEEP_LISTEN", value_name = "ADDRESS")]
-    pub(crate) listen: Option<SocketAddr>,
     /// This connection is paid by the byte: files are fetched by rule only where that does not matter.
     #[arg(long)]
     pub(crate) metered: bool,
-    /// Do not look for devices on the local network, and do not announce this one there.
-    #[arg(long)]
-    pub(crate) no_nearby: bool,
+    /// Where other devices are met.
+    #[command(flatten)]
+    pub(crate) company: Company,
 }
 
 /// `attach`.

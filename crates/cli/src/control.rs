@@ -148,7 +148,7 @@ fn download(
     output: &mut Output,
 ) -> Result<ExitCode, Trouble> {
     let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-    let asked = access.ask(Request::Resync { ty, clears, millis })?;
+    let asked = access.ask_at_length(Request::Resync { ty, clears, millis })?;
     let Response::Resynced(done) = asked else { return Err(Failure::unexpected().into()) };
     if output.is_json() {
         output.object("resync", &done)?;

@@ -134,10 +134,32 @@ pub enum Trouble {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let damaged = matches!(error, StoreError::Damaged(_) | StoreError::Foreign);
-        let code = if damaged { Code::Integrity } else { Code::Failure };
-        let denied = matches!(error, StoreError::ReadOnly);
-        Self::plain(if denied { Code::Denied } else { code }, &error)
+        let text = error.to_string();
+        match error {
+            StoreError::Full => Self::new(
+                Code::Failure,
+                "the disk is full: nothing of this was saved, nothing saved before is lost",
+                "free some space, and try again",
+            ),
+            StoreError::ReadOnly => {
+                let remedy = "check the permissions of its folder: nothing was changed";
+                Self::new(Code::Denied, "the store cannot be written", remedy)
+            }
+            StoreError::Disk(_) => {
+                Self::new(Code::Failure, text, "`fieldkeep doctor` says what is sound")
+            }
+            StoreError::TooNew => Self::new(Code::Failure, text, "nothing was changed"),
+            StoreError::Foreign => {
+                Self::new(Code::Integrity, text, "give the directory of a device or a relay")
+            }
+            StoreError::Damaged(_) => {
+                let remedy = "`fieldkeep doctor` says what is sound; what the relay has comes back";
+                Self::new(Code::Integrity, text, remedy)
+            }
+            StoreError::Sqlite(_) => {
+                Self::new(Code::Failure, text, "nothing of this was saved: try again")
+            }
+        }
     }
 }
 
@@ -146,7 +168,8 @@ impl From<ReplicaError> for Failure {
         match error {
             ReplicaError::Store(error) => error.into(),
             ReplicaError::Membership(_) | ReplicaError::Damaged(..) => {
-                Self::plain(Code::Integrity, &error)
+                let remedy = "`fieldkeep doctor` says what is sound; what the relay has comes back";
+                Self::new(Code::Integrity, error.to_string(), remedy)
             }
             ReplicaError::Catalog(_) => Self::plain(Code::Held, &error),
             ReplicaError::Frozen(_) => {
@@ -162,8 +185,16 @@ impl From<ReplicaError> for Failure {
 impl From<HomeError> for Failure {
     fn from(error: HomeError) -> Self {
         match &error {
-            HomeError::Absent(_) => Self::plain(Code::NotFound, &error),
-            HomeError::NotEmpty(_) => Self::plain(Code::Failure, &error),
+            HomeError::Absent(path) => Self::new(
+                Code::NotFound,
+                format!("{} is no Fieldkeep directory", path.display()),
+                "`fieldkeep join` makes a device's, `fieldkeep relay init` a relay's",
+            ),
+            HomeError::NotEmpty(path) => Self::new(
+                Code::Failure,
+                format!("{} is not empty", path.display()),
+                "choose another directory",
+            ),
             HomeError::Owned { .. } => {
                 let remedy = "wait for it to end, or stop it";
                 Self::new(Code::Locked, error.to_string(), remedy)
@@ -175,7 +206,7 @@ impl From<HomeError> for Failure {
 
 impl From<OpenKeyError> for Failure {
     fn from(error: OpenKeyError) -> Self {
-        Self::plain(Code::Denied, &error)
+        Self::new(Code::Denied, error.to_string(), "nothing was changed")
     }
 }
 
@@ -184,7 +215,9 @@ impl From<OpenError> for Failure {
         match error {
             OpenError::Home(error) => error.into(),
             OpenError::Key(error) => error.into(),
-            OpenError::NotADevice(_) => Self::plain(Code::Usage, &error),
+            OpenError::NotADevice(_) => {
+                Self::new(Code::Usage, error.to_string(), "this command works on a device's")
+            }
             OpenError::Settings(error) => error.into(),
             OpenError::Replica(error) => error.into(),
         }
@@ -246,8 +279,19 @@ impl From<ValueError> for Failure {
 impl From<PutError> for Failure {
     fn from(error: PutError) -> Self {
         match error {
-            PutError::NoCatalog => Self::plain(Code::Offline, &error),
-            PutError::UnknownType { .. } => Self::plain(Code::Usage, &error),
+            PutError::NoCatalog => Self::new(
+                Code::Offline,
+                "there is no catalog here yet, so no object type is known",
+                "`fieldkeep sync` fetches it from the relay",
+            ),
+            PutError::UnknownType { ty, known } => {
+                let known: Vec<_> = known.iter().map(TypeName::as_str).collect();
+                let remedy = match known.is_empty() {
+                    true => "nothing was saved".to_owned(),
+                    false => format!("it has {}", known.join(", ")),
+                };
+                Self::new(Code::Usage, format!("the catalog has no object type `{ty}`"), remedy)
+            }
             PutError::Absent(key) => Self::absent(key),
             PutError::NeedsConnection(_) => Self::new(
                 Code::Offline,
@@ -330,7 +374,9 @@ impl From<FetchError> for Failure {
                 let remedy = "whoever attached it may not have sent it yet: try again later";
                 Self::new(Code::NotFound, error.to_string(), remedy)
             }
-            FetchError::Timeout(_) => Self::plain(Code::Offline, &error),
+            FetchError::Timeout(_) => {
+                Self::new(Code::Offline, error.to_string(), "give it longer with --timeout")
+            }
             FetchError::Sync(error) => error.into(),
             FetchError::Store(error) => error.into(),
         }
@@ -340,7 +386,10 @@ impl From<FetchError> for Failure {
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
         match error {
-            ImportError::OutOfStep { .. } => Self::plain(Code::Failure, &error),
+            ImportError::OutOfStep { .. } => {
+                let remedy = "nothing of this was saved: wait for the other to end";
+                Self::new(Code::Failure, error.to_string(), remedy)
+            }
             ImportError::Put(error) => error.into(),
         }
     }
@@ -423,7 +472,11 @@ impl From<StrictError> for Failure {
 impl From<AwaitError> for Failure {
     fn from(error: AwaitError) -> Self {
         match error {
-            AwaitError::Timeout { .. } => Self::plain(Code::Offline, &error),
+            AwaitError::Timeout { ref key, waited } => Self::new(
+                Code::Offline,
+                format!("{key} did not come that far within {} s", waited.as_secs_f32()),
+                "it is saved on this device, and goes on with the next sync",
+            ),
             AwaitError::Store(error) => error.into(),
         }
     }
@@ -506,7 +559,11 @@ impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Home(error) => error.into(),
-            JoinError::Key(_) => Self::plain(Code::Failure, &error),
+            JoinError::Key(_) => Self::new(
+                Code::Failure,
+                error.to_string(),
+                "ask for a fresh ticket, and join in another directory",
+            ),
             JoinError::Offline(_) => {
                 let remedy =
                     "nothing was made, and the ticket is still good: try again with a signal";
@@ -521,7 +578,7 @@ impl From<JoinError> for Failure {
                 Self::new(Code::Denied, error.to_string(), "ask for a fresh ticket")
             }
             JoinError::Replica(error) => error.into(),
-            JoinError::Bind(_) => Self::plain(Code::Offline, &error),
+            JoinError::Bind(_) => Self::new(Code::Offline, error.to_string(), "try again"),
         }
     }
 }
@@ -531,7 +588,9 @@ impl From<BundleError> for Failure {
         match error {
             BundleError::Read(error) => error.into(),
             BundleError::Unfit(unfit) => unfit.into(),
-            BundleError::Unknown => Self::plain(Code::NotFound, &error),
+            BundleError::Unknown => {
+                Self::new(Code::NotFound, error.to_string(), "there is no bundle: name a member")
+            }
             BundleError::Write(_) => {
                 Self::new(Code::Failure, error.to_string(), "there is no bundle: try again")
             }
@@ -634,7 +693,7 @@ impl From<MeetError> for Failure {
             MeetError::Timeout { .. } => {
                 Self::new(Code::Failure, text, "meet again, or give it longer with --timeout")
             }
-            MeetError::Bind(_) => Self::plain(Code::Usage, &error),
+            MeetError::Bind(_) => Self::new(Code::Usage, text, "give another address"),
             MeetError::Replica(error) => error.into(),
         }
     }
@@ -671,7 +730,7 @@ impl From<SyncError> for Failure {
                 "sync again, or give it longer with --timeout",
             ),
             SyncError::Integrity(_) => Self::new(Code::Integrity, error.to_string(), "sync again"),
-            SyncError::Bind(_) => Self::plain(Code::Offline, &error),
+            SyncError::Bind(_) => Self::new(Code::Offline, error.to_string(), "sync again"),
             SyncError::Replica(error) => error.into(),
         }
     }

@@ -45,6 +45,11 @@ pub struct Record {
     pub verdict: Option<Verdict>,
     /// What is expected of content that is to be judged.
     pub forecast: Option<Forecast>,
+    /// The fields that the reasons speak of, as `discount` or `lines.quantity`.
+    pub reason_fields: Vec<String>,
+    /// Since when that is so: when the newest change that the rules object to was written, by its author's
+    /// clock. None where no change is the reason.
+    pub since: Option<String>,
     /// Whether it is softly deleted.
     pub deleted: bool,
     /// The fields with concurrent values.
@@ -644,6 +649,8 @@ impl Record {
             unsaved: view.unsaved,
             verdict,
             forecast,
+            reason_fields: view.reason_fields,
+            since: view.since.map(rfc3339),
             deleted: view.deleted,
             conflicts: view.conflicts,
             dismissed,
@@ -827,9 +834,13 @@ impl Status {
             held: shown.held(),
             ..Self::default()
         };
-        if let Strip::Error { reason, retry_at, permanent } = shown.strip {
-            (status.error, status.permanent) = (Some(reason), permanent);
-            status.retry_at = retry_at.map(rfc3339);
+        match shown.strip {
+            Strip::Error { reason, retry_at, permanent } => {
+                (status.error, status.permanent) = (Some(reason), permanent);
+                status.retry_at = retry_at.map(rfc3339);
+            }
+            Strip::Away { retry_at } => status.retry_at = Some(rfc3339(retry_at)),
+            Strip::Offline | Strip::Connecting | Strip::Online { .. } => {}
         }
         status.types = shown.types.into_iter().map(TypeRow::from).collect();
         Ok(status)
@@ -1039,7 +1050,7 @@ impl Conflict {
 /// The word for how a device stands to its relay.
 pub(crate) fn strip_word(strip: &Strip) -> &'static str {
     match strip {
-        Strip::Offline => "offline",
+        Strip::Offline | Strip::Away { .. } => "offline",
         Strip::Connecting => "connecting",
         Strip::Online { .. } => "online",
         Strip::Error { .. } => "error",

@@ -77,7 +77,8 @@ const REPAIR: &str = "doctor --repair";
 
 impl Device {
     /// Looks at everything: the file, the keys and the membership, the clock, the catalog, the sizes of
-    /// segments, the changes, what was derived from them, and the counts. Reads all of it.
+    /// segments, the changes, what was derived from them, and the counts. Reads all of it. A segment that is
+    /// not what it should be counts as proven no more, and a connection that is open begins anew.
     ///
     /// ```
     /// # use fieldkeep_device::Finding;
@@ -91,6 +92,9 @@ impl Device {
     /// When the disk fails so that nothing can be said.
     pub fn doctor(&self) -> Result<Vec<Check>, ReplicaError> {
         let verified = self.verified()?;
+        if let Err(error) = self.distrust(&verified) {
+            tracing::warn!(%error, "what was found wrong is not kept, and found again by the next look");
+        }
         Ok(vec![
             self.check_file(),
             self.check_membership()?,
@@ -98,7 +102,7 @@ impl Device {
             self.check_catalog()?,
             self.check_sizes(),
             self.check_changes(&verified)?,
-            self.check_records(&verified)?,
+            self.check_records(&verified),
             self.check_counts()?,
             self.check_attachments()?,
         ])
@@ -144,11 +148,29 @@ impl Device {
                 return Err(error);
             }
         };
+        let whole = derived == ids.len() as u64;
         let outputs = engine.commit()?;
         self.0.deliver(&engine, outputs);
         drop(engine);
+        if whole {
+            self.is_mended()?;
+        }
         self.hang_up();
         Ok(derived)
+    }
+
+    /// What was found wrong is not known to be what the relay has, and is told until it is mended.
+    fn distrust(&self, verified: &Verified) -> Result<(), ReplicaError> {
+        let wrong = verified.iter().filter_map(|(id, found)| Some((id, found.as_ref()?)));
+        let wrong: Vec<_> = wrong.collect();
+        let Some((_, first)) = wrong.first() else { return Ok(()) };
+        self.with_replica(|replica| {
+            wrong.iter().for_each(|(id, _)| replica.doubt(id));
+            Ok::<_, ReplicaError>(())
+        })?;
+        self.is_damaged(first);
+        self.hang_up();
+        Ok(())
     }
 
     /// Files that are not what their names say.
@@ -290,11 +312,23 @@ impl Device {
         }
     }
 
-    /// What is wrong with each segment, if anything.
+    /// What is wrong with each segment, if anything: its changes and rows against their sums, and every
+    /// row against the document.
     fn verified(&self) -> Result<Verified, ReplicaError> {
-        let engine = self.engine();
-        let replica = engine.replica();
-        replica.segments().keys().map(|id| Ok((*id, replica.verify(id)?))).collect()
+        let mut engine = self.engine();
+        let replica = engine.replica_mut();
+        let segments: Vec<_> =
+            replica.segments().iter().map(|(id, row)| (*id, row.clone())).collect();
+        let verified = segments.into_iter().map(|(id, row)| {
+            let found = match replica.verify(&id)? {
+                None if row.damaged || !replica.is_projected(&id)? => {
+                    Some(Integrity::Records(row.address.to_string()))
+                }
+                found => found,
+            };
+            Ok((id, found))
+        });
+        verified.collect()
     }
 
     fn check_changes(&self, verified: &Verified) -> Result<Check, ReplicaError> {
@@ -313,25 +347,21 @@ impl Device {
         Ok(Check::fine("changes", format!("{changes}, {waiting} of them without a receipt")))
     }
 
-    /// Every row against its segment's sums, and against the document.
-    fn check_records(&self, verified: &Verified) -> Result<Check, ReplicaError> {
-        let mut engine = self.engine();
+    fn check_records(&self, verified: &Verified) -> Check {
+        let engine = self.engine();
         let mut records = 0;
         for (id, found) in verified {
-            let row = engine.replica().segments()[id].clone();
-            let differs = match found {
+            match found {
                 // Said already.
-                Some(Integrity::Changes(_)) => continue,
-                Some(Integrity::Records(_)) => true,
-                None => !engine.replica_mut().is_projected(id)?,
-            };
-            if differs || row.damaged {
-                let text = format!("records of {} are not what their changes come to", row.address);
-                return Ok(Check::found("records", Finding::Wrong, text, REPAIR));
+                Some(Integrity::Changes(_)) => {}
+                Some(Integrity::Records(address)) => {
+                    let text = format!("records of {address} are not what their changes come to");
+                    return Check::found("records", Finding::Wrong, text, REPAIR);
+                }
+                None => records += engine.replica().segments()[id].records,
             }
-            records += row.records;
         }
-        Ok(Check::fine("records", format!("{records}, each what its changes come to")))
+        Check::fine("records", format!("{records}, each what its changes come to"))
     }
 
     fn check_counts(&self) -> Result<Check, StoreError> {

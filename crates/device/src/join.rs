@@ -12,7 +12,7 @@ use fieldkeep_protocol::{Code, Phase, Role, Session};
 use fieldkeep_replica::{Me, Replica, ReplicaError};
 use fieldkeep_store::{Home, HomeError, StoreError, home};
 
-use crate::device::drawn;
+use crate::device::{drawn, now};
 use crate::reach::{NO_NETWORK, ReachError, reach};
 
 /// Why a device could not join.
@@ -57,6 +57,8 @@ impl From<StoreError> for JoinError {
     }
 }
 
+/// The setting that says when this device joined, milliseconds UTC.
+pub(crate) const JOINED: &str = "joined";
 /// How long a relay may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -254,6 +256,7 @@ fn settle(ticket: &Ticket, home: &Home, joined: Joined) -> Result<String, JoinEr
         store.append_member(number, entry)?;
     }
     store.set("role", b"device")?;
+    store.set(JOINED, now().to_string().as_bytes())?;
     store.set("number", &me.number.to_be_bytes())?;
     let addresses: Vec<_> = ticket.addresses.iter().map(ToString::to_string).collect();
     store.set("relays", addresses.join("\n").as_bytes())?;

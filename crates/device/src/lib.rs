@@ -108,7 +108,14 @@ pub use fieldkeep_replica::FieldChange;
 /// ```
 pub use fieldkeep_replica::HistoryEntry;
 
-/// What [`Device::history`] tells at once: see its example.
+/// What [`Device::history`] tells at once.
+///
+/// ```
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let page = device.history(&"order/o1".parse()?, 10, None)?;
+/// assert_eq!((page.entries.len(), page.changes, page.next), (1, 1, None)); // There is no more of it.
+/// # Ok(()) });
+/// ```
 pub use fieldkeep_replica::HistoryPage;
 
 /// Why [`Device::history`] tells nothing.
@@ -173,7 +180,12 @@ pub use fieldkeep_replica::RecordView;
 /// ```
 pub use fieldkeep_replica::Wrote;
 
-pub use fieldkeep_catalog::{AttachedFile, UnfitFile};
+/// What [`Device::attach`] and [`Device::files`] tell of a file: see their examples.
+pub use fieldkeep_catalog::AttachedFile;
+
+/// Why a field does not take a file: [`AttachError::Unfit`].
+pub use fieldkeep_catalog::UnfitFile;
+
 /// Asks the catalog for a type as [`Device::put`] does.
 ///
 /// ```
@@ -187,6 +199,30 @@ pub use fieldkeep_catalog::{AttachedFile, UnfitFile};
 /// ```
 pub use fieldkeep_replica::declared;
 
-pub use fieldkeep_protocol::bundle::{
-    Enclosing, NotTaken, Packed, ReadError, Subject, Unfit, Unpacked,
-};
+/// Whether a bundle has attached files in it: see [`Device::export_bundle`].
+pub use fieldkeep_protocol::bundle::Enclosing;
+
+/// What is in a bundle that was written: see [`Bundled`].
+pub use fieldkeep_protocol::bundle::Packed;
+
+/// What [`Device::import_bundle`] took, and what it did not.
+///
+/// ```
+/// # use fieldkeep_device::Enclosing;
+/// # use std::io::Cursor;
+/// # fieldkeep_lab::camp::meeting(async |ann, ben| {
+/// let to = ben.member()?.keys.signing;
+/// let mut file = Vec::new();
+/// ann.export_bundle(&mut file, &to, None, Enclosing::Files)?;
+/// let unpacked = ben.import_bundle(&mut Cursor::new(file))?;
+/// assert_eq!((unpacked.from.as_str(), unpacked.changes), ("ann", 2)); // A customer and an order.
+/// assert!(unpacked.not_taken.is_empty());
+/// # Ok(()) });
+/// ```
+pub use fieldkeep_protocol::bundle::Unpacked;
+
+/// What of a bundle was not taken, and why: [`Unpacked::not_taken`].
+pub use fieldkeep_protocol::bundle::{NotTaken, Subject};
+
+/// Why a bundle is not read, or not taken: [`BundleError`].
+pub use fieldkeep_protocol::bundle::{ReadError, Unfit};

@@ -531,6 +531,32 @@ pub trait Log: Queries {
         Ok(())
     }
 
+    /// Of some records of a segment the newest change each that has no receipt: where it lies.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn newest_outgoing(
+        &self,
+        sid: i64,
+        records: &BTreeSet<RecordId>,
+    ) -> Result<BTreeMap<RecordId, Pos>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT key, records FROM outbox WHERE key BETWEEN ? AND ? ORDER BY key DESC",
+        )?;
+        let mut rows = query.query([SegmentRow::key(sid, 0), SegmentRow::key(sid + 1, 0) - 1])?;
+        let mut newest = BTreeMap::new();
+        while newest.len() < records.len()
+            && let Some(row) = rows.next()?
+        {
+            let pos = pos_of(row.get(0)?);
+            let touched = split(&row.get::<_, String>(1)?).into_iter();
+            for id in touched.filter(|id| records.contains(id)) {
+                newest.entry(id).or_insert(pos);
+            }
+        }
+        Ok(newest)
+    }
+
     /// The positions after one of what of a segment is to be sent: it has no receipt, and was not
     /// refused.
     ///

@@ -366,7 +366,7 @@ async fn changed(events: &mut tokio::sync::broadcast::Receiver<Event>) {
     loop {
         match events.recv().await {
             Ok(Event::Changed(_)) | Err(RecvError::Lagged(_)) => return,
-            Ok(Event::Met(_) | Event::Left(_) | Event::Strip(_)) => {}
+            Ok(Event::Met(_) | Event::Left(_) | Event::Strip(_) | Event::Status) => {}
             // The device itself holds the other end.
             Err(RecvError::Closed) => std::future::pending().await,
         }
