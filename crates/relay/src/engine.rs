@@ -660,7 +660,12 @@ impl Engine {
         if !self.queue.contains(segment) {
             self.queue.push_back(*segment);
         }
-        self.follow_everyone(segment)
+        // Whoever may read it follows it since it began, or since he came: only where nobody does is it looked
+        // who might, which takes as long as there are devices.
+        if self.followers.get(segment).is_none_or(BTreeSet::is_empty) {
+            self.follow_everyone(segment)?;
+        }
+        Ok(())
     }
 
     fn refuse(
