@@ -263,6 +263,9 @@ impl Line<'_> {
     async fn carry(&mut self, mut outgoing: mpsc::UnboundedReceiver<Output>) -> bool {
         let (mut reading, mut introduced) = (Reading::Goes, false);
         loop {
+            if reading == Reading::Goes {
+                reading = self.may_read();
+            }
             let room = self.queue.available_permits() > 0;
             let reads = reading == Reading::Goes && room;
             let displaced = self.stranger.as_ref().map(|stranger| Arc::clone(&stranger.displaced));
@@ -310,7 +313,7 @@ impl Line<'_> {
                         if !std::mem::replace(&mut introduced, true) {
                             self.due = self.stranger.is_some().then(|| Instant::now() + JOINS);
                         }
-                        reading = self.took(bytes.len());
+                        self.took(bytes.len());
                         let place = self.place(bytes.len());
                         (Input::Bytes(self.id, stream, bytes.to_vec()), place)
                     }
@@ -360,15 +363,20 @@ impl Line<'_> {
         }
     }
 
-    /// Bytes came: whether the next ones are read.
-    fn took(&mut self, length: usize) -> Reading {
+    fn took(&mut self, length: usize) {
         let bytes = length as u64;
         self.door.metrics.received_bytes.inc_by(bytes);
         self.recognise();
+        if self.stranger.is_none() {
+            self.door.throttle.took(self.key, Amount { bytes, changes: 0 });
+        }
+    }
+
+    /// Whether the next bytes are read.
+    fn may_read(&mut self) -> Reading {
         if self.stranger.is_some() {
             return Reading::Goes;
         }
-        self.door.throttle.took(self.key, Amount { bytes, changes: 0 });
         match self.door.throttle.hold(self.key) {
             Hold::Go => Reading::Goes,
             Hold::Wait(wait) => {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use fieldkeep_model::DeviceNumber;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use pace::{Pace, Rate};
+pub(crate) use pace::{Pace, Rate, Recent};
 pub(crate) use throttle::{Amount, Arrival, Hold, Throttle};
 pub(crate) use written::Written;
 
@@ -110,12 +110,11 @@ pub struct DeviceUse {
 /// What is used of a share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Use {
-    /// Of the bytes of a minute. This and the next two go back to nothing within a quiet minute; they are
-    /// above the limit where more came than may, and nothing where there is none.
+    /// Bytes that were read in the last minute, about.
     pub bytes: u64,
-    /// Of the changes of a minute.
+    /// Changes that came in it, and files that were asked for or brought.
     pub changes: u64,
-    /// Of the connections of a minute.
+    /// Connections that were made in it.
     pub connections: u64,
     /// What is stored.
     pub stored: Stored,

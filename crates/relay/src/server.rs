@@ -339,10 +339,12 @@ fn run(
                 next = inbox.try_recv().ok();
             }
         }
-        route(commit(&mut engine), &mut peers, besides);
+        let outputs = commit(&mut engine);
+        // Before the receipts leave, which whoever brought them goes on with.
         for (key, changes) in engine.take_brought() {
             besides.throttle.took(key, Amount { bytes: 0, changes });
         }
+        route(outputs, &mut peers, besides);
         besides.members.look(&engine);
         if ends.is_some() {
             continue;

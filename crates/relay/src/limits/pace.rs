@@ -52,15 +52,40 @@ impl Pace {
         self.owed(now).saturating_sub(rate.within)
     }
 
-    /// How much of a rate is used up.
-    pub(crate) fn used(&self, rate: Rate, now: Instant) -> u64 {
-        let Some(most) = rate.most else { return 0 };
-        let used = self.owed(now).as_nanos() * u128::from(most) / rate.within.as_nanos().max(1);
-        u64::try_from(used).unwrap_or(u64::MAX)
-    }
-
     fn owed(&self, now: Instant) -> Duration {
         self.even.map_or(Duration::ZERO, |even| even.saturating_duration_since(now))
+    }
+}
+
+/// How much there was in the last minute, about: what came in the minute before this one counts for the part
+/// of it that is not over yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Recent {
+    /// When this minute began.
+    begin: Option<Instant>,
+    current: u64,
+    before: u64,
+}
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+impl Recent {
+    pub(crate) fn add(&mut self, amount: u64, now: Instant) {
+        let begin = *self.begin.get_or_insert(now);
+        let age = now.saturating_duration_since(begin);
+        if age >= MINUTE {
+            self.before = if age < 2 * MINUTE { self.current } else { 0 };
+            let minutes = u32::try_from(age.as_secs() / MINUTE.as_secs()).unwrap_or(u32::MAX);
+            (self.current, self.begin) = (0, Some(begin + MINUTE * minutes));
+        }
+        self.current = self.current.saturating_add(amount);
+    }
+
+    pub(crate) fn last_minute(mut self, now: Instant) -> u64 {
+        self.add(0, now);
+        let age = self.begin.map_or(Duration::ZERO, |begin| now.saturating_duration_since(begin));
+        let left = MINUTE.saturating_sub(age).as_millis() * u128::from(self.before) / MINUTE.as_millis();
+        self.current.saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
     }
 }
 
@@ -75,11 +100,9 @@ mod tests {
         let (mut pace, begin) = (Pace::default(), Instant::now());
         pace.take(600, RATE, begin);
         assert_eq!(pace.wait(RATE, begin), Duration::ZERO);
-        assert_eq!(pace.used(RATE, begin), 600);
         pace.take(10, RATE, begin);
         assert_eq!(pace.wait(RATE, begin), Duration::from_secs(1));
-        let later = begin + Duration::from_secs(1);
-        assert_eq!((pace.wait(RATE, later), pace.used(RATE, later)), (Duration::ZERO, 600));
+        assert_eq!(pace.wait(RATE, begin + Duration::from_secs(1)), Duration::ZERO);
     }
 
     #[test]
@@ -87,7 +110,6 @@ mod tests {
         let (mut pace, begin) = (Pace::default(), Instant::now());
         pace.take(600, RATE, begin);
         let hour = begin + Duration::from_hours(1);
-        assert_eq!(pace.used(RATE, hour), 0);
         pace.take(600, RATE, hour);
         assert_eq!(pace.wait(RATE, hour), Duration::ZERO);
         pace.take(1, RATE, hour);
@@ -111,10 +133,23 @@ mod tests {
         let (mut pace, now) = (Pace::default(), Instant::now());
         let none = Rate::a_minute(None);
         pace.take(u64::MAX, none, now);
-        assert_eq!((pace.wait(none, now), pace.used(none, now)), (Duration::ZERO, 0));
+        assert_eq!(pace.wait(none, now), Duration::ZERO);
         pace.take(6_000, RATE, now);
         assert_eq!(pace.wait(RATE, now), Duration::from_mins(9));
         assert_eq!(pace.wait(none, now), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_last_minute_is_told_and_what_is_older_is_forgotten() {
+        let (mut recent, begin) = (Recent::default(), Instant::now());
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        recent.add(60, begin);
+        assert_eq!(recent.last_minute(after(59)), 60);
+        assert_eq!(recent.last_minute(after(90)), 30, "half of that minute is over");
+        recent.add(5, after(90));
+        assert_eq!(recent.last_minute(after(105)), 20);
+        assert_eq!(recent.last_minute(after(130)), 4);
+        assert_eq!(recent.last_minute(after(180)), 0);
     }
 
     #[test]

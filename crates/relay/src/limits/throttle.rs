@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fieldkeep_model::PublicKey;
 
 use super::{
-    Holding, Limits, Pace, Rate, Refused, Report, Share, Slowed, Strangers, Use,
+    Holding, Limits, Pace, Rate, Recent, Refused, Report, Share, Slowed, Strangers, Use,
 };
 
 /// After so long without being slowed down a device counts as one that was not.
@@ -139,6 +139,8 @@ struct Account {
     bytes: Pace,
     changes: Pace,
     connections: Pace,
+    /// Bytes, changes and connections of late.
+    recent: [Recent; 3],
     slowed: Slowed,
     refused: Refused,
     /// Since when it has been slowed down without a break, and when it was last.
@@ -149,6 +151,8 @@ impl Account {
     fn took(&mut self, Amount { bytes, changes }: Amount, share: &Share, now: Instant) {
         self.bytes.take(bytes, Rate::a_minute(share.bytes_a_minute), now);
         self.changes.take(changes, Rate::a_minute(share.changes_a_minute), now);
+        self.recent[0].add(bytes, now);
+        self.recent[1].add(changes, now);
     }
 
     fn wait(&self, share: &Share, now: Instant) -> Duration {
@@ -173,13 +177,19 @@ impl Account {
         self.refused.last_ms = Some(now.ms);
     }
 
-    fn used(&self, share: &Share, now: Instant) -> Use {
+    fn connected(&mut self, share: &Share, now: Instant) {
+        self.connections.take(1, Rate::a_minute(share.connections_a_minute), now);
+        self.recent[2].add(1, now);
+    }
+
+    fn used(&self, now: Instant) -> Use {
         let over = self.slow.is_none_or(|(_, last)| now.saturating_duration_since(last) > EASED);
         let since_ms = self.slowed.since_ms.filter(|_| !over);
+        let [bytes, changes, connections] = self.recent.map(|recent| recent.last_minute(now));
         Use {
-            bytes: self.bytes.used(Rate::a_minute(share.bytes_a_minute), now),
-            changes: self.changes.used(Rate::a_minute(share.changes_a_minute), now),
-            connections: self.connections.used(Rate::a_minute(share.connections_a_minute), now),
+            bytes,
+            changes,
+            connections,
             slowed: Slowed { since_ms, ..self.slowed },
             refused: self.refused,
             ..Use::default()
@@ -210,8 +220,8 @@ impl Books {
             self.organisation.refuse(now);
             return Arrival::Refused(wait);
         }
-        account.connections.take(1, own, now.at);
-        self.organisation.connections.take(1, all, now.at);
+        account.connected(&self.limits.device, now.at);
+        self.organisation.connected(&self.limits.organisation, now.at);
         if !wait.is_zero() {
             account.slow_down(wait, now);
         }
@@ -268,17 +278,17 @@ impl Books {
     fn report(&self, holdings: Vec<Holding>, now: Moment) -> Report {
         let keys: Vec<PublicKey> = holdings.iter().map(|holding| holding.key).collect();
         let mut report = Report::at_rest(self.limits.clone(), holdings);
-        let together = |used: &mut Use, account: &Account, share: &Share| {
+        let together = |used: &mut Use, account: &Account| {
             let (stored, refused) = (used.stored, used.refused);
-            *used = account.used(share, now.at);
+            *used = account.used(now.at);
             (used.stored, used.refused) = (stored, used.refused.and(refused));
         };
         for (device, key) in report.devices.iter_mut().zip(keys) {
             if let Some(account) = self.devices.get(&key) {
-                together(&mut device.used, account, &self.limits.device);
+                together(&mut device.used, account);
             }
         }
-        together(&mut report.organisation, &self.organisation, &self.limits.organisation);
+        together(&mut report.organisation, &self.organisation);
         Report { since_ms: Some(self.began_ms), strangers: self.strangers, ..report }
     }
 }
@@ -338,8 +348,8 @@ mod tests {
         assert_eq!(books.hold(ANN, after(begin, 20)), away);
         let back = after(begin, 51);
         assert_eq!(books.hold(ANN, back), Hold::Go);
-        let used = books.devices[&ANN].used(&books.limits.device, back.at);
-        assert_eq!((used.bytes, used.refused.sessions), (30, 1));
+        let used = books.devices[&ANN].used(back.at);
+        assert_eq!((used.bytes, used.refused.sessions), (81, 1));
         assert_eq!((used.slowed.times, used.slowed.since_ms), (21, None));
         assert_eq!(used.refused.last_ms, Some(20_000));
     }
