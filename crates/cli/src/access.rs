@@ -8,7 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fieldkeep_device::Device;
-use fieldkeep_relay::{Directory, Engine, Handle};
+use fieldkeep_relay::limits::Report;
+use fieldkeep_relay::{Config, Directory, Engine, Handle};
 use fieldkeep_replica::Replica;
 use fieldkeep_store::{Home, HomeError, Reader, Settings as _, home};
 
@@ -236,6 +237,22 @@ impl RelayOwner {
                 Ok(result)
             }
         }
+    }
+
+    /// The limits, and what is used of them.
+    ///
+    /// # Errors
+    /// When the store or the configuration cannot be read, and when the engine has stopped.
+    pub(crate) fn limits(&self) -> Result<Report, Failure> {
+        if let RelayEngine::Serving(handle, runtime) = &self.engine {
+            let stopped = || Failure::new(Code::Failure, "the relay stops", "try again");
+            return Ok(runtime.block_on(handle.limits()).ok_or_else(stopped)??);
+        }
+        let limits = Config::read(&self.directory)?.limits;
+        self.with_engine(move |engine| {
+            engine.count_stored()?;
+            Ok(engine.limits_report(limits)?)
+        })
     }
 
     /// Waits until everything that was taken in is merged and judged, but not for ever.

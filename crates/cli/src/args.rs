@@ -346,6 +346,8 @@ pub(crate) enum Relay {
         #[arg(long)]
         dry_run: bool,
     },
+    /// What devices may bring and have stored, what they use of that, and who was slowed down or refused.
+    Limits,
     /// The records that are held or wait, and the changes that were kept aside.
     Quarantine {
         #[command(subcommand)]

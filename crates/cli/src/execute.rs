@@ -190,6 +190,7 @@ pub(crate) fn execute(
         Request::Catalogs => Ok(catalog::list(owner)?),
         Request::CatalogStanding => Ok(catalog::standing(owner)?),
         Request::Restore => Ok(relay::restore(owner)?),
+        Request::Limits => Ok(relay::limits(owner)?),
         Request::Collect(dry_run) => Ok(collection::collect(owner, dry_run)?),
     }
 }

@@ -4,6 +4,7 @@
 mod catalog;
 mod collection;
 mod invite;
+mod limits;
 mod permission;
 mod quarantine;
 mod serve;
@@ -70,6 +71,7 @@ pub(crate) fn run(
         Relay::Catalog { command } => catalog::run(&directory, command, output)?,
         Relay::Restore => restore(&directory, output)?,
         Relay::Gc { dry_run } => collection::run(&directory, dry_run, output)?,
+        Relay::Limits => limits::run(&directory, output)?,
         Relay::Quarantine { command } => quarantine::run(&directory, command, output)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use fieldkeep_console::Failure;
+use fieldkeep_relay::limits::Report;
 use fieldkeep_console::shape::catalog::{Diff, Follows, Kept, Standing};
 use fieldkeep_console::shape::{
     Advice, Answer, Aside, Attachment, Blamed, CallRow, Called, CatalogState, Check, ClearPlan,
@@ -228,6 +229,8 @@ pub(crate) enum Request {
     Restore,
     /// Remove the files that nothing refers to, or only tell which that would be.
     Collect(bool),
+    /// The limits of a relay, and what is used of them.
+    Limits,
 }
 
 /// Which records of the quarantine are asked for; all conditions hold.
@@ -483,6 +486,8 @@ pub(crate) enum Response {
     },
     /// The files that nothing refers to.
     Collected(Box<Collected>),
+    /// The limits, and what is used of them.
+    Limits(Box<Report>),
 }
 
 /// The files that nothing refers to, and what becomes of them.

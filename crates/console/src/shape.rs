@@ -284,7 +284,7 @@ pub struct Aside {
     pub ty: String,
     /// The records that it touches, as far as they can be told.
     pub records: Vec<String>,
-    /// `not_permitted` or `fork`.
+    /// `not_permitted`, `over_quota` or `fork`.
     pub reason: String,
     /// The author's device.
     pub device: String,

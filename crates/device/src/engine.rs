@@ -581,6 +581,9 @@ impl Engine {
         if self.forgotten {
             return Ok(());
         }
+        // There may be room by now: it is tried once a connection.
+        self.replica.store_mut().forget_refusals("over-quota")?;
+        self.replica.store_mut().forget_refusals("quota")?;
         self.make_offer()?;
         // A device's own unsaved changes ride with its offer.
         self.push_outgoing()

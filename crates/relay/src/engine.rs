@@ -16,6 +16,7 @@ mod joining;
 mod offers;
 mod peer;
 mod quarantine;
+mod storage;
 mod tally;
 mod wishes;
 
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use fieldkeep_model::{ChangeHash, DeviceNumber, PublicKey, RecordKey, SegmentId, Seq};
 use fieldkeep_protocol::frame::{self, Frame, Hello, Said, SegmentRef};
 use fieldkeep_protocol::{Code, Phase, Violation};
-use fieldkeep_replica::{AdmitError, Refused, Replica, ReplicaError};
+use fieldkeep_replica::{AdmitError, OVER_QUOTA, Refused, Replica, ReplicaError};
 use fieldkeep_store::{Log as _, Question, Removals as _, SegmentRow, StoreError};
 
 pub use asks::{check_queries, said};
@@ -36,6 +37,7 @@ pub use collection::Doubt;
 pub use files::Found;
 use influx::Influx;
 use peer::Peer;
+use storage::Storage;
 use tally::Tally;
 
 use crate::metrics::{Metrics, of_code};
@@ -137,7 +139,10 @@ pub struct Engine {
     /// Members that are kept away until then, because their permissions are being changed.
     suspended: BTreeMap<PublicKey, i64>,
     collection: Collection,
+    storage: Storage,
     tally: Tally,
+    /// How many changes each peer has brought since that was asked last.
+    brought: BTreeMap<PublicKey, u64>,
     /// How often the disk took nothing.
     unsaved: u64,
     now: i64,
@@ -164,6 +169,8 @@ impl Engine {
             wanted: BTreeSet::new(),
             suspended: BTreeMap::new(),
             collection: Collection::default(),
+            storage: Storage::default(),
+            brought: BTreeMap::new(),
             unsaved: 0,
             now: 0,
         }
@@ -206,6 +213,11 @@ impl Engine {
     /// What is counted.
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         self.tally.metrics()
+    }
+
+    /// How many changes each peer has brought since this was asked last, whatever became of them.
+    pub fn take_brought(&mut self) -> BTreeMap<PublicKey, u64> {
+        std::mem::take(&mut self.brought)
     }
 
     /// How often the disk took nothing of what was to be committed.
@@ -258,7 +270,7 @@ impl Engine {
     /// the peers send it again.
     pub fn commit(&mut self) -> Result<Vec<Output>, ReplicaError> {
         let writes = self.replica.store().is_writing();
-        if let Err(error) = self.replica.commit() {
+        if let Err(error) = self.note_stored().and_then(|()| self.replica.commit()) {
             self.give_up(&error);
             return Ok(std::mem::take(&mut self.outputs));
         }
@@ -582,6 +594,8 @@ impl Engine {
                 return Ok(());
             }
         };
+        let brought = self.brought.entry(self.peers[&id].key).or_default();
+        *brought += changes.chunks.len() as u64;
         if !self.replica.is_declared(&changes.segment) {
             let hash = changes.heads.first().map_or(ChangeHash([0; 32]), |head| head.head.hash);
             let text = "the relay's catalog has no such type, or divides it otherwise".to_owned();
@@ -612,16 +626,16 @@ impl Engine {
             self.has_grown(segment)?;
         }
         self.tally.received(received);
-        for hash in &received.aside {
-            let nack = frame::Nack {
-                segment: *segment,
-                hash: *hash,
-                stage: 1,
-                code: "not-permitted".into(),
-                text: "the device was not granted this scope: the relay keeps the change aside"
-                    .into(),
-                vector: None,
+        for (hash, reason) in &received.aside {
+            let (code, text) = if *reason == OVER_QUOTA {
+                ("over-quota", "too much is stored of its author: the relay keeps the change aside")
+            } else {
+                let text = "the device was not granted this scope: the relay keeps the change aside";
+                ("not-permitted", text)
             };
+            let (code, text) = (code.to_owned(), text.to_owned());
+            let (segment, hash) = (*segment, *hash);
+            let nack = frame::Nack { segment, hash, stage: 1, code, text, vector: None };
             self.control(id, &Frame::Nack(nack));
         }
         let pos = self.replica.segment(segment).map_or(0, |row| row.tip);
@@ -646,7 +660,12 @@ impl Engine {
         if !self.queue.contains(segment) {
             self.queue.push_back(*segment);
         }
-        self.follow_everyone(segment)
+        // Whoever may read it follows it since it began, or since he came: only where nobody does is it looked
+        // who might, which takes as long as there are devices.
+        if self.followers.get(segment).is_none_or(BTreeSet::is_empty) {
+            self.follow_everyone(segment)?;
+        }
+        Ok(())
     }
 
     fn refuse(

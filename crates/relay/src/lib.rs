@@ -6,9 +6,11 @@
 
 mod config;
 mod directory;
+mod door;
 mod engine;
 mod files;
 mod host;
+pub mod limits;
 mod metrics;
 mod outlook;
 mod server;

@@ -20,6 +20,7 @@ mod past;
 mod permission;
 mod proof;
 mod publishing;
+mod quota;
 mod read;
 mod receipts;
 mod received;
@@ -44,6 +45,7 @@ pub use proof::{Integrity, SegmentProof};
 pub use publishing::{
     KeptCatalog, Note, Published, RollBackError, earlier_catalog, frozen, kept_catalogs,
 };
+pub use quota::{OVER_QUOTA, OverQuota};
 pub use read::{AttentionView, CulpritView, HeldView, RecordView, TypeCounts, Views};
 pub use received::{Follow, FollowError, Settled};
 pub use rehearsal::{Fate, Rehearsal};

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use fieldkeep_catalog::{CatalogError, Judges};
 use fieldkeep_model::status::Subscriptions;
 use fieldkeep_model::{
-    Epoch, MembershipError, MembershipLog, OrgId, SegmentAddress, SegmentId, Signed,
+    DeviceNumber, Epoch, MembershipError, MembershipLog, OrgId, SegmentAddress, SegmentId, Signed,
 };
 use fieldkeep_store::{Catalogs as _, SegmentRow, Segments as _, Settings as _, Store, StoreError};
 
 use crate::cache::Cache;
 use crate::identity::Me;
 use crate::publishing::{Published, restore_catalog};
+use crate::quota::OverQuota;
 use crate::renewal::Renewal;
 
 /// Why a replica could not do what it was asked: all of it lies in the store or in the catalog.
@@ -67,6 +68,10 @@ pub struct Replica {
     pub(crate) subscriptions: Subscriptions,
     /// The rules in Rust that a relay judges by.
     pub(crate) judges: Judges,
+    /// Whose further changes a relay keeps aside.
+    pub(crate) over_quota: OverQuota,
+    /// Bytes of changes that members brought into the log since they were asked for, by author.
+    pub(crate) appended: BTreeMap<DeviceNumber, u64>,
     entropy: blake3::OutputReader,
 }
 
@@ -118,6 +123,8 @@ impl Replica {
             renewal: Renewal::default(),
             subscriptions: Subscriptions::default(),
             judges: Judges::default(),
+            over_quota: OverQuota::default(),
+            appended: BTreeMap::new(),
             entropy: blake3::Hasher::new_keyed(&entropy).finalize_xof(),
         };
         replica.take_up_renewal()?;
@@ -150,6 +157,7 @@ impl Replica {
     /// When the store cannot be read either.
     pub fn forget(&mut self) -> Result<(), StoreError> {
         self.store.rollback();
+        self.appended.clear();
         self.dirty.clear();
         self.cache.clear();
         self.segments = self.store.segments()?.into_iter().map(|row| (row.id, row)).collect();

@@ -1,7 +1,7 @@
 //! Attached files: which are known, which are here whole, which records name them, what waits to be
 //! uploaded. Their bytes are files: see `files`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_model::{BlobHash, BlobTree, RecordId, RecordKey, TypeName};
 use rusqlite::{OptionalExtension as _, Row, params};
@@ -208,6 +208,23 @@ pub trait Blobs: Queries {
         Ok(self.connection().query_row(sum, [], |row| row.get::<_, i64>(0))? as u64)
     }
 
+    /// The bytes of the whole files that each member has shown to be his, each file once for him. Looks at
+    /// all of them.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn blob_bytes_by_member(&self) -> Result<BTreeMap<u64, u64>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT member, sum(size) FROM
+                 (SELECT DISTINCT o.member, o.hash, b.size FROM blob_opened o
+                     JOIN blob b ON b.hash = o.hash AND b.whole = 1)
+             GROUP BY member",
+        )?;
+        let rows = query
+            .query_map([], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// The segments for which somebody has shown that a file is his.
     ///
     /// # Errors
@@ -217,6 +234,17 @@ pub trait Blobs: Queries {
             self.connection().prepare_cached("SELECT sid FROM blob_opened WHERE hash = ?")?;
         let rows = query.query_map([hash.0], |row| row.get(0))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Whether a member has shown that a file is his, wherever.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn is_opened_by(&self, hash: &BlobHash, member: u64) -> Result<bool> {
+        let mut query = self
+            .connection()
+            .prepare_cached("SELECT 1 FROM blob_opened WHERE hash = ? AND member = ? LIMIT 1")?;
+        Ok(query.exists(params![hash.0, member as i64])?)
     }
 
     /// The segments with a record that names a file.

@@ -85,7 +85,8 @@ pub struct Aside {
     pub actor: ActorId,
     /// The author's counter.
     pub seq: Seq,
-    /// Why: `not_permitted`, `fork`, or `undecided` for a branch that no relay has decided about.
+    /// Why: `not_permitted`, `over_quota`, `fork`, or `undecided` for a branch that no relay has decided
+    /// about.
     pub reason: String,
     /// When, milliseconds UTC by this replica's clock.
     pub time: i64,
@@ -720,6 +721,20 @@ pub trait Log: Queries {
         )?;
         let bytes = query.query_row([device.to_be_bytes()], |row| row.get::<_, i64>(0))?;
         Ok(bytes as u64)
+    }
+
+    /// The same of every device of which something lies aside.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn aside_bytes_by_device(&self) -> Result<BTreeMap<u64, u64>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT substr(actor, 1, 8), sum(length(bytes)) FROM aside GROUP BY substr(actor, 1, 8)",
+        )?;
+        let rows = query.query_map([], |row| {
+            Ok((u64::from_be_bytes(row.get(0)?), row.get::<_, i64>(1)? as u64))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 }
 

@@ -92,6 +92,10 @@ pub(super) fn restore(owner: &Owner) -> Result<Response, Failure> {
     })
 }
 
+pub(super) fn limits(owner: &Owner) -> Result<Response, Failure> {
+    Ok(Response::Limits(Box::new(relay(owner)?.limits()?)))
+}
+
 /// Reads an entry.
 ///
 /// # Errors

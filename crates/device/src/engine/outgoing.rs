@@ -162,7 +162,7 @@ impl Engine {
                 let why = format!("{code}: {}", nack.text);
                 // The rest of its batch goes without it.
                 self.pushed.remove(&nack.segment);
-                if code == "not-permitted" {
+                if code == "not-permitted" || code == "over-quota" {
                     self.replica.note_aside(&nack.segment, &nack.hash, &why)?;
                     self.set_unauthorised_aside(&nack.segment)?;
                 } else {

@@ -305,6 +305,7 @@ impl Device {
         let incoming = begun.ok_or(LaneError::BrokenOff)?;
         let progress = |got| {
             self.0.transfers.open().fetching.insert(hash, got);
+            Duration::ZERO
         };
         progress(incoming.at());
         talk.say(&FileFrame::Ready(Ready { from: incoming.at() })).await?;

@@ -24,6 +24,9 @@ impl Engine {
             self.close(id, Code::Storage, &text);
         }
         self.moved.clear();
+        if let Err(error) = self.read_stored() {
+            tracing::error!(%error, "what is stored of whom is counted as it was");
+        }
         // What waits to be judged is taken up when somebody comes again: there may be room then.
         self.queue.clear();
         tracing::error!(%error, "nothing was saved");
