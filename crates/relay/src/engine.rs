@@ -13,6 +13,8 @@ mod fanout;
 mod files;
 mod influx;
 mod joining;
+mod keeping;
+mod mending;
 mod offers;
 mod peer;
 mod quarantine;
@@ -35,6 +37,7 @@ use collection::Collection;
 pub use collection::Doubt;
 pub use files::Found;
 use influx::Influx;
+use keeping::Returning;
 use peer::Peer;
 use tally::Tally;
 
@@ -137,6 +140,7 @@ pub struct Engine {
     /// Members that are kept away until then, because their permissions are being changed.
     suspended: BTreeMap<PublicKey, i64>,
     collection: Collection,
+    returning: Returning,
     tally: Tally,
     /// How often the disk took nothing.
     unsaved: u64,
@@ -148,9 +152,10 @@ impl Engine {
     #[must_use]
     pub fn new(replica: Replica) -> Self {
         let queue = replica.behind().into();
-        let tally = Tally::of(&replica);
-        Self {
+        let (tally, returning) = (Tally::of(&replica), Returning::of(&replica));
+        let engine = Self {
             tally,
+            returning,
             replica,
             peers: BTreeMap::new(),
             followers: BTreeMap::new(),
@@ -166,7 +171,9 @@ impl Engine {
             collection: Collection::default(),
             unsaved: 0,
             now: 0,
-        }
+        };
+        engine.show_backup();
+        engine
     }
 
     /// The replica, for reading.
@@ -508,6 +515,7 @@ impl Engine {
             self.turn_away(id);
         } else if member.is_some() {
             self.introduce(id, known);
+            self.note_returned(key)?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use fieldkeep_store::{BlobFiles, Home, Reader, StoreError, home};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::backup::Backups;
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
 use crate::engine::{ConnectionId, Engine, Input, Output, said};
@@ -91,6 +92,7 @@ pub struct Relay {
     directory: PathBuf,
     hosts: watch::Sender<Arc<Hosts>>,
     metrics: Arc<Metrics>,
+    backups: Backups,
 }
 
 /// A way to ask the engine something while it runs.
@@ -144,6 +146,8 @@ impl Relay {
         engine.replica_mut().store_mut().set("address", address.to_string().as_bytes())?;
         let (messages, inbox) = mpsc::channel(WAITING);
         let runtime = tokio::runtime::Handle::current();
+        let handle = Handle(messages.clone());
+        let backups = Backups::new(&path, handle.clone(), runtime.clone());
         let besides = Besides {
             database: home::database(home.directory()),
             directory: path.clone(),
@@ -162,13 +166,22 @@ impl Relay {
             run(engine, inbox, &home, &runtime, &besides);
         });
         let thread = thread.map_err(|error| StoreError::Disk(error.to_string()))?;
-        let handle = Handle(messages.clone());
         tokio::spawn(upkeep(BlobFiles::of(&path), messages.downgrade()));
         let files = Files::new(&path, handle.clone());
         let door = Door { messages, files, metrics: Arc::clone(&metrics) };
         let accepting = tokio::spawn(door.accept(Arc::clone(&endpoint)));
         let (thread, directory) = (Some(thread), path);
-        Ok(Self { address, endpoint, handle, thread, accepting, directory, hosts, metrics })
+        Ok(Self {
+            address,
+            endpoint,
+            handle,
+            thread,
+            accepting,
+            directory,
+            hosts,
+            metrics,
+            backups,
+        })
     }
 
     /// Where it listens.
@@ -188,6 +201,12 @@ impl Relay {
     pub fn vitals(&self) -> Vitals {
         let (metrics, endpoint) = (Arc::clone(&self.metrics), Arc::clone(&self.endpoint));
         Vitals::new(metrics, endpoint, self.handle(), &self.directory)
+    }
+
+    /// Its backups: to start one, to see how far it is, and when the last was made.
+    #[must_use]
+    pub fn backups(&self) -> Backups {
+        self.backups.clone()
     }
 
     /// Reads the configuration again, and has what it says of hosts and of collection hold from now on.
