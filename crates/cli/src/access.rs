@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fieldkeep_device::Device;
-use fieldkeep_relay::{Directory, Engine, Handle};
+use fieldkeep_relay::{Directory, Engine, Handle, LastBackup};
 use fieldkeep_replica::Replica;
 use fieldkeep_store::{Home, HomeError, Reader, Settings as _, home};
 
@@ -209,6 +209,21 @@ impl RelayOwner {
                 Ok(result)
             }
         }
+    }
+
+    /// Notes that a backup was made. A relay that nobody serves is not opened for that: the key and the
+    /// epoch are no matter of it.
+    ///
+    /// # Errors
+    /// When the disk refuses, or the engine has stopped.
+    pub(crate) fn note_backup(&self, backup: LastBackup) -> Result<(), Failure> {
+        if let RelayEngine::Here(state) = &self.engine {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            if let RelayState::Closed(Some(directory)) = &mut *state {
+                return Ok(directory.note_backup(&backup)?);
+            }
+        }
+        self.with_engine(move |engine| Ok(engine.note_backup(&backup)?))
     }
 
     /// Waits until everything that was taken in is merged and judged, but not for ever.

@@ -24,6 +24,7 @@ mod notify;
 mod online;
 mod output;
 mod peers;
+mod progress;
 mod put;
 mod read;
 mod relay;

@@ -226,6 +226,10 @@ pub(crate) enum Request {
     CatalogStanding,
     /// Open a new epoch: the directory was put back from an old copy.
     Restore,
+    /// A backup was made: as of when (milliseconds UTC), in which folder, and its number there.
+    NoteBackup(i64, String, u64),
+    /// Derive the records of those segments again, by their ids, and count anew.
+    Mend(Vec<String>),
     /// Remove the files that nothing refers to, or only tell which that would be.
     Collect(bool),
 }
@@ -479,6 +483,8 @@ pub(crate) enum Response {
         /// How many segments there are.
         segments: u64,
     },
+    /// It is noted.
+    Noted,
     /// The files that nothing refers to.
     Collected(Box<Collected>),
 }
