@@ -17,6 +17,8 @@ use fieldkeep_model::{
     TypeName, Verdict, VerdictBlock, Wish, intent,
 };
 use fieldkeep_protocol::{Frame, Meet, Offer, OfferEntry, bundle, root};
+use fieldkeep_relay::LastBackup;
+use fieldkeep_store::backup::{Attached, Manifest, Part};
 
 /// The formats by name, in hexadecimal.
 struct Golden(String);
@@ -270,6 +272,29 @@ fn calls(golden: &mut Golden) {
     golden.add("outcome_lost", &cbor!(CallOutcome::Lost));
 }
 
+/// The manifest of a backup, and what a relay notes of one.
+fn backups(golden: &mut Golden) {
+    let part = |name: &str, bytes| {
+        let blake3 = blake3::hash(name.as_bytes()).to_hex().to_string();
+        Part { name: name.to_owned(), bytes, blake3 }
+    };
+    let mut manifest = Manifest::of(7, 1_772_323_200_000, part("fieldkeep.db", 4_096));
+    manifest.version = "1.2.3".to_owned();
+    manifest.organisation = OrgId([7; 16]).to_string();
+    manifest.name = "acme".to_owned();
+    (manifest.epoch, manifest.catalog, manifest.members) = (2, 3, 4);
+    (manifest.segments, manifest.changes, manifest.records) = (5, 6, 7);
+    manifest.logs = blake3::hash(b"logs").to_hex().to_string();
+    manifest.files = vec![part("key", 68)];
+    let lacking = vec![blake3::hash(b"a photo").to_hex().to_string()];
+    let blake3 = blake3::hash(b"files").to_hex().to_string();
+    manifest.attached = Attached { files: 1, bytes: 9, blake3, lacking };
+    golden.add("backup-manifest", &manifest.to_bytes());
+    assert_eq!(Manifest::read(&manifest.to_bytes()), Some(manifest));
+    let noted = LastBackup { taken: 1_772_323_200_000, folder: "/backups".to_owned(), number: 7 };
+    golden.add("backup-noted", &cbor!(noted));
+}
+
 #[test]
 fn what_is_on_disks_and_wires_does_not_change() {
     let mut golden = Golden(String::new());
@@ -279,6 +304,7 @@ fn what_is_on_disks_and_wires_does_not_change() {
     offers(&mut golden);
     calls(&mut golden);
     bundles(&mut golden);
+    backups(&mut golden);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/formats.txt");
     if std::env::var_os("FIELDKEEP_WRITE_GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");

@@ -1,6 +1,7 @@
 //! A process that dies at every statement and file operation, one after the other. Of a clearing it
 //! leaves the old state or the new one, and what is unsaved is in both; of a collection whole files, and
-//! removed ones that are known to be; and whoever takes a bundle in again gets all of it.
+//! removed ones that are known to be; and whoever takes a bundle in again gets all of it. A backup leaves
+//! the one before or itself, and a restore nothing or all of it.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -10,7 +11,9 @@ use std::process::{Command, Stdio};
 
 use fieldkeep_device::Device;
 use fieldkeep_model::{BlobHash, Edit, Grant, TypeName};
-use fieldkeep_store::{BlobFiles, Blobs as _, Removals as _, Store, home};
+use fieldkeep_relay::{Occupied, Which, restore_backup};
+use fieldkeep_store::backup::{BackupFolder, Slot, hashed};
+use fieldkeep_store::{BlobFiles, Blobs as _, Removals as _, Settings as _, Store, home};
 use serde_json::json;
 use support::*;
 
@@ -208,4 +211,129 @@ async fn a_bundle_whose_import_dies_anywhere_is_taken_whole_the_next_time() {
         }
     }
     assert!(with > 1 && without > 50, "{with} and {without}");
+}
+
+/// A relay that nobody serves, with a backup, and work that was done since.
+async fn with_backup() -> Site {
+    let mut site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    put(&ann, "visit/v1", json!({"outlet": "north"}));
+    let attached = |name: &str, seed: u8| {
+        attached::attach(
+            &ann,
+            "visit/v1",
+            &attached::file(&site, name, &attached::content(1_000, seed)),
+        )
+    };
+    let first = attached("1.png", 1);
+    sync(&ann).await;
+    arrives(&site, &ann, first).await;
+    site.stop().await;
+    let folder = site.path("backups").display().to_string();
+    assert!(run(&["relay", "backup", &folder], &site.path("relay"), 0));
+    site.start_again().await;
+    let attached = |name: &str, seed: u8| {
+        attached::attach(
+            &ann,
+            "visit/v1",
+            &attached::file(&site, name, &attached::content(1_000, seed)),
+        )
+    };
+    let second = attached("2.png", 2);
+    put(&ann, "customer/c1", json!({"name": "Kiosk"}));
+    sync(&ann).await;
+    arrives(&site, &ann, second).await;
+    site.stop().await;
+    site
+}
+
+async fn arrives(site: &Site, device: &Device, hash: BlobHash) {
+    let whole = async {
+        while !site
+            .ask(move |engine| engine.replica().store().has_blob(&hash))
+            .await
+            .expect("it reads")
+        {
+            sync(device).await;
+        }
+    };
+    soon("the file arrives", whole).await;
+}
+
+/// The number of the newest backup in a folder, whose every part is what its manifest says.
+fn newest(folder: &Path) -> u64 {
+    let folder = BackupFolder::open(folder).expect("it is one");
+    let (slot, manifest): (Slot, _) = folder.backups().into_iter().next().expect("one is whole");
+    let database = home::database(&folder.directory(slot));
+    assert_eq!(hashed(&database, &mut |_| {}).expect("it reads"), manifest.database);
+    let copy = folder.reader(slot).expect("it opens");
+    for (hash, size) in copy.blobs_here().expect("it reads") {
+        assert!(folder.files().is_sound(&hash, size), "{hash}");
+    }
+    manifest.number
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_dies_anywhere_leaves_the_one_before_or_itself() {
+    let site = with_backup().await;
+    let (mut before, mut after, mut points) = (0, 0, 0);
+    for dies_at in 1.. {
+        let copy = format!("backups-{dies_at}");
+        site.copy("backups", &copy);
+        let folder = site.path(&copy);
+        let shown = folder.display().to_string();
+        let ended = run(&["relay", "backup", &shown], &site.path("relay"), dies_at);
+        match newest(&folder) {
+            1 => before += 1,
+            2 => after += 1,
+            other => panic!("point {dies_at}: number {other}"),
+        }
+        if ended || dies_at % 25 == 0 {
+            let relay = site.path(&format!("relay-{dies_at}"));
+            let put =
+                restore_backup(&folder, &relay, Which::Newest, Occupied::Refused, &mut |_| {});
+            assert_eq!(put.expect("it is whole").lacking, 0, "point {dies_at}");
+            assert!(run(&["relay", "backup", &shown], &site.path("relay"), 0), "point {dies_at}");
+            assert!(newest(&folder) >= 2, "point {dies_at}");
+        }
+        std::fs::remove_dir_all(&folder).expect("nobody is in it");
+        if ended {
+            points = dies_at - 1;
+            break;
+        }
+    }
+    println!("{points} points: {before} times the backup before, {after} times the new one");
+    assert!(points > 50 && before > 0 && after > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_dies_anywhere_leaves_nothing_or_all_of_it() {
+    let site = with_backup().await;
+    let from = site.path("backups").display().to_string();
+    let (mut nothing, mut whole, mut points) = (0, 0, 0);
+    for dies_at in 1.. {
+        let relay = site.path(&format!("relay-{dies_at}"));
+        let ended = run(&["relay", "restore", "--from", &from], &relay, dies_at);
+        if relay.exists() {
+            whole += 1;
+        } else {
+            nothing += 1;
+            assert!(run(&["relay", "restore", "--from", &from], &relay, 0), "point {dies_at}");
+        }
+        // Whoever opens it first has opened an epoch, and nobody opens a second one.
+        assert!(run(&["relay", "quarantine", "rejudge"], &relay, 0), "point {dies_at}");
+        let store = Store::open(&home::database(&relay)).expect("it opens after a crash");
+        let epoch = store.setting("epoch").expect("it reads").expect("it has one");
+        assert_eq!(epoch[..2], [0x82, 2], "point {dies_at}: the counter");
+        let blobs = store.blobs_here().expect("it reads");
+        assert_eq!(blobs.len(), 1, "point {dies_at}");
+        drop(store);
+        std::fs::remove_dir_all(&relay).expect("nobody owns it");
+        if ended {
+            points = dies_at - 1;
+            break;
+        }
+    }
+    println!("{points} points: {nothing} times nothing, {whole} times all of it");
+    assert!(points > 50 && nothing > 0 && whole > 0);
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use fieldkeep_device::Device;
 use fieldkeep_relay::limits::Report;
-use fieldkeep_relay::{Config, Directory, Engine, Handle};
+use fieldkeep_relay::{Config, Directory, Engine, Handle, LastBackup};
 use fieldkeep_replica::Replica;
 use fieldkeep_store::{Home, HomeError, Reader, Settings as _, home};
 
@@ -253,6 +253,21 @@ impl RelayOwner {
             engine.count_stored()?;
             Ok(engine.limits_report(limits)?)
         })
+    }
+
+    /// Notes that a backup was made. A relay that nobody serves is not opened for that: the key and the
+    /// epoch are no matter of it.
+    ///
+    /// # Errors
+    /// When the disk refuses, or the engine has stopped.
+    pub(crate) fn note_backup(&self, backup: LastBackup) -> Result<(), Failure> {
+        if let RelayEngine::Here(state) = &self.engine {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            if let RelayState::Closed(Some(directory)) = &mut *state {
+                return Ok(directory.note_backup(&backup)?);
+            }
+        }
+        self.with_engine(move |engine| Ok(engine.note_backup(&backup)?))
     }
 
     /// Waits until everything that was taken in is merged and judged, but not for ever.

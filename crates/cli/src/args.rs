@@ -336,9 +336,25 @@ pub(crate) enum Relay {
         #[command(subcommand)]
         command: Catalog,
     },
-    /// Run this after an old copy of the directory was put back: devices then compare everything,
-    /// and bring what the copy lacks.
-    Restore,
+    /// Take a backup into a folder, while the relay serves or not: what it has already is not written
+    /// again, and all of it is read back. The folder keeps the one before as well.
+    Backup {
+        /// The folder of backups; made if it is not there. Not within the relay's directory.
+        folder: PathBuf,
+        /// Verify attached files that the folder has already by their hashes: else by their lengths.
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Put a backup in place with --from. Without it: run this after a copy of the directory was put back
+    /// by hand. Devices then compare everything, and bring what the copy lacks.
+    Restore(Restore),
+    /// Check everything that is stored, while the relay serves or not; exit code 7 if something is not as
+    /// it should be.
+    Doctor {
+        /// Derive again what is not what its changes come to; changes are never touched.
+        #[arg(long)]
+        repair: bool,
+    },
     /// Remove the attached files that nothing refers to any more, once their grace time is over: where
     /// `relay.toml` turns that on.
     Gc {
@@ -353,6 +369,23 @@ pub(crate) enum Relay {
         #[command(subcommand)]
         command: quarantine::Quarantine,
     },
+}
+
+/// `relay restore`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Restore {
+    /// A folder of backups: the newest one is verified, and put in place as the directory.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) from: Option<PathBuf>,
+    /// Take the backup before the newest.
+    #[arg(long, requires = "from")]
+    pub(crate) earlier: bool,
+    /// Where the directory is not empty, give it another name, and keep it.
+    #[arg(long, requires = "from")]
+    pub(crate) move_aside: bool,
+    /// Only tell what came back since the relay was put back, and who has not been here.
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) report: bool,
 }
 
 /// `relay serve`.

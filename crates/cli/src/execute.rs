@@ -3,6 +3,7 @@
 //! Reading goes to the projection beside the writer, so that it holds up nobody; writing goes to
 //! the device or the relay's engine, and is durable when it is answered.
 
+mod backup;
 mod bundle;
 mod catalog;
 mod collection;
@@ -20,7 +21,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use fieldkeep_model::RecordKey;
-use fieldkeep_relay::Enclosing;
+use fieldkeep_relay::{Enclosing, LastBackup};
 
 use crate::access::{DeviceOwner, Owner};
 use crate::request::{Name, Opened, Request, Response};
@@ -191,6 +192,10 @@ pub(crate) fn execute(
         Request::CatalogStanding => Ok(catalog::standing(owner)?),
         Request::Restore => Ok(relay::restore(owner)?),
         Request::Limits => Ok(relay::limits(owner)?),
+        Request::NoteBackup(taken, folder, number) => {
+            Ok(backup::note(owner, LastBackup { taken, folder, number })?)
+        }
+        Request::Mend(segments) => Ok(backup::mend(owner, &segments)?),
         Request::Collect(dry_run) => Ok(collection::collect(owner, dry_run)?),
     }
 }

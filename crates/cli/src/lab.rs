@@ -17,9 +17,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
 use fieldkeep_lab::benchmark::Progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::Output;
+use crate::stages::bar;
 use crate::sync::Stop;
 use fieldkeep_console::{Code, Failure, Trouble};
 
@@ -105,16 +105,6 @@ fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
         raised.store(true, Ordering::Relaxed);
     });
     Ok(stop)
-}
-
-/// A bar on stderr, if that is a terminal, with an estimate of what remains.
-fn bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    let style =
-        ProgressStyle::with_template("[{elapsed_precise}] {bar:30} {pos}/{len}, {eta} left: {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(std::time::Duration::from_millis(500));
-    bar
 }
 
 /// Runs a benchmark whose results go to a folder: a bar shows how far it is, and each result is told

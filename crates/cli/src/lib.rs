@@ -31,6 +31,7 @@ mod relay;
 mod request;
 mod shell;
 mod socket;
+mod stages;
 mod status;
 mod sync;
 mod time;

@@ -1,8 +1,10 @@
 //! `relay`: found an organisation, serve it, say who may what in it and by which catalog, and look
 //! after what is held.
 
+mod backup;
 mod catalog;
 mod collection;
+mod doctor;
 mod invite;
 mod limits;
 mod permission;
@@ -19,7 +21,6 @@ use serde::Serialize;
 use crate::access::Access;
 use crate::args::{self, Directory, Relay};
 use crate::output::{Output, safe};
-use crate::request::{Request, Response};
 use fieldkeep_console::{Failure, Trouble};
 use permission::Change;
 
@@ -33,12 +34,6 @@ struct Founded<'f> {
     id: &'f str,
     admin_key: &'f str,
     types: Vec<&'f str>,
-}
-
-#[derive(Serialize)]
-struct Restored {
-    epoch: u64,
-    segments: u64,
 }
 
 pub(crate) fn run(
@@ -69,7 +64,11 @@ pub(crate) fn run(
         }
         Relay::Publish(wish) => catalog::publish(&directory, &wish, output)?,
         Relay::Catalog { command } => catalog::run(&directory, command, output)?,
-        Relay::Restore => restore(&directory, output)?,
+        Relay::Backup { folder, verify } => {
+            return backup::take(&directory, &folder, verify, output);
+        }
+        Relay::Restore(wish) => return backup::restore(&directory, &wish, output),
+        Relay::Doctor { repair } => return doctor::run(&directory, repair, output),
         Relay::Gc { dry_run } => collection::run(&directory, dry_run, output)?,
         Relay::Limits => limits::run(&directory, output)?,
         Relay::Quarantine { command } => quarantine::run(&directory, command, output)?,
@@ -120,23 +119,4 @@ fn init(
 fn organisation(directory: &Path) -> Result<String, Trouble> {
     let (members, _) = invite::members(&mut Access::new(directory)?)?;
     Ok(members.org().to_string())
-}
-
-fn restore(directory: &Path, output: &mut Output) -> Result<(), Trouble> {
-    let mut access = Access::new(directory)?;
-    let Response::Restored { epoch, segments } = access.ask(Request::Restore)? else {
-        return Err(Failure::unexpected().into());
-    };
-    if output.is_json() {
-        output.object("relay-restore", &Restored { epoch, segments })?;
-        return Ok(());
-    }
-    output.line(&format!("opened epoch {epoch}, with a new incarnation of this relay"))?;
-    output.line(&format!("the verdicts of {segments} segments were stated again in it"))?;
-    output.line(
-        "every device compares everything when it comes next, and sends what this copy lacks:",
-    )?;
-    output
-        .line("until then such records are unsaved there; nothing that a device holds is lost")?;
-    Ok(())
 }

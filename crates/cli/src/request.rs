@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use fieldkeep_console::Failure;
-use fieldkeep_relay::limits::Report;
 use fieldkeep_console::shape::catalog::{Diff, Follows, Kept, Standing};
 use fieldkeep_console::shape::{
     Advice, Answer, Aside, Attachment, Blamed, CallRow, Called, CatalogState, Check, ClearPlan,
     Conflict, Decision, Explanation, Gone, Held, History, Met, Paused, Peers, Pin, Record,
     Resynced, Status, Synced,
 };
+use fieldkeep_relay::limits::Report;
 
 /// A record's name.
 pub(crate) type Name = (TypeName, RecordId);
@@ -227,6 +227,10 @@ pub(crate) enum Request {
     CatalogStanding,
     /// Open a new epoch: the directory was put back from an old copy.
     Restore,
+    /// A backup was made: as of when (milliseconds UTC), in which folder, and its number there.
+    NoteBackup(i64, String, u64),
+    /// Derive the records of those segments again, by their ids, and count anew.
+    Mend(Vec<String>),
     /// Remove the files that nothing refers to, or only tell which that would be.
     Collect(bool),
     /// The limits of a relay, and what is used of them.
@@ -484,6 +488,8 @@ pub(crate) enum Response {
         /// How many segments there are.
         segments: u64,
     },
+    /// It is noted.
+    Noted,
     /// The files that nothing refers to.
     Collected(Box<Collected>),
     /// The limits, and what is used of them.

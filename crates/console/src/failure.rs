@@ -10,8 +10,11 @@ use fieldkeep_device::{
 };
 use fieldkeep_link::OpenKeyError;
 use fieldkeep_model::{Refusal, TypeName};
-use fieldkeep_relay::{ArriveError, ConfigError, DirectoryError, InitError, ServeError};
+use fieldkeep_relay::{
+    ArriveError, BackupError, ConfigError, DirectoryError, InitError, RestoreError, ServeError,
+};
 use fieldkeep_replica::ReplicaError;
+use fieldkeep_store::backup::FolderError;
 use fieldkeep_store::{HomeError, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -253,6 +256,83 @@ impl From<ConfigError> for Failure {
             ConfigError::Io { file, error } => Self::file(&file, &error),
             ConfigError::Unclear { .. } => {
                 Self::new(Code::Usage, error.to_string(), "mend the file: nothing was done")
+            }
+        }
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        const KEPT: &str = "the backup before is as good as it was";
+        let message = error.to_string();
+        match error {
+            BackupError::NotARelay(_) => {
+                Self::new(Code::NotFound, message, "name a relay's directory")
+            }
+            BackupError::Within(_) | BackupError::Another { .. } => {
+                Self::new(Code::Usage, message, "nothing was written: name another folder")
+            }
+            BackupError::UnderWay => Self::new(Code::Failure, message, "wait for it to end"),
+            BackupError::Folder(error) => Self { remedy: folder_remedy(&error), ..error.into() },
+            BackupError::Key(error) => error.into(),
+            BackupError::Members(_) => Self::new(Code::Integrity, message, KEPT),
+            BackupError::ReadBack(_) => {
+                Self::new(Code::Integrity, message, format!("{KEPT}: take another disk"))
+            }
+            BackupError::Unsound(_) => {
+                let remedy = format!("{KEPT}; `fieldkeep relay doctor` tells what to do");
+                Self::new(Code::Integrity, message, remedy)
+            }
+            BackupError::Store(error) => {
+                Self { remedy: format!("no backup was made; {KEPT}"), ..error.into() }
+            }
+        }
+    }
+}
+
+fn folder_remedy(error: &FolderError) -> String {
+    let remedy = match error {
+        FolderError::Absent(_) => "name a folder that `fieldkeep relay backup` has written to",
+        FolderError::Foreign(_) => "name an empty folder, or one of backups",
+        FolderError::Busy(_) => "wait for it to end",
+        FolderError::Store(_) => "the backup before is as good as it was",
+    };
+    remedy.to_owned()
+}
+
+impl From<FolderError> for Failure {
+    fn from(error: FolderError) -> Self {
+        match error {
+            FolderError::Absent(_) => Self::plain(Code::NotFound, &error),
+            FolderError::Foreign(_) => Self::plain(Code::Usage, &error),
+            FolderError::Busy(_) => Self::plain(Code::Locked, &error),
+            FolderError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            RestoreError::Folder(error) => Self { remedy: folder_remedy(&error), ..error.into() },
+            RestoreError::Nothing(_) => {
+                let remedy = "nothing was done: one that was not ended counts as none";
+                Self::new(Code::NotFound, message, remedy)
+            }
+            RestoreError::Unsound { .. } => {
+                let remedy = "nothing was put in place: `--earlier` takes the one before";
+                Self::new(Code::Integrity, message, remedy)
+            }
+            RestoreError::Occupied(_) => {
+                let remedy = "nothing was done: `--move-aside` gives what is there another name, and keeps it";
+                Self::new(Code::Usage, message, remedy)
+            }
+            RestoreError::Home(error) => error.into(),
+            RestoreError::Key(error) => error.into(),
+            RestoreError::Directory(error) => error.into(),
+            RestoreError::Store(error) => {
+                Self { remedy: "the backup is as good as it was".to_owned(), ..error.into() }
             }
         }
     }

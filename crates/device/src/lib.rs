@@ -34,7 +34,6 @@ pub use advice::{Advice, Situation};
 pub use bundle::{BundleError, Bundled};
 pub use control::ControlError;
 pub use device::{Device, Event, OpenError, Remote, fresh_id};
-pub use doctor::{Check, Finding};
 pub use engine::{
     CallState, Engine, Exchanged, Input, Output, Packing, PeerId, PeerInput, PeerOutput,
     PeerProgress, Progress, Unpacking,
@@ -81,6 +80,29 @@ pub use typed::{LoadError, SaveError};
 /// # Ok(()) });
 /// ```
 pub use fieldkeep_documents::document::Conflict;
+
+/// A check of [`Device::doctor`], and what it found.
+///
+/// ```
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let checks = device.doctor()?;
+/// let catalog = checks.iter().find(|check| check.name == "catalog").expect("it is looked at");
+/// assert_eq!((catalog.text.as_str(), &catalog.remedy), ("number 1 is in force", &None));
+/// # Ok(()) });
+/// ```
+pub use fieldkeep_replica::Check;
+
+/// What a check of [`Device::doctor`] found.
+///
+/// ```
+/// # use fieldkeep_device::Finding;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let worst = device.doctor()?.iter().map(|check| check.finding).max();
+/// assert_eq!(worst, Some(Finding::Fine));
+/// assert!(Finding::Fine < Finding::Notice && Finding::Notice < Finding::Wrong);
+/// # Ok(()) });
+/// ```
+pub use fieldkeep_replica::Finding;
 
 /// What [`Device::history`] tells of a field.
 ///

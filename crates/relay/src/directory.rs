@@ -9,6 +9,13 @@ use fieldkeep_model::{Epoch, Grant, KeyPair, MembershipLog, Seed, Signed, Ticket
 use fieldkeep_replica::{Me, Note, Replica, ReplicaError, Role};
 use fieldkeep_store::{Home, HomeError, Settings as _, Store, StoreError, home};
 
+use crate::backup::LastBackup;
+use crate::recovery::Mark;
+
+/// What stands for the identity of a database that was put back from a backup: no file has it, so that
+/// whoever opens it knows.
+pub(crate) const PUT_BACK: &[u8] = b"put back";
+
 /// An opened relay directory: nobody else owns it as long as this lives.
 #[derive(Debug)]
 pub struct Directory {
@@ -148,6 +155,15 @@ impl Directory {
         Self { judges, ..self }
     }
 
+    /// Notes that a backup was made, where nobody serves the relay.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn note_backup(&mut self, backup: &LastBackup) -> Result<(), StoreError> {
+        backup.note(&mut self.store)?;
+        self.store.commit()
+    }
+
     /// The engine's replica, with what the shell keeps: the lock and the secret seed. A directory
     /// that is a copy gets a new incarnation, in a new epoch.
     ///
@@ -157,6 +173,7 @@ impl Directory {
         let Self { home, seed, store, members, judges } = self;
         let me = relay_member(&store, &seed, &members)?;
         let copy = home.is_copy(&store)?;
+        let put_back = store.setting("identity")?.as_deref() == Some(PUT_BACK);
         let mut replica = Replica::open(store, me, members, drawn()?)?;
         replica.set_judges(judges);
         if copy {
@@ -165,6 +182,10 @@ impl Directory {
             // the same numbers would stand for other verdicts.
             replica.open_epoch_above(replica.epoch())?;
             replica.restate_verdicts()?;
+            if !put_back {
+                let mark = Mark::now(replica.store(), crate::server::now(), None)?;
+                mark.note(replica.store_mut())?;
+            }
         }
         home.renew_identity(replica.store_mut(), drawn()?)?;
         replica.commit()?;

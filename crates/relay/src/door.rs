@@ -139,7 +139,8 @@ impl Door {
             }
             Arrival::Refused(back) => {
                 self.refused("connections");
-                let text = format!("this device connects too often: come back in {}", seconds(back));
+                let text =
+                    format!("this device connects too often: come back in {}", seconds(back));
                 connection.close(Code::Busy.number(), &text);
                 // Dropped at once, it would be closed with another reason.
                 sleep(TOLD).await;

@@ -13,6 +13,8 @@ mod fanout;
 mod files;
 mod influx;
 mod joining;
+mod keeping;
+mod mending;
 mod offers;
 mod peer;
 mod quarantine;
@@ -36,6 +38,7 @@ use collection::Collection;
 pub use collection::Doubt;
 pub use files::Found;
 use influx::Influx;
+use keeping::Returning;
 use peer::Peer;
 use storage::Storage;
 use tally::Tally;
@@ -140,6 +143,7 @@ pub struct Engine {
     suspended: BTreeMap<PublicKey, i64>,
     collection: Collection,
     storage: Storage,
+    returning: Returning,
     tally: Tally,
     /// How many changes each peer has brought since that was asked last.
     brought: BTreeMap<PublicKey, u64>,
@@ -153,9 +157,10 @@ impl Engine {
     #[must_use]
     pub fn new(replica: Replica) -> Self {
         let queue = replica.behind().into();
-        let tally = Tally::of(&replica);
-        Self {
+        let (tally, returning) = (Tally::of(&replica), Returning::of(&replica));
+        let engine = Self {
             tally,
+            returning,
             replica,
             peers: BTreeMap::new(),
             followers: BTreeMap::new(),
@@ -173,7 +178,9 @@ impl Engine {
             brought: BTreeMap::new(),
             unsaved: 0,
             now: 0,
-        }
+        };
+        engine.show_backup();
+        engine
     }
 
     /// The replica, for reading.
@@ -520,6 +527,7 @@ impl Engine {
             self.turn_away(id);
         } else if member.is_some() {
             self.introduce(id, known);
+            self.note_returned(key)?;
         }
         Ok(())
     }
@@ -630,7 +638,8 @@ impl Engine {
             let (code, text) = if *reason == OVER_QUOTA {
                 ("over-quota", "too much is stored of its author: the relay keeps the change aside")
             } else {
-                let text = "the device was not granted this scope: the relay keeps the change aside";
+                let text =
+                    "the device was not granted this scope: the relay keeps the change aside";
                 ("not-permitted", text)
             };
             let (code, text) = (code.to_owned(), text.to_owned());

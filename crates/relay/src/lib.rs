@@ -4,8 +4,10 @@
 //! receipts, closes) comes out of [`Engine::commit`], after the disk has what it speaks of.
 //! [`Relay`] is the shell around it: sockets, the clock, one thread that writes.
 
+mod backup;
 mod config;
 mod directory;
+mod doctor;
 mod door;
 mod engine;
 mod files;
@@ -13,11 +15,17 @@ mod host;
 pub mod limits;
 mod metrics;
 mod outlook;
+mod recovery;
 mod server;
 mod vitals;
 
+pub use backup::{
+    BackupError, BackupState, Backups, Checked, Flaw, LastBackup, Occupied, Progress, PutBack,
+    RestoreError, Stage, Taken, Thorough, Which, restore_backup, take_backup,
+};
 pub use config::{Config, ConfigError};
 pub use directory::{Directory, DirectoryError, InitError, admin_key, invite};
+pub use doctor::{Examined, examine};
 pub use engine::{
     ConnectionId, Doubt, Engine, Fetch, Found, HOST_CONTEXT, Input, Output, Packing, Present,
     Unpacking, check_queries, said,
@@ -31,5 +39,6 @@ pub use fieldkeep_protocol::bundle::{
     Unfit, Unpacked, Writer,
 };
 pub use fieldkeep_transfer::{ArriveError, Arriving, Brought, enclose};
+pub use recovery::{Recovery, Returned};
 pub use server::{Handle, Relay, ServeError};
 pub use vitals::Vitals;

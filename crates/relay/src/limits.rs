@@ -212,8 +212,7 @@ impl Report {
         let devices = holdings.into_iter().map(|holding| {
             organisation.stored = organisation.stored.and(holding.stored);
             organisation.refused = organisation.refused.and(holding.refused);
-            let used =
-                Use { stored: holding.stored, refused: holding.refused, ..Use::default() };
+            let used = Use { stored: holding.stored, refused: holding.refused, ..Use::default() };
             let Holding { number, name, revoked, connected, .. } = holding;
             DeviceUse { number, name, revoked, connected, used }
         });

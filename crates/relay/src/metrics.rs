@@ -79,6 +79,8 @@ metrics! {
     questions_pending: Gauge = Gauge::default(), "Questions that are being answered";
     store_bytes: Gauge = Gauge::default(), "Bytes of the database and its journal";
     files_bytes: Gauge = Gauge::default(), "Bytes of attached files that are here whole";
+    backup_timestamp_seconds: Gauge = Gauge::default(),
+        "The moment of the newest good backup, in seconds since 1970; 0 if none is known";
     catalog_number: Gauge = Gauge::default(), "The number of the catalog in force, 0 without one";
     epoch: Gauge = Gauge::default(), "The epoch of the log";
 }

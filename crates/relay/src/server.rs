@@ -13,6 +13,7 @@ use fieldkeep_store::{BlobFiles, Home, Reader, StoreError, home};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+use crate::backup::Backups;
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
 use crate::door::{Door, Known};
@@ -89,6 +90,7 @@ pub struct Relay {
     hosts: watch::Sender<Arc<Hosts>>,
     metrics: Arc<Metrics>,
     throttle: Arc<Throttle>,
+    backups: Backups,
 }
 
 /// A way to ask the engine something while it runs.
@@ -157,6 +159,8 @@ impl Relay {
         let throttle = Arc::new(Throttle::new(config.limits.clone()));
         let (members, known) = Known::of(&engine);
         let runtime = tokio::runtime::Handle::current();
+        let handle = Handle { messages: messages.clone(), throttle: Arc::clone(&throttle) };
+        let backups = Backups::new(&path, handle.clone(), runtime.clone());
         let besides = Besides {
             database: home::database(home.directory()),
             directory: path.clone(),
@@ -179,7 +183,6 @@ impl Relay {
             run(engine, inbox, &home, &runtime, &besides);
         });
         let thread = thread.map_err(|error| StoreError::Disk(error.to_string()))?;
-        let handle = Handle { messages: messages.clone(), throttle: Arc::clone(&throttle) };
         tokio::spawn(upkeep(BlobFiles::of(&path), messages.downgrade()));
         let files = Files::new(&path, handle.clone(), Arc::clone(&throttle));
         let door = Door::new(messages, files, Arc::clone(&metrics), Arc::clone(&throttle), known);
@@ -195,6 +198,7 @@ impl Relay {
             hosts,
             metrics,
             throttle,
+            backups,
         })
     }
 
@@ -215,6 +219,12 @@ impl Relay {
     pub fn vitals(&self) -> Vitals {
         let (metrics, endpoint) = (Arc::clone(&self.metrics), Arc::clone(&self.endpoint));
         Vitals::new(metrics, endpoint, self.handle(), &self.directory)
+    }
+
+    /// Its backups: to start one, to see how far it is, and when the last was made.
+    #[must_use]
+    pub fn backups(&self) -> Backups {
+        self.backups.clone()
     }
 
     /// Reads the configuration again, and has what it says of hosts, of collection and of limits hold from

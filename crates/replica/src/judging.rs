@@ -283,7 +283,7 @@ impl Replica {
     }
 
     /// Counts what is held and what waits in a segment.
-    fn count_judged(
+    pub(crate) fn count_judged(
         &mut self,
         id: &SegmentId,
         before: Option<&RecordRow>,

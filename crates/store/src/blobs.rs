@@ -7,7 +7,7 @@ use fieldkeep_model::{BlobHash, BlobTree, RecordId, RecordKey, TypeName};
 use rusqlite::{OptionalExtension as _, Row, params};
 
 use crate::error::damaged;
-use crate::{Queries, Reader, Result, Store};
+use crate::{Queries, Reader, Result, Store, StoreError};
 
 /// A file that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,8 +220,9 @@ pub trait Blobs: Queries {
                      JOIN blob b ON b.hash = o.hash AND b.whole = 1)
              GROUP BY member",
         )?;
-        let rows = query
-            .query_map([], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)))?;
+        let rows = query.query_map([], |row| {
+            Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
+        })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
@@ -327,11 +328,31 @@ pub trait Blobs: Queries {
     /// # Errors
     /// When the disk fails.
     fn blobs_here(&self) -> Result<Vec<(BlobHash, u64)>> {
-        let mut query =
-            self.connection().prepare_cached("SELECT hash, size FROM blob WHERE whole = 1")?;
-        let rows =
-            query.query_map([], |row| Ok((BlobHash(row.get(0)?), row.get::<_, i64>(1)? as u64)))?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let mut here = Vec::new();
+        self.each_blob_here(|hash, size| {
+            here.push((hash, size));
+            Ok::<_, StoreError>(())
+        })?;
+        Ok(here)
+    }
+
+    /// Calls `visit` with each of them, in the order of their hashes.
+    ///
+    /// # Errors
+    /// When the disk fails, and what `visit` says.
+    fn each_blob_here<E: From<StoreError>>(
+        &self,
+        mut visit: impl FnMut(BlobHash, u64) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let fail = |error: rusqlite::Error| E::from(error.into());
+        let sql = "SELECT hash, size FROM blob WHERE whole = 1 ORDER BY hash";
+        let mut query = self.connection().prepare_cached(sql).map_err(fail)?;
+        let mut rows = query.query([]).map_err(fail)?;
+        while let Some(row) = rows.next().map_err(fail)? {
+            let size: i64 = row.get(1).map_err(fail)?;
+            visit(BlobHash(row.get(0).map_err(fail)?), size as u64)?;
+        }
+        Ok(())
     }
 
     /// How many files wait to be uploaded or failed, and how many of them failed.

@@ -196,6 +196,15 @@ impl Store {
                 [first, last],
             )?;
         }
+        self.forget_caches(sid)
+    }
+
+    /// Drops what only speeds the loading of a segment.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn forget_caches(&mut self, sid: i64) -> Result<()> {
+        let connection = self.write()?;
         for table in ["snapshot", "history"] {
             connection.execute(&format!("DELETE FROM {table} WHERE sid = ?"), [sid])?;
         }

@@ -27,6 +27,17 @@ impl Store {
         Ok(())
     }
 
+    /// Forgets the values whose keys begin like that.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn unset_beginning(&mut self, beginning: &str) -> Result<()> {
+        self.write()?
+            .prepare_cached("DELETE FROM setting WHERE substr(key, 1, length(?1)) = ?1")?
+            .execute([beginning])?;
+        Ok(())
+    }
+
     /// Appends an entry of the membership log.
     ///
     /// # Errors

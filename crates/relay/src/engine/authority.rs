@@ -109,12 +109,13 @@ impl Engine {
     }
 
     /// Opens a new epoch with a new incarnation: this directory was put back from an old copy, and
-    /// its log is not the one that devices know. Connected devices compare all again. A commit must
-    /// follow.
+    /// its log is not the one that devices know. Connected devices compare all again, and it is noted
+    /// from now on what comes back: see [`Recovery`](crate::Recovery). A commit must follow.
     ///
     /// # Errors
     /// When the store fails.
-    pub fn restore(&mut self) -> Result<(), ReplicaError> {
+    pub fn restore(&mut self, now: i64) -> Result<(), ReplicaError> {
+        self.now = now;
         self.open_epoch(self.replica.epoch())
     }
 
@@ -142,6 +143,7 @@ impl Engine {
     pub(super) fn open_epoch(&mut self, above: Epoch) -> Result<(), ReplicaError> {
         tracing::warn!(%above, "this relay was put back from an old copy: it opens an epoch");
         self.replica.open_epoch_above(above)?;
+        self.note_restored()?;
         self.moved.extend(self.replica.restate_verdicts()?);
         self.announce_catalog();
         let members = self.peers.iter_mut().filter(|(_, peer)| peer.member.is_some());

@@ -20,6 +20,7 @@ impl Engine {
         let text = error.to_string();
         self.tally.failed(text.clone());
         self.influx = Influx::default();
+        self.forget_returned();
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
             self.close(id, Code::Storage, &text);
         }

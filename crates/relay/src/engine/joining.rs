@@ -39,7 +39,7 @@ impl Engine {
         peer.session.enter(Phase::Open);
         self.tally.came(key);
         self.introduce(id, 0);
-        Ok(())
+        Ok(self.note_returned(key)?)
     }
 
     /// Takes a device in that joins: by an invitation that is good now, or by entries that say that a
