@@ -8,6 +8,7 @@ mod config;
 mod directory;
 mod engine;
 mod files;
+pub mod fleet;
 mod host;
 mod metrics;
 mod outlook;
@@ -23,6 +24,9 @@ pub use engine::{
 pub use files::sweep;
 pub use outlook::{Cause, CauseName, Example, Outlook, Sight, Weight};
 
+pub use fieldkeep_replica::{Accepted, Accepting};
+
+pub use fieldkeep_protocol::Frame;
 pub use fieldkeep_protocol::bundle::{
     Content, Enclosed, Enclosing, Entry, NotTaken, Packed, ReadError, Reader, Subject, Survey,
     Unfit, Unpacked, Writer,

@@ -14,6 +14,7 @@ use fieldkeep_model::{
 };
 use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, StoreError};
 
+use crate::acceptance::{NOT_PERMITTED, lacks_permission_only};
 use crate::cache::Pending;
 use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
@@ -209,7 +210,7 @@ impl Replica {
             }
             if judges && !self.is_authorised(id, header) {
                 let records = self.aside_records(id, chunk, header)?;
-                self.keep_aside(id, change, records, &batch.heads, ("not_permitted", now))?;
+                self.keep_aside(id, change, records, &batch.heads, (NOT_PERMITTED, now))?;
                 received.aside.push(header.hash);
                 continue;
             }
@@ -261,7 +262,7 @@ impl Replica {
                 head.head.actor == header.actor
                     && head.head.seq == header.seq
                     && head.head.hash == header.hash
-                    && head.verifies(&self.org(), &segment, &member.keys.signing)
+                    && member.vouches(head, &self.org(), &segment)
             });
             if !vouched {
                 let ChangeHeader { actor, seq, hash, .. } = **header;
@@ -296,7 +297,7 @@ impl Replica {
     fn vouch(&mut self, id: &SegmentId, intake: &mut Intake) -> Result<(), AdmitError> {
         let sid = self.row(id).sid;
         // A device's own key vouches for what it wrote, whenever that is asked for.
-        let own = |actor: &ActorId| self.me.role == Role::Device && self.me.is(actor);
+        let own = |actor: &ActorId| self.me.role == Role::Device && self.me.signs_for(actor);
         let authors = intake.newest.keys().copied().filter(|actor| !own(actor));
         let authors: Vec<ActorId> = authors.collect();
         for actor in authors {
@@ -338,7 +339,7 @@ impl Replica {
                 continue;
             }
             let aside = self.store.aside(sid, &hash)?;
-            let Some(aside) = aside.filter(|aside| aside.reason == "not_permitted") else {
+            let Some(aside) = aside.filter(lacks_permission_only) else {
                 return Ok(false);
             };
             let deps = ChangeHeader::parse(&aside.bytes).map(|h| h.deps).unwrap_or_default();
@@ -422,7 +423,7 @@ impl Replica {
                 continue;
             };
             let author = self.members.author(&head.head.actor);
-            if !author.is_some_and(|m| head.verifies(&self.org(), id, &m.keys.signing)) {
+            if !author.is_some_and(|member| member.vouches(head, &self.org(), id)) {
                 continue;
             }
             if let Some(chain) = self.chain_at(id, pos)? {
@@ -499,7 +500,7 @@ impl Replica {
         let sid = self.row(id).sid;
         for hash in refusal.waits().ok_or_else(|| refused(header, &refusal))? {
             let aside = self.store.aside(sid, hash)?;
-            if aside.is_none_or(|aside| aside.reason != "not_permitted") {
+            if !aside.is_some_and(|aside| lacks_permission_only(&aside)) {
                 return Err(refused(header, &refusal));
             }
         }

@@ -13,6 +13,7 @@ use fieldkeep_model::{
 };
 use fieldkeep_store::{Log as _, Permissions as _, StoreError};
 
+use crate::acceptance::NOT_PERMITTED;
 use crate::admit::Origin;
 use crate::log::Entry;
 use crate::replica::{Replica, ReplicaError};
@@ -40,7 +41,7 @@ impl Replica {
         let cuts = newest.into_iter().filter_map(|((sid, actor), head)| {
             let row = self.segment_of(sid)?;
             let lost = !then.may(&row.address.ty, &row.address.scope);
-            let own = actor.belongs_to(member.number, &member.keys.signing);
+            let own = member.is(&actor);
             let Head { seq, hash, .. } = head;
             (lost && own).then_some(CutOff { segment: row.id, actor, seq, hash })
         });
@@ -64,7 +65,7 @@ impl Replica {
         for ((sid, actor), newest) in self.store.newest_of(member.number)? {
             let Some(row) = self.segment_of(sid) else { continue };
             let (id, address) = (row.id, row.address.clone());
-            if !actor.belongs_to(member.number, &member.keys.signing)
+            if !member.is(&actor)
                 || member.may_have_written(&address, id, &newest)
             {
                 continue;
@@ -90,11 +91,11 @@ impl Replica {
     fn readmit(&mut self, member: &Member) -> Result<BTreeSet<SegmentId>, ReplicaError> {
         let mut grown = BTreeSet::new();
         for aside in self.store.asides()? {
-            let theirs = aside.actor.belongs_to(member.number, &member.keys.signing);
+            let theirs = member.is(&aside.actor);
             let Some(row) = self.segment_of(aside.sid) else { continue };
             let (id, sid) = (row.id, row.sid);
             let header = ChangeHeader::parse(&aside.bytes).ok();
-            let header = header.filter(|_| theirs && aside.reason == "not_permitted");
+            let header = header.filter(|_| theirs && aside.reason == NOT_PERMITTED);
             // The head may name a later change: nothing vouches for this one without that.
             let Ok(head) = minicbor::decode::<SignedHead>(&aside.head) else { continue };
             let authorised = |header: &ChangeHeader| {
@@ -157,7 +158,7 @@ impl Replica {
         }
         tracing::warn!(segment = %id, changes = lost.len(), "what is not authorised is kept aside");
         self.undoable(id, |replica| {
-            replica.keep_branch(id, &lost, "not_permitted", now)?;
+            replica.keep_branch(id, &lost, NOT_PERMITTED, now)?;
             replica.rebuild(id, kept)
         })?;
         Ok(lost.len() as u64)
