@@ -8,7 +8,9 @@ use std::path::Path;
 
 use fieldkeep_documents::batch;
 use fieldkeep_documents::{Document, document::Author};
-use fieldkeep_model::membership::{Act, CutOff, MemberKeys, admission};
+use fieldkeep_model::membership::{
+    Act, CutOff, MemberKeys, SignedEntry, SigningRequest, Wanted, admission,
+};
 use fieldkeep_model::verdict::{self, Arg, ArgValue, LastValid, Opening};
 use fieldkeep_model::{
     ActorId, CallEffect, CallOutcome, CatalogHash, Chain, ChangeHash, Culprit, Edit, Epoch, Grant,
@@ -111,8 +113,8 @@ fn membership() -> MembershipLog {
     log.append(log.sign(act, &admin)).expect("the admin signed it");
     let join = Act::Join { invite: 2, keys: MemberKeys::of(&Seed([5; 32])) };
     let join = log.sign(join, &one_time);
-    let admission = admission(&join, 1, &Seed([2; 32]).signing());
-    log.merge(&[join, admission]).expect("the invitation is open");
+    let admitted = admission(&join, 1, &Seed([2; 32]).signing());
+    log.merge(&[join, admitted]).expect("the invitation is open");
     let member = MemberKeys::of(&Seed([5; 32])).signing;
     let actor = ActorId::new(3, 0, &member);
     let cut = CutOff { segment: SegmentId([6; 16]), actor, seq: 1_000, hash: ChangeHash([7; 32]) };
@@ -120,7 +122,47 @@ fn membership() -> MembershipLog {
     log.append(log.sign(grant, &admin)).expect("the admin signed it");
     let revoke = Act::Revoke { member, cuts: vec![cut] };
     log.append(log.sign(revoke, &admin)).expect("the admin signed it");
+    let (second, recovery) = (Seed([21; 32]).signing(), Seed([22; 32]).signing());
+    let relay = MemberKeys::of(&Seed([2; 32])).signing;
+    for act in [
+        Act::Rename { member, name: "anna".into() },
+        Act::RotateRelay { relay, keys: MemberKeys::of(&Seed([23; 32])) },
+        Act::NameRecovery { key: recovery.public() },
+        Act::RotateAdmin { admin: second.public(), others: log.other_ends() },
+    ] {
+        log.append(log.sign(act, &admin)).expect("the admin signed it");
+    }
+    let rotation = Act::RotateDevice { member, keys: MemberKeys::of(&Seed([24; 32])) };
+    let rotation = log.sign(rotation, &Seed([5; 32]).signing());
+    let admitted = admission(&rotation, 1, &Seed([23; 32]).signing());
+    log.merge(&[rotation, admitted]).expect("the relay admits it");
+    let recover = Act::Recover { admin: Seed([25; 32]).signing().public(), others: vec![[7; 32]] };
+    let other_end = log.sign(recover.clone(), &recovery);
+    assert!(log.append(other_end).is_err(), "it names an end that is not there");
+    let others = vec![log.tip()];
+    log.append(log.sign(Act::Recover { admin: second.public(), others }, &recovery))
+        .expect("the recovery key signed it");
     log
+}
+
+/// What is carried to where the admin key is, and back.
+fn papers(golden: &mut Golden) {
+    let (admin, one_time) = (keys(), Seed([4; 32]).signing().public());
+    let log = MembershipLog::found("acme", &admin, [3; 16]);
+    let invite = Wanted::Invite {
+        name: "ann".into(),
+        grants: vec![Grant::ALL],
+        expires_ms: 1_700_000_000_000,
+        addresses: vec!["127.0.0.1:7440".into()],
+    };
+    let rename = Wanted::Act(Act::Rename { member: one_time, name: "ben".into() });
+    let wishes = [invite, rename, Wanted::RotateAdmin, Wanted::NameRecovery, Wanted::Recover];
+    for (number, wanted) in wishes.into_iter().enumerate() {
+        let request = SigningRequest { log: log.clone(), wanted };
+        golden.add(&format!("request-{number}"), request.to_string().as_bytes());
+    }
+    let entry = log.sign(Act::Rename { member: one_time, name: "ben".into() }, &admin);
+    golden.add("entry", SignedEntry { org: log.org(), entry }.to_string().as_bytes());
 }
 
 fn opening(segment: SegmentId) -> Opening {
@@ -305,6 +347,7 @@ fn what_is_on_disks_and_wires_does_not_change() {
     calls(&mut golden);
     bundles(&mut golden);
     backups(&mut golden);
+    papers(&mut golden);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/formats.txt");
     if std::env::var_os("FIELDKEEP_WRITE_GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");

@@ -62,7 +62,7 @@ fn open(store: Store, seed: &Seed, role: Role) -> Replica {
     let members = MembershipLog::open(store.members().expect("it reads")).expect("a sound log");
     let member = members.by_tls(&seed.tls().public()).expect("a member").clone();
     let (number, name) = (member.number, member.name);
-    let me = Me { role, number, keys: seed.signing(), incarnation: 0, name };
+    let me = Me { role, number, keys: seed.signing(), incarnation: 0, name, former: Vec::new() };
     // As a shell would draw them: others each time.
     static DRAWN: AtomicU8 = AtomicU8::new(0);
     let entropy = [DRAWN.fetch_add(1, Ordering::Relaxed); 32];

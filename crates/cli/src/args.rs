@@ -1,6 +1,7 @@
 //! What can be typed: the commands and their flags, as clap reads them. Values of records are read
 //! by the catalog, not here.
 
+pub(crate) mod fleet;
 pub(crate) mod quarantine;
 
 use std::net::SocketAddr;
@@ -254,6 +255,13 @@ pub(crate) enum Command {
         #[arg(long)]
         repair: bool,
     },
+    /// Take new keys for this device: it stays who it is, and what it has not sent stays good. Needs a
+    /// connection, and that nothing serves the directory.
+    RotateKey {
+        /// How long to try.
+        #[arg(long, default_value = "60s", value_parser = time::duration)]
+        timeout: Duration,
+    },
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -286,31 +294,14 @@ pub(crate) enum Relay {
     /// Serve devices until interrupted. SIGHUP has `relay.toml` read again.
     Serve(RelayServe),
     /// Print a ticket that makes one device a member.
-    Invite {
-        /// The person's name.
-        #[arg(long)]
-        name: Option<String>,
-        /// Limit a type to one scope; may be given several times.
-        #[arg(long, value_name = "TYPE=VALUE", value_parser = scope)]
-        scope: Vec<(TypeName, String)>,
-        /// How long the ticket may be used: 90s, 15m, 1h, 7d.
-        #[arg(long, default_value = "24h", value_parser = time::duration)]
-        ttl: Duration,
-        /// Where devices reach this relay, if not where it listens; may be given several times.
-        #[arg(long, value_name = "ADDRESS")]
-        address: Vec<SocketAddr>,
-        /// The admin key, if it is not in the relay's directory.
-        #[arg(long, value_name = "FILE")]
-        admin_key: Option<PathBuf>,
-    },
+    Invite(fleet::Invite),
     /// Take everything from a device: its session ends, and it never comes back.
     Revoke {
         /// The device's name, or its number.
         #[arg(value_name = "NAME|NUMBER")]
         member: String,
-        /// The admin key, if it is not in the relay's directory.
-        #[arg(long, value_name = "FILE")]
-        admin_key: Option<PathBuf>,
+        #[command(flatten)]
+        signing: fleet::Signing,
     },
     /// Replace what a device may read and write.
     #[command(group = clap::ArgGroup::new("what").required(true).args(["scope", "all"]))]
@@ -324,10 +315,38 @@ pub(crate) enum Relay {
         /// Everything, without a limit.
         #[arg(long)]
         all: bool,
-        /// The admin key, if it is not in the relay's directory.
-        #[arg(long, value_name = "FILE")]
-        admin_key: Option<PathBuf>,
+        #[command(flatten)]
+        signing: fleet::Signing,
     },
+    /// Give a device another name; who wrote what under the old one stays as it is.
+    Rename {
+        /// The device's name, or its number.
+        #[arg(value_name = "NAME|NUMBER")]
+        member: String,
+        /// The name that it will have.
+        name: String,
+        #[command(flatten)]
+        signing: fleet::Signing,
+    },
+    /// Sign what `--request` wrote on a relay, with a key that is not there: shows in words what that is,
+    /// and asks. Needs no directory, and no network.
+    Sign(fleet::Sign),
+    /// Take in an entry that `relay sign` has signed.
+    Apply {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Make a recovery key: kept apart, it can replace the admin key where that is lost or stolen.
+    RecoveryKey(fleet::NewKey),
+    /// Replace the admin key; the one that is replaced signs nothing any more.
+    RotateAdminKey(fleet::NewKey),
+    /// Replace the admin key by way of the recovery key.
+    Recover(fleet::Recover),
+    /// Replace this relay's own keys: they are in force from its next start.
+    RotateKey(fleet::Signing),
+    /// Every device: when it was here last, what it runs, what it may, and what it has not sent, as far as
+    /// it has said so.
+    Devices(fleet::Devices),
     /// Publish a catalog in place of the one in force; what it changes is judged again. The same as
     /// `relay catalog publish`.
     Publish(Publish),

@@ -9,6 +9,7 @@ mod catalog;
 mod collection;
 mod control;
 mod files;
+mod fleet;
 mod health;
 mod online;
 mod quarantine;
@@ -28,7 +29,7 @@ use crate::request::{Name, Opened, Request, Response};
 use fieldkeep_console::shape::{Record, Synced};
 use fieldkeep_console::{Code, Failure, Trouble};
 
-pub(crate) use relay::signed;
+pub(crate) use relay::{key_of, signed};
 pub(crate) use write::{edits, record_id};
 
 /// Where the records of an answer go.
@@ -119,6 +120,9 @@ pub(crate) fn execute(
             Ok(control::subscribe(device(owner)?, ty, scope.as_deref())?)
         }
         Request::Unsubscribe(ty, scope) => Ok(control::unsubscribe(device(owner)?, ty, &scope)?),
+        Request::RotateKey(millis) => {
+            Ok(control::rotate_key(device(owner)?, Duration::from_millis(millis))?)
+        }
         Request::Resync { ty, clears, millis } => {
             let timeout = Duration::from_millis(millis);
             Ok(control::resync(device(owner)?, ty.as_ref(), clears, timeout)?)
@@ -177,13 +181,21 @@ pub(crate) fn execute(
         }
         Request::Members => Ok(relay::members(owner)?),
         Request::AppendMember { base, entry } => Ok(relay::append(owner, base, &entry)?),
-        Request::CutOffs { member, grants } => Ok(relay::cut_offs(owner, &member, grants)?),
+        Request::Apply(entry) => Ok(relay::apply(owner, &entry)?),
+        Request::Me => Ok(relay::me(owner)?),
+        Request::Devices { device, to_revoke } => {
+            Ok(fleet::devices(owner, device.as_deref(), to_revoke)?)
+        }
+        Request::CutOffs { member, grants, at_once } => {
+            Ok(relay::cut_offs(owner, &member, grants, at_once)?)
+        }
         Request::Console(program) => Ok(console(device(owner)?, program)?),
         Request::ExportBundle { file, to, since, without_attachments } => {
             let enclosing = if without_attachments { Enclosing::NoFiles } else { Enclosing::Files };
             Ok(bundle::export(owner, &file, &to, since.as_deref(), enclosing)?)
         }
         Request::ImportBundle(file) => Ok(bundle::import(owner, &file)?),
+        Request::Accept { file, who, how } => Ok(bundle::accept(owner, &file, who, how)?),
         Request::Publish(source, note) => Ok(catalog::publish(owner, source, note)?),
         Request::RollBack(to, note) => Ok(catalog::roll_back(owner, to, note)?),
         Request::CatalogFollows(source) => Ok(catalog::follows(owner, &source)?),

@@ -9,6 +9,7 @@ mod access;
 mod args;
 mod attention;
 mod bundle;
+mod confirm;
 mod control;
 mod demo;
 mod execute;
@@ -102,6 +103,7 @@ fn run(args: Args, output: &mut Output) -> Result<ExitCode, Trouble> {
         Command::Advice => health::advice(&dir, output),
         Command::Explain { record } => health::explain(record, &dir, output),
         Command::Doctor { repair } => health::doctor(repair, &dir, output),
+        Command::RotateKey { timeout } => control::rotate_key(timeout, &dir, output),
         Command::Completions { shell } => shell::completions(shell, output),
         Command::Man { command } => shell::man(command.as_deref(), output),
         Command::List(list) => read::list(list, &dir, output),

@@ -4,12 +4,17 @@
 mod backup;
 mod catalog;
 mod collection;
+mod devices;
 mod doctor;
 mod invite;
+mod keys;
 mod limits;
 mod permission;
 mod quarantine;
 mod serve;
+mod sign;
+mod signing;
+mod words;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
@@ -48,20 +53,35 @@ pub(crate) fn run(
     if let Relay::Catalog { command: args::Catalog::Module { module, name } } = command {
         return catalog::module(&module, name, output);
     }
+    // So is something signed.
+    let command = match command {
+        Relay::Sign(wish) => {
+            sign::sign(wish, output)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        command => command,
+    };
     let directory = dir.path()?;
     match command {
         Relay::Init { catalog, name } => init(&directory, catalog.as_deref(), name, output)?,
         Relay::Serve(args) => serve::run(&directory, args, output)?,
-        Relay::Invite { name, scope: scopes, ttl, address: addresses, admin_key } => {
-            let wish = invite::Wish { name, scopes, ttl, addresses, admin_key };
-            invite::run(&directory, wish, output)?;
+        Relay::Invite(wish) => invite::run(&directory, wish, output)?,
+        Relay::Revoke { member, signing } => {
+            permission::run(&directory, &member, &Change::Revoke, signing, output)?;
         }
-        Relay::Revoke { member, admin_key } => {
-            permission::run(&directory, &member, &Change::Revoke, admin_key, output)?;
+        Relay::Grant { member, scope, all: _, signing } => {
+            permission::run(&directory, &member, &Change::Grant(scope), signing, output)?;
         }
-        Relay::Grant { member, scope, all: _, admin_key } => {
-            permission::run(&directory, &member, &Change::Grant(scope), admin_key, output)?;
+        Relay::Rename { member, name, signing } => {
+            permission::run(&directory, &member, &Change::Rename(name), signing, output)?;
         }
+        Relay::Sign(_) => unreachable!("done above"),
+        Relay::Apply { file } => sign::apply(&directory, &file, output)?,
+        Relay::RecoveryKey(wish) => keys::name_recovery(&directory, wish, output)?,
+        Relay::RotateAdminKey(wish) => keys::rotate_admin(&directory, wish, output)?,
+        Relay::Recover(wish) => keys::recover(&directory, wish, output)?,
+        Relay::RotateKey(signing) => keys::rotate_relay(&directory, signing, output)?,
+        Relay::Devices(wish) => return devices::run(&directory, wish, output),
         Relay::Publish(wish) => catalog::publish(&directory, &wish, output)?,
         Relay::Catalog { command } => catalog::run(&directory, command, output)?,
         Relay::Backup { folder, verify } => {
@@ -110,13 +130,20 @@ fn init(
     output.line(&format!(
         "the admin key is {key}: it signs invitations, and the serving process never opens it"
     ))?;
-    output.line("move it elsewhere, and a captured relay cannot enrol anyone")?;
+    output.line(
+        "move it elsewhere, and a captured relay cannot enrol anyone: it signs there what is asked for here:",
+    )?;
+    output.line(
+        "  relay invite --name ann --request FILE; there: relay sign FILE --admin-key KEY; relay apply FILE.signed",
+    )?;
+    output
+        .line("should it be lost, a recovery key replaces it: fieldkeep relay recovery-key FILE")?;
     output.line(&format!("serve it: fieldkeep relay serve --dir {shown}"))?;
     Ok(())
 }
 
 /// The organisation's id.
 fn organisation(directory: &Path) -> Result<String, Trouble> {
-    let (members, _) = invite::members(&mut Access::new(directory)?)?;
+    let (members, _) = signing::members(&mut Access::new(directory)?)?;
     Ok(members.org().to_string())
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use fieldkeep_console::Failure;
 use fieldkeep_console::shape::catalog::{Diff, Follows, Kept, Standing};
+use fieldkeep_console::shape::fleet::FleetDevice;
 use fieldkeep_console::shape::{
     Advice, Answer, Aside, Attachment, Blamed, CallRow, Called, CatalogState, Check, ClearPlan,
     Conflict, Decision, Explanation, Gone, Held, History, Met, Paused, Peers, Pin, Record,
@@ -115,6 +116,8 @@ pub(crate) enum Request {
     Subscribe(TypeName, Option<String>),
     /// Exchange nothing of a scope any more.
     Unsubscribe(TypeName, String),
+    /// Take new keys, within so many milliseconds.
+    RotateKey(u64),
     /// Download a type again, or all.
     Resync {
         /// The type; all if none.
@@ -191,12 +194,25 @@ pub(crate) enum Request {
         /// The entry.
         entry: Entry,
     },
+    /// Append an entry that was signed elsewhere.
+    Apply(Entry),
+    /// The key that this directory's member signs with.
+    Me,
+    /// Every device as the relay knows it, or one; and whether it is safe to revoke or to upgrade it.
+    Devices {
+        /// Its name or number.
+        device: Option<String>,
+        /// Whether it is to be revoked, or upgraded, if that is asked.
+        to_revoke: Option<bool>,
+    },
     /// What the relay holds of a member where it may not write once it has those grants.
     CutOffs {
         /// The member's signing key, in hexadecimal.
         member: String,
         /// Types and scopes.
         grants: Vec<(Option<TypeName>, Option<String>)>,
+        /// Whether the member is kept away for a moment, because that is signed at once.
+        at_once: bool,
     },
     /// Open the console, to a program besides or not.
     Console(bool),
@@ -213,6 +229,15 @@ pub(crate) enum Request {
     },
     /// Take a bundle in.
     ImportBundle(PathBuf),
+    /// Take in what a revoked device captured, from a bundle of it; for whom.
+    Accept {
+        /// The file.
+        file: PathBuf,
+        /// Who accepts it.
+        who: String,
+        /// How far.
+        how: Accept,
+    },
     /// Publish a catalog, with a note.
     Publish(String, String),
     /// Publish an earlier catalog again, by its number or the one before that in force, with a note.
@@ -235,6 +260,17 @@ pub(crate) enum Request {
     Collect(bool),
     /// The limits of a relay, and what is used of them.
     Limits,
+}
+
+/// How far a revoked device's bundle is taken.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Accept {
+    /// Only find out what that would come to.
+    Try,
+    /// Keep its changes aside.
+    KeepAside,
+    /// Write what they wrote again.
+    Write,
 }
 
 /// Which records of the quarantine are asked for; all conditions hold.
@@ -458,6 +494,22 @@ pub(crate) enum Response {
     },
     /// Whether the entry was appended: not if the log has grown meanwhile.
     Appended(bool),
+    /// An entry that was signed elsewhere was appended.
+    Applied {
+        /// Whether it was there already.
+        already: bool,
+        /// Segments in which more of the device came than the entry commits to.
+        beyond: u64,
+    },
+    /// A key, in hexadecimal.
+    Me(String),
+    /// Devices as the relay knows them.
+    Devices {
+        /// The devices.
+        devices: Vec<FleetDevice>,
+        /// The number of the catalog in force.
+        catalog: Option<u64>,
+    },
     /// Cut-offs: CBOR, in hexadecimal.
     CutOffs(String),
     /// The console is open.
@@ -466,6 +518,8 @@ pub(crate) enum Response {
     Bundled(Bundled),
     /// A bundle was taken in.
     Unbundled(Unbundled),
+    /// A revoked device's bundle was taken in, or would be.
+    Accepted(Box<Accepted>),
     /// The catalog in force.
     Published {
         /// Its number.
@@ -598,6 +652,31 @@ pub(crate) struct Unbundled {
     pub(crate) not_taken: Vec<Untaken>,
     /// Segments whose proof was not equal.
     pub(crate) unequal: Vec<String>,
+}
+
+/// What became of a revoked device's changes, or would.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Accepted {
+    /// Its name.
+    pub(crate) from: String,
+    /// Its number.
+    pub(crate) number: u64,
+    /// Its changes that were in the log, or accepted before.
+    pub(crate) known: u64,
+    /// Those that lay aside, or do now.
+    pub(crate) aside: u64,
+    /// Of these so many as were written again.
+    pub(crate) written: u64,
+    /// Changes of others that it brought and that were not here.
+    pub(crate) carried: u64,
+    /// Files that it brought.
+    pub(crate) files: u64,
+    /// The records that were written, as they are by that.
+    pub(crate) records: Vec<Record>,
+    /// Records that are not there: what was done to them is kept aside.
+    pub(crate) absent: Vec<String>,
+    /// Segments and files that were not taken.
+    pub(crate) not_taken: Vec<Untaken>,
 }
 
 /// A segment of which nothing was taken, or not all, or a file that was not.

@@ -6,7 +6,8 @@ use fieldkeep_catalog::ValueError;
 use fieldkeep_device::{
     AttachError, AwaitError, BundleError, ControlError, FetchError, HistoryError, ImportError,
     JoinError, MeetError, OnlineError, OpenError, PutError, ReadError, ResolveError, ResyncError,
-    RevertError, SettingsError, ShareError, StrictError, SubscribeError, SyncError, Unfit,
+    RevertError, RotateError, SettingsError, ShareError, StrictError, SubscribeError, SyncError,
+    Unfit,
 };
 use fieldkeep_link::OpenKeyError;
 use fieldkeep_model::{Refusal, TypeName};
@@ -537,6 +538,24 @@ impl From<ResyncError> for Failure {
     }
 }
 
+impl From<RotateError> for Failure {
+    fn from(error: RotateError) -> Self {
+        let text = error.to_string();
+        match error {
+            RotateError::Create(_) => Self::new(Code::Failure, text, "nothing was changed"),
+            RotateError::Open(error) => error.into(),
+            RotateError::Sync(error) => error.into(),
+            RotateError::Refused(_) => {
+                Self::new(Code::Denied, text, "nothing is lost: `fieldkeep sync`, then try again")
+            }
+            RotateError::Timeout(_) => {
+                Self::new(Code::Offline, text, "nothing is lost: try again when there is a signal")
+            }
+            RotateError::Replica(error) => error.into(),
+        }
+    }
+}
+
 impl From<StrictError> for Failure {
     fn from(error: StrictError) -> Self {
         match error {
@@ -719,11 +738,20 @@ impl From<Unfit> for Failure {
                 Code::Denied,
                 "nothing was changed: ask for one that is exported --for this device",
             ),
-            Unfit::Revoked(_) => {
-                (Code::Denied, "nothing was changed: a revoked device exchanges nothing any more")
-            }
+            Unfit::Revoked(_) => (
+                Code::Denied,
+                "nothing was changed: a revoked device exchanges nothing any more; on a relay \
+                     `fieldkeep relay quarantine accept FILE` takes what it had captured",
+            ),
+            Unfit::InGoodStanding(_) => (
+                Code::Usage,
+                "take it as anybody's: `fieldkeep bundle import FILE`; what lies aside for want of a \
+                 scope is taken when that is granted",
+            ),
             Unfit::Suspended(_) => (Code::Denied, "nothing was changed: try again in a moment"),
-            Unfit::Membership(_) => (Code::Integrity, "nothing was changed: ask for another"),
+            Unfit::Membership(_) | Unfit::Nonsense => {
+                (Code::Integrity, "nothing was changed: ask for another")
+            }
             Unfit::Gap => (
                 Code::Held,
                 "nothing was changed: import the bundle before it first, or ask for one that is \

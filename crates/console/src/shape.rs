@@ -1,6 +1,7 @@
 //! The shapes of what is shown: records, verdicts, statuses, as JSON has them.
 
 pub mod catalog;
+pub mod fleet;
 mod removed;
 
 use std::collections::BTreeMap;

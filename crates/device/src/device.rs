@@ -195,7 +195,8 @@ impl Device {
         if store.setting("role")?.as_deref() != Some(b"device") {
             return Err(OpenError::NotADevice(path.to_owned()));
         }
-        let seed = KeyFile::open(home::key(home.directory()))?;
+        let members = MembershipLog::open(store.members()?).map_err(ReplicaError::from)?;
+        let seed = in_force(home.directory(), &members)?;
         let settings = Settings::read(home.directory())?;
         let device = Self::over(home, store, seed)?;
         device.apply_settings(settings)?;
@@ -928,6 +929,19 @@ fn shared(replica: &Replica) -> Shared {
     }
 }
 
+/// The keys of a device: those that it asked for, once the membership log says that it has them.
+fn in_force(directory: &Path, members: &MembershipLog) -> Result<Seed, OpenKeyError> {
+    let next = home::next_key(directory);
+    if next.exists() {
+        let seed = KeyFile::open(&next)?;
+        if members.by_tls(&seed.tls().public()).is_some() {
+            KeyFile::replace(home::key(directory), &next)?;
+            return Ok(seed);
+        }
+    }
+    KeyFile::open(home::key(directory))
+}
+
 fn device_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<Me, StoreError> {
     let damaged = || StoreError::Damaged("the device's member number".into());
     let number = store.setting("number")?.and_then(|bytes| bytes.try_into().ok());
@@ -941,6 +955,7 @@ fn device_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<
         keys: seed.signing(),
         incarnation: u32::from_be_bytes(incarnation.unwrap_or_default()),
         name,
+        former: Vec::new(),
     })
 }
 

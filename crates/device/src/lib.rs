@@ -4,6 +4,7 @@
 //! told to. [`Engine`] beneath it is sans-IO: frames go in, and what leaves comes out of
 //! [`Engine::commit`], after the disk has what it speaks of.
 
+mod acquaint;
 mod advice;
 mod bundle;
 mod control;
@@ -23,6 +24,7 @@ mod pin;
 mod reach;
 mod reading;
 mod resync;
+mod rotate;
 mod settings;
 mod share;
 mod status;
@@ -51,6 +53,7 @@ pub use pin::Pinned;
 pub use reach::jittered;
 pub use reading::{Choice, ResolveError};
 pub use resync::{ClearPlan, ResyncError, Resynced};
+pub use rotate::RotateError;
 pub use settings::{
     Download, FileSettings, Read, Settings, SettingsError, SubscribeError, TypeSettings,
 };

@@ -141,8 +141,8 @@ impl Directory {
         if store.setting("role")?.as_deref() != Some(b"relay") {
             return Err(DirectoryError::NotARelay(path.to_owned()));
         }
-        let seed = KeyFile::open(home::key(home.directory()))?;
         let members = MembershipLog::open(store.members()?).map_err(ReplicaError::from)?;
+        let seed = in_force(home.directory(), &members)?;
         Ok(Self { home, seed, store, members, judges: Judges::default() })
     }
 
@@ -193,6 +193,21 @@ impl Directory {
     }
 }
 
+/// The keys of a directory's relay: those that it was to have, once the membership log says that it has
+/// them. The file of those that it had is gone then.
+fn in_force(directory: &Path, members: &MembershipLog) -> Result<Seed, OpenKeyError> {
+    let next = home::next_key(directory);
+    if next.exists() {
+        let seed = KeyFile::open(&next)?;
+        if members.by_tls(&seed.tls().public()).is_some_and(|member| member.relay) {
+            KeyFile::replace(home::key(directory), &next)?;
+            tracing::info!("this relay's keys were replaced");
+            return Ok(seed);
+        }
+    }
+    KeyFile::open(home::key(directory))
+}
+
 fn relay_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<Me, ReplicaError> {
     let damaged = || StoreError::Damaged("the relay's member number".into());
     let number = store.setting("number")?.and_then(|bytes| bytes.try_into().ok());
@@ -206,6 +221,7 @@ fn relay_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<M
         keys: seed.signing(),
         incarnation: u32::from_be_bytes(incarnation.unwrap_or_default()),
         name,
+        former: Vec::new(),
     })
 }
 

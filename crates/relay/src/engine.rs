@@ -8,6 +8,7 @@ mod authority;
 mod bundle;
 mod calls;
 mod collection;
+mod contacts;
 mod disk;
 mod fanout;
 mod files;
@@ -29,13 +30,14 @@ use fieldkeep_model::{ChangeHash, DeviceNumber, PublicKey, RecordKey, SegmentId,
 use fieldkeep_protocol::frame::{self, Frame, Hello, Said, SegmentRef};
 use fieldkeep_protocol::{Code, Phase, Violation};
 use fieldkeep_replica::{AdmitError, OVER_QUOTA, Refused, Replica, ReplicaError};
-use fieldkeep_store::{Log as _, Question, Removals as _, SegmentRow, StoreError};
+use fieldkeep_store::{Contact, Log as _, Question, Removals as _, SegmentRow, StoreError};
 
 pub use asks::{check_queries, said};
 pub use bundle::{Packing, Unpacking};
 pub use calls::{Fetch, HOST_CONTEXT};
 use collection::Collection;
 pub use collection::Doubt;
+pub use contacts::Attendance;
 pub use files::Found;
 use influx::Influx;
 use keeping::Returning;
@@ -144,6 +146,8 @@ pub struct Engine {
     collection: Collection,
     storage: Storage,
     returning: Returning,
+    /// Visits of members, by what they are known by, that are to be written down.
+    contacts: BTreeMap<PublicKey, Contact>,
     tally: Tally,
     /// How many changes each peer has brought since that was asked last.
     brought: BTreeMap<PublicKey, u64>,
@@ -176,6 +180,7 @@ impl Engine {
             collection: Collection::default(),
             storage: Storage::default(),
             brought: BTreeMap::new(),
+            contacts: BTreeMap::new(),
             unsaved: 0,
             now: 0,
         };
@@ -317,6 +322,7 @@ impl Engine {
             Some(id) => self.slice(id).map(|()| true),
             None => self.renew(),
         };
+        let worked = worked.and_then(|worked| Ok(self.write_contacts()? || worked));
         match worked {
             Ok(false) => Ok(self.count_for_absent()? || self.collect()?),
             Ok(true) => Ok(true),
@@ -454,6 +460,7 @@ impl Engine {
             Frame::Dismiss(dismiss) => self.asked_to_dismiss(id, &dismiss)?,
             Frame::Call(call) => self.call(id, call)?,
             Frame::Ask(ask) => self.ask(id, &ask),
+            Frame::Report(report) => self.reported(id, report),
             Frame::Error(error) => tracing::info!(connection = id, ?error, "the peer gave up"),
             Frame::Welcome(_)
             | Frame::Catalog(_)
@@ -520,6 +527,7 @@ impl Engine {
         peer.software = hello.software.chars().take(SOFTWARE).collect();
         peer.receipts = hello.capabilities & fieldkeep_protocol::capability::RECEIPTS != 0;
         peer.session.enter(if member.is_some() { Phase::Open } else { Phase::Stranger });
+        self.note_contact(id, hello.members);
         let welcome = self.introduction()?;
         self.control(id, &Frame::Welcome(Box::new(welcome)));
         if revoked {
@@ -538,7 +546,7 @@ impl Engine {
             versions: vec![fieldkeep_protocol::VERSION],
             software: concat!("fieldkeep/", env!("CARGO_PKG_VERSION")).to_owned(),
             org: self.replica.org(),
-            capabilities: 0,
+            capabilities: fieldkeep_protocol::capability::REPORTS,
             members: self.replica.members().len(),
             members_tip: self.replica.members().tip(),
             members_sum: self.replica.members().sum().to_be_bytes(),
@@ -563,7 +571,9 @@ impl Engine {
     }
 
     fn members(&mut self, id: ConnectionId, members: &frame::Members) -> Result<(), ReplicaError> {
-        match self.append_members(&members.entries) {
+        let mut entries = members.entries.clone();
+        entries.extend(entries.last().and_then(|last| self.admission_of_keys(id, last)));
+        match self.append_members(&entries) {
             Ok(_) => {}
             Err(ReplicaError::Membership(error)) => {
                 self.close(id, Code::Membership, &error.to_string());
@@ -731,6 +741,7 @@ impl Engine {
 
     fn forget(&mut self, id: ConnectionId) {
         self.uncounted.remove(&id);
+        self.note_parting(id);
         let Some(peer) = self.peers.remove(&id) else { return };
         self.tally.connected(self.peers.len());
         if peer.member.is_some() {
@@ -757,6 +768,9 @@ impl Engine {
     pub fn go_away(&mut self) -> Vec<Output> {
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
             self.close(id, Code::GoingAway, STOPS);
+        }
+        if let Err(error) = self.write_contacts() {
+            tracing::warn!(%error, "who was here last is not written down");
         }
         std::mem::take(&mut self.outputs)
     }

@@ -11,6 +11,7 @@ mod doctor;
 mod door;
 mod engine;
 mod files;
+pub mod fleet;
 mod host;
 pub mod limits;
 mod metrics;
@@ -34,6 +35,9 @@ pub use files::sweep;
 pub use outlook::{Cause, CauseName, Example, Outlook, Sight, Weight};
 
 pub use fieldkeep_catalog::{Judge, Judges, Matter};
+pub use fieldkeep_replica::{Accepted, Accepting};
+
+pub use fieldkeep_protocol::Frame;
 pub use fieldkeep_protocol::bundle::{
     Content, Enclosed, Enclosing, Entry, NotTaken, Packed, ReadError, Reader, Subject, Survey,
     Unfit, Unpacked, Writer,

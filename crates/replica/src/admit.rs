@@ -264,7 +264,7 @@ impl Replica {
                 head.head.actor == header.actor
                     && head.head.seq == header.seq
                     && head.head.hash == header.hash
-                    && head.verifies(&self.org(), &segment, &member.keys.signing)
+                    && member.vouches(head, &self.org(), &segment)
             });
             if !vouched {
                 let ChangeHeader { actor, seq, hash, .. } = **header;
@@ -299,7 +299,7 @@ impl Replica {
     fn vouch(&mut self, id: &SegmentId, intake: &mut Intake) -> Result<(), AdmitError> {
         let sid = self.row(id).sid;
         // A device's own key vouches for what it wrote, whenever that is asked for.
-        let own = |actor: &ActorId| self.me.role == Role::Device && self.me.is(actor);
+        let own = |actor: &ActorId| self.me.role == Role::Device && self.me.signs_for(actor);
         let authors = intake.newest.keys().copied().filter(|actor| !own(actor));
         let authors: Vec<ActorId> = authors.collect();
         for actor in authors {
@@ -428,7 +428,7 @@ impl Replica {
                 continue;
             };
             let author = self.members.author(&head.head.actor);
-            if !author.is_some_and(|m| head.verifies(&self.org(), id, &m.keys.signing)) {
+            if !author.is_some_and(|member| member.vouches(head, &self.org(), id)) {
                 continue;
             }
             if let Some(chain) = self.chain_at(id, pos)? {

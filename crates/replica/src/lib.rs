@@ -4,6 +4,7 @@
 //! arguments, knows no network, no thread and no clock. Everything that it writes becomes durable
 //! together, with [`Replica::commit`]; the shell lets nothing out before that.
 
+mod acceptance;
 mod admit;
 mod adopt;
 mod blame;
@@ -30,11 +31,13 @@ mod received;
 mod rehearsal;
 mod renewal;
 mod replica;
+mod rotation;
 mod taint;
 mod verdicts;
 mod witness;
 mod write;
 
+pub use acceptance::{Accepted, Accepting};
 pub use admit::{AdmitError, Batch, BatchError, Received, Refused};
 pub use adopt::Adopted;
 pub use blame::Blame;

@@ -11,8 +11,8 @@ use fieldkeep_model::membership::CutOff;
 use fieldkeep_model::{ChangeHash, ChangeHeader, Grant, Head, Member, Pos, PublicKey, SegmentId};
 use fieldkeep_store::{Log as _, Permissions as _, StoreError};
 
+use crate::acceptance::NOT_PERMITTED;
 use crate::log::Entry;
-use crate::quota::NOT_PERMITTED;
 use crate::replica::{Replica, ReplicaError};
 
 impl Replica {
@@ -38,7 +38,7 @@ impl Replica {
         let cuts = newest.into_iter().filter_map(|((sid, actor), head)| {
             let row = self.segment_of(sid)?;
             let lost = !then.may(&row.address.ty, &row.address.scope);
-            let own = actor.belongs_to(member.number, &member.keys.signing);
+            let own = member.is(&actor);
             let Head { seq, hash, .. } = head;
             (lost && own).then_some(CutOff { segment: row.id, actor, seq, hash })
         });
@@ -57,17 +57,13 @@ impl Replica {
         key: &PublicKey,
     ) -> Result<(BTreeSet<SegmentId>, BTreeSet<SegmentId>), ReplicaError> {
         let Some(member) = self.members.device(key).cloned() else { return Ok(Default::default()) };
-        let grown = self.readmit(|_, aside| {
-            let theirs = aside.actor.belongs_to(member.number, &member.keys.signing);
-            theirs && aside.reason == NOT_PERMITTED
-        })?;
+        let grown =
+            self.readmit(|_, aside| member.is(&aside.actor) && aside.reason == NOT_PERMITTED)?;
         let mut tainted = BTreeSet::new();
         for ((sid, actor), newest) in self.store.newest_of(member.number)? {
             let Some(row) = self.segment_of(sid) else { continue };
             let (id, address) = (row.id, row.address.clone());
-            if !actor.belongs_to(member.number, &member.keys.signing)
-                || member.may_have_written(&address, id, &newest)
-            {
+            if !member.is(&actor) || member.may_have_written(&address, id, &newest) {
                 continue;
             }
             let mut beyond: Vec<Pos> = Vec::new();

@@ -9,14 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use fieldkeep_model::{ChangeHeader, DeviceNumber, SegmentId, SignedHead};
 use fieldkeep_store::{Aside, Log as _};
 
+use crate::acceptance::{ACCEPTED, NOT_PERMITTED};
 use crate::admit::Origin;
 use crate::log::Entry;
 use crate::replica::{Replica, ReplicaError};
 
 /// Why a change lies aside that too much is stored for already.
 pub const OVER_QUOTA: &str = "over_quota";
-/// Why one does that its author may not write.
-pub(crate) const NOT_PERMITTED: &str = "not_permitted";
 
 /// Of whom as much is stored as may be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +34,7 @@ impl OverQuota {
 
 /// Whether what lies aside for that reason is merged when something builds on it.
 pub(crate) fn may_be_built_on(reason: &str) -> bool {
-    [NOT_PERMITTED, OVER_QUOTA].contains(&reason)
+    [NOT_PERMITTED, ACCEPTED, OVER_QUOTA].contains(&reason)
 }
 
 impl Replica {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_catalog::{CatalogError, Judges};
+use fieldkeep_model::membership::{Act, Entry};
 use fieldkeep_model::status::Subscriptions;
 use fieldkeep_model::{
     DeviceNumber, Epoch, MembershipError, MembershipLog, OrgId, SegmentAddress, SegmentId, Signed,
@@ -108,6 +109,10 @@ impl Replica {
         let published = store.newest_catalog()?.map(restore_catalog).transpose()?;
         let epoch = stored_epoch(&store)?;
         let cache = Cache::of(me.role);
+        let key = me.keys.public();
+        let known = members.by_signing(&key).into_iter();
+        let former = known.flat_map(|member| member.signing_keys()).filter(|had| *had != key);
+        let me = Me { former: former.collect(), ..me };
         let behind = rows.iter().filter(|row| row.done < row.tip).map(|row| row.id).collect();
         let mut replica = Self {
             store,
@@ -281,6 +286,12 @@ impl Replica {
         let new = self.members.merge(entries)?;
         for (number, entry) in (known..).zip(&new) {
             self.store.append_member(number, entry)?;
+        }
+        let acts = new.iter().filter_map(Signed::read::<Entry>).map(|entry| entry.act);
+        if acts.into_iter().any(|act| matches!(act, Act::Rename { .. }))
+            && let Some(own) = self.members.by_signing(&self.me.keys.public())
+        {
+            self.me.name.clone_from(&own.name);
         }
         Ok(new.len() as u64)
     }

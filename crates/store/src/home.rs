@@ -185,6 +185,12 @@ pub fn socket(directory: &Path) -> PathBuf {
     directory.join("owner.sock")
 }
 
+/// The key file that takes the place of a directory's, once its keys are in force.
+#[must_use]
+pub fn next_key(directory: &Path) -> PathBuf {
+    directory.join("key.next")
+}
+
 /// The key file of a directory.
 #[must_use]
 pub fn key(directory: &Path) -> PathBuf {

@@ -11,6 +11,7 @@ pub mod backup;
 mod blobs;
 mod calls;
 mod catalogs;
+mod contacts;
 mod error;
 #[cfg(feature = "failpoints")]
 mod failpoint;
@@ -36,6 +37,7 @@ pub use asking::{AskError, Question, ROWS, Rows};
 pub use blobs::{BlobRow, Blobs, OpenFile, Upload};
 pub use calls::{CallRow, Calls};
 pub use catalogs::{Catalogs, Publication, StoredCatalog, Turned};
+pub use contacts::{Contact, Contacts};
 pub use error::StoreError;
 pub use files::{ABANDONED, BlobFiles, Incoming};
 pub use home::{Home, HomeError};

@@ -325,6 +325,17 @@ impl Store {
         Ok(())
     }
 
+    /// Notes for another reason why a change lies aside.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn mark_aside(&mut self, sid: i64, hash: &ChangeHash, reason: &str) -> Result<()> {
+        self.write()?
+            .prepare_cached("UPDATE aside SET reason = ? WHERE sid = ? AND hash = ?")?
+            .execute(params![reason, sid, hash.0])?;
+        Ok(())
+    }
+
     /// Keeps another head for a change that lies aside.
     ///
     /// # Errors
@@ -720,13 +731,27 @@ pub trait Log: Queries {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// How many bytes of one member's changes lie aside.
+    /// How many changes of each actor lie aside because it may not write them.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn not_permitted_by_actor(&self) -> Result<BTreeMap<ActorId, u64>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT actor, count(*) FROM aside WHERE reason = 'not_permitted' GROUP BY actor",
+        )?;
+        let rows =
+            query.query_map([], |row| Ok((ActorId(row.get(0)?), row.get::<_, i64>(1)? as u64)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// How many bytes of one member's changes lie aside, those left out that an operator accepted.
     ///
     /// # Errors
     /// When the disk fails.
     fn aside_bytes(&self, device: u64) -> Result<u64> {
         let mut query = self.connection().prepare_cached(
-            "SELECT coalesce(sum(length(bytes)), 0) FROM aside WHERE substr(actor, 1, 8) = ?",
+            "SELECT coalesce(sum(length(bytes)), 0) FROM aside
+             WHERE substr(actor, 1, 8) = ? AND reason != 'accepted'",
         )?;
         let bytes = query.query_row([device.to_be_bytes()], |row| row.get::<_, i64>(0))?;
         Ok(bytes as u64)

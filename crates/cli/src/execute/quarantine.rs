@@ -55,7 +55,8 @@ fn asides(reading: &Reading) -> Result<Vec<Aside>, Failure> {
     let segments = reading.store.segments()?;
     let ty_of =
         |sid| segments.iter().find(|row| row.sid == sid).map(|row| row.address.ty.to_string());
-    let asides = reading.store.asides()?.into_iter().map(|aside| Aside {
+    let undecided = reading.store.asides()?.into_iter().filter(|aside| aside.reason != "accepted");
+    let asides = undecided.map(|aside| Aside {
         ty: ty_of(aside.sid).unwrap_or_default(),
         records: aside.records,
         reason: aside.reason,

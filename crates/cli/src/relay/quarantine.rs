@@ -1,6 +1,8 @@
 //! `relay quarantine`: find what is held, see why, and decide. Nothing here deletes anything, and what is
 //! decided stays on the trail.
 
+mod accept;
+
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -15,7 +17,7 @@ use crate::args;
 use crate::args::quarantine::{Form, Quarantine};
 use crate::attention::{self, records};
 use crate::output::{self, Align, Output, Stream, Table, safe};
-use crate::request::{Name, Request, Response, Sought};
+use crate::request::{Accept, Name, Request, Response, Sought};
 use crate::time::now_ms;
 
 /// Records that are asked for at a time.
@@ -76,6 +78,14 @@ pub(super) fn run(
             let said = format!("{}: {who} looks after it", safe(&record.to_string()));
             let assigned = Request::Assign((record.ty, record.id), person, operator());
             decide(access, assigned, "assign", &said, output)
+        }
+        Quarantine::Accept { file, dry_run, aside } => {
+            let how = match (dry_run, aside) {
+                (true, _) => Accept::Try,
+                (false, true) => Accept::KeepAside,
+                (false, false) => Accept::Write,
+            };
+            accept::run(access, &file, how, operator(), output)
         }
         Quarantine::Trail { record, limit } => trail(access, record, limit, output),
         Quarantine::Export { sought, format: Form::Jsonl } => {

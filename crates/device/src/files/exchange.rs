@@ -216,6 +216,7 @@ impl Device {
     }
 
     fn uploaded(&self, upload: &Upload) -> Result<(), StoreError> {
+        self.engine().may_report();
         let done = self.with_replica(|replica| {
             let store = replica.store_mut();
             store.forget_removal(&upload.hash)?;

@@ -10,6 +10,7 @@ use fieldkeep_protocol::Code;
 use fieldkeep_protocol::frame::{self, Frame, GoAway, OfferReply};
 use fieldkeep_replica::{Note, ReplicaError, RollBackError};
 
+use super::peer::Peer;
 use super::{ConnectionId, Engine};
 
 /// How long a member is kept away while the admin signs what becomes of it, in milliseconds.
@@ -17,6 +18,8 @@ const SUSPENSION_MS: i64 = 10_000;
 /// What a revoked device is told.
 const REVOKED: &str = "this device was revoked: nothing on it is lost, but it exchanges nothing any more; \
      whoever administers the organisation can say why, and invite it again";
+/// What somebody is told whose key was replaced.
+const OTHER_KEYS: &str = "this key is no member's any more";
 /// What a device is told whose grants were replaced.
 const REPLACED: &str = "what this device may read and write has changed: it comes again";
 
@@ -36,8 +39,20 @@ impl Engine {
         }
         if !new.is_empty() {
             self.announce_members();
+            self.part_from_the_gone();
         }
         Ok(appended)
+    }
+
+    /// Ends the sessions of those whose keys are nobody's any more: they took others, or what made them
+    /// members is void.
+    fn part_from_the_gone(&mut self) {
+        let members = self.replica.members();
+        let gone = |(_, peer): &(&ConnectionId, &Peer)| {
+            peer.member.is_some() && members.by_tls(&peer.key).is_none()
+        };
+        let gone: Vec<ConnectionId> = self.peers.iter().filter(gone).map(|(id, _)| *id).collect();
+        gone.into_iter().for_each(|id| self.send_away(id, OTHER_KEYS));
     }
 
     /// What a relay's log holds of a member where it may not write once it has those grants. The
@@ -161,15 +176,8 @@ impl Engine {
     }
 
     fn take_effect(&mut self, act: &Act) -> Result<(), ReplicaError> {
-        let (member, revoked) = match act {
-            Act::Grant { member, .. } => (member, false),
-            Act::Revoke { member, .. } => (member, true),
-            Act::Found { .. }
-            | Act::Relay { .. }
-            | Act::Invite { .. }
-            | Act::Join { .. }
-            | Act::Admit { .. } => return Ok(()),
-        };
+        let Some((member, ..)) = act.permissions() else { return Ok(()) };
+        let revoked = matches!(act, Act::Revoke { .. });
         let Some(keys) = self.replica.members().device(member).map(|member| member.keys) else {
             return Ok(());
         };

@@ -87,7 +87,7 @@ impl Engine {
         self.rejudge(keys)
     }
 
-    fn decided(
+    pub(super) fn decided(
         &mut self,
         time: i64,
         who: &str,

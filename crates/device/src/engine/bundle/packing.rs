@@ -187,7 +187,7 @@ impl Engine {
                 Step::Beginning => (Some(self.pack_beginning(packing)?), Step::Files),
                 Step::Files => (self.name_files(packing)?, Step::Segments),
                 Step::Segments => (self.pack_segments(packing)?, Step::Wishes),
-                Step::Wishes if packing.relay => (self.pack_wishes()?, Step::Enclosures),
+                Step::Wishes if packing.relay => (Some(self.pack_last_words()?), Step::Enclosures),
                 Step::Wishes => (None, Step::Enclosures),
                 Step::Enclosures => return self.pack_file(packing),
             };
@@ -198,6 +198,13 @@ impl Engine {
                 return Ok(Some(Content::Frames(bytes)));
             }
         }
+    }
+
+    /// What is wished of the relay, and how things stand here.
+    fn pack_last_words(&self) -> Result<Vec<u8>, ReplicaError> {
+        let mut bytes = self.pack_wishes()?.unwrap_or_default();
+        bytes.extend(Frame::Report(self.whole_report()?).encode());
+        Ok(bytes)
     }
 
     /// The next frames of segments.
