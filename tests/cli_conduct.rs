@@ -53,7 +53,7 @@ fn each_kind_of_failure_has_its_exit_code() {
     fails(&place, "ann", &["put", "nothing/1", "a=b"], 2, "nothing");
     fails(&place, "ann", &["put", "customer/1", "nmae=x"], 2, "nmae");
     fails(&place, "ann", &["put", "customer/1", "name"], 2, "no edit");
-    fails(&place, "ann", &["put", "customer/a/b", "name=x"], 2, "a/b");
+    fails(&place, "ann", &["put", "customer/a/b", "name=x"], 2, "Usage");
     fails(&place, "ann", &["put", "customer/1", "rank=high"], 4, "rank");
     fails(&place, "ann", &["get", "customer/1"], 3, "customer/1");
     fails(&place, "ann", &["delete", "customer/1"], 3, "customer/1");

@@ -291,10 +291,12 @@ fn the_doctor_notices_what_no_repair_derives_again() {
     let doctor = || place.run("ann", &["doctor"]);
     let said = doctor().ok();
     assert!(said.contains("note   catalog     there is no catalog here yet\n"), "{said}");
+    publish("catalog = 1\n[type.customer.field.name]\n");
     publish(CATALOG);
     place.run("ann", &["put", "order/o1", "discount=10"]).ok();
     place.run("ann", &["sync"]).ok();
-    publish("catalog = 1\n[type.customer.field.name]\n");
+    place.run("relay", &["relay", "catalog", "rollback"]).ok();
+    place.run("ann", &["sync"]).ok();
     let said = doctor().ok();
     assert!(said.contains("note   catalog     the catalog has no order, of which"), "{said}");
 

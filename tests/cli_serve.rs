@@ -77,7 +77,7 @@ const SCRIPT: &[&str] = &[
     "conflicts order/o1",
     "resolve order/o1 discount=2",
     "put order/o4 --from PLACE/order.json",
-    "put order/o4 discount=50 --await relay",
+    "put order/o4 discount=50 --await judged",
     "get order/o4 --read last_valid",
     "attention list",
     "resolve order/o4 discount=last_valid",

@@ -33,11 +33,17 @@ fn read_ticket(text: &str) -> Result<Ticket, Failure> {
     let mut line = String::new();
     if text == "-" {
         let read = std::io::stdin().read_line(&mut line);
-        read.map_err(|error| Failure::new(Code::Failure, format!("standard input: {error}"), ""))?;
+        read.map_err(|error| {
+            Failure::new(
+                Code::Failure,
+                format!("standard input: {error}"),
+                "type the ticket instead",
+            )
+        })?;
     } else {
         text.clone_into(&mut line);
     }
     line.parse().map_err(|error: fieldkeep_model::ticket::TicketError| {
-        Failure::new(Code::Usage, error.to_string(), "")
+        Failure::new(Code::Usage, error.to_string(), "ask for another: `fieldkeep relay invite`")
     })
 }

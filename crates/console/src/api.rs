@@ -77,8 +77,11 @@ fn told(schema: &str, value: &impl Serialize) -> Response {
         Ok(Value::Object(fields)) => object.extend(fields),
         Ok(other) => drop(object.insert("value".into(), other)),
         Err(error) => {
-            let failure =
-                Failure::new(Code::Failure, format!("it cannot be said as JSON: {error}"), "");
+            let failure = Failure::new(
+                Code::Failure,
+                format!("it cannot be said as JSON: {error}"),
+                "try again",
+            );
             return Refusal::from(failure).into_json();
         }
     }

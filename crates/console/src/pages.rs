@@ -176,12 +176,16 @@ fn segment(text: &str) -> String {
     utf8_percent_encode(text, KEPT).to_string()
 }
 
+/// What to do about a name that is none.
+const NAMED: &str = "nothing was changed: look at what is named";
+
 pub(crate) fn type_name(text: &str) -> Result<TypeName, Failure> {
-    TypeName::new(text).map_err(|error| Failure::new(Code::Usage, error.to_string(), ""))
+    TypeName::new(text).map_err(|error| Failure::new(Code::Usage, error.to_string(), NAMED))
 }
 
 pub(crate) fn key(ty: &str, id: &str) -> Result<RecordKey, Failure> {
-    let id = RecordId::new(id).map_err(|error| Failure::new(Code::Usage, error.to_string(), ""))?;
+    let id =
+        RecordId::new(id).map_err(|error| Failure::new(Code::Usage, error.to_string(), NAMED))?;
     Ok(RecordKey::new(type_name(ty)?, id))
 }
 

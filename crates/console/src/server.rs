@@ -80,7 +80,7 @@ impl Console {
         let served = axum::serve(listener, router(app)).await;
         desk.abort();
         served.map_err(|error| {
-            Failure::new(Code::Failure, format!("the console stopped: {error}"), "")
+            Failure::new(Code::Failure, format!("the console stopped: {error}"), "start it again")
         })
     }
 }

@@ -147,6 +147,7 @@ impl Device {
     }
 
     fn check_membership(&self) -> Result<Check, ReplicaError> {
+        let refused = self.failure()?.filter(|failure| failure.permanent);
         let engine = self.engine();
         let replica = engine.replica();
         let ask = "ask for a fresh ticket: `fieldkeep relay invite`";
@@ -161,7 +162,11 @@ impl Device {
                     "this device was revoked: nothing on it is lost, and nothing is exchanged";
                 Check::found("membership", Finding::Wrong, text, ask)
             }
+            // A relay that refuses tells no more of the membership log.
             Some(member) => {
+                if let Some(refused) = refused {
+                    return Ok(Check::found("membership", Finding::Wrong, refused.reason, ask));
+                }
                 let text = format!(
                     "{} is member {} of {}",
                     member.name,

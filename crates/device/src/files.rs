@@ -41,7 +41,6 @@ pub(crate) const PAUSED_SINCE: &str = "files_paused_since";
 /// let photo = device.directory().join("front.txt");
 /// std::fs::write(&photo, "the shelf")?;
 /// let customer = "customer/c1".parse()?;
-///
 /// device.attach(&customer, "photos", &photo, None, None)?;
 /// assert_eq!(device.files(Some(&customer))?[0].state, FileState::WaitingForRecord);
 /// device.sync(Duration::from_secs(60)).await?;
@@ -75,7 +74,6 @@ pub enum FileState {
 /// let photo = device.directory().join("front.txt");
 /// std::fs::write(&photo, "the shelf")?;
 /// let customer = "customer/c1".parse()?;
-///
 /// device.attach(&customer, "photos", &photo, None, None)?;
 /// let views = device.files(Some(&customer))?;
 /// assert_eq!((views[0].file.name.as_str(), views[0].file.size, views[0].here), ("front.txt", 9, true));
@@ -101,7 +99,6 @@ pub struct FileView {
 /// let photo = device.directory().join("front.txt");
 /// std::fs::write(&photo, "the shelf")?;
 /// let customer = "customer/c1".parse()?;
-///
 /// let refused = device.attach(&customer, "name", &photo, None, None);
 /// assert_eq!(refused.expect_err("no field for files").to_string(), "`name` of customer holds no files: photos does");
 /// let refused = device.attach(&customer, "photos", &photo.with_extension("none"), None, None);
@@ -362,7 +359,6 @@ impl Device {
     /// let photo = device.directory().join("front.txt");
     /// std::fs::write(&photo, "the shelf")?;
     /// let customer = "customer/c1".parse()?;
-    ///
     /// device.attach(&customer, "photos", &photo, None, None)?;
     /// assert_eq!(device.files(None)?.len(), 1); // It waits.
     /// device.sync(Duration::from_secs(60)).await?;
@@ -528,7 +524,6 @@ impl Device {
     /// let photo = device.directory().join("front.txt");
     /// std::fs::write(&photo, "the shelf")?;
     /// let customer = "customer/c1".parse()?;
-    ///
     /// let attached = device.attach(&customer, "photos", &photo, None, None)?;
     /// let kept = device.file_path(&attached.hash);
     /// std::fs::write(&kept, "the shelv")?; // The disk has rotted, and nobody takes that.
@@ -562,7 +557,6 @@ impl Device {
     /// let photo = device.directory().join("front.txt");
     /// std::fs::write(&photo, "the shelf")?;
     /// let customer = "customer/c1".parse()?;
-    ///
     /// device.pause_files(true)?;
     /// device.attach(&customer, "photos", &photo, None, None)?;
     /// device.sync(Duration::from_secs(60)).await?; // The record goes, and its file stays.

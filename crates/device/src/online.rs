@@ -44,7 +44,6 @@ const LISTED: usize = 100;
 /// let input = input.as_object().expect("an object");
 /// device.save(&"order/o2".parse()?, &serde_json::json!({ "customer": "c1" }))?;
 /// let called = device.call("confirm", input, Duration::from_secs(60)).await?;
-///
 /// assert_eq!((called.records[0].to_string(), called.answer), ("order/o2".into(), None));
 /// # Ok(()) });
 /// ```
@@ -89,7 +88,6 @@ pub struct Answer {
 /// let input = input.as_object().expect("an object");
 /// device.save(&"order/o2".parse()?, &serde_json::json!({ "customer": "c1" }))?;
 /// let called = device.call("confirm", input, Duration::from_secs(60)).await?;
-///
 /// let calls = device.calls()?;
 /// assert!(matches!(&calls[0].wish, Wish::Action { name, .. } if name == "confirm"));
 /// assert!(matches!(calls[0].outcome, Some(CallOutcome::Done { .. })));

@@ -259,7 +259,8 @@ pub(super) fn dismiss(
 /// # Errors
 /// When it may not.
 pub(crate) fn record_id(text: &str) -> Result<RecordId, Failure> {
-    RecordId::new(text).map_err(|error| Failure::new(Code::Held, error.to_string(), ""))
+    RecordId::new(text)
+        .map_err(|error| Failure::new(Code::Held, error.to_string(), "nothing was saved"))
 }
 
 #[cfg(test)]

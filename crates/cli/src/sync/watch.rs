@@ -48,6 +48,8 @@ pub(crate) fn run(
     let device = own(directory, Device::open)?;
     device.set_metered(besides.metered);
     let runtime = runtime()?;
+    // Before anything is told: whoever has read where this listens may have it stop.
+    let stop = runtime.block_on(async { Stop::new() })?;
     let console = besides.console.map(|address| Console::bind(device.clone(), address));
     let console = console.map(|bound| runtime.block_on(bound)).transpose()?;
     let porter = console.as_ref().map(Console::porter);
@@ -62,7 +64,7 @@ pub(crate) fn run(
         tracing::warn!(%error, "other commands cannot reach this process");
     }
     let events = device.watch();
-    let mut watch = Watch { device, output, events, shown: None };
+    let mut watch = Watch { device, output, events, stop, shown: None };
     if let Some(porter) = porter {
         watch.tell_console(&porter)?;
     }
@@ -86,6 +88,7 @@ struct Watch<'o> {
     device: Device,
     output: &'o mut Output,
     events: broadcast::Receiver<Event>,
+    stop: Stop,
     shown: Option<View>,
 }
 
@@ -162,13 +165,12 @@ impl Watch<'_> {
     }
 
     async fn run(&mut self) -> Result<(), Trouble> {
-        let mut stop = Stop::new()?;
         let device = self.device.clone();
         let mut kept = pin!(device.keep_synced());
         loop {
             tokio::select! {
                 never = &mut kept => match never {},
-                () = stop.asked() => return Ok(()),
+                () = self.stop.asked() => return Ok(()),
                 event = self.events.recv() => match event {
                     Ok(event) => self.tell(event)?,
                     Err(RecvError::Lagged(_)) => self.show()?,

@@ -72,9 +72,11 @@ impl Engine {
     /// follow.
     ///
     /// ```
-    /// # use fieldkeep_device::CallState;
+    /// # use fieldkeep_device::{CallState, Input};
     /// # use fieldkeep_model::{CallOutcome, Refusal, Wish};
     /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// wire.relay(&mut ann)?; // The order is there by now.
+    /// ann.handle(0, Input::Closed)?;
     /// let input = r#"{"order":"o1"}"#.to_owned();
     /// let number = ann.call(Wish::Action { name: "confirm".into(), input }, 0)?.expect("it is short");
     /// ann.withdraw_calls(Some(number))?; // Before the relay has heard of it.
