@@ -153,6 +153,9 @@ fn without_a_relay_it_says_so_at_once_and_changes_nothing() {
     assert_eq!(calls["calls"], json!([]));
 }
 
+/// What a host says that never answers, and does not hang up either.
+const HANGS: &str = "";
+
 /// A host that says this, one answer to each that asks, and what it was asked; over TLS where it has
 /// keys.
 fn host(answers: Vec<&'static str>, keys: Option<ServerConfig>) -> (u16, Receiver<String>) {
@@ -161,6 +164,7 @@ fn host(answers: Vec<&'static str>, keys: Option<ServerConfig>) -> (u16, Receive
     let port = listener.local_addr().expect("it is bound").port();
     let (asked, requests) = channel();
     std::thread::spawn(move || {
+        let mut held = Vec::new();
         for answer in answers {
             let Ok((tcp, _)) = listener.accept() else { return };
             let mut stream: Box<dyn Stream> = match &keys {
@@ -179,7 +183,14 @@ fn host(answers: Vec<&'static str>, keys: Option<ServerConfig>) -> (u16, Receive
                 request.push_str(&String::from_utf8_lossy(&piece[..read]));
             }
             let _ = asked.send(request);
+            if answer == HANGS {
+                held.push(stream);
+                continue;
+            }
             let _ = stream.write_all(answer.as_bytes()).and_then(|()| stream.flush());
+        }
+        while !held.is_empty() {
+            std::thread::park();
         }
     });
     (port, requests)
@@ -254,6 +265,53 @@ fn an_action_calls_a_host_once_signed_and_writes_when_it_has_answered() {
     }
     let all = place.run("ann", &["list", "leave", "--json"]).json();
     assert_eq!(all["records"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_relay_that_was_killed_asks_its_host_again_under_the_same_key() {
+    let place = Place::new();
+    let catalog = place.file("catalog.toml", CATALOG);
+    let catalog = catalog.to_str().expect("a plain path");
+    place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
+    let answers =
+        vec![HANGS, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ngranted", HANGS, HANGS, HANGS];
+    let (port, requests) = host(answers, None);
+    let config = |timeout| {
+        format!("[host.office]\nurl = \"http://127.0.0.1:{port}\"\ntimeout = \"{timeout}s\"\n")
+    };
+    place.file("relay/relay.toml", &config(300));
+    let (relay, address) = place.serve_at("127.0.0.1:0");
+    place.device("ann", &[]);
+    // Who calls is gone as well, before there is an answer.
+    let calling = place.start("ann", &["call", "request_leave", "days=3"]);
+    let patience = std::time::Duration::from_secs(60);
+    let first = requests.recv_timeout(patience).expect("the host is asked");
+    calling.stop("KILL");
+    relay.stop("KILL");
+    place.file("relay/relay.toml", &config(1));
+    let (_relay, _) = place.serve_at(&address);
+    let second = requests.recv_timeout(patience).expect("the host is asked again");
+    assert_eq!(header(&first, "Idempotency-Key"), header(&second, "Idempotency-Key"));
+    let leaves = || {
+        place.run("ann", &["sync"]).ok();
+        let all = place.run("ann", &["list", "leave", "--json"]).json();
+        all["records"].as_array().map_or(0, Vec::len)
+    };
+    // The answer may come behind the sync.
+    let began = std::time::Instant::now();
+    while leaves() == 0 {
+        assert!(began.elapsed() < patience, "nothing was written");
+    }
+    assert_eq!(leaves(), 1);
+    let calls = place.run("ann", &["calls", "--json"]).json();
+    assert_eq!(calls["calls"].as_array().map(Vec::len), Some(1), "{calls}");
+
+    // As long as the configuration gives it, and three times.
+    let late = place.run("ann", &["call", "request_leave", "days=3"]);
+    assert_eq!(late.code, 1, "{}", late.err);
+    let words = ["asked 3 times", "no answer within 1 s", "it may have done it all the same"];
+    assert!(words.iter().all(|word| late.err.contains(word)), "{}", late.err);
+    assert_eq!(leaves(), 1, "nothing was written");
 }
 
 #[test]
