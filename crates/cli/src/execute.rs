@@ -91,9 +91,9 @@ pub(crate) fn execute(
         Request::List { ty, filters, limit } => read::list(owner, &ty, &filters, limit, sink),
         Request::Documents(ty, into) => Ok(read::documents(owner, &ty, &into)?),
         Request::Status => Ok(status::status(owner)?),
-        Request::Sync(seconds) => {
+        Request::Sync { seconds, metered } => {
             let device = device(owner)?;
-            Ok(Response::Synced(sync(device, Duration::from_secs(seconds))?))
+            Ok(Response::Synced(sync(device, Duration::from_secs(seconds), metered)?))
         }
         Request::Relay(address, millis) => {
             let device = &device(owner)?.device;
@@ -148,10 +148,6 @@ pub(crate) fn execute(
         Request::PauseFiles(paused) => {
             device(owner)?.device.pause_files(paused).map_err(Failure::from)?;
             Ok(files::list(&device(owner)?.device, None)?)
-        }
-        Request::Metered(metered) => {
-            device(owner)?.device.set_metered(metered);
-            Ok(Response::Taken(0))
         }
         Request::Attention => {
             device(owner)?;
@@ -227,7 +223,13 @@ fn run<T>(owner: &DeviceOwner, future: impl Future<Output = T>) -> Result<T, Fai
     }
 }
 
-fn sync(owner: &DeviceOwner, timeout: Duration) -> Result<Synced, Failure> {
-    let report = run(owner, owner.device.sync(timeout))?;
+fn sync(owner: &DeviceOwner, timeout: Duration, metered: bool) -> Result<Synced, Failure> {
+    // Whoever serves the directory goes on as he was told.
+    let before = metered.then(|| owner.device.set_metered(true));
+    let report = run(owner, owner.device.sync(timeout));
+    if let Some(before) = before {
+        owner.device.set_metered(before);
+    }
+    let report = report?;
     Ok(Synced::new(report?, owner.device.paused()?))
 }

@@ -330,6 +330,14 @@ impl From<FetchError> for Failure {
                 let remedy = "whoever attached it may not have sent it yet: try again later";
                 Self::new(Code::NotFound, error.to_string(), remedy)
             }
+            FetchError::Paused => {
+                let remedy = "`fieldkeep attachments resume` goes on";
+                Self::new(Code::Failure, error.to_string(), remedy)
+            }
+            FetchError::LeftOut(_) => {
+                let remedy = "`fieldkeep resume TYPE` or `fieldkeep subscribe TYPE SCOPE` goes on";
+                Self::new(Code::Failure, error.to_string(), remedy)
+            }
             FetchError::Timeout(_) => Self::plain(Code::Offline, &error),
             FetchError::Sync(error) => error.into(),
             FetchError::Store(error) => error.into(),

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fieldkeep_catalog::{AttachedFile, Attachments, Kind, Location, UnfitFile};
-use fieldkeep_model::{BlobHash, Epoch, RecordEdit, RecordKey};
+use fieldkeep_model::{BlobHash, BlobTree, Epoch, RecordEdit, RecordKey};
 use fieldkeep_replica::{PutError, RecordView, Replica, ReplicaError};
 use fieldkeep_store::{BlobFiles, Blobs as _, Removals as _, Settings as _, StoreError, Upload};
 use tokio::sync::{Notify, watch};
@@ -24,7 +24,8 @@ pub use location::LocationError;
 pub use removed::removed_on;
 
 use crate::device::{Device, drawn, now};
-use crate::engine::put_with_files;
+use crate::engine::{PeerId, note_fetched, put_with_files};
+use crate::online::OnlineError;
 use crate::sync::SyncError;
 
 /// The setting that says that no files are exchanged.
@@ -49,6 +50,19 @@ pub enum FileState {
     Failed(String),
     /// It is not here, and the relay removed it when nothing referred to it: when, milliseconds UTC.
     Removed(i64),
+}
+
+/// What became of files in a sync.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilesSynced {
+    /// Files that the relay has by it.
+    pub sent: u64,
+    /// Files that have come.
+    pub received: u64,
+    /// Files that still wait to be sent.
+    pub waiting: u64,
+    /// Files that were not taken, or not to be had: a retry tries them again.
+    pub failed: u64,
 }
 
 /// A file that a record names, and where it stands.
@@ -136,6 +150,15 @@ pub enum FetchError {
     /// It is not here, and nobody gave it.
     #[error("the file is not on this device, and was not to be had: {0}")]
     Refused(String),
+    /// Files are paused on this device.
+    #[error("files are paused on this device: it was not fetched")]
+    Paused,
+    /// Nothing of its record is exchanged: the type is paused, or the scope is not subscribed to.
+    #[error(
+        "{0} is left out of what is exchanged: its type is paused, or its scope is not subscribed to; \
+         the file was not fetched"
+    )]
+    LeftOut(RecordKey),
     /// It took too long.
     #[error(
         "the file did not come within {} s; what came of it is kept, and it goes on there",
@@ -175,10 +198,17 @@ struct Book {
     fetching: BTreeMap<BlobHash, u64>,
     /// Those that somebody waits for, with a record that names each.
     wanted: BTreeMap<BlobHash, RecordKey>,
-    /// Why some were not fetched.
-    failed: BTreeMap<BlobHash, String>,
+    /// Why some were not fetched, with the record for which each was asked for.
+    failed: BTreeMap<BlobHash, (RecordKey, String)>,
     /// Those that were given up on this connection: the next one tries them again.
     rested: BTreeSet<BlobHash>,
+    /// Those that the relay is asked to name.
+    coming: BTreeSet<BlobHash>,
+    /// How many were sent and fetched on the present connection to the relay, or on the last one.
+    went: u64,
+    came: u64,
+    /// How often each connected device did not give a file on its present connection.
+    refused: BTreeMap<PeerId, BTreeMap<BlobHash, u32>>,
     /// Whether it was given up to hear what the relay removed, likewise.
     unheard: bool,
 }
@@ -202,6 +232,12 @@ impl Transfers {
 
     fn has_ended(&self) {
         self.ended.send_modify(|times| *times += 1);
+    }
+
+    /// What may be exchanged has changed: who waits for a file looks again, and so does who exchanges them.
+    pub(crate) fn turn(&self) {
+        self.has_ended();
+        self.look();
     }
 
     /// Takes over what the relay said of how much it has removed.
@@ -300,16 +336,20 @@ impl Device {
         })
     }
 
-    /// The files of a record, or, where none is given, all that wait to be sent or failed.
+    /// The files of a record, or, where none is given, all that wait to be sent, and all that failed.
     ///
     /// # Errors
     /// When the disk fails.
     pub fn files(&self, key: Option<&RecordKey>) -> Result<Vec<FileView>, StoreError> {
+        let all = key.is_some();
         let keys: Vec<RecordKey> = match key {
             Some(key) => vec![key.clone()],
             None => {
                 let uploads = self.engine().replica().store().uploads()?;
-                let keys: BTreeSet<_> = uploads.into_iter().map(|upload| upload.key).collect();
+                let mut keys: BTreeSet<_> = uploads.into_iter().map(|upload| upload.key).collect();
+                let open = self.0.transfers.open();
+                keys.extend(open.failed.values().map(|(key, _)| key.clone()));
+                drop(open);
                 keys.into_iter().collect()
             }
         };
@@ -322,9 +362,7 @@ impl Device {
                     one.state,
                     FileState::Here | FileState::Elsewhere | FileState::Removed(_)
                 );
-                let waits = !rests;
-                found
-                    .extend((waits || keys.len() == 1 && keys.first() == Some(key)).then_some(one));
+                found.extend((all || !rests).then_some(one));
             }
         }
         Ok(found)
@@ -358,7 +396,7 @@ impl Device {
             None => match (book.fetching.get(&file.hash), removed, book.failed.get(&file.hash)) {
                 (Some(got), ..) => FileState::Downloading(*got),
                 (None, Some(time), _) => FileState::Removed(time),
-                (None, None, Some(why)) => FileState::Failed(why.clone()),
+                (None, None, Some((_, why))) => FileState::Failed(why.clone()),
                 (None, None, None) => FileState::Elsewhere,
             },
         };
@@ -402,9 +440,10 @@ impl Device {
                     return Ok(());
                 }
                 let why = self.0.transfers.open().failed.get(hash).cloned();
-                if let Some(why) = why {
+                if let Some((_, why)) = why {
                     return Err(removed()?.map_or(FetchError::Refused(why), FetchError::Removed));
                 }
+                self.may_fetch(key)?;
                 // This device holds the other end.
                 let _ = ended.changed().await;
             }
@@ -412,6 +451,7 @@ impl Device {
         if self.engine().replica().store().has_blob(hash)? {
             return Ok(path);
         }
+        self.may_fetch(key)?;
         {
             let mut book = self.0.transfers.open();
             book.failed.remove(hash);
@@ -433,6 +473,29 @@ impl Device {
         };
         self.0.transfers.open().wanted.remove(hash);
         fetched.map(|()| path)
+    }
+
+    /// What became of files on the last connection to the relay.
+    pub(crate) fn files_synced(&self) -> Result<FilesSynced, StoreError> {
+        let [all, refused] = self.engine().replica().store().upload_counts()?;
+        let book = self.0.transfers.open();
+        Ok(FilesSynced {
+            sent: book.went,
+            received: book.came,
+            waiting: all - refused,
+            failed: refused + book.failed.len() as u64,
+        })
+    }
+
+    /// Whether files of a record are exchanged at the moment.
+    fn may_fetch(&self, key: &RecordKey) -> Result<(), FetchError> {
+        if self.files_paused()? {
+            return Err(FetchError::Paused);
+        }
+        if self.engine().is_left_out(key)? {
+            return Err(FetchError::LeftOut(key.clone()));
+        }
+        Ok(())
     }
 
     /// Where a file lies on this device, if it is here whole.
@@ -474,7 +537,7 @@ impl Device {
         self.with_replica(|replica| {
             Ok::<_, ReplicaError>(replica.store_mut().set(PAUSED, &[u8::from(paused)])?)
         })?;
-        self.0.transfers.look();
+        self.0.transfers.turn();
         Ok(())
     }
 
@@ -487,10 +550,39 @@ impl Device {
     }
 
     /// Says whether the present connection is paid by the byte: by rule files may be fetched on others
-    /// only.
-    pub fn set_metered(&self, metered: bool) {
-        self.0.transfers.metered.store(metered, Ordering::Relaxed);
+    /// only. Returns what was said before.
+    pub fn set_metered(&self, metered: bool) -> bool {
+        let before = self.0.transfers.metered.swap(metered, Ordering::Relaxed);
         self.0.transfers.look();
+        before
+    }
+}
+
+/// A file whose bytes are kept for a record.
+struct Kept {
+    view: RecordView,
+    attachments: Attachments,
+    file: AttachedFile,
+    tree: BlobTree,
+}
+
+/// A file that the relay is asked to name: it is not sent as long as this is there.
+struct Coming<'d> {
+    device: &'d Device,
+    hash: BlobHash,
+}
+
+impl<'d> Coming<'d> {
+    fn new(device: &'d Device, hash: BlobHash) -> Self {
+        device.0.transfers.open().coming.insert(hash);
+        Self { device, hash }
+    }
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.device.0.transfers.open().coming.remove(&self.hash);
+        self.device.0.transfers.look();
     }
 }
 

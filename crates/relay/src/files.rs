@@ -13,7 +13,7 @@ use fieldkeep_protocol::blob::{
 use fieldkeep_protocol::{FileFrame, priority};
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::{BlobFiles, StoreError};
-use fieldkeep_transfer::{Brought, Talk, TransferError, answer, possession, take};
+use fieldkeep_transfer::{Brought, Given, Talk, TransferError, answer, possession, take};
 use tokio::sync::Notify;
 
 use crate::engine::Found;
@@ -147,7 +147,10 @@ impl Files {
         let hash = download.hash;
         let asked = move |engine: &mut crate::Engine| engine.file_wanted(&key, &download);
         match self.ask(asked).await? {
-            Found::Here(tree) => answer(talk, Some((tree, self.files.open(&hash)?))).await,
+            Found::Here(tree) => {
+                let file = self.files.open(&hash)?;
+                answer(talk, Some(Given { tree, file, waits: false })).await
+            }
             Found::Absent => answer(talk, None).await,
             Found::Removed(time) => {
                 let files = vec![Removal { hash, time: Some(time) }];

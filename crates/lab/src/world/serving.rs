@@ -155,7 +155,7 @@ impl World {
         let given = given.or_else(|| open.flatten().map(|bytes| tree_of(bytes)));
         Ok(match given {
             Some(tree) => {
-                let told = Tree { size: tree.size(), tree: tree.to_bytes() };
+                let told = Tree { size: tree.size(), tree: tree.to_bytes(), waits: None };
                 self.says(lane.0, Side::Relay, lane.1, &FileFrame::Tree(told));
                 Serving::Gives(asked.hash)
             }
