@@ -141,7 +141,7 @@ fn import_into_relay(relay: &RelayOwner, file: &mut File) -> Result<Unpacked, Fa
         engine.unpack_wishes(now_ms(), &mut unpacking)?;
         Ok(unpacking)
     })?;
-    let files = BlobFiles::of(relay.directory());
+    let (files, bringer) = (BlobFiles::of(relay.directory()), reader.header().from);
     while let Some(file) = reader.next_file()? {
         let asked = file.clone();
         let (back, brought) = relay.with_engine(move |engine| {
@@ -149,7 +149,8 @@ fn import_into_relay(relay: &RelayOwner, file: &mut File) -> Result<Unpacked, Fa
             Ok((unpacking, brought))
         })?;
         unpacking = back;
-        let arrived = Arriving::begin(brought, file.file.size, &files)?.take_from(&mut reader)?;
+        let arriving = Arriving::begin(brought, file.file.size, &files, &bringer)?;
+        let arrived = arriving.take_from(&mut reader)?;
         unpacking = relay.with_engine(move |engine| {
             engine.file_unpacked(now_ms(), &mut unpacking, &file, arrived)?;
             Ok(unpacking)

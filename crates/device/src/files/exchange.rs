@@ -371,7 +371,7 @@ impl Device {
         let tree = BlobTree::new(hash, tree.size, &tree.tree);
         let tree = tree.map_err(|_| TransferError::Nonsense)?;
         let files = BlobFiles::of(self.directory());
-        let begun = tokio::task::spawn_blocking(move || files.receive(tree)).await;
+        let begun = tokio::task::spawn_blocking(move || files.receive(tree, None)).await;
         let begun = begun.map_err(|_| StoreError::Disk("writing ended".into()))??;
         // What the connection before this one left is being written.
         let incoming = begun.ok_or(LaneError::BrokenOff)?;
