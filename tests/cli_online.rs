@@ -33,6 +33,7 @@ online_only = "before.status == 'confirmed'"
 status = {}
 seller = {}
 total = { schema = { type = "integer" } }
+slips = { kind = "attachment", media = ["text/plain"] }
 [type.leave.field]
 person = {}
 days = { schema = { type = "integer" } }
@@ -97,6 +98,10 @@ const SCRIPT: &[(&str, i32)] = &[
     ("put order/o1 total=7", 0),
     ("put order/o1 total=x", 4),
     ("put order/o1 total=7 --strict", 0),
+    ("attach order/o1 slips SLIP", 0),
+    ("attachments list order/o1", 0),
+    ("revert order/o1 total --to 2099-01-01T00:00:00Z", 0),
+    ("revert order/o1 --to 2000-01-01T00:00:00Z", 3),
     ("get order/o1", 0),
     ("delete order/o1", 0),
     ("put order/o1 --undelete", 0),
@@ -112,12 +117,25 @@ fn what_needs_a_connection_is_the_same_alone_and_through_serve() {
     for json in [false, true] {
         let (alone, served) = (Desk::new(CATALOG, false), Desk::new(CATALOG, true));
         for (args, code) in SCRIPT {
-            let [one, other] = [&alone, &served].map(|desk| desk.run(args, json));
+            let [one, other] = [&alone, &served].map(|desk| {
+                let slip = desk.place.file("slip.txt", "signed");
+                desk.run(&args.replace("SLIP", slip.to_str().expect("a plain path")), json)
+            });
             assert_eq!(one.code, *code, "{args}: {} {}", one.out, one.err);
             assert_eq!(alone.said(&one), served.said(&other), "{args}");
         }
         let order = alone.run("get order/o1", true).json();
         assert_eq!(order["fields"]["total"], 7);
+        assert_eq!(order["fields"]["slips"][0]["name"], "slip.txt");
+        let history = alone.run("history order/o1", true).json();
+        let first = history["history"].as_array().and_then(|all| all.last()).expect("changes");
+        let back = format!("revert order/o1 --to {}", first["change"].as_str().expect("a hash"));
+        alone.run(&back, json).ok();
+        let order = alone.run("get order/o1", true).json();
+        assert_eq!((&order["fields"]["total"], &order["unsaved"]), (&json!(5), &json!(false)));
+        alone.run("put order/o1 total=7", json).ok();
+        let leaves = alone.run("list leave", true).json();
+        assert_eq!(leaves["records"], json!([]), "who may not call writes nothing");
         let board = alone.run("ask leaderboard", true).json();
         assert_eq!(board["schema"], "fieldkeep/ask/1");
         assert_eq!(board["rows"], json!([["ann", 7]]));
@@ -130,11 +148,18 @@ fn without_a_relay_it_says_so_at_once_and_changes_nothing() {
     let place = Place::new();
     let relay = place.relay(CATALOG);
     place.device("ann", &[]);
+    place.run("ann", &["put", "order/o1", "total=3"]).ok();
     place.run("ann", &["put", "order/o1", "status=confirmed", "total=5"]).ok();
     place.run("ann", &["sync"]).ok();
     relay.stop("INT");
+    let slip = place.file("slip.txt", "signed");
+    let slip = slip.to_str().expect("a plain path");
+    let history = place.run("ann", &["history", "order/o1", "--json"]).json();
+    let first = history["history"][1]["change"].as_str().expect("a hash").to_owned();
     for args in [
-        &["call", "convert_lead", "lead=l1", "--json"][..],
+        &["attach", "order/o1", "slips", slip, "--json"][..],
+        &["revert", "order/o1", "--to", &first, "--json"],
+        &["call", "convert_lead", "lead=l1", "--json"],
         &["ask", "leaderboard", "--json"],
         &["put", "order/o1", "total=6", "--json"],
         &["delete", "order/o1", "--json"],
@@ -149,6 +174,9 @@ fn without_a_relay_it_says_so_at_once_and_changes_nothing() {
     assert!(tried.contains("to write it needs a connection"), "{}", tried);
     let order = place.run("ann", &["get", "order/o1", "--json"]).json();
     assert_eq!((&order["fields"]["total"], &order["deleted"]), (&json!(5), &json!(false)));
+    assert_eq!(place.run("ann", &["attachments", "list", "order/o1"]).ok(), "no files\n");
+    let kept = std::fs::read_dir(place.path("ann/blobs")).map_or(0, Iterator::count);
+    assert_eq!(kept, 0, "no bytes of it are kept");
     let calls = place.run("ann", &["calls", "--json"]).json();
     assert_eq!(calls["calls"], json!([]));
 }

@@ -65,11 +65,11 @@ pub(crate) fn execute(
             Ok(write::reached(device(owner)?, &key(record), tier, patience)?)
         }
         Request::Resolve(record, field, choice) => {
-            Ok(write::resolve(&device(owner)?.device, &key(record), &field, &choice)?)
+            Ok(write::resolve(device(owner)?, &key(record), &field, &choice)?)
         }
         Request::At(record, moment) => Ok(read::at(owner, key(record), moment)?),
         Request::Revert(record, field, to) => {
-            Ok(write::revert(&device(owner)?.device, &key(record), field.as_deref(), &to)?)
+            Ok(write::revert(device(owner)?, &key(record), field.as_deref(), &to)?)
         }
         Request::Share(record) => {
             let text = device(owner)?.device.share(&key(record)).map_err(Failure::from)?;
@@ -131,8 +131,8 @@ pub(crate) fn execute(
         }
         Request::Pins => Ok(control::pins(device(owner)?)?),
         Request::Attach { record, field, path, name, media } => {
-            let (device, name, media) = (&device(owner)?.device, name.as_deref(), media.as_deref());
-            Ok(files::attach(device, &key(record), &field, &path, name, media)?)
+            let (device, called) = (device(owner)?, (name.as_deref(), media.as_deref()));
+            Ok(files::attach(device, &key(record), &field, &path, called)?)
         }
         Request::Attachments(record) => {
             Ok(files::list(&device(owner)?.device, record.map(key).as_ref())?)

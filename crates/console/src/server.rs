@@ -1,13 +1,14 @@
 //! The console of one device: its address, its routes, and what its pages share.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use fieldkeep_device::{Device, PutError};
+use fieldkeep_device::{AttachError, Device, PutError};
 use fieldkeep_model::{RecordEdit, RecordKey};
 use tokio::net::TcpListener;
 
@@ -157,6 +158,43 @@ impl App {
                 let written = self.device().put_online(key, edit, WRITING);
                 tokio::runtime::Handle::current().block_on(written)?;
                 Ok(true)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes what is made of a record as it is here, likewise. Returns whether there was anything to
+    /// write.
+    pub(crate) fn put_made(
+        &self,
+        key: &RecordKey,
+        make: impl Fn() -> Result<RecordEdit, Failure>,
+    ) -> Result<bool, Failure> {
+        match self.device().put(key, &make()?) {
+            Ok(written) => Ok(written.change.is_some()),
+            Err(PutError::NeedsConnection(_)) => {
+                let written = self.device().put_online_with(key, make, WRITING);
+                tokio::runtime::Handle::current().block_on(written)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Attaches a file to a record, likewise.
+    pub(crate) fn attach(
+        &self,
+        key: &RecordKey,
+        field: &str,
+        path: &Path,
+        (name, media): (&str, Option<&str>),
+    ) -> Result<(), Failure> {
+        match self.device().attach(key, field, path, Some(name), media) {
+            Ok(_) => Ok(()),
+            Err(AttachError::Put(PutError::NeedsConnection(_))) => {
+                let device = self.device();
+                let attached = device.attach_online(key, field, path, Some(name), media, WRITING);
+                tokio::runtime::Handle::current().block_on(attached)?;
+                Ok(())
             }
             Err(error) => Err(error.into()),
         }

@@ -129,6 +129,9 @@ pub enum AttachError {
     /// The record was not written.
     #[error(transparent)]
     Put(#[from] PutError),
+    /// The relay has not written the record, or did not say that it has.
+    #[error(transparent)]
+    Online(#[from] OnlineError),
     /// The disk refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -277,6 +280,110 @@ impl Device {
         name: Option<&str>,
         media: Option<&str>,
     ) -> Result<AttachedFile, AttachError> {
+        let Kept { view, attachments, file, tree } = self.keep(key, field, path, name, media)?;
+        let wrote = full(&view, &attachments, &file).and_then(|()| {
+            let edit: RecordEdit = vec![file.edit()].into();
+            let put = |replica: &mut Replica| {
+                Ok(vec![put_with_files(replica, key, &edit, Some(&tree), now())?])
+            };
+            self.write_all::<PutError>(put)?;
+            Ok(())
+        });
+        if let Err(error) = wrote {
+            self.keep_no_more(&file.hash)?;
+            return Err(error);
+        }
+        Ok(file)
+    }
+
+    /// Attaches a file to a record that is edited only by way of the relay. When this returns, the relay
+    /// has named it there, and it is on this device, to be sent with the next connection.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use fieldkeep_device::FileState;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let photo = device.directory().join("front.txt");
+    /// std::fs::write(&photo, "the shelf")?;
+    /// let (visit, patience) = ("customer/c1".parse()?, Duration::from_secs(60));
+    /// device.attach_online(&visit, "photos", &photo, None, None, patience).await?;
+    /// device.sync(patience).await?;
+    /// assert_eq!(device.files(Some(&visit))?[0].state, FileState::Here);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// See [`AttachError`]. Where it is not known whether the relay has named it, the file is kept, and
+    /// sent if it has.
+    pub async fn attach_online(
+        &self,
+        key: &RecordKey,
+        field: &str,
+        path: &Path,
+        name: Option<&str>,
+        media: Option<&str>,
+        patience: Duration,
+    ) -> Result<AttachedFile, AttachError> {
+        let Kept { view, attachments, file, tree } = self.keep(key, field, path, name, media)?;
+        let hash = file.hash;
+        if let Err(error) = full(&view, &attachments, &file) {
+            self.keep_no_more(&hash)?;
+            return Err(error);
+        }
+        let (known, waited) = {
+            let engine = self.engine();
+            let store = engine.replica().store();
+            let same = |upload: &Upload| (upload.hash, &upload.key) == (hash, key);
+            (store.has_blob(&hash)?, store.uploads()?.iter().any(same))
+        };
+        let _coming = Coming::new(self, hash);
+        let noted = self.with_replica(|replica| {
+            note_fetched(replica, key, &tree, true, now())?;
+            Ok::<_, ReplicaError>(())
+        });
+        noted.map_err(PutError::from)?;
+        let wrote = self.put_online(key, &vec![file.edit()].into(), patience).await;
+        let Err(error) = wrote else { return Ok(file) };
+        let may_be_done = match &error {
+            OnlineError::Unsettled
+            | OnlineError::Timeout(_)
+            | OnlineError::Forgotten
+            | OnlineError::Lost
+            | OnlineError::Sync(_)
+            | OnlineError::Put(_) => true,
+            OnlineError::NeedsConnection(_)
+            | OnlineError::NoCatalog
+            | OnlineError::Unknown { .. }
+            | OnlineError::Misfit(_)
+            | OnlineError::TooLong
+            | OnlineError::Refused { .. } => false,
+        };
+        if !may_be_done {
+            let forgotten = self.with_replica(|replica| {
+                let store = replica.store_mut();
+                if !waited {
+                    store.take_upload(&hash, key)?;
+                }
+                if !known {
+                    store.take_blob(&hash)?;
+                }
+                Ok::<_, ReplicaError>(())
+            });
+            forgotten.map_err(PutError::from)?;
+            self.keep_no_more(&hash)?;
+        }
+        Err(error.into())
+    }
+
+    /// Keeps the bytes of a file for a field that takes it; no record names it yet.
+    fn keep(
+        &self,
+        key: &RecordKey,
+        field: &str,
+        path: &Path,
+        name: Option<&str>,
+        media: Option<&str>,
+    ) -> Result<Kept, AttachError> {
         let attachments = self.attachment_field(key, field)?;
         let view = self.as_merged(key)?.filter(|view| !view.deleted);
         let view = view.ok_or_else(|| PutError::Absent(key.clone()))?;
@@ -306,22 +413,16 @@ impl Device {
             files.add(&mut source, size, drawn()?)?
         };
         let (hash, size) = (tree.hash(), tree.size());
-        let attached = AttachedFile { field: field.to_owned(), hash, name, media, size };
-        let wrote = full(&view, field, &attachments, &hash).and_then(|()| {
-            let edit: RecordEdit = vec![attached.edit()].into();
-            let put = |replica: &mut Replica| {
-                Ok(vec![put_with_files(replica, key, &edit, Some(&tree), now())?])
-            };
-            self.write_all::<PutError>(put)?;
-            Ok(())
-        });
-        if let Err(error) = wrote {
-            if !self.engine().replica().store().has_blob(&hash)? {
-                files.remove(&hash)?;
-            }
-            return Err(error);
+        let file = AttachedFile { field: field.to_owned(), hash, name, media, size };
+        Ok(Kept { view, attachments, file, tree })
+    }
+
+    /// Lets go of a file that was kept and that no record names after all.
+    fn keep_no_more(&self, hash: &BlobHash) -> Result<(), StoreError> {
+        if !self.engine().replica().store().has_blob(hash)? {
+            BlobFiles::of(self.directory()).remove(hash)?;
         }
-        Ok(attached)
+        Ok(())
     }
 
     fn attachment_field(&self, key: &RecordKey, field: &str) -> Result<Attachments, AttachError> {
@@ -602,19 +703,18 @@ fn cleared(source: &mut File, size: u64) -> Result<Vec<u8>, Uncleared> {
     location::without_place(&picture).map_err(Uncleared::Place)
 }
 
-/// Whether a field has room for one more file.
+/// Whether a record's field has room for one more file.
 fn full(
     view: &RecordView,
-    field: &str,
     attachments: &Attachments,
-    hash: &BlobHash,
+    file: &AttachedFile,
 ) -> Result<(), AttachError> {
-    let held = view.fields.get(field).and_then(serde_json::Value::as_array);
+    let held = view.fields.get(&file.field).and_then(serde_json::Value::as_array);
     let held = held.map_or(&[][..], Vec::as_slice);
-    let hash = hash.to_string();
+    let hash = file.hash.to_string();
     let again = held.iter().any(|child| child["id"].as_str() == Some(&hash));
     if !again && held.len() as u64 >= attachments.max_count {
-        return Err(AttachError::Full { field: field.to_owned(), most: attachments.max_count });
+        return Err(AttachError::Full { field: file.field.clone(), most: attachments.max_count });
     }
     Ok(())
 }

@@ -221,8 +221,7 @@ async fn attach(
         app.on_disk(move |app| {
             // What the browser says of its kind counts where the name does not say it.
             let media = media.as_deref().filter(|media| *media != "application/octet-stream");
-            let attached = app.device().attach(&of, &field, kept.path(), Some(&name), media);
-            attached.map(drop).map_err(Failure::from)
+            app.attach(&of, &field, kept.path(), (&name, media))
         })
         .await?;
     }

@@ -14,6 +14,9 @@ use fieldkeep_store::{Blobs as _, CallRow, Calls as _, Records as _, StoreError,
 
 use super::Engine;
 
+/// Calls of this device that are looked at for one that may have written a record.
+const CALLS: usize = 64;
+
 impl Engine {
     /// Names a file in a record, whose bytes are on the disk and make that tree; it is sent after the
     /// record. A commit must follow.
@@ -66,11 +69,41 @@ impl Engine {
             }
             // One that was withdrawn nobody would take.
             let view = self.replica.views().record(&upload.key)?;
-            if view.is_some_and(|view| !view.unsaved) {
+            let Some(view) = view.filter(|view| !view.unsaved) else { continue };
+            // The relay may be about to name it.
+            let named = self.files_of(&view).any(|file| file.hash == upload.hash);
+            if named || !self.may_be_written(&upload.key)? {
                 return Ok(Some(upload));
             }
         }
         Ok(None)
+    }
+
+    /// Whether the relay was asked to write a record, and may have: it has not said so, or what it wrote is
+    /// not here yet.
+    fn may_be_written(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        let asks = |call: &CallRow| {
+            let intent = call.intent.read::<Intent>();
+            intent.is_some_and(
+                |intent| matches!(&intent.wish, Wish::Edit { record, .. } if record == key),
+            )
+        };
+        let (store, me) = (self.replica.store(), self.replica.me().number);
+        let calls = store.calls_of(me, CALLS)?.into_iter().filter(asks);
+        let outcomes = calls.map(|call| call.outcome);
+        Ok(outcomes.into_iter().any(|outcome| {
+            match outcome.map(|bytes| minicbor::decode(&bytes)) {
+                None => true,
+                Some(Ok(CallOutcome::Done { effects, .. })) => effects.iter().any(|effect| {
+                    let row = self.replica.segment(&effect.segment);
+                    row.is_none_or(|row| row.cursor.pos < effect.pos || row.done < row.tip)
+                }),
+                Some(Ok(
+                    CallOutcome::Refused { .. } | CallOutcome::Stale(_) | CallOutcome::Lost,
+                ))
+                | Some(Err(_)) => false,
+            }
+        }))
     }
 
     /// What is said of a file that is to be sent; nothing where its record no longer names it.
