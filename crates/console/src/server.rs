@@ -11,6 +11,7 @@ use axum::middleware::from_fn_with_state;
 use fieldkeep_device::{AttachError, Device, PutError};
 use fieldkeep_model::{RecordEdit, RecordKey};
 use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::desk::Desk;
 use crate::doors::{Doors, guard};
@@ -39,6 +40,8 @@ struct Inner {
     address: SocketAddr,
     doors: Doors,
     desk: Desk,
+    /// The right to decode a picture: one at a time, because that takes memory.
+    easel: Arc<Semaphore>,
 }
 
 /// Opens the console to whoever may ask for that: it is held by the process, and not by a page.
@@ -61,7 +64,9 @@ impl Console {
         };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let inner = Inner { device, address, doors: Doors::default(), desk: Desk::default() };
+        let (doors, desk) = (Doors::default(), Desk::default());
+        let easel = Arc::new(Semaphore::new(1));
+        let inner = Inner { device, address, doors, desk, easel };
         Ok(Self { listener, app: App(Arc::new(inner)) })
     }
 
@@ -129,6 +134,12 @@ impl App {
 
     pub(crate) fn desk(&self) -> &Desk {
         &self.0.desk
+    }
+
+    /// The right to decode a picture, once nobody else does.
+    pub(crate) async fn easel(&self) -> OwnedSemaphorePermit {
+        let waiting = Arc::clone(&self.0.easel).acquire_owned();
+        waiting.await.expect("it is never closed")
     }
 
     /// Does something with the device that waits for the disk.
