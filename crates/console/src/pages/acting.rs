@@ -74,6 +74,13 @@ async fn act(State(app): State<App>, Path(act): Path<String>, Form(said): Form<S
                 .await?
         }
         "retry" => app.on_disk(retry_all).await?,
+        "files-retry" => {
+            let retried = app.on_disk(|app| app.device().retry_files().map_err(Failure::from));
+            let retried = several(retried.await?, "file");
+            app.desk().tell(true, format!("{retried} to be tried again"), "");
+        }
+        "files-pause" => files_paused(&app, true).await?,
+        "files-resume" => files_paused(&app, false).await?,
         "relay" => {
             let address = said.address.trim().parse().map_err(|_| {
                 let remedy = "it looks like 192.0.2.7:7440";
@@ -92,6 +99,10 @@ async fn act(State(app): State<App>, Path(act): Path<String>, Form(said): Form<S
         _ => return Err(Refusal::nowhere()),
     }
     Ok(back(&to))
+}
+
+async fn files_paused(app: &App, paused: bool) -> Result<(), Refusal> {
+    app.on_disk(move |app| app.device().pause_files(paused).map_err(Failure::from)).await
 }
 
 /// Asks for a verdict on everything that needs attention.
