@@ -235,6 +235,44 @@ fn bundles_work_through_processes_that_serve() {
 }
 
 #[test]
+fn a_bundle_holds_what_its_receiver_may_read_and_one_of_a_stranger_is_refused() {
+    let place = Place::new();
+    let scoped = "catalog = 1\n[type.visit]\nscope = \"outlet\"\n[type.visit.field.outlet]\n";
+    let _relay = place.relay(scoped);
+    place.device("ann", &[]);
+    place.device("ben", &["--scope", "visit=41"]);
+    let country = Country { place, serving: Vec::new() };
+    for name in ["ann", "ben"] {
+        country.run(name, "sync").ok();
+    }
+    country.run("ann", "put visit/v1 outlet=41").ok();
+    country.run("ann", "put visit/v2 outlet=42").ok();
+    country.run("ann", "bundle export @scoped --for ben").ok();
+    let bytes = std::fs::read(country.place.path("scoped")).expect("it is there");
+    assert!(!bytes.windows(2).any(|pair| pair == b"v2"), "nothing of another outlet is in it");
+    let told = country.run("ben", "bundle import @scoped --json").json();
+    assert_eq!(told["changes"], json!(1));
+    assert_eq!(
+        country.run("ben", "list visit --json").json()["records"].as_array().map(Vec::len),
+        Some(1)
+    );
+
+    // Another organisation, and somebody of it who is nobody here.
+    let other = Country::new();
+    other.run("ann", "put customer/c1 name=Kiosk").ok();
+    other.run("ann", "bundle export @strange --for relay").ok();
+    let strange = other.place.path("strange");
+    std::fs::copy(&strange, country.place.path("strange")).expect("it is copied");
+    let before = country.run("relay", "status --json").json()["types"].clone();
+    for dir in ["relay", "ben"] {
+        let refused = country.run(dir, "bundle import @strange");
+        assert_eq!(refused.code, 6, "{dir}: {} {}", refused.out, refused.err);
+        assert!(refused.err.contains("organisation"), "{dir}: {}", refused.err);
+    }
+    assert_eq!(country.run("relay", "status --json").json()["types"], before);
+}
+
+#[test]
 fn a_bundle_that_does_not_fit_is_refused_with_its_exit_code_and_what_to_do() {
     let country = Country::new();
     country.run("ann", "put customer/c1 name=Kiosk").ok();

@@ -157,6 +157,49 @@ fn a_catalog_is_compared_published_and_rolled_back_while_the_relay_serves() {
     assert_eq!(relay.stop("INT"), 0);
 }
 
+/// What the reference shows is a catalog, all of it together.
+#[test]
+fn the_catalog_of_the_reference_is_one() {
+    let place = Place::new();
+    let text = include_str!("../docs/catalog.md");
+    let blocks = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let catalog = place.file("reference.toml", &blocks.collect::<String>());
+    let args = ["relay", "catalog", "check", catalog.to_str().expect("a plain path")];
+    let mut command = place.command("nowhere", &args);
+    command.env_remove("FIELDKEEP_DIR");
+    process::finish(command, "").ok();
+}
+
+#[test]
+fn a_query_that_does_more_than_read_is_refused_and_changes_nothing() {
+    let place = Place::new();
+    let _relay = place.relay(CATALOG);
+    place.device("ann", &[]);
+    place.run("ann", &["put", "customer/c1", "name=Pier"]).ok();
+    place.run("ann", &["sync"]).ok();
+    let before = judged(&place);
+    for sql in [
+        "DELETE FROM customer",
+        "ATTACH 'x' AS x",
+        "SELECT * FROM record",
+        "PRAGMA user_version = 9",
+    ] {
+        let query = format!("{CATALOG}\n[query.all]\nwho = \"everyone\"\nsql = \"{sql}\"\n");
+        let path = place.file("next.toml", &query);
+        let path = path.to_str().expect("a plain path");
+        for words in [&["relay", "catalog", "check", path][..], &["relay", "publish", path]] {
+            let refused = place.run("relay", words);
+            assert_eq!(refused.code, 4, "{sql}: {} {}", refused.out, refused.err);
+            assert!(refused.err.contains("all"), "{sql}: {}", refused.err);
+        }
+    }
+    assert_eq!(judged(&place), before, "nothing was published");
+    assert_eq!(
+        place.run("relay", &["get", "customer/c1", "--json"]).json()["deleted"],
+        json!(false)
+    );
+}
+
 #[test]
 fn the_same_commands_work_while_nobody_serves() {
     let place = Place::new();

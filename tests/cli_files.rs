@@ -132,6 +132,103 @@ fn nothing_says_synced_while_a_file_is_on_this_device_alone() {
 }
 
 #[test]
+fn a_file_that_failed_is_told_and_goes_by_a_retry() {
+    let place = Place::new();
+    let _relay = place.relay(CATALOG);
+    place.device("ann", &[]);
+    let photo = place.file("front.png", "pixels");
+    place.run("ann", &["put", "visit/v1", "note=open"]).ok();
+    let attach = ["attach", "visit/v1", "photos", photo.to_str().expect("a plain path")];
+    let hash = place.run("ann", &attach).ok();
+    let kept = place.path(&format!("ann/blobs/{}", hash.trim()));
+    std::fs::write(&kept, "rotten").expect("it is written");
+    let told = place.run("ann", &["sync"]).ok();
+    let words = ["files: sent 0, received 0, waiting 0, failed 1", "attachments retry"];
+    assert!(words.iter().all(|word| told.contains(word)), "{told}");
+    assert!(place.run("ann", &["attachments", "list"]).ok().contains("failed: "));
+    std::fs::write(&kept, "pixels").expect("it is written");
+    assert_eq!(place.run("ann", &["attachments", "retry"]).ok(), "1 file will be tried again\n");
+    let told = place.run("ann", &["sync", "--json"]).json();
+    let files = json!({ "sent": 1, "received": 0, "waiting": 0, "failed": 0 });
+    assert_eq!(told["files"], files);
+    assert!(place.path(&format!("relay/blobs/{}", hash.trim())).exists());
+}
+
+#[test]
+fn files_come_by_the_rules_of_a_device_and_from_another_one_without_the_relay() {
+    let place = Place::new();
+    let relay = place.relay(CATALOG);
+    for name in ["ann", "ben", "cyn"] {
+        place.device(name, &[]);
+        place.file(&format!("{name}/device.toml"), "[files]\ndownload = \"unmetered\"\n");
+    }
+    let photo = place.file("front.png", "pixels");
+    let photo = photo.to_str().expect("a plain path");
+    place.run("ann", &["put", "visit/v1", "note=open"]).ok();
+    let hash = place.run("ann", &["attach", "visit/v1", "photos", photo]).ok();
+    let has = |dir: &str| place.path(&format!("{dir}/blobs/{}", hash.trim())).exists();
+    place.run("ann", &["sync"]).ok();
+    let serve = [
+        "serve",
+        "--console",
+        "127.0.0.1:0",
+        "--no-nearby",
+        "--listen",
+        "127.0.0.1:0",
+        "--metered",
+    ];
+    let serving = place.start("ben", &serve);
+    serving.line_beginning("console");
+    // What is said of one sync holds for that one: whoever serves goes on as he was told.
+    place.run("ben", &["sync", "--metered"]).ok();
+    place.run("ben", &["sync"]).ok();
+    assert!(!has("ben"), "it would be paid by the byte");
+    assert_eq!(serving.stop("INT"), 130);
+    let serving = place.start(
+        "ben",
+        &["serve", "--console", "127.0.0.1:0", "--no-nearby", "--listen", "127.0.0.1:0"],
+    );
+    serving.line_beginning("console");
+    let address = serving.line_beginning("listening");
+    let address = address.split_whitespace().nth(1).expect("an address").to_owned();
+    place.run("ben", &["sync", "--metered"]).ok();
+    let told = place.run("ben", &["sync"]).ok();
+    assert!(has("ben"), "{told}");
+
+    // Cyn never meets the relay again.
+    place.run("cyn", &["sync", "--metered"]).ok();
+    relay.stop("TERM");
+    assert!(!has("cyn"));
+    place.run("cyn", &["sync", "--peer", &address]).ok();
+    assert!(has("cyn"), "another device has it");
+    // Who knows the name alone gets nothing, and is told what there is.
+    let asked = place.run("cyn", &["attachments", "get", "visit/v9", hash.trim()]);
+    assert_eq!(asked.code, 3, "{}", asked.err);
+}
+
+#[test]
+fn a_picture_is_kept_without_its_place_where_the_catalog_says_so() {
+    let place = Place::new();
+    let catalog = CATALOG.replace("max_size", "location = \"strip\"\nmax_size");
+    let _relay = place.relay(&catalog);
+    place.device("ann", &[]);
+    place.run("ann", &["put", "visit/v1", "note=open"]).ok();
+    let head = [&[0xff, 0xd8][..], b"\xff\xe1\x00\x21http://ns.adobe.com/xap/1.0/\0YY"].concat();
+    let pixels = b"\xff\xda\x00\x04xxpixels\xff\xd9";
+    let path = place.path("front.jpg");
+    std::fs::write(&path, [&head[..], pixels, b"a film"].concat()).expect("it is written");
+    let attach = ["attach", "visit/v1", "photos", path.to_str().expect("a plain path")];
+    let hash = place.run("ann", &attach).ok();
+    let kept = std::fs::read(place.path(&format!("ann/blobs/{}", hash.trim())));
+    assert_eq!(kept.expect("it is there"), [&[0xff, 0xd8][..], pixels].concat());
+    let heic = place.file("front.heic", "ftypheic");
+    let refused =
+        place.run("ann", &["attach", "visit/v1", "photos", heic.to_str().expect("plain")]);
+    assert_eq!(refused.code, 4, "{}", refused.err);
+    assert!(refused.err.contains("nothing was attached"), "{}", refused.err);
+}
+
+#[test]
 fn what_nothing_refers_to_is_told_and_goes_where_that_is_turned_on() {
     let place = Place::new();
     drop(place.relay(CATALOG));

@@ -191,6 +191,51 @@ fn a_dry_run_tells_every_row_that_cannot_be_taken_and_writes_nothing() {
 }
 
 #[test]
+fn json_lines_and_entries_of_records_go_on_where_they_were_killed() {
+    const ROWS: u64 = 10_000;
+    const THINGS: u64 = 2_000;
+    let (place, _relay) = organisation();
+    let things: String = (0..THINGS).map(|n| format!("{n},word\n")).collect();
+    let things = place.file("things.csv", &format!("id,word\n{things}"));
+    place.run("ann", &["import", "thing", things.to_str().expect("a plain path")]).ok();
+    let lines: String = (0..ROWS).map(|n| format!("{{\"outlet\":\"41\",\"n\":{n}}}\n")).collect();
+    let lines = place.file("visits.jsonl", &lines);
+    let entries: String = (0..ROWS).map(|n| format!("{},{n},{n}\n", n / 5)).collect();
+    let entries = place.file("lines.csv", &format!("thing,line,quantity\n{entries}"));
+    let database = home::database(&place.path("ann"));
+    let changes = || {
+        let rows = Reader::open(&database).and_then(|reader| reader.segments());
+        rows.map_or(0, |rows| rows.iter().map(|row| row.tip).sum::<u64>())
+    };
+    let [lines, entries] = [&lines, &entries].map(|path| path.to_str().expect("a plain path"));
+    for (args, written) in [
+        (&["import", "visit", lines][..], ROWS),
+        (&["import", "thing.lines", entries, "--parent", "thing", "--id", "line"], THINGS),
+    ] {
+        let begun = changes();
+        let running = place.start("ann", args);
+        while changes() == begun {
+            assert_eq!(running.has_said(), None, "it goes on until it is killed");
+            std::thread::yield_now();
+        }
+        assert_ne!(running.stop("KILL"), 0, "it was killed in the middle");
+        let done = place.run("ann", &[args, &["--continue", "--json"]].concat()).json();
+        let number = |name: &str| done[name].as_u64().expect("a number");
+        assert!(number("saved_before") > 0, "{done}");
+        assert_eq!(number("written") + number("saved_before"), written, "{done}");
+    }
+    let visits = records(&place, "ann", "visit");
+    let numbers: BTreeSet<u64> = visits.iter().filter_map(|visit| visit["n"].as_u64()).collect();
+    assert_eq!((visits.len() as u64, numbers.len() as u64), (ROWS, ROWS));
+    let things = records(&place, "ann", "thing");
+    let lines = things.iter().filter_map(|thing| thing["lines"].as_array()).flatten();
+    let quantities: Vec<u64> = lines.filter_map(|line| line["quantity"].as_u64()).collect();
+    let distinct: BTreeSet<u64> = quantities.iter().copied().collect();
+    assert_eq!((quantities.len() as u64, distinct.len() as u64), (ROWS, ROWS));
+    place.run("ann", &["doctor"]).ok();
+}
+
+#[test]
 fn an_import_that_is_killed_goes_on_and_writes_nothing_twice_and_misses_nothing() {
     const ROWS: u64 = 10_000;
     let (place, _relay) = organisation();

@@ -33,6 +33,7 @@ online_only = "before.status == 'confirmed'"
 status = {}
 seller = {}
 total = { schema = { type = "integer" } }
+slips = { kind = "attachment", media = ["text/plain"] }
 [type.leave.field]
 person = {}
 days = { schema = { type = "integer" } }
@@ -97,6 +98,10 @@ const SCRIPT: &[(&str, i32)] = &[
     ("put order/o1 total=7", 0),
     ("put order/o1 total=x", 4),
     ("put order/o1 total=7 --strict", 0),
+    ("attach order/o1 slips SLIP", 0),
+    ("attachments list order/o1", 0),
+    ("revert order/o1 total --to 2099-01-01T00:00:00Z", 0),
+    ("revert order/o1 --to 2000-01-01T00:00:00Z", 3),
     ("get order/o1", 0),
     ("delete order/o1", 0),
     ("put order/o1 --undelete", 0),
@@ -112,12 +117,25 @@ fn what_needs_a_connection_is_the_same_alone_and_through_serve() {
     for json in [false, true] {
         let (alone, served) = (Desk::new(CATALOG, false), Desk::new(CATALOG, true));
         for (args, code) in SCRIPT {
-            let [one, other] = [&alone, &served].map(|desk| desk.run(args, json));
+            let [one, other] = [&alone, &served].map(|desk| {
+                let slip = desk.place.file("slip.txt", "signed");
+                desk.run(&args.replace("SLIP", slip.to_str().expect("a plain path")), json)
+            });
             assert_eq!(one.code, *code, "{args}: {} {}", one.out, one.err);
             assert_eq!(alone.said(&one), served.said(&other), "{args}");
         }
         let order = alone.run("get order/o1", true).json();
         assert_eq!(order["fields"]["total"], 7);
+        assert_eq!(order["fields"]["slips"][0]["name"], "slip.txt");
+        let history = alone.run("history order/o1", true).json();
+        let first = history["history"].as_array().and_then(|all| all.last()).expect("changes");
+        let back = format!("revert order/o1 --to {}", first["change"].as_str().expect("a hash"));
+        alone.run(&back, json).ok();
+        let order = alone.run("get order/o1", true).json();
+        assert_eq!((&order["fields"]["total"], &order["unsaved"]), (&json!(5), &json!(false)));
+        alone.run("put order/o1 total=7", json).ok();
+        let leaves = alone.run("list leave", true).json();
+        assert_eq!(leaves["records"], json!([]), "who may not call writes nothing");
         let board = alone.run("ask leaderboard", true).json();
         assert_eq!(board["schema"], "fieldkeep/ask/1");
         assert_eq!(board["rows"], json!([["ann", 7]]));
@@ -130,11 +148,18 @@ fn without_a_relay_it_says_so_at_once_and_changes_nothing() {
     let place = Place::new();
     let relay = place.relay(CATALOG);
     place.device("ann", &[]);
+    place.run("ann", &["put", "order/o1", "total=3"]).ok();
     place.run("ann", &["put", "order/o1", "status=confirmed", "total=5"]).ok();
     place.run("ann", &["sync"]).ok();
     relay.stop("INT");
+    let slip = place.file("slip.txt", "signed");
+    let slip = slip.to_str().expect("a plain path");
+    let history = place.run("ann", &["history", "order/o1", "--json"]).json();
+    let first = history["history"][1]["change"].as_str().expect("a hash").to_owned();
     for args in [
-        &["call", "convert_lead", "lead=l1", "--json"][..],
+        &["attach", "order/o1", "slips", slip, "--json"][..],
+        &["revert", "order/o1", "--to", &first, "--json"],
+        &["call", "convert_lead", "lead=l1", "--json"],
         &["ask", "leaderboard", "--json"],
         &["put", "order/o1", "total=6", "--json"],
         &["delete", "order/o1", "--json"],
@@ -149,9 +174,15 @@ fn without_a_relay_it_says_so_at_once_and_changes_nothing() {
     assert!(tried.contains("to write it needs a connection"), "{}", tried);
     let order = place.run("ann", &["get", "order/o1", "--json"]).json();
     assert_eq!((&order["fields"]["total"], &order["deleted"]), (&json!(5), &json!(false)));
+    assert_eq!(place.run("ann", &["attachments", "list", "order/o1"]).ok(), "no files\n");
+    let kept = std::fs::read_dir(place.path("ann/blobs")).map_or(0, Iterator::count);
+    assert_eq!(kept, 0, "no bytes of it are kept");
     let calls = place.run("ann", &["calls", "--json"]).json();
     assert_eq!(calls["calls"], json!([]));
 }
+
+/// What a host says that never answers, and does not hang up either.
+const HANGS: &str = "";
 
 /// A host that says this, one answer to each that asks, and what it was asked; over TLS where it has
 /// keys.
@@ -161,6 +192,7 @@ fn host(answers: Vec<&'static str>, keys: Option<ServerConfig>) -> (u16, Receive
     let port = listener.local_addr().expect("it is bound").port();
     let (asked, requests) = channel();
     std::thread::spawn(move || {
+        let mut held = Vec::new();
         for answer in answers {
             let Ok((tcp, _)) = listener.accept() else { return };
             let mut stream: Box<dyn Stream> = match &keys {
@@ -179,7 +211,14 @@ fn host(answers: Vec<&'static str>, keys: Option<ServerConfig>) -> (u16, Receive
                 request.push_str(&String::from_utf8_lossy(&piece[..read]));
             }
             let _ = asked.send(request);
+            if answer == HANGS {
+                held.push(stream);
+                continue;
+            }
             let _ = stream.write_all(answer.as_bytes()).and_then(|()| stream.flush());
+        }
+        while !held.is_empty() {
+            std::thread::park();
         }
     });
     (port, requests)
@@ -254,6 +293,53 @@ fn an_action_calls_a_host_once_signed_and_writes_when_it_has_answered() {
     }
     let all = place.run("ann", &["list", "leave", "--json"]).json();
     assert_eq!(all["records"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_relay_that_was_killed_asks_its_host_again_under_the_same_key() {
+    let place = Place::new();
+    let catalog = place.file("catalog.toml", CATALOG);
+    let catalog = catalog.to_str().expect("a plain path");
+    place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
+    let answers =
+        vec![HANGS, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ngranted", HANGS, HANGS, HANGS];
+    let (port, requests) = host(answers, None);
+    let config = |timeout| {
+        format!("[host.office]\nurl = \"http://127.0.0.1:{port}\"\ntimeout = \"{timeout}s\"\n")
+    };
+    place.file("relay/relay.toml", &config(300));
+    let (relay, address) = place.serve_at("127.0.0.1:0");
+    place.device("ann", &[]);
+    // Who calls is gone as well, before there is an answer.
+    let calling = place.start("ann", &["call", "request_leave", "days=3"]);
+    let patience = std::time::Duration::from_secs(60);
+    let first = requests.recv_timeout(patience).expect("the host is asked");
+    calling.stop("KILL");
+    relay.stop("KILL");
+    place.file("relay/relay.toml", &config(1));
+    let (_relay, _) = place.serve_at(&address);
+    let second = requests.recv_timeout(patience).expect("the host is asked again");
+    assert_eq!(header(&first, "Idempotency-Key"), header(&second, "Idempotency-Key"));
+    let leaves = || {
+        place.run("ann", &["sync"]).ok();
+        let all = place.run("ann", &["list", "leave", "--json"]).json();
+        all["records"].as_array().map_or(0, Vec::len)
+    };
+    // The answer may come behind the sync.
+    let began = std::time::Instant::now();
+    while leaves() == 0 {
+        assert!(began.elapsed() < patience, "nothing was written");
+    }
+    assert_eq!(leaves(), 1);
+    let calls = place.run("ann", &["calls", "--json"]).json();
+    assert_eq!(calls["calls"].as_array().map(Vec::len), Some(1), "{calls}");
+
+    // As long as the configuration gives it, and three times.
+    let late = place.run("ann", &["call", "request_leave", "days=3"]);
+    assert_eq!(late.code, 1, "{}", late.err);
+    let words = ["asked 3 times", "no answer within 1 s", "it may have done it all the same"];
+    assert!(words.iter().all(|word| late.err.contains(word)), "{}", late.err);
+    assert_eq!(leaves(), 1, "nothing was written");
 }
 
 #[test]

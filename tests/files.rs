@@ -6,12 +6,14 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fieldkeep_device::{AttachError, Device, FetchError, FileState, UnfitFile};
+use fieldkeep_device::{
+    AttachError, Device, Event, FetchError, FileState, FilesSynced, Strip, UnfitFile,
+};
 use fieldkeep_lab::proxy::Proxy;
 use fieldkeep_model::{BlobHash, Edit, Scalar};
 use serde_json::json;
 use support::attached::{attach, content, file, key, limited, stored};
-use support::{Site, fields, put, sync};
+use support::{Site, fields, put, soon, sync};
 
 const CATALOG: &str = r#"
 catalog = 1
@@ -48,10 +50,11 @@ async fn a_photo_goes_to_the_relay_after_its_record_and_to_whoever_asks_for_it()
     let named = json!({"id": id, "media": "image/jpeg", "name": "front.jpg", "size": 300_000});
     assert_eq!(shown, named);
 
-    sync(&ann).await;
+    let files = sync(&ann).await.files;
+    assert_eq!(files, FilesSynced { sent: 1, ..FilesSynced::default() });
     assert_eq!(state(&ann, "visit/v1"), FileState::Here);
     assert_eq!(stored(&site, "relay", &hash).as_deref(), Some(&*bytes));
-    sync(&ben).await;
+    assert_eq!(sync(&ben).await.files, FilesSynced::default());
     assert_eq!(state(&ben, "visit/v1"), FileState::Elsewhere);
     let path = ben.fetch(&key("visit/v1"), &hash, PATIENCE).await.expect("it is to be had");
     assert_eq!(std::fs::read(path).expect("it is here"), bytes);
@@ -79,19 +82,26 @@ async fn two_people_attach_to_one_record_offline_and_both_files_stay() {
     assert_eq!(support::state(&ann, "visit/v1"), "valid");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_is_cut_anywhere_goes_on_there() {
-    let site = Site::founded(CATALOG);
-    let ann = site.device("ann").await;
-    let bytes = content(700_000, 2);
-    put(&ann, "visit/v1", json!({"outlet": "41"}));
-    sync(&ann).await;
-    let hash = attach(&ann, "visit/v1", &file(&site, "front.jpg", &bytes));
-    let proxy = Proxy::start(site.address()).expect("a road");
-    fieldkeep_lab::camp::dial(&ann, proxy.address());
-    // Each cut comes a little later than the one before: in each frame, and between all of them.
+/// How much of a file has come to a directory.
+fn come(site: &Site, to: &str, hash: &BlobHash) -> u64 {
+    let begun = std::fs::read_dir(site.path(to).join("blobs")).into_iter().flatten().flatten();
+    let begun = begun.filter(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        name.starts_with(&hash.to_string()) && name.ends_with(".part")
+    });
+    begun.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
+}
+
+/// Does something over a road that breaks, each time a little later than before, until it passes. What
+/// came is not sent again.
+async fn cut_again_and_again<T: std::fmt::Debug>(
+    proxy: &Proxy,
+    (size, come): (u64, impl Fn() -> u64),
+    act: impl AsyncFn() -> T,
+) -> T {
     let (mut cuts, mut room) = (0, 500);
     loop {
+        let (rest, passed) = (size - come(), proxy.passed());
         proxy.mend();
         proxy.break_after(room);
         let broken = async {
@@ -99,19 +109,102 @@ async fn an_upload_that_is_cut_anywhere_goes_on_there() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::select! {
-            synced = ann.sync(PATIENCE) => {
-                synced.expect("nothing broke");
-                break;
-            }
-            () = broken => {}
+        let done = tokio::select! {
+            done = act() => Some(done),
+            () = broken => None,
+        };
+        // Beside the rest there are the handshake, what packets add, and what is said of records.
+        let most = rest + rest / 8 + 64 * 1024;
+        let took = proxy.passed() - passed;
+        assert!(took <= most, "{took} bytes for a rest of {rest}, after {cuts} cuts");
+        if let Some(done) = done {
+            assert!(cuts > 5, "{cuts} cuts");
+            return done;
         }
-        (cuts, room) = (cuts + 1, room + 7_000);
+        (cuts, room) = (cuts + 1, room + 9_000);
         assert!(cuts < 200, "it never ends");
     }
-    assert!(cuts > 5, "{cuts} cuts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_cut_anywhere_goes_on_there() {
+    let site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    let bytes = content(700_000, 2);
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    sync(&ann).await;
+    let hash = attach(&ann, "visit/v1", &file(&site, "front.jpg", &bytes));
+    let proxy = Proxy::start(site.address()).expect("a road");
+    fieldkeep_lab::camp::dial(&ann, proxy.address());
+    let brought = (700_000, || come(&site, "relay", &hash));
+    let synced = cut_again_and_again(&proxy, brought, async || ann.sync(PATIENCE).await).await;
+    synced.expect("nothing broke");
     assert_eq!(stored(&site, "relay", &hash).as_deref(), Some(&*bytes));
     assert_eq!(state(&ann, "visit/v1"), FileState::Here);
+
+    sync(&ben).await;
+    proxy.mend();
+    fieldkeep_lab::camp::dial(&ben, proxy.address());
+    let (first, fetched) = (key("visit/v1"), (700_000, || come(&site, "ben", &hash)));
+    let fetch = async || ben.fetch(&first, &hash, PATIENCE).await;
+    cut_again_and_again(&proxy, fetched, fetch).await.expect("nothing broke");
+    assert_eq!(stored(&site, "ben", &hash).as_deref(), Some(&*bytes));
+}
+
+/// A device that brings a file, shows that it has another one, and fetches a third, over a road that
+/// breaks after every second of the datagrams that this takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_each_datagram_what_is_cut_is_done_by_the_next_connection() {
+    const MOST: u8 = 120;
+    let site = Site::founded(&CATALOG.replace("max_count = 3", "max_count = 250"));
+    let (ann, dan) = (limited(&site, "ann", "41").await, limited(&site, "dan", "42").await);
+    let eve = limited(&site, "eve", "42").await;
+    let of = |kind: u8, n: u8| file(&site, "x.png", &[kind, n].repeat(1_000));
+    for (device, record, outlet, kind) in [(&ann, "visit/a1", "41", 1), (&eve, "visit/e1", "42", 2)]
+    {
+        put(device, record, json!({ "outlet": outlet }));
+        for n in 0..MOST {
+            attach(device, record, &of(kind, n));
+        }
+        sync(device).await;
+    }
+    sync(&dan).await;
+    let proxy = Proxy::start(site.address()).expect("a road");
+    fieldkeep_lab::camp::dial(&dan, proxy.address());
+    let wanted = key("visit/e1");
+    for n in (0..).step_by(2) {
+        assert!(n < MOST, "it never passes whole");
+        let own = format!("visit/d{n}");
+        put(&dan, &own, json!({"outlet": "42"}));
+        let shown = attach(&dan, &own, &of(1, n));
+        let brought = attach(&dan, &own, &of(3, n));
+        let fetched = BlobHash(*blake3::hash(&[2, n].repeat(1_000)).as_bytes());
+        proxy.break_after_datagrams(n.into());
+        let broken = async {
+            while !proxy.is_broken() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let whole = tokio::select! {
+            fetched = dan.fetch(&wanted, &fetched, PATIENCE) => fetched.is_ok(),
+            () = broken => false,
+        };
+        proxy.mend();
+        dan.fetch(&wanted, &fetched, PATIENCE).await.expect("it comes by the next one");
+        if !whole {
+            sync(&dan).await;
+        }
+        assert_eq!(stored(&site, "dan", &fetched), Some([2, n].repeat(1_000)), "{n} datagrams");
+        assert_eq!(stored(&site, "relay", &brought), Some([3, n].repeat(1_000)), "{n} datagrams");
+        let files = dan.files(Some(&key(&own))).expect("it reads");
+        let done =
+            |hash| files.iter().any(|view| view.file.hash == hash && view.state == FileState::Here);
+        assert!(done(shown) && done(brought), "{n} datagrams: {files:?}");
+        if whole {
+            assert!(n > 10, "{n} datagrams are too few for that");
+            return;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,6 +311,7 @@ async fn a_file_that_rotted_on_the_device_is_not_taken_and_said_so() {
     put(&ann, "visit/v2", json!({"outlet": "41"}));
     let report = ann.sync(PATIENCE).await.expect("records go all the same");
     assert!(report.sent >= 2);
+    assert_eq!((report.files.sent, report.files.waiting, report.files.failed), (0, 0, 1));
     assert_eq!(stored(&site, "relay", &hash), None);
     assert!(matches!(state(&ann, "visit/v1"), FileState::Failed(why) if why.contains("131072")));
     let advice = ann.advice().expect("it reads");
@@ -225,7 +319,8 @@ async fn a_file_that_rotted_on_the_device_is_not_taken_and_said_so() {
     bytes[150_000] ^= 1;
     std::fs::write(&kept, &bytes).expect("it is written");
     ann.retry_files().expect("it writes");
-    sync(&ann).await;
+    assert_eq!(ann.files(None).expect("it reads").len(), 1, "it waits again");
+    assert_eq!(sync(&ann).await.files, FilesSynced { sent: 1, ..FilesSynced::default() });
     assert!(ann.advice().expect("it reads").is_empty());
     assert_eq!(stored(&site, "relay", &hash), Some(bytes));
 }
@@ -384,6 +479,148 @@ async fn a_device_without_a_relay_gets_a_photo_from_another_one_that_may_give_it
     assert_eq!(stored(&site, "ben", &hash), Some(content(150_000, 7)));
     assert_eq!(stored(&site, "eve", &hash), None);
     listening.abort();
+
+    // Ann never comes back: what she gave goes on to the relay all the same.
+    assert_eq!(state(&ben, "visit/v1"), FileState::WaitingForRecord);
+    site.start_again().await;
+    assert_eq!(sync(&ben).await.files.sent, 1);
+    assert_eq!(state(&ben, "visit/v1"), FileState::Here);
+    assert_eq!(stored(&site, "relay", &hash), Some(content(150_000, 7)));
+    let cyn = limited(&site, "cyn", "41").await;
+    sync(&cyn).await;
+    cyn.fetch(&key("visit/v1"), &hash, PATIENCE).await.expect("its readers have it");
+}
+
+/// A device with rules for which files it fetches.
+fn ruled(site: &Site, device: Device, rules: &str) -> Device {
+    let path = device.directory().to_owned();
+    drop(device);
+    std::fs::write(path.join("device.toml"), format!("[files]\n{rules}")).expect("it is written");
+    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+    Device::open(&site.path(&name)).expect("it opens")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_too_large_for_the_rule_hide_none_that_are_not() {
+    let site = Site::founded(&CATALOG.replace("max_count = 3", "max_count = 100"));
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    put(&ann, "visit/old", json!({"outlet": "41"}));
+    let small = attach(&ann, "visit/old", &file(&site, "small.png", b"small"));
+    put(&ann, "visit/new", json!({"outlet": "41"}));
+    // More than are looked at in one go.
+    let large = |n: u8| file(&site, "large.png", &content(2_000, n));
+    let larges: Vec<_> = (0..70).map(|n| attach(&ann, "visit/new", &large(n))).collect();
+    assert_eq!(sync(&ann).await.files.sent, 71);
+    sync(&ben).await;
+    let ben = ruled(&site, ben, "download = \"all\"\nunder = 1000\n");
+    assert_eq!(sync(&ben).await.files.received, 1);
+    assert!(stored(&site, "ben", &small).is_some());
+    assert!(larges.iter().all(|hash| stored(&site, "ben", hash).is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_device_gives_what_it_has_though_it_lacks_the_newest() {
+    let mut site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    let cyn = site.device("cyn").await;
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    let has = attach(&ann, "visit/v1", &file(&site, "a.png", b"one"));
+    sync(&ann).await;
+    put(&cyn, "visit/v2", json!({"outlet": "41"}));
+    let lacks = attach(&cyn, "visit/v2", &file(&site, "b.png", b"two"));
+    for device in [&cyn, &ann, &ben] {
+        sync(device).await;
+    }
+    site.stop().await;
+    let ben = ruled(&site, ben, "download = \"all\"\n");
+    let listener = ann.listen("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let address = listener.address();
+    let listening = tokio::spawn(async move { listener.serve().await });
+    // It ends once everything is exchanged that there is: records, and files by rule.
+    let met = soon("they meet", ben.sync_with(address, PATIENCE)).await;
+    assert!(met.expect("they are members").complete());
+    assert_eq!(stored(&site, "ben", &has).as_deref(), Some(&b"one"[..]));
+    assert_eq!(stored(&site, "ben", &lacks), None);
+    listening.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_what_is_paused_go_nowhere_and_whoever_asks_is_told_at_once() {
+    let mut site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    put(&ann, "visit/v1", json!({"outlet": "41"}));
+    let hash = attach(&ann, "visit/v1", &file(&site, "a.png", b"one"));
+    sync(&ann).await;
+    sync(&ben).await;
+    let ben = ruled(&site, ben, "download = \"all\"\n");
+    let ty = "visit".parse().expect("a name");
+    ben.pause(Some(&ty)).expect("it is a type");
+    sync(&ben).await;
+    assert_eq!(stored(&site, "ben", &hash), None);
+    let (first, long) = (key("visit/v1"), Duration::from_secs(3_600));
+    let ask = || soon("an answer", ben.fetch(&first, &hash, long));
+    assert!(matches!(ask().await, Err(FetchError::LeftOut(of)) if of == first));
+    ben.resume(Some(&ty)).expect("it is a type");
+    ben.pause_files(true).expect("it writes");
+    assert!(matches!(ask().await, Err(FetchError::Paused)));
+
+    // Who waits already is told as well.
+    ben.pause_files(false).expect("it writes");
+    site.stop().await;
+    let mut events = ben.watch();
+    let connected = support::Connected::new(&ben);
+    soon("it tries to connect", async {
+        while events.recv().await.expect("it lives") != Event::Strip(Strip::Connecting) {}
+    })
+    .await;
+    let mut asked = std::pin::pin!(ben.fetch(&first, &hash, long));
+    tokio::select! {
+        biased;
+        answer = &mut asked => panic!("nobody has it: {answer:?}"),
+        () = tokio::task::yield_now() => {}
+    }
+    ben.pause_files(true).expect("it writes");
+    let asked = soon("an answer", asked).await;
+    assert!(matches!(asked, Err(FetchError::Paused)), "{asked:?}");
+    drop(connected);
+
+    // Nor is it given to anybody by who has paused it.
+    ben.pause_files(false).expect("it writes");
+    ann.pause(Some(&ty)).expect("it is a type");
+    let listener = ann.listen("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let address = listener.address();
+    let listening = tokio::spawn(async move { listener.serve().await });
+    soon("they meet", ben.sync_with(address, PATIENCE)).await.expect("they are members");
+    assert_eq!(stored(&site, "ben", &hash), None);
+    ann.resume(Some(&ty)).expect("it is a type");
+    soon("they meet", ben.sync_with(address, PATIENCE)).await.expect("they are members");
+    assert!(stored(&site, "ben", &hash).is_some());
+    listening.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_begun_and_left_is_cleared_away_on_a_device_too() {
+    let site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    let blobs = site.path("ann").join("blobs");
+    std::fs::create_dir_all(&blobs).expect("a folder");
+    let begun = |name: &str, days: u64| {
+        let path = blobs.join(name);
+        let file = std::fs::File::create(&path).expect("it is written");
+        let touched = std::time::SystemTime::now() - Duration::from_hours(24 * days);
+        file.set_modified(touched).expect("it is set");
+        path
+    };
+    let left = [begun(&format!("{}.part", "a".repeat(64)), 8), begun("00000000000000aa.new", 8)];
+    let fresh = begun(&format!("{}.part", "b".repeat(64)), 6);
+    sync(&ann).await;
+    soon("they go", async {
+        while left.iter().any(|path| path.exists()) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(fresh.exists(), "that may be gone on with");
 }
 
 #[tokio::test(flavor = "multi_thread")]

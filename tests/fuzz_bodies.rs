@@ -10,6 +10,10 @@ use std::path::PathBuf;
 
 use fieldkeep_documents::batch;
 use fieldkeep_lab::{Dice, generate, hostile};
+use fieldkeep_model::{BlobHash, Epoch, OrgId, Seed};
+use fieldkeep_protocol::blob::Upload;
+use fieldkeep_protocol::frame::Frame;
+use fieldkeep_protocol::{Meet, bundle};
 
 #[path = "../crates/catalog/fuzz/body.rs"]
 mod catalog_body;
@@ -91,19 +95,66 @@ fn unhex(text: &str) -> Vec<u8> {
     digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
 }
 
+/// The golden frames, each behind the byte that says where it is cut.
+fn golden() -> Vec<(String, Vec<u8>)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crates/protocol/tests/golden");
+    let files = fs::read_dir(folder).expect("the golden frames").map(|file| {
+        let path = file.expect("it reads").path();
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let text = fs::read_to_string(&path).expect("it reads");
+        (name, [vec![128], unhex(&text)].concat())
+    });
+    files.collect()
+}
+
 #[test]
 fn no_bytes_break_the_frame_decoder_or_a_session() {
-    let golden = || {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crates/protocol/tests/golden");
-        let files = fs::read_dir(folder).expect("the golden frames").map(|file| {
-            let path = file.expect("it reads").path();
-            let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-            let text = fs::read_to_string(&path).expect("it reads");
-            (name, [vec![128], unhex(&text)].concat())
-        });
-        files.collect()
-    };
     run(&inputs("protocol", "frames", golden), 30_000, protocol_body::frames);
+}
+
+#[test]
+fn no_bytes_break_the_decoder_of_the_frames_of_files() {
+    let of_files = || {
+        let numbered = |name: &str| name[..2].parse().is_ok_and(|n: u8| (61..=81).contains(&n));
+        golden().into_iter().filter(|(name, _)| numbered(name)).collect()
+    };
+    run(&inputs("protocol", "files", of_files), 30_000, protocol_body::files);
+}
+
+#[test]
+fn no_bytes_break_the_reader_of_bundles() {
+    let seeds = || {
+        let keys = Seed([1; 32]).signing();
+        let header = bundle::Header {
+            org: OrgId([7; 16]),
+            from: keys.public(),
+            to: Seed([2; 32]).signing().public(),
+            created: 1_700_000_000_000,
+            epoch: Epoch::default(),
+            catalog: 3,
+            members: 4,
+            members_sum: [6; 16],
+            since: None,
+        };
+        let with_files = [0u64, 1, 2].map(|files| {
+            let mut bytes = Vec::new();
+            let mut writer = bundle::Writer::new(&mut bytes, &header).expect("memory");
+            let meet = Meet { segments: Vec::new(), whole: false };
+            writer.frames(&Frame::Meet(meet).encode()).expect("memory");
+            for n in 0..files {
+                let content = [n as u8; 100];
+                let hash = BlobHash(*blake3::hash(&content).as_bytes());
+                let record = "visit/v1".parse().expect("a record's name");
+                let file = Upload { hash, record, size: 100, tree: Vec::new() };
+                let file = bundle::Enclosure { file, waits: n == 0 };
+                writer.file(&file, &mut &content[..]).expect("memory");
+            }
+            writer.finish(&keys).expect("memory");
+            (format!("files-{files}"), bytes)
+        });
+        with_files.into()
+    };
+    run(&inputs("protocol", "bundles", seeds), 10_000, protocol_body::bundles);
 }
 
 #[test]

@@ -5,11 +5,11 @@ mod support;
 
 use std::time::Duration;
 
-use fieldkeep_device::{Device, Event, OnlineError, PutError};
+use fieldkeep_device::{AttachError, Choice, Device, Event, Moment, OnlineError, PutError};
 use fieldkeep_model::intent::{CONTEXT, INTENT};
 use fieldkeep_model::{
-    CallOutcome, Edit, Grant, Intent, RecordEdit, RecordHash, RecordKey, Refusal, Scalar, Signed,
-    TypeName, Wish,
+    BlobHash, CallOutcome, Edit, Grant, Intent, RecordEdit, RecordHash, RecordKey, Refusal, Scalar,
+    Signed, TypeName, Wish,
 };
 use fieldkeep_protocol::Code;
 use fieldkeep_protocol::frame::{self, Frame, Said};
@@ -34,6 +34,8 @@ status = {}
 seller = {}
 total = { schema = { type = "integer" } }
 note = {}
+stock = { kind = "counter" }
+photos = { kind = "attachment", media = ["text/plain"], max_count = 2 }
 [[type.order.rule]]
 name = "positive"
 cel = "!has(record.total) || record.total > 0"
@@ -284,6 +286,107 @@ async fn what_is_confirmed_is_edited_by_way_of_the_relay_alone() {
     synced(&ann).await;
     synced(&ben).await;
     assert_eq!(field(&ben, "order/o1", "note"), "by hand");
+}
+
+/// A file is attached, a state brought back and a value chosen, all of it by way of the relay.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_edits_what_is_confirmed_goes_by_way_of_the_relay() {
+    let mut site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    put(&ann, "order/o1", json!({ "status": "open", "note": "first", "stock": 2 }));
+    synced(&ann).await;
+    synced(&ben).await;
+    let order = key("order/o1");
+    let first = ann.history(&order, 1, None).expect("it reads").entries[0].hash;
+    let first = Moment::Change(first.to_string());
+    // Both write the note, and neither knows of the other.
+    put(&ann, "order/o1", json!({ "note": "ann's" }));
+    put(&ben, "order/o1", json!({ "note": "ben's", "stock": 3 }));
+    put(&ann, "order/o1", json!({ "status": "confirmed" }));
+    synced(&ann).await;
+    synced(&ben).await;
+
+    // Without a connection it is refused at once, and nothing is changed.
+    site.stop().await;
+    let slip = support::attached::file(&site, "slip.txt", b"signed");
+    let attached = ann.attach(&order, "photos", &slip, None, None);
+    assert!(matches!(attached, Err(AttachError::Put(PutError::NeedsConnection(_)))));
+    let attached = ann.attach_online(&order, "photos", &slip, None, None, PATIENCE).await;
+    let unreachable = |error: &OnlineError| matches!(error, OnlineError::NeedsConnection(_));
+    assert!(matches!(&attached, Err(AttachError::Online(error)) if unreachable(error)));
+    let hash = BlobHash(*blake3::hash(b"signed").as_bytes());
+    assert_eq!(support::attached::stored(&site, "ann", &hash), None, "it is not kept");
+    assert!(ann.files(None).expect("it reads").is_empty());
+    let back = || Ok::<_, OnlineError>(ann.reverting(&order, None, &first).expect("it was so"));
+    let reverted = ann.put_online_with(&order, back, PATIENCE).await;
+    assert!(matches!(&reverted, Err(error) if unreachable(error)), "{reverted:?}");
+    assert_eq!(field(&ann, "order/o1", "note"), "ann's");
+
+    site.start_again().await;
+    // Ann has not seen what Ben wrote: the choice is made again once it has come.
+    let chosen = Choice::Of("ben".to_owned());
+    let choose = || {
+        let edit = ann.resolving(&order, "note", &chosen);
+        Ok::<_, OnlineError>(edit.unwrap_or_else(|_| note("not here yet")))
+    };
+    let chose = soon("a choice", ann.put_online_with(&order, choose, PATIENCE)).await;
+    assert!(chose.expect("the relay writes it"));
+    assert_eq!(field(&ann, "order/o1", "note"), "ben's");
+    assert!(ann.conflicts(&order).expect("it reads").is_empty());
+
+    let attached =
+        soon("a file", ann.attach_online(&order, "photos", &slip, None, None, PATIENCE)).await;
+    assert_eq!(attached.expect("the relay names it").hash, hash);
+    synced(&ann).await;
+    assert_eq!(support::attached::stored(&site, "relay", &hash).as_deref(), Some(&b"signed"[..]));
+    synced(&ben).await;
+    ben.fetch(&order, &hash, PATIENCE).await.expect("its readers have it");
+
+    let stock = || {
+        let edit = ben.reverting(&order, Some("stock"), &first);
+        Ok::<_, OnlineError>(edit.expect("it was so"))
+    };
+    assert!(ben.put_online_with(&order, stock, PATIENCE).await.expect("the relay writes it"));
+    assert_eq!(field(&ben, "order/o1", "stock"), 2);
+    synced(&ann).await;
+    let back =
+        || Ok::<_, OnlineError>(ann.reverting(&order, Some("note"), &first).expect("it was so"));
+    assert!(ann.put_online_with(&order, back, PATIENCE).await.expect("the relay writes it"));
+    assert_eq!(field(&ann, "order/o1", "note"), "first");
+    assert_eq!(site.record("order/o1").await.expect("it is there").state.word(), "valid");
+}
+
+/// Where nobody knows whether the relay has named a file, it stays, and is sent if it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_the_relay_names_behind_a_cut_is_sent_all_the_same() {
+    let site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    put(&ann, "order/o1", json!({ "status": "confirmed" }));
+    synced(&ann).await;
+    let slip = support::attached::file(&site, "slip.txt", b"signed");
+    let hash = BlobHash(*blake3::hash(b"signed").as_bytes());
+    let order = key("order/o1");
+    let attaching = tokio::spawn({
+        let (ann, order) = (ann.clone(), order.clone());
+        async move { ann.attach_online(&order, "photos", &slip, None, None, PATIENCE).await }
+    });
+    // Whoever waits for it is gone as soon as the relay was asked.
+    soon("it is asked", async {
+        while ann.calls().expect("it reads").is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    attaching.abort();
+    let _ = attaching.await;
+    synced(&ann).await;
+    synced(&ann).await;
+    assert_eq!(ann.status().expect("it reads").files, 0, "nothing waits");
+    let photos = field(&ann, "order/o1", "photos");
+    let named = photos.as_array().is_some_and(|photos| !photos.is_empty());
+    let there = support::attached::stored(&site, "relay", &hash).is_some();
+    assert_eq!(named, there, "it is there exactly if it is named");
+    assert!(ann.files(None).expect("it reads").is_empty(), "nothing waits");
 }
 
 #[tokio::test(flavor = "multi_thread")]

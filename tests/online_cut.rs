@@ -35,6 +35,12 @@ input.cents = { required = true }
 [[action.file_expense.effect]]
 type = "expense"
 fields = { cents = "int(input.cents)" }
+[action.claim_expense]
+who = "everyone"
+call = { host = "office", path = "/claims" }
+[[action.claim_expense.effect]]
+type = "expense"
+fields = { cents = "5" }
 "#;
 
 /// A replica as it lies on a disk.
@@ -72,6 +78,15 @@ fn open(store: Store, seed: &Seed, role: Role) -> Replica {
 enum Message {
     ToRelay(relay::Input),
     ToDevice(device::Input),
+    ToHost(relay::Fetch),
+    FromHost(relay::Input),
+}
+
+impl Message {
+    /// Whether it goes over the connection of the device.
+    fn is_of_device(&self) -> bool {
+        matches!(self, Self::ToRelay(_) | Self::ToDevice(_))
+    }
 }
 
 /// A device, a relay and the road between them.
@@ -81,6 +96,8 @@ struct Pair {
     seed: Seed,
     road: VecDeque<Message>,
     line: u64,
+    /// The calls that the host was asked for, by their keys.
+    asked: Vec<String>,
 }
 
 impl Pair {
@@ -91,6 +108,7 @@ impl Pair {
             seed: Seed(device.seed.0),
             road: VecDeque::new(),
             line: 0,
+            asked: Vec::new(),
         }
     }
 
@@ -124,7 +142,8 @@ impl Pair {
                     self.road.push_back(Message::ToDevice(device::Input::Finished(stream)));
                 }
                 relay::Output::Close(_, code, text) => panic!("closed: {code:?} {text}"),
-                relay::Output::Fetch(_) | relay::Output::Ask { .. } => {}
+                relay::Output::Fetch(fetch) => self.road.push_back(Message::ToHost(*fetch)),
+                relay::Output::Ask { .. } => {}
             }
         }
     }
@@ -158,30 +177,42 @@ impl Pair {
                 None => return passed,
                 Some(Message::ToRelay(input)) => self.tell_relay(input),
                 Some(Message::ToDevice(input)) => self.tell_device(input),
+                Some(Message::ToHost(fetch)) => {
+                    let relay::Fetch { device, number, key, .. } = fetch;
+                    self.asked.push(key);
+                    let answer = Ok("done".to_owned());
+                    let answer = relay::Input::Fetched(device, number, answer);
+                    self.road.push_back(Message::FromHost(answer));
+                }
+                Some(Message::FromHost(input)) => self.tell_relay(input),
             }
         }
         most
     }
 
-    /// The connection is gone, with everything that is on the road.
+    /// The connection is gone, with everything that is on it; the host has one of its own.
     fn cut(&mut self) {
-        self.road.clear();
+        self.road.retain(|message| !message.is_of_device());
         self.tell_relay(relay::Input::Closed(self.line));
         self.tell_device(device::Input::Closed);
-        self.road.clear();
+        self.road.retain(|message| !message.is_of_device());
     }
 
-    /// Whatever is in memory goes, as when both processes end.
+    /// Whatever is in memory goes, as when both processes end; the relay goes on with its calls.
     fn restart(self, role: (&Seed, &Seed)) -> Self {
         let device = open(self.device.into_replica().into_store(), role.0, Role::Device);
         let relay = open(self.relay.into_replica().into_store(), role.1, Role::Relay);
-        Self {
+        let mut again = Self {
             device: device::Engine::new(device),
             relay: relay::Engine::new(relay),
             seed: self.seed,
             road: VecDeque::new(),
             line: self.line,
-        }
+            asked: self.asked,
+        };
+        again.relay.resume_calls().expect("the store is there");
+        again.relay_commits();
+        again
     }
 
     /// What both sides hold of expenses and of the order's note; they have to hold the same.
@@ -200,13 +231,14 @@ impl Pair {
     }
 }
 
-fn wishes(device: &Replica) -> [Wish; 2] {
+fn wishes(device: &Replica) -> [Wish; 3] {
     let record: fieldkeep_model::RecordKey = "order/o1".parse().expect("a key");
     let row = device.store().find(&record.ty, &record.id).expect("it reads").remove(0);
     let edit: RecordEdit = vec![Edit::Put("note".into(), Scalar::Str("x".into()))].into();
     [
         Wish::Action { name: "file_expense".into(), input: json!({ "cents": "5" }).to_string() },
         Wish::Edit { record, expected: row.hash, edit },
+        Wish::Action { name: "claim_expense".into(), input: "{}".into() },
     ]
 }
 
@@ -226,8 +258,8 @@ async fn kept() -> (Kept, Kept) {
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_at_any_message_a_call_was_done_or_never_will_be_and_both_sides_agree() {
     let (device, relay) = kept().await;
-    let (mut done, mut withdrawn) = (0, 0);
-    for which in 0..2 {
+    let (mut done, mut withdrawn, mut again) = (0, 0, 0);
+    for which in 0..3 {
         for (waits, restarts) in [(true, false), (false, false), (true, true), (false, true)] {
             for messages in 0.. {
                 let mut pair = Pair::new(&device, &relay);
@@ -252,12 +284,17 @@ async fn cut_at_any_message_a_call_was_done_or_never_will_be_and_both_sides_agre
                 let held = pair.held();
                 match &state {
                     CallState::Settled(CallOutcome::Done { .. }) => {
-                        assert_eq!(held, [(1, false), (0, true)][which], "{place}");
+                        assert_eq!(held, [(1, false), (0, true), (1, false)][which], "{place}");
                         done += 1;
+                        // The host was asked, and under one key, however often.
+                        let mut keys = pair.asked.clone();
+                        keys.dedup();
+                        assert_eq!(keys.len(), usize::from(which == 2), "{place}");
+                        again += usize::from(pair.asked.len() > 1);
                     }
                     CallState::Settled(CallOutcome::Refused { refusal, .. }) => {
                         assert_eq!((held, *refusal), ((0, false), Refusal::Withdrawn), "{place}");
-                        assert!(!waits, "{place}");
+                        assert!(!waits && pair.asked.is_empty(), "{place}");
                         withdrawn += 1;
                     }
                     CallState::UnderWay | CallState::Renumbered | CallState::Settled(_) => {
@@ -271,6 +308,41 @@ async fn cut_at_any_message_a_call_was_done_or_never_will_be_and_both_sides_agre
         }
     }
     assert!(done > 20 && withdrawn > 2, "{done} done, {withdrawn} withdrawn");
+    assert!(again > 1, "{again} times the host was asked once more");
+}
+
+/// A host may have done what the relay may no longer write: then it says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_refused_when_the_relay_goes_on_with_it_says_that_the_host_may_have_done_it()
+{
+    let (device, relay) = kept().await;
+    let mut pair = Pair::new(&device, &relay);
+    pair.connect();
+    pair.pass(usize::MAX);
+    let wish = wishes(pair.device.replica())[2].clone();
+    let number = pair.device.call(wish, 1).expect("the disk takes it").expect("short");
+    pair.device_commits();
+    while pair.asked.is_empty() {
+        assert_eq!(pair.pass(1), 1, "the host is asked");
+    }
+    let closed = CATALOG.replace(
+        "call = { host = \"office\", path = \"/claims\" }",
+        "call = { host = \"office\", path = \"/claims\" }\n[[action.claim_expense.require]]\n\
+         cel = \"false\"\nreason = \"the month is closed\"\n",
+    );
+    pair.relay.publish(&closed).expect("a catalog");
+    pair.relay_commits();
+    pair.cut();
+    let mut pair = pair.restart((&device.seed, &relay.seed));
+    pair.connect();
+    pair.pass(usize::MAX);
+    let state = pair.device.call_state(number).expect("it reads");
+    let CallState::Settled(CallOutcome::Refused { reason, .. }) = state else {
+        panic!("{state:?}")
+    };
+    let words = ["the host may have done it", "nothing was written", "the month is closed"];
+    assert!(words.iter().all(|word| reason.contains(word)), "{reason}");
+    assert_eq!(pair.held(), (0, false));
 }
 
 /// A relay that was put back does not know what it did since. Another device, or this one, may bring back

@@ -385,6 +385,26 @@ fn files_that_people_attach_are_on_the_relay_and_with_whoever_may_have_them() {
     assert!(files.iter().all(|count| *count > 10), "{files:?}");
 }
 
+/// All of that at once: people call, attach, meet, pause and leave out, with an operator and every fault.
+#[test]
+fn people_who_do_all_of_it_at_once_lose_nothing() {
+    let (mut calls, mut files) = (0, 0);
+    for seed in 91..=92 {
+        let world = Settings::new(seed, DEVICES + 1, 1);
+        let run = keeps_every_promise(&Settings {
+            calls: 4,
+            files: 4,
+            meetings: 2,
+            pauses: 2,
+            subscriptions: 2,
+            ..world
+        });
+        calls += run.figures.calls[0];
+        files += run.figures.files[0];
+    }
+    assert!(calls > 0 && files > 0, "{calls} calls, {files} files");
+}
+
 #[test]
 fn worlds_with_subscriptions_that_broke_a_promise_once_keep_it() {
     println!(

@@ -76,7 +76,9 @@ pub(crate) async fn into_relay(site: &Site, file: &[u8]) -> Result<Unpacked, Unf
         engine.unpack_wishes(NOW, &mut unpacking).expect("it is kept");
         while let Some(file) = reader.next_file().expect("it reads") {
             let brought = engine.unpack_file(NOW, &unpacking, &file).expect("it looks");
-            let arriving = Arriving::begin(brought, file.file.size, &files).expect("it begins");
+            let bringer = reader.header().from;
+            let arriving = Arriving::begin(brought, file.file.size, &files, &bringer);
+            let arriving = arriving.expect("it begins");
             let arrived = arriving.take_from(&mut reader).expect("it reads");
             engine.file_unpacked(NOW, &mut unpacking, &file, arrived).expect("it is kept");
         }

@@ -67,11 +67,11 @@ pub(crate) fn execute(
             Ok(write::reached(device(owner)?, &key(record), tier, patience)?)
         }
         Request::Resolve(record, field, choice) => {
-            Ok(write::resolve(&device(owner)?.device, &key(record), &field, &choice)?)
+            Ok(write::resolve(device(owner)?, &key(record), &field, &choice)?)
         }
         Request::At(record, moment) => Ok(read::at(owner, key(record), moment)?),
         Request::Revert(record, field, to) => {
-            Ok(write::revert(&device(owner)?.device, &key(record), field.as_deref(), &to)?)
+            Ok(write::revert(device(owner)?, &key(record), field.as_deref(), &to)?)
         }
         Request::Share(record) => {
             let text = device(owner)?.device.share(&key(record)).map_err(Failure::from)?;
@@ -93,9 +93,9 @@ pub(crate) fn execute(
         Request::List { ty, filters, limit } => read::list(owner, &ty, &filters, limit, sink),
         Request::Documents(ty, into) => Ok(read::documents(owner, &ty, &into)?),
         Request::Status => Ok(status::status(owner)?),
-        Request::Sync(seconds) => {
+        Request::Sync { seconds, metered } => {
             let device = device(owner)?;
-            Ok(Response::Synced(sync(device, Duration::from_secs(seconds))?))
+            Ok(Response::Synced(sync(device, Duration::from_secs(seconds), metered)?))
         }
         Request::Relay(address, millis) => {
             let device = &device(owner)?.device;
@@ -136,8 +136,8 @@ pub(crate) fn execute(
         }
         Request::Pins => Ok(control::pins(device(owner)?)?),
         Request::Attach { record, field, path, name, media } => {
-            let (device, name, media) = (&device(owner)?.device, name.as_deref(), media.as_deref());
-            Ok(files::attach(device, &key(record), &field, &path, name, media)?)
+            let (device, called) = (device(owner)?, (name.as_deref(), media.as_deref()));
+            Ok(files::attach(device, &key(record), &field, &path, called)?)
         }
         Request::Attachments(record) => {
             Ok(files::list(&device(owner)?.device, record.map(key).as_ref())?)
@@ -153,10 +153,6 @@ pub(crate) fn execute(
         Request::PauseFiles(paused) => {
             device(owner)?.device.pause_files(paused).map_err(Failure::from)?;
             Ok(files::list(&device(owner)?.device, None)?)
-        }
-        Request::Metered(metered) => {
-            device(owner)?.device.set_metered(metered);
-            Ok(Response::Taken(0))
         }
         Request::Attention => {
             device(owner)?;
@@ -245,7 +241,13 @@ fn run<T>(owner: &DeviceOwner, future: impl Future<Output = T>) -> Result<T, Fai
     }
 }
 
-fn sync(owner: &DeviceOwner, timeout: Duration) -> Result<Synced, Failure> {
-    let report = run(owner, owner.device.sync(timeout))?;
+fn sync(owner: &DeviceOwner, timeout: Duration, metered: bool) -> Result<Synced, Failure> {
+    // Whoever serves the directory goes on as he was told.
+    let before = metered.then(|| owner.device.set_metered(true));
+    let report = run(owner, owner.device.sync(timeout));
+    if let Some(before) = before {
+        owner.device.set_metered(before);
+    }
+    let report = report?;
     Ok(Synced::new(report?, owner.device.paused()?))
 }

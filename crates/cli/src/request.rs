@@ -100,8 +100,8 @@ pub(crate) enum Request {
     Documents(TypeName, PathBuf),
     /// The connection and the counts.
     Status,
-    /// Sync, for so many seconds at most.
-    Sync(u64),
+    /// Sync, for so many seconds at most; over a connection that is paid by the byte, if it says so.
+    Sync { seconds: u64, metered: bool },
     /// Learn where the relay is, within so many milliseconds.
     Relay(SocketAddr, u64),
     /// Exchange with a device, by where it is or its name, for so many milliseconds at most.
@@ -156,8 +156,6 @@ pub(crate) enum Request {
     RetryFiles,
     /// Exchange no files, or exchange them again.
     PauseFiles(bool),
-    /// Say whether the connection is paid by the byte.
-    Metered(bool),
     /// The records that are held, wait, or are likely to be held.
     Attention,
     /// By which catalog they are judged here, and when that was last known to be the relay's.

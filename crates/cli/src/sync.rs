@@ -19,7 +19,7 @@ use crate::attention::records;
 use crate::member::find;
 use crate::output::{Output, safe};
 use crate::request::{Request, Response};
-use fieldkeep_console::shape::{Met, Synced};
+use fieldkeep_console::shape::{Files, Met, Synced};
 use fieldkeep_console::{Code, Failure, Trouble};
 use watch::Besides;
 
@@ -49,11 +49,8 @@ pub(crate) fn run(args: &Sync, dir: &Directory, output: &mut Output) -> Result<E
             return Err(Failure::unexpected().into());
         };
     }
-    if args.metered {
-        access.ask(Request::Metered(true))?;
-    }
-    let asked = access.ask_at_length(Request::Sync(args.timeout.as_secs()))?;
-    let Response::Synced(synced) = asked else {
+    let sync = Request::Sync { seconds: args.timeout.as_secs(), metered: args.metered };
+    let Response::Synced(synced) = access.ask_at_length(sync)? else {
         return Err(Failure::unexpected().into());
     };
     if output.is_json() {
@@ -119,7 +116,7 @@ fn millis(time: Duration) -> u64 {
 }
 
 fn print(output: &mut Output, synced: &Synced) -> Result<(), Trouble> {
-    let Synced { sent, received, refused, held, proven, paused } = synced;
+    let Synced { sent, received, refused, held, proven, files, paused } = synced;
     let segments = if *proven == 1 { "segment" } else { "segments" };
     output.line(&format!(
         "sent {sent}, received {received}, held {held}, proven {proven} {segments}"
@@ -133,9 +130,29 @@ fn print(output: &mut Output, synced: &Synced) -> Result<(), Trouble> {
             "{text} not taken by the relay; the data stays on this device, unsaved"
         ))?;
     }
+    print_files(output, *files)?;
     if *held > 0 {
         let need = if *held == 1 { "needs" } else { "need" };
         output.line(&format!("{} {need} attention: fieldkeep attention list", records(*held)))?;
+    }
+    Ok(())
+}
+
+/// Says what became of attached files, where there were any.
+fn print_files(output: &mut Output, files: Files) -> Result<(), Trouble> {
+    let Files { sent, received, waiting, failed } = files;
+    if files != Files::default() {
+        output.line(&format!(
+            "files: sent {sent}, received {received}, waiting {waiting}, failed {failed}"
+        ))?;
+    }
+    if failed > 0 {
+        output.line(
+            "files that failed are safe where they are: `fieldkeep attachments list` says why, \
+             `fieldkeep attachments retry` tries again",
+        )?;
+    } else if waiting > 0 {
+        output.line("files that wait are on this device: fieldkeep attachments list")?;
     }
     Ok(())
 }

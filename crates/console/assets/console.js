@@ -74,12 +74,25 @@ if (navigator.share) {
   document.documentElement.dataset.shares = "";
 }
 
+// The pictures that go with what is shared: those that are here, and small enough.
+function pictures(section) {
+  return Promise.all([...section.querySelectorAll("data[value]")].map(async (one) => {
+    const answer = await fetch(one.value);
+    return new File([await answer.blob()], one.dataset.name, { type: one.dataset.media });
+  }));
+}
+
 document.addEventListener("click", async (event) => {
   const sharing = event.target.closest("[data-share]");
   if (sharing) {
     const text = document.getElementById(sharing.dataset.share).textContent;
+    const sent = { text };
+    const files = await pictures(sharing.closest("section")).catch(() => []);
+    if (files.length && navigator.canShare?.({ files })) {
+      sent.files = files;
+    }
     // Whoever closes the sheet again has changed nothing.
-    await navigator.share({ text }).catch(() => {});
+    await navigator.share(sent).catch(() => {});
   }
   const button = event.target.closest("[data-copy]");
   if (button) {

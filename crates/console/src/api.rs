@@ -478,7 +478,14 @@ async fn resolve(
 ) -> Answer {
     acted(app, ty, id, move |app, key| {
         let Ok(choice) = choice.parse::<Choice>();
-        Ok(app.device().resolve(key, &field, &choice)?)
+        let device = app.device();
+        let seen = device.conflicts(key)?;
+        app.put_made(key, || {
+            if device.conflicts(key)? != seen {
+                return Err(Failure::others_by_now(&field));
+            }
+            Ok(device.resolving(key, &field, &choice)?)
+        })
     })
     .await
 }
@@ -501,7 +508,8 @@ async fn revert(
     Json(Reverting { to, field }): Json<Reverting>,
 ) -> Answer {
     acted(app, ty, id, move |app, key| {
-        Ok(app.device().revert(key, field.as_deref(), &crate::time::moment(&to))?)
+        let moment = crate::time::moment(&to);
+        app.put_made(key, || Ok(app.device().reverting(key, field.as_deref(), &moment)?))
     })
     .await
 }

@@ -96,6 +96,13 @@ impl Failure {
         Self::new(Code::NotFound, format!("there is no record {record}"), remedy)
     }
 
+    /// The values of a field that somebody chose from have changed meanwhile.
+    #[must_use]
+    pub fn others_by_now(field: &str) -> Self {
+        let text = format!("the values of {field} are others by now");
+        Self::new(Code::Held, text, "nothing was saved: look at them again, and choose")
+    }
+
     /// An answer to another question: the owner is another version.
     pub fn unexpected() -> Self {
         let message = "the owner of the directory answered something else";
@@ -432,6 +439,7 @@ impl From<AttachError> for Failure {
             | AttachError::Name => Self::new(Code::Held, error.to_string(), NOTHING_ATTACHED),
             AttachError::Read { path, error } => Self::file(&path, &error),
             AttachError::Put(error) => error.into(),
+            AttachError::Online(error) => error.into(),
             AttachError::Store(error) => error.into(),
         }
     }
@@ -454,6 +462,14 @@ impl From<FetchError> for Failure {
             FetchError::Refused(_) => {
                 let remedy = "whoever attached it may not have sent it yet: try again later";
                 Self::new(Code::NotFound, error.to_string(), remedy)
+            }
+            FetchError::Paused => {
+                let remedy = "`fieldkeep attachments resume` goes on";
+                Self::new(Code::Failure, error.to_string(), remedy)
+            }
+            FetchError::LeftOut(_) => {
+                let remedy = "`fieldkeep resume TYPE` or `fieldkeep subscribe TYPE SCOPE` goes on";
+                Self::new(Code::Failure, error.to_string(), remedy)
             }
             FetchError::Timeout(_) => {
                 Self::new(Code::Offline, error.to_string(), "give it longer with --timeout")

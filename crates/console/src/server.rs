@@ -1,15 +1,17 @@
 //! The console of one device: its address, its routes, and what its pages share.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use fieldkeep_device::{Device, PutError};
+use fieldkeep_device::{AttachError, Device, PutError};
 use fieldkeep_model::{RecordEdit, RecordKey};
 use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::desk::Desk;
 use crate::doors::{Doors, guard};
@@ -38,6 +40,8 @@ struct Inner {
     address: SocketAddr,
     doors: Doors,
     desk: Desk,
+    /// The right to decode a picture: one at a time, because that takes memory.
+    easel: Arc<Semaphore>,
 }
 
 /// Opens the console to whoever may ask for that: it is held by the process, and not by a page.
@@ -60,7 +64,9 @@ impl Console {
         };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let inner = Inner { device, address, doors: Doors::default(), desk: Desk::default() };
+        let (doors, desk) = (Doors::default(), Desk::default());
+        let easel = Arc::new(Semaphore::new(1));
+        let inner = Inner { device, address, doors, desk, easel };
         Ok(Self { listener, app: App(Arc::new(inner)) })
     }
 
@@ -130,6 +136,12 @@ impl App {
         &self.0.desk
     }
 
+    /// The right to decode a picture, once nobody else does.
+    pub(crate) async fn easel(&self) -> OwnedSemaphorePermit {
+        let waiting = Arc::clone(&self.0.easel).acquire_owned();
+        waiting.await.expect("it is never closed")
+    }
+
     /// Does something with the device that waits for the disk.
     ///
     /// # Errors
@@ -157,6 +169,43 @@ impl App {
                 let written = self.device().put_online(key, edit, WRITING);
                 tokio::runtime::Handle::current().block_on(written)?;
                 Ok(true)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes what is made of a record as it is here, likewise. Returns whether there was anything to
+    /// write.
+    pub(crate) fn put_made(
+        &self,
+        key: &RecordKey,
+        make: impl Fn() -> Result<RecordEdit, Failure>,
+    ) -> Result<bool, Failure> {
+        match self.device().put(key, &make()?) {
+            Ok(written) => Ok(written.change.is_some()),
+            Err(PutError::NeedsConnection(_)) => {
+                let written = self.device().put_online_with(key, make, WRITING);
+                tokio::runtime::Handle::current().block_on(written)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Attaches a file to a record, likewise.
+    pub(crate) fn attach(
+        &self,
+        key: &RecordKey,
+        field: &str,
+        path: &Path,
+        (name, media): (&str, Option<&str>),
+    ) -> Result<(), Failure> {
+        match self.device().attach(key, field, path, Some(name), media) {
+            Ok(_) => Ok(()),
+            Err(AttachError::Put(PutError::NeedsConnection(_))) => {
+                let device = self.device();
+                let attached = device.attach_online(key, field, path, Some(name), media, WRITING);
+                tokio::runtime::Handle::current().block_on(attached)?;
+                Ok(())
             }
             Err(error) => Err(error.into()),
         }

@@ -7,7 +7,8 @@ mod removed;
 use std::collections::BTreeMap;
 
 use fieldkeep_device::{
-    AttachedFile, Device, FileState, FileView, Finding, PeerProgress, Strip, SyncReport, TypeView,
+    AttachedFile, Device, FileState, FileView, FilesSynced, Finding, PeerProgress, Strip,
+    SyncReport, TypeView,
 };
 use fieldkeep_model::status::{self, State, TypeStatus};
 use fieldkeep_model::{ActorId, CallOutcome, MembershipLog, RecordId, Refusal, TypeName, Wish};
@@ -562,8 +563,23 @@ pub struct Synced {
     pub held: u64,
     /// Segments that were proven equal.
     pub proven: u64,
+    /// What became of attached files.
+    pub files: Files,
     /// What was left out, because it is paused.
     pub paused: Paused,
+}
+
+/// What became of attached files in a sync.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Files {
+    /// Files that the relay has by it.
+    pub sent: u64,
+    /// Files that have come.
+    pub received: u64,
+    /// Files that still wait to be sent.
+    pub waiting: u64,
+    /// Files that the relay did not take, or that were not to be had.
+    pub failed: u64,
 }
 
 /// The devices on the local network.
@@ -971,8 +987,10 @@ impl Synced {
     /// What a sync came to, with what it left out.
     #[must_use]
     pub fn new(report: SyncReport, paused: status::LeftOut) -> Self {
-        let SyncReport { sent, received, refused, held, proven, .. } = report;
-        Self { sent, received, refused, held, proven, paused: paused.into() }
+        let SyncReport { sent, received, refused, held, proven, files, .. } = report;
+        let FilesSynced { sent: went, received: came, waiting, failed } = files;
+        let files = Files { sent: went, received: came, waiting, failed };
+        Self { sent, received, refused, held, proven, files, paused: paused.into() }
     }
 }
 

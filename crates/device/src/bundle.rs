@@ -232,13 +232,13 @@ impl Device {
         reader: &mut Reader<impl Read>,
         unpacking: &mut Unpacking,
     ) -> Result<(), BundleError> {
-        let files = BlobFiles::of(self.directory());
+        let (files, bringer) = (BlobFiles::of(self.directory()), reader.header().from);
         while let Some(file) = reader.next_file()? {
             let mut engine = self.engine();
             let brought = engine.unpack_file(now(), unpacking, &file);
             let brought = self.kept(&mut engine, brought)?;
             drop(engine);
-            let arriving = Arriving::begin(brought, file.file.size, &files)?;
+            let arriving = Arriving::begin(brought, file.file.size, &files, &bringer)?;
             let arrived = arriving.take_from(reader)?;
             let mut engine = self.engine();
             let noted = engine.file_unpacked(now(), unpacking, &file, arrived);

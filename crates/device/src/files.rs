@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fieldkeep_catalog::{AttachedFile, Attachments, Kind, Location, UnfitFile};
-use fieldkeep_model::{BlobHash, Epoch, RecordEdit, RecordKey};
+use fieldkeep_model::{BlobHash, BlobTree, Epoch, RecordEdit, RecordKey};
 use fieldkeep_replica::{PutError, RecordView, Replica, ReplicaError};
 use fieldkeep_store::{BlobFiles, Blobs as _, Removals as _, Settings as _, StoreError, Upload};
 use tokio::sync::{Notify, watch};
@@ -24,7 +24,8 @@ pub use location::LocationError;
 pub use removed::removed_on;
 
 use crate::device::{Device, drawn, now};
-use crate::engine::put_with_files;
+use crate::engine::{PeerId, note_fetched, put_with_files};
+use crate::online::OnlineError;
 use crate::sync::SyncError;
 
 /// The setting that says that no files are exchanged.
@@ -65,6 +66,19 @@ pub enum FileState {
     Failed(String),
     /// It is not here, and the relay removed it when nothing referred to it: when, milliseconds UTC.
     Removed(i64),
+}
+
+/// What became of files in a sync.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilesSynced {
+    /// Files that the relay has by it.
+    pub sent: u64,
+    /// Files that have come.
+    pub received: u64,
+    /// Files that still wait to be sent.
+    pub waiting: u64,
+    /// Files that were not taken, or not to be had: a retry tries them again.
+    pub failed: u64,
 }
 
 /// A file that a record names, and where it stands.
@@ -155,6 +169,9 @@ pub enum AttachError {
     /// The record was not written.
     #[error(transparent)]
     Put(#[from] PutError),
+    /// The relay has not written the record, or did not say that it has.
+    #[error(transparent)]
+    Online(#[from] OnlineError),
     /// The disk refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -187,6 +204,15 @@ pub enum FetchError {
     /// It is not here, and nobody gave it.
     #[error("the file is not on this device, and was not to be had: {0}")]
     Refused(String),
+    /// Files are paused on this device.
+    #[error("files are paused on this device: it was not fetched")]
+    Paused,
+    /// Nothing of its record is exchanged: the type is paused, or the scope is not subscribed to.
+    #[error(
+        "{0} is left out of what is exchanged: its type is paused, or its scope is not subscribed to; \
+         the file was not fetched"
+    )]
+    LeftOut(RecordKey),
     /// It took too long.
     #[error(
         "the file did not come within {} s; what came of it is kept, and it goes on there",
@@ -226,10 +252,17 @@ struct Book {
     fetching: BTreeMap<BlobHash, u64>,
     /// Those that somebody waits for, with a record that names each.
     wanted: BTreeMap<BlobHash, RecordKey>,
-    /// Why some were not fetched.
-    failed: BTreeMap<BlobHash, String>,
+    /// Why some were not fetched, with the record for which each was asked for.
+    failed: BTreeMap<BlobHash, (RecordKey, String)>,
     /// Those that were given up on this connection: the next one tries them again.
     rested: BTreeSet<BlobHash>,
+    /// Those that the relay is asked to name.
+    coming: BTreeSet<BlobHash>,
+    /// How many were sent and fetched on the present connection to the relay, or on the last one.
+    went: u64,
+    came: u64,
+    /// How often each connected device did not give a file on its present connection.
+    refused: BTreeMap<PeerId, BTreeMap<BlobHash, u32>>,
     /// Whether it was given up to hear what the relay removed, likewise.
     unheard: bool,
 }
@@ -253,6 +286,12 @@ impl Transfers {
 
     fn has_ended(&self) {
         self.ended.send_modify(|times| *times += 1);
+    }
+
+    /// What may be exchanged has changed: who waits for a file looks again, and so does who exchanges them.
+    pub(crate) fn turn(&self) {
+        self.has_ended();
+        self.look();
     }
 
     /// Takes over what the relay said of how much it has removed.
@@ -292,6 +331,110 @@ impl Device {
         name: Option<&str>,
         media: Option<&str>,
     ) -> Result<AttachedFile, AttachError> {
+        let Kept { view, attachments, file, tree } = self.keep(key, field, path, name, media)?;
+        let wrote = full(&view, &attachments, &file).and_then(|()| {
+            let edit: RecordEdit = vec![file.edit()].into();
+            let put = |replica: &mut Replica| {
+                Ok(vec![put_with_files(replica, key, &edit, Some(&tree), now())?])
+            };
+            self.write_all::<PutError>(put)?;
+            Ok(())
+        });
+        if let Err(error) = wrote {
+            self.keep_no_more(&file.hash)?;
+            return Err(error);
+        }
+        Ok(file)
+    }
+
+    /// Attaches a file to a record that is edited only by way of the relay. When this returns, the relay
+    /// has named it there, and it is on this device, to be sent with the next connection.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use fieldkeep_device::FileState;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let photo = device.directory().join("front.txt");
+    /// std::fs::write(&photo, "the shelf")?;
+    /// let (visit, patience) = ("customer/c1".parse()?, Duration::from_secs(60));
+    /// device.attach_online(&visit, "photos", &photo, None, None, patience).await?;
+    /// device.sync(patience).await?;
+    /// assert_eq!(device.files(Some(&visit))?[0].state, FileState::Here);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// See [`AttachError`]. Where it is not known whether the relay has named it, the file is kept, and
+    /// sent if it has.
+    pub async fn attach_online(
+        &self,
+        key: &RecordKey,
+        field: &str,
+        path: &Path,
+        name: Option<&str>,
+        media: Option<&str>,
+        patience: Duration,
+    ) -> Result<AttachedFile, AttachError> {
+        let Kept { view, attachments, file, tree } = self.keep(key, field, path, name, media)?;
+        let hash = file.hash;
+        if let Err(error) = full(&view, &attachments, &file) {
+            self.keep_no_more(&hash)?;
+            return Err(error);
+        }
+        let (known, waited) = {
+            let engine = self.engine();
+            let store = engine.replica().store();
+            let same = |upload: &Upload| (upload.hash, &upload.key) == (hash, key);
+            (store.has_blob(&hash)?, store.uploads()?.iter().any(same))
+        };
+        let _coming = Coming::new(self, hash);
+        let noted = self.with_replica(|replica| {
+            note_fetched(replica, key, &tree, true, now())?;
+            Ok::<_, ReplicaError>(())
+        });
+        noted.map_err(PutError::from)?;
+        let wrote = self.put_online(key, &vec![file.edit()].into(), patience).await;
+        let Err(error) = wrote else { return Ok(file) };
+        let may_be_done = match &error {
+            OnlineError::Unsettled
+            | OnlineError::Timeout(_)
+            | OnlineError::Forgotten
+            | OnlineError::Lost
+            | OnlineError::Sync(_)
+            | OnlineError::Put(_) => true,
+            OnlineError::NeedsConnection(_)
+            | OnlineError::NoCatalog
+            | OnlineError::Unknown { .. }
+            | OnlineError::Misfit(_)
+            | OnlineError::TooLong
+            | OnlineError::Refused { .. } => false,
+        };
+        if !may_be_done {
+            let forgotten = self.with_replica(|replica| {
+                let store = replica.store_mut();
+                if !waited {
+                    store.take_upload(&hash, key)?;
+                }
+                if !known {
+                    store.take_blob(&hash)?;
+                }
+                Ok::<_, ReplicaError>(())
+            });
+            forgotten.map_err(PutError::from)?;
+            self.keep_no_more(&hash)?;
+        }
+        Err(error.into())
+    }
+
+    /// Keeps the bytes of a file for a field that takes it; no record names it yet.
+    fn keep(
+        &self,
+        key: &RecordKey,
+        field: &str,
+        path: &Path,
+        name: Option<&str>,
+        media: Option<&str>,
+    ) -> Result<Kept, AttachError> {
         let attachments = self.attachment_field(key, field)?;
         let view = self.as_merged(key)?.filter(|view| !view.deleted);
         let view = view.ok_or_else(|| PutError::Absent(key.clone()))?;
@@ -321,22 +464,16 @@ impl Device {
             files.add(&mut source, size, drawn()?)?
         };
         let (hash, size) = (tree.hash(), tree.size());
-        let attached = AttachedFile { field: field.to_owned(), hash, name, media, size };
-        let wrote = full(&view, field, &attachments, &hash).and_then(|()| {
-            let edit: RecordEdit = vec![attached.edit()].into();
-            let put = |replica: &mut Replica| {
-                Ok(vec![put_with_files(replica, key, &edit, Some(&tree), now())?])
-            };
-            self.write_all::<PutError>(put)?;
-            Ok(())
-        });
-        if let Err(error) = wrote {
-            if !self.engine().replica().store().has_blob(&hash)? {
-                files.remove(&hash)?;
-            }
-            return Err(error);
+        let file = AttachedFile { field: field.to_owned(), hash, name, media, size };
+        Ok(Kept { view, attachments, file, tree })
+    }
+
+    /// Lets go of a file that was kept and that no record names after all.
+    fn keep_no_more(&self, hash: &BlobHash) -> Result<(), StoreError> {
+        if !self.engine().replica().store().has_blob(hash)? {
+            BlobFiles::of(self.directory()).remove(hash)?;
         }
-        Ok(attached)
+        Ok(())
     }
 
     fn attachment_field(&self, key: &RecordKey, field: &str) -> Result<Attachments, AttachError> {
@@ -351,7 +488,7 @@ impl Device {
         })
     }
 
-    /// The files of a record, or, where none is given, all that wait to be sent or failed.
+    /// The files of a record, or, where none is given, all that wait to be sent, and all that failed.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -369,11 +506,15 @@ impl Device {
     /// # Errors
     /// When the disk fails.
     pub fn files(&self, key: Option<&RecordKey>) -> Result<Vec<FileView>, StoreError> {
+        let all = key.is_some();
         let keys: Vec<RecordKey> = match key {
             Some(key) => vec![key.clone()],
             None => {
                 let uploads = self.engine().replica().store().uploads()?;
-                let keys: BTreeSet<_> = uploads.into_iter().map(|upload| upload.key).collect();
+                let mut keys: BTreeSet<_> = uploads.into_iter().map(|upload| upload.key).collect();
+                let open = self.0.transfers.open();
+                keys.extend(open.failed.values().map(|(key, _)| key.clone()));
+                drop(open);
                 keys.into_iter().collect()
             }
         };
@@ -386,9 +527,7 @@ impl Device {
                     one.state,
                     FileState::Here | FileState::Elsewhere | FileState::Removed(_)
                 );
-                let waits = !rests;
-                found
-                    .extend((waits || keys.len() == 1 && keys.first() == Some(key)).then_some(one));
+                found.extend((all || !rests).then_some(one));
             }
         }
         Ok(found)
@@ -422,7 +561,7 @@ impl Device {
             None => match (book.fetching.get(&file.hash), removed, book.failed.get(&file.hash)) {
                 (Some(got), ..) => FileState::Downloading(*got),
                 (None, Some(time), _) => FileState::Removed(time),
-                (None, None, Some(why)) => FileState::Failed(why.clone()),
+                (None, None, Some((_, why))) => FileState::Failed(why.clone()),
                 (None, None, None) => FileState::Elsewhere,
             },
         };
@@ -466,9 +605,10 @@ impl Device {
                     return Ok(());
                 }
                 let why = self.0.transfers.open().failed.get(hash).cloned();
-                if let Some(why) = why {
+                if let Some((_, why)) = why {
                     return Err(removed()?.map_or(FetchError::Refused(why), FetchError::Removed));
                 }
+                self.may_fetch(key)?;
                 // This device holds the other end.
                 let _ = ended.changed().await;
             }
@@ -476,6 +616,7 @@ impl Device {
         if self.engine().replica().store().has_blob(hash)? {
             return Ok(path);
         }
+        self.may_fetch(key)?;
         {
             let mut book = self.0.transfers.open();
             book.failed.remove(hash);
@@ -497,6 +638,29 @@ impl Device {
         };
         self.0.transfers.open().wanted.remove(hash);
         fetched.map(|()| path)
+    }
+
+    /// What became of files on the last connection to the relay.
+    pub(crate) fn files_synced(&self) -> Result<FilesSynced, StoreError> {
+        let [all, refused] = self.engine().replica().store().upload_counts()?;
+        let book = self.0.transfers.open();
+        Ok(FilesSynced {
+            sent: book.went,
+            received: book.came,
+            waiting: all - refused,
+            failed: refused + book.failed.len() as u64,
+        })
+    }
+
+    /// Whether files of a record are exchanged at the moment.
+    fn may_fetch(&self, key: &RecordKey) -> Result<(), FetchError> {
+        if self.files_paused()? {
+            return Err(FetchError::Paused);
+        }
+        if self.engine().is_left_out(key)? {
+            return Err(FetchError::LeftOut(key.clone()));
+        }
+        Ok(())
     }
 
     /// Where a file lies on this device, if it is here whole.
@@ -577,7 +741,7 @@ impl Device {
             }
             Ok::<_, ReplicaError>(())
         })?;
-        self.0.transfers.look();
+        self.0.transfers.turn();
         self.0.tell_status();
         Ok(())
     }
@@ -599,7 +763,7 @@ impl Device {
     }
 
     /// Says whether the present connection is paid by the byte: by rule files may be fetched on others
-    /// only.
+    /// only. Returns what was said before.
     ///
     /// ```
     /// # use fieldkeep_device::{Device, Download};
@@ -609,12 +773,41 @@ impl Device {
     /// std::fs::write(path.join("device.toml"), "[files]\ndownload = \"unmetered\"\n")?;
     /// let device = Device::open(&path)?;
     /// assert_eq!(device.settings().files.download, Download::Unmetered);
-    /// device.set_metered(true); // The telephone's own network: nothing is fetched by rule meanwhile.
+    /// assert!(!device.set_metered(true)); // The telephone's own network: nothing is fetched by rule meanwhile.
     /// # Ok(()) });
     /// ```
-    pub fn set_metered(&self, metered: bool) {
-        self.0.transfers.metered.store(metered, Ordering::Relaxed);
+    pub fn set_metered(&self, metered: bool) -> bool {
+        let before = self.0.transfers.metered.swap(metered, Ordering::Relaxed);
         self.0.transfers.look();
+        before
+    }
+}
+
+/// A file whose bytes are kept for a record.
+struct Kept {
+    view: RecordView,
+    attachments: Attachments,
+    file: AttachedFile,
+    tree: BlobTree,
+}
+
+/// A file that the relay is asked to name: it is not sent as long as this is there.
+struct Coming<'d> {
+    device: &'d Device,
+    hash: BlobHash,
+}
+
+impl<'d> Coming<'d> {
+    fn new(device: &'d Device, hash: BlobHash) -> Self {
+        device.0.transfers.open().coming.insert(hash);
+        Self { device, hash }
+    }
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.device.0.transfers.open().coming.remove(&self.hash);
+        self.device.0.transfers.look();
     }
 }
 
@@ -634,19 +827,18 @@ fn cleared(source: &mut File, size: u64) -> Result<Vec<u8>, Uncleared> {
     location::without_place(&picture).map_err(Uncleared::Place)
 }
 
-/// Whether a field has room for one more file.
+/// Whether a record's field has room for one more file.
 fn full(
     view: &RecordView,
-    field: &str,
     attachments: &Attachments,
-    hash: &BlobHash,
+    file: &AttachedFile,
 ) -> Result<(), AttachError> {
-    let held = view.fields.get(field).and_then(serde_json::Value::as_array);
+    let held = view.fields.get(&file.field).and_then(serde_json::Value::as_array);
     let held = held.map_or(&[][..], Vec::as_slice);
-    let hash = hash.to_string();
+    let hash = file.hash.to_string();
     let again = held.iter().any(|child| child["id"].as_str() == Some(&hash));
     if !again && held.len() as u64 >= attachments.max_count {
-        return Err(AttachError::Full { field: field.to_owned(), most: attachments.max_count });
+        return Err(AttachError::Full { field: file.field.clone(), most: attachments.max_count });
     }
     Ok(())
 }

@@ -41,7 +41,9 @@ pub use engine::{
     PeerProgress, Progress, Unpacking,
 };
 pub use explain::Explanation;
-pub use files::{AttachError, FetchError, FileState, FileView, LocationError, removed_on};
+pub use files::{
+    AttachError, FetchError, FileState, FileView, FilesSynced, LocationError, removed_on,
+};
 pub use import::{ImportError, Imported};
 pub use join::{JoinError, application, introduction, join};
 pub use live::{Change, Live};

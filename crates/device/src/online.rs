@@ -13,7 +13,9 @@ use std::time::Duration;
 use fieldkeep_catalog::CallError as Misfit;
 use fieldkeep_model::intent::call_id;
 use fieldkeep_model::status::LeftOut;
-use fieldkeep_model::{CallEffect, CallOutcome, Intent, RecordEdit, RecordKey, Refusal, Wish};
+use fieldkeep_model::{
+    CallEffect, CallOutcome, Intent, RecordEdit, RecordHash, RecordKey, Refusal, Wish,
+};
 use fieldkeep_protocol::frame::Said;
 use fieldkeep_replica::{PutError, RecordView, ReplicaError};
 use fieldkeep_store::{CallRow, Calls as _, Records as _, StoreError};
@@ -32,6 +34,8 @@ const REACH: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long a connection may take to end.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How often an edit is made of a record that others change at the same time.
+const MADE: u32 = 3;
 /// Calls that are listed.
 const LISTED: usize = 100;
 
@@ -301,15 +305,73 @@ impl Device {
         edit: &RecordEdit,
         patience: Duration,
     ) -> Result<RecordView, OnlineError> {
+        self.put_over(key, edit, None, patience).await?;
+        Ok(self.as_merged(key)?.ok_or_else(|| PutError::Absent(key.clone()))?)
+    }
+
+    /// Writes by way of the relay what `make` makes of a record as it is here; made again where the
+    /// record changes before the relay has it. Returns whether there was anything to write.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use fieldkeep_device::{Moment, OnlineError};
+    /// # use fieldkeep_model::{Edit, RecordKey, Scalar};
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let order: RecordKey = "order/o2".parse()?;
+    /// device.put(&order, &vec![Edit::Put("status".into(), Scalar::Str("new".into()))].into())?;
+    /// let first = Moment::Change(device.history(&order, 1, None)?.entries[0].hash.to_string());
+    /// device.put(&order, &vec![Edit::Put("status".into(), Scalar::Str("confirmed".into()))].into())?;
+    /// let back = || Ok::<_, Box<dyn std::error::Error>>(device.reverting(&order, None, &first)?);
+    /// assert!(device.put_online_with(&order, back, Duration::from_secs(60)).await?);
+    /// assert_eq!(device.get(&order)?.expect("it is here").fields["status"], "new");
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `make`, and see [`OnlineError`].
+    pub async fn put_online_with<E: From<OnlineError>>(
+        &self,
+        key: &RecordKey,
+        make: impl Fn() -> Result<RecordEdit, E>,
+        patience: Duration,
+    ) -> Result<bool, E> {
+        let mut tries = 0;
+        loop {
+            let of = self.engine().replica().store().find(&key.ty, &key.id);
+            let of = of.map_err(OnlineError::from)?.first().map(|row| row.hash);
+            let edit = make()?;
+            if edit.edits.is_empty() && edit.deleted.is_none() {
+                return Ok(false);
+            }
+            tries += 1;
+            match self.put_over(key, &edit, of, patience).await {
+                Err(OnlineError::Refused { refusal: Refusal::Changed, .. }) if tries < MADE => {}
+                wrote => return Ok(wrote.map(|()| true)?),
+            }
+        }
+    }
+
+    /// Writes a record by way of the relay, as long as it is what it was, where that is given.
+    async fn put_over(
+        &self,
+        key: &RecordKey,
+        edit: &RecordEdit,
+        of: Option<RecordHash>,
+        patience: Duration,
+    ) -> Result<(), OnlineError> {
         let ready = |engine: &Engine| {
             let row = engine.replica().store().find(&key.ty, &key.id)?.into_iter().next();
             let row = row.ok_or_else(|| PutError::Absent(key.clone()))?;
+            if of.is_some_and(|of| of != row.hash) {
+                let reason = format!("{key} has changed meanwhile");
+                return Err(OnlineError::Refused { refusal: Refusal::Changed, reason });
+            }
             let current = row.unsaved == 0 && is_settled(engine)?;
             let (record, expected) = (key.clone(), row.hash);
             Ok(current.then(|| Wish::Edit { record, expected, edit: edit.clone() }))
         };
         self.online(patience, self.carry_out(&ready, patience)).await?;
-        Ok(self.as_merged(key)?.ok_or_else(|| PutError::Absent(key.clone()))?)
+        Ok(())
     }
 
     /// Asks the relay a query of the catalog.

@@ -139,6 +139,31 @@ impl Device {
         field: Option<&str>,
         moment: &Moment,
     ) -> Result<Written, RevertError> {
+        Ok(self.put(key, &self.reverting(key, field, moment)?)?)
+    }
+
+    /// What [`Device::revert`] would write to a record as it is here.
+    ///
+    /// ```
+    /// # use fieldkeep_device::Moment;
+    /// # use fieldkeep_model::{Edit, RecordKey};
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let key: RecordKey = "order/o1".parse()?;
+    /// let first = device.history(&key, 1, None)?.entries[0].hash.to_string();
+    /// device.edit(&key, vec![Edit::Add("boxes".into(), 3)])?;
+    /// let back = device.reverting(&key, Some("boxes"), &Moment::Change(first))?;
+    /// assert_eq!(back.edits, [Edit::Add("boxes".into(), -3)]);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// See [`RevertError`].
+    pub fn reverting(
+        &self,
+        key: &RecordKey,
+        field: Option<&str>,
+        moment: &Moment,
+    ) -> Result<RecordEdit, RevertError> {
         let view = self.as_merged(key)?.ok_or_else(|| RevertError::Absent(key.clone()))?;
         let catalog = self.catalog().ok_or(PutError::NoCatalog)?;
         let ty = declared(&catalog, &key.ty)?;
@@ -149,7 +174,7 @@ impl Device {
         let Some(field) = field else {
             let edits = ty.edits_back(&view.fields, &whole, &was.fields, &view.conflicts)?;
             let deleted = (view.deleted || was.deleted).then_some(was.deleted);
-            return Ok(self.put(key, &RecordEdit { edits, deleted })?);
+            return Ok(RecordEdit { edits, deleted });
         };
         let entry = field.rsplit_once("].").map(|(entry, _)| format!("{entry}].id"));
         let is_lost = |entry: &String| {
@@ -160,6 +185,6 @@ impl Device {
             return Err(RevertError::NoEntry { key, field });
         }
         let edits = ty.edits_towards(field, &whole, value_of(&was.fields, field))?;
-        Ok(self.put(key, &edits.into())?)
+        Ok(edits.into())
     }
 }

@@ -173,6 +173,28 @@ impl Device {
         field: &str,
         choice: &Choice,
     ) -> Result<Written, ResolveError> {
+        Ok(self.put(key, &self.resolving(key, field, choice)?)?)
+    }
+
+    /// What [`Device::resolve`] would write to a record as it is here.
+    ///
+    /// ```
+    /// # use fieldkeep_device::{Choice, ResolveError};
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let order = "order/o1".parse()?;
+    /// let chosen = device.resolving(&order, "boxes", &Choice::Concurrent(0));
+    /// assert!(matches!(chosen, Err(ResolveError::NoSuchValue { .. }))); // There is one value.
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// See [`ResolveError`].
+    pub fn resolving(
+        &self,
+        key: &RecordKey,
+        field: &str,
+        choice: &Choice,
+    ) -> Result<RecordEdit, ResolveError> {
         let view = self.as_merged(key)?.ok_or_else(|| ResolveError::Absent(key.clone()))?;
         let absent = || ResolveError::NoSuchValue {
             key: key.clone(),
@@ -199,7 +221,7 @@ impl Device {
         let ty = declared(&catalog, &key.ty)?;
         let whole = self.with_replica(|replica| replica.with_removed(key))?;
         let edits = ty.edits_towards(field, &whole, wanted.as_ref())?;
-        Ok(self.put(key, &RecordEdit { edits, deleted: None })?)
+        Ok(RecordEdit { edits, deleted: None })
     }
 
     /// The one of a field's concurrent values that is chosen.

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::device::{Device, now};
 use crate::engine::{Input, Output, PeerId, PeerInput, PeerOutput, Progress};
+use crate::files::FilesSynced;
 use crate::reach::{NO_NETWORK, ReachError, reach};
 use crate::status::Strip;
 
@@ -46,6 +47,8 @@ pub struct SyncReport {
     pub proven: u64,
     /// Held records here.
     pub held: u64,
+    /// What became of attached files.
+    pub files: FilesSynced,
     /// Bytes of frames that were sent.
     pub bytes_sent: u64,
     /// Bytes of frames that came.
@@ -441,7 +444,8 @@ impl Device {
         let (held, _) = self.engine().replica().store().attention_counts()?;
         let Progress { sent, received, refused, proven, bytes_sent, bytes_received, .. } =
             *progress;
-        Ok(SyncReport { sent, received, refused, proven, held, bytes_sent, bytes_received })
+        let files = self.files_synced()?;
+        Ok(SyncReport { sent, received, refused, proven, held, files, bytes_sent, bytes_received })
     }
 
     /// Checks every stored row; what is wrong is derived again, and told.
@@ -553,7 +557,7 @@ impl Device {
                 }
                 event = receiver.recv() => closed = take(way, event, &mut backlog, &mut inputs),
                 () = std::future::ready(()), if working => {}
-                _ = files.changed(), if way == Way::Relay && until == Until::Complete => {}
+                _ = files.changed(), if until == Until::Complete => {}
                 () = &mut doubt, if doubted => {
                     let waited = began.elapsed();
                     doubted = waited < BELONGS;
@@ -593,7 +597,8 @@ impl Device {
             match self.standing(way, until)? {
                 Standing::UnderWay => {}
                 // Files go last, and a sync is not done before.
-                Standing::Complete if way == Way::Relay && self.has_files_to_exchange()? => {}
+                // What has just come may let one go that could not before.
+                Standing::Complete if self.has_files_to_exchange(way)? => self.0.transfers.look(),
                 Standing::Complete => {
                     finish(backlog, receiver).await;
                     return Ok(Ended::Complete);

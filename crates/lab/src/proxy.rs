@@ -29,6 +29,8 @@ struct Shared {
     loss: AtomicU64,
     /// Bytes that still pass before the road breaks.
     left: AtomicU64,
+    /// Datagrams that still come before it breaks: the last one does not pass.
+    datagrams: AtomicU64,
     passed: AtomicU64,
     over: AtomicBool,
 }
@@ -46,6 +48,7 @@ impl Proxy {
             delay_micros: AtomicU64::new(0),
             loss: AtomicU64::new(0),
             left: AtomicU64::new(u64::MAX),
+            datagrams: AtomicU64::new(u64::MAX),
             passed: AtomicU64::new(0),
             over: AtomicBool::new(false),
         };
@@ -79,15 +82,22 @@ impl Proxy {
         self.shared.left.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether it is broken.
+    /// Breaks after so many more datagrams, both ways together: nothing passes then.
+    pub fn break_after_datagrams(&self, datagrams: u64) {
+        self.shared.datagrams.store(datagrams.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Whether it is broken: something came that did not pass.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        self.shared.left.load(Ordering::Relaxed) == 0
+        let Shared { left, datagrams, .. } = &*self.shared;
+        left.load(Ordering::Relaxed) == 0 || datagrams.load(Ordering::Relaxed) == 0
     }
 
     /// Passes everything again.
     pub fn mend(&self) {
         self.break_after(u64::MAX);
+        self.break_after_datagrams(u64::MAX);
     }
 
     /// Bytes of datagrams that passed so far, both ways together.
@@ -148,16 +158,20 @@ impl Shared {
             return false;
         }
         let length = datagram.len() as u64;
-        let take =
-            |left: u64| if left == u64::MAX { None } else { Some(left.saturating_sub(length)) };
-        let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         // Nobody who asks for a break leaves room for a part of a datagram.
-        let passes = before.is_err() || before.is_ok_and(|left| left > length);
+        let passes = has_room(&self.left, length) && has_room(&self.datagrams, 1);
         if passes {
             self.passed.fetch_add(length, Ordering::Relaxed);
         }
         passes
     }
+}
+
+/// Takes so much of what is left, if that is bounded; whether more than that was.
+fn has_room(left: &AtomicU64, takes: u64) -> bool {
+    let take = |left: u64| if left == u64::MAX { None } else { Some(left.saturating_sub(takes)) };
+    let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+    before.is_err() || before.is_ok_and(|left| left > takes)
 }
 
 /// A number that follows from a datagram's last bytes, which are encrypted and so as good as dice.
@@ -218,6 +232,21 @@ mod tests {
         device.send_to(b"whole", proxy.address()).expect("it is sent");
         let length = relay.recv(&mut bytes).expect("it arrives");
         assert!(["third", "whole"].contains(&std::str::from_utf8(&bytes[..length]).expect("text")));
+    }
+
+    #[test]
+    fn a_road_that_breaks_after_some_datagrams_passes_so_many() {
+        let relay = socket().expect("a socket");
+        let proxy = Proxy::start(relay.local_addr().expect("it is bound")).expect("a socket");
+        let device = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        proxy.break_after_datagrams(2);
+        for word in ["one", "two", "three", "four"] {
+            device.send_to(word.as_bytes(), proxy.address()).expect("it is sent");
+        }
+        while !proxy.is_broken() {
+            std::thread::yield_now();
+        }
+        assert_eq!(proxy.passed(), 6);
     }
 
     #[test]

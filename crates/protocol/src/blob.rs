@@ -93,6 +93,9 @@ pub struct Tree {
     /// The values of its groups.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub tree: Vec<u8>,
+    /// Whether whoever gives it waits for the relay to have it, as far as he knows; absent if not.
+    #[n(2)]
+    pub waits: Option<bool>,
 }
 
 /// So much of the file came.

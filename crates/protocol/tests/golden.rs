@@ -233,7 +233,7 @@ fn file_frames() -> Vec<FileFrame> {
         FileFrame::Possession(Possession { digest: [6; 32] }),
         FileFrame::Whole(Whole { hash }),
         FileFrame::Unfit(unfit),
-        FileFrame::Tree(Tree { size: 70_000, tree: vec![7; 64] }),
+        FileFrame::Tree(Tree { size: 70_000, tree: vec![7; 64], waits: None }),
         FileFrame::Got(Got { at: 65_536 }),
         FileFrame::Removals(Removals { since: 298 }),
         FileFrame::Removed(Removed {
@@ -311,6 +311,18 @@ fn golden_bytes_are_read_as_the_frame_that_they_were() {
         let bytes = frame.encode();
         reads(frame, &bytes);
     });
+}
+
+/// What was added to a frame stands behind what it had, and only where it says something.
+#[test]
+fn a_file_that_waits_for_the_relay_is_told_behind_what_a_tree_had_first() {
+    let tree = |waits| FileFrame::Tree(Tree { size: 70_000, tree: vec![7; 2], waits }).encode();
+    assert_eq!(hex(&tree(None)), "4b09821a00011170420707\n");
+    assert_eq!(hex(&tree(Some(true))), "4b0a831a00011170420707f5\n");
+    let mut buffer = FrameBuffer::default();
+    buffer.push(&tree(Some(true)));
+    let read = buffer.next(FRAME_MAX).expect("a frame").expect("all of it");
+    assert!(matches!(read, FileFrame::Tree(Tree { waits: Some(true), .. })));
 }
 
 #[test]

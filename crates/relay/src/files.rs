@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fieldkeep_link::{Lane, carrier};
-use fieldkeep_model::{BlobHash, PublicKey};
+use fieldkeep_model::{BlobHash, BlobTree, PublicKey};
 use fieldkeep_protocol::blob::{
     Download, Prove, Ready, Removal, Removals, Removed, Unfit, Upload, Whole,
 };
 use fieldkeep_protocol::{FileFrame, priority};
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::{BlobFiles, StoreError};
-use fieldkeep_transfer::{Brought, Talk, TransferError, answer, possession, take};
+use fieldkeep_transfer::{Brought, Given, Talk, TransferError, answer, possession, take};
 use tokio::sync::Notify;
 
 use crate::engine::Found;
@@ -31,7 +31,7 @@ pub(crate) struct Files {
 }
 
 /// Files that come in, from whom, and how that is ended.
-type Coming = BTreeMap<BlobHash, (PublicKey, Arc<Notify>)>;
+type Coming = BTreeMap<(BlobHash, PublicKey), Arc<Notify>>;
 
 impl Files {
     pub(crate) fn new(directory: &Path, engine: Handle, throttle: Arc<Throttle>) -> Self {
@@ -75,57 +75,26 @@ impl Files {
         upload: Upload,
     ) -> Result<(), TransferError> {
         let (hash, record) = (upload.hash, upload.record.clone());
+        // Who lacks a small file lacks no part of its tree: he is asked the same whether it is here or
+        // not, and learns nothing of that.
+        let small = upload.tree.is_empty();
         let whole = FileFrame::Whole(Whole { hash });
         let tree = match self.ask(move |engine| engine.file_brought(&key, &upload)).await? {
             Brought::Whole => return talk.conclude(&whole).await,
             Brought::Unfit(unfit) => return talk.conclude(&FileFrame::Unfit(unfit)).await,
-            Brought::Prove(tree) => {
-                let salt = drawn()?;
-                talk.say(&FileFrame::Prove(Prove { salt })).await?;
-                let FileFrame::Possession(shown) = talk.hear().await? else {
-                    return Err(TransferError::Nonsense);
-                };
-                let file = self.files.open(&hash)?;
-                let expected = off(move || possession(&file, &salt)).await?;
-                if shown.digest != expected {
-                    let text = "what was said of the file is not so: nothing was opened";
-                    return talk.conclude(&unfit("possession", text, false)).await;
-                }
-                tree
-            }
-            Brought::Take(tree) => {
-                let files = self.files.clone();
-                let Some(incoming) = off(move || files.receive(tree)).await? else {
-                    self.end_of_same(&hash, &key);
-                    let text = "this file comes in at the moment";
-                    return talk.conclude(&unfit("busy", text, true)).await;
-                };
-                let ended = self.begin(hash, key);
-                let coming = async {
-                    talk.say(&FileFrame::Ready(Ready { from: incoming.at() })).await?;
-                    let before = AtomicU64::new(incoming.at());
-                    let progress = |at: u64| {
-                        let bytes = at.saturating_sub(before.swap(at, Ordering::Relaxed));
-                        self.throttle.pause(key, Amount { bytes, changes: 0 })
-                    };
-                    take(talk, incoming, progress).await
-                };
-                let taken = tokio::select! {
-                    taken = coming => taken,
-                    () = ended.notified() => Err(TransferError::Nonsense),
-                };
-                self.coming().remove(&hash);
-                match taken {
-                    Ok(tree) => tree,
-                    Err(TransferError::Wrong(at)) => {
-                        let text = format!("what came from byte {at} on is not the file's");
-                        return talk.conclude(&unfit("wrong", &text, true)).await;
-                    }
-                    Err(TransferError::Store(error)) => {
-                        let text = format!("the relay cannot store it: {error}");
-                        return talk.conclude(&unfit("storage", &text, true)).await;
-                    }
-                    Err(error) => return Err(error),
+            Brought::Take(tree) if !small => match self.taken(talk, key, tree).await? {
+                Some(tree) => tree,
+                None => return Ok(()),
+            },
+            Brought::Prove(tree) | Brought::Take(tree) => {
+                if self.is_shown(talk, &tree).await? {
+                    // What he had begun to bring is of no use any more.
+                    let files = self.files.clone();
+                    off(move || files.remove_part(&hash, Some(&key))).await?;
+                    tree
+                } else {
+                    let Some(tree) = self.taken(talk, key, tree).await? else { return Ok(()) };
+                    tree
                 }
             }
         };
@@ -148,6 +117,68 @@ impl Files {
         }
     }
 
+    /// Whether who brings a file shows that he has it. Where it is not here he cannot, and is asked all
+    /// the same.
+    async fn is_shown(&self, talk: &mut Talk, tree: &BlobTree) -> Result<bool, TransferError> {
+        let salt = drawn()?;
+        talk.say(&FileFrame::Prove(Prove { salt })).await?;
+        let FileFrame::Possession(shown) = talk.hear().await? else {
+            return Err(TransferError::Nonsense);
+        };
+        let (files, hash) = (self.files.clone(), tree.hash());
+        let expected = off(move || {
+            let there = files.is_there(&hash).then(|| files.open(&hash)).transpose()?;
+            there.map(|file| possession(&file, &salt)).transpose()
+        });
+        Ok(expected.await? == Some(shown.digest))
+    }
+
+    /// Takes in what comes of a file; nothing where it was said that it is not taken.
+    async fn taken(
+        &self,
+        talk: &mut Talk,
+        key: PublicKey,
+        tree: BlobTree,
+    ) -> Result<Option<BlobTree>, TransferError> {
+        let (files, hash) = (self.files.clone(), tree.hash());
+        let refused = match off(move || files.receive(tree, Some(&key))).await? {
+            None => {
+                self.end_of_same(hash, key);
+                unfit("busy", "this file comes in at the moment", true)
+            }
+            Some(incoming) => {
+                let ended = self.begin(hash, key);
+                let coming = async {
+                    talk.say(&FileFrame::Ready(Ready { from: incoming.at() })).await?;
+                    let before = AtomicU64::new(incoming.at());
+                    let progress = |at: u64| {
+                        let bytes = at.saturating_sub(before.swap(at, Ordering::Relaxed));
+                        self.throttle.pause(key, Amount { bytes, changes: 0 })
+                    };
+                    take(talk, incoming, progress).await
+                };
+                let taken = tokio::select! {
+                    taken = coming => taken,
+                    () = ended.notified() => Err(TransferError::Nonsense),
+                };
+                self.coming().remove(&(hash, key));
+                match taken {
+                    Ok(tree) => return Ok(Some(tree)),
+                    Err(TransferError::Wrong(at)) => {
+                        let text = format!("what came from byte {at} on is not the file's");
+                        unfit("wrong", &text, true)
+                    }
+                    Err(TransferError::Store(error)) => {
+                        unfit("storage", &format!("the relay cannot store it: {error}"), true)
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        talk.conclude(&refused).await?;
+        Ok(None)
+    }
+
     async fn wanted(
         &self,
         talk: &mut Talk,
@@ -157,7 +188,10 @@ impl Files {
         let hash = download.hash;
         let asked = move |engine: &mut crate::Engine| engine.file_wanted(&key, &download);
         match self.ask(asked).await? {
-            Found::Here(tree) => answer(talk, Some((tree, self.files.open(&hash)?))).await,
+            Found::Here(tree) => {
+                let file = self.files.open(&hash)?;
+                answer(talk, Some(Given { tree, file, waits: false })).await
+            }
             Found::Absent => answer(talk, None).await,
             Found::Removed(time) => {
                 let files = vec![Removal { hash, time: Some(time) }];
@@ -178,14 +212,14 @@ impl Files {
 
     fn begin(&self, hash: BlobHash, key: PublicKey) -> Arc<Notify> {
         let ended = Arc::new(Notify::new());
-        self.coming().insert(hash, (key, Arc::clone(&ended)));
+        self.coming().insert((hash, key), Arc::clone(&ended));
         ended
     }
 
     /// Whose signal was lost brings the file anew: what waits for more on the connection of before is
     /// ended.
-    fn end_of_same(&self, hash: &BlobHash, key: &PublicKey) {
-        if let Some((_, ended)) = self.coming().get(hash).filter(|(of, _)| of == key) {
+    fn end_of_same(&self, hash: BlobHash, key: PublicKey) {
+        if let Some(ended) = self.coming().get(&(hash, key)) {
             ended.notify_one();
         }
     }

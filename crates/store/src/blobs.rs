@@ -32,6 +32,26 @@ pub struct OpenFile {
     pub record: RecordId,
 }
 
+/// A file that a record names and of which not everything is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LackingFile {
+    /// The file.
+    pub hash: BlobHash,
+    /// The record.
+    pub key: RecordKey,
+    /// The segment of the record.
+    pub sid: i64,
+    /// Where the list goes on behind it.
+    pub place: LackingPlace,
+}
+
+/// A place in the list of files that are lacking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LackingPlace {
+    rid: i64,
+    hash: BlobHash,
+}
+
 /// A file that this device attached, or carries for who did, and the relay does not have yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upload {
@@ -287,21 +307,33 @@ pub trait Blobs: Queries {
         .collect()
     }
 
-    /// The files that records name and of which not everything is here, newest records first; those
-    /// that the relay removed left out.
+    /// The files that records name and of which not everything is here, newest records first, behind a
+    /// place and at most so many; those that the relay removed left out. A file that several records name
+    /// comes with each of them.
     ///
     /// # Errors
     /// When the disk fails or a row is damaged.
-    fn blobs_lacking(&self, limit: u32) -> Result<Vec<(BlobHash, RecordKey)>> {
+    fn blobs_lacking(&self, after: Option<LackingPlace>, limit: u32) -> Result<Vec<LackingFile>> {
+        // CROSS keeps the order of the join, and with it that of the index.
         let mut query = self.connection().prepare_cached(
-            "SELECT a.hash, s.ty, r.id FROM attached a JOIN record r ON r.rid = a.rid
-                 JOIN segment s ON s.sid = r.sid LEFT JOIN blob b ON b.hash = a.hash
-             WHERE coalesce(b.whole, 0) = 0 AND r.deleted = 0
+            "SELECT a.hash, s.ty, r.id, a.rid, r.sid FROM attached a INDEXED BY attached_by_record
+                 CROSS JOIN record r ON r.rid = a.rid CROSS JOIN segment s ON s.sid = r.sid
+                 LEFT JOIN blob b ON b.hash = a.hash
+             WHERE (a.rid, a.hash) < (?1, ?2) AND coalesce(b.whole, 0) = 0 AND r.deleted = 0
                  AND NOT EXISTS (SELECT 1 FROM removal d WHERE d.hash = a.hash)
-             GROUP BY a.hash ORDER BY max(r.rid) DESC LIMIT ?",
+             ORDER BY a.rid DESC, a.hash DESC LIMIT ?3",
         )?;
-        let rows = query.query_map([limit], named)?;
-        rows.map(|row| key(row?)).collect()
+        let first = LackingPlace { rid: i64::MAX, hash: BlobHash([0xff; 32]) };
+        let LackingPlace { rid, hash } = after.unwrap_or(first);
+        let rows = query.query_map(params![rid, hash.0, limit], |row| {
+            Ok((named(row)?, row.get(3)?, row.get(4)?))
+        })?;
+        rows.map(|row| {
+            let (row, rid, sid) = row?;
+            let (hash, key) = key(row)?;
+            Ok(LackingFile { hash, key, sid, place: LackingPlace { rid, hash } })
+        })
+        .collect()
     }
 
     /// What waits to be uploaded, and what failed, oldest first.

@@ -2,7 +2,8 @@
 //!
 //! A name is 64 hexadecimal digits and nothing else. A file has its name only once all of it is on
 //! the disk and verified: until then it is a part, which goes on where it ends, and whose groups are
-//! looked at again before that.
+//! looked at again before that. A part belongs to whoever brings the file: nobody goes on with, ends or
+//! spoils what somebody else has begun.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek as _, SeekFrom, Write};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fieldkeep_model::blob::GroupCheck;
-use fieldkeep_model::{BlobHash, BlobTree, TreeBuilder};
+use fieldkeep_model::{BlobHash, BlobTree, PublicKey, TreeBuilder};
 
 use crate::home::point;
 use crate::{Result, StoreError};
@@ -30,6 +31,7 @@ pub struct BlobFiles {
 #[derive(Debug)]
 pub struct Incoming {
     files: BlobFiles,
+    part: PathBuf,
     tree: BlobTree,
     file: File,
     at: u64,
@@ -49,8 +51,13 @@ impl BlobFiles {
         self.folder.join(hash.to_string())
     }
 
-    fn part(&self, hash: &BlobHash) -> PathBuf {
-        self.folder.join(format!("{hash}.part"))
+    /// Where what has come of a file lies: of one that somebody brings, or that was asked for.
+    fn part(&self, hash: &BlobHash, bringer: Option<&PublicKey>) -> PathBuf {
+        let name = match bringer {
+            None => format!("{hash}.part"),
+            Some(key) => format!("{hash}.{}.part", &key.to_string()[..16]),
+        };
+        self.folder.join(name)
     }
 
     /// Opens a whole file.
@@ -94,7 +101,7 @@ impl BlobFiles {
     pub fn take_over(&self, from: &Self, hash: &BlobHash, size: u64) -> Result<bool> {
         let Ok(mut source) = from.open(hash) else { return Ok(false) };
         fs::create_dir_all(&self.folder).map_err(disk)?;
-        let beside = self.part(hash);
+        let beside = self.part(hash, None);
         point();
         let taken = File::create(&beside).map_err(disk).and_then(|mut file| {
             let tree = pour(&mut source, size, &mut file)?;
@@ -125,23 +132,25 @@ impl BlobFiles {
         File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(disk)
     }
 
-    /// Begins to take a file in, or goes on where a part of it ends: what is there of it is verified
-    /// first, and what is wrong is cut off. Nothing while somebody else takes it in.
+    /// Begins to take a file in that somebody brings, or that was asked for, or goes on where a part of
+    /// that ends: what is there of it is verified first, and what is wrong is cut off. Nothing while that
+    /// part is written.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn receive(&self, tree: BlobTree) -> Result<Option<Incoming>> {
+    pub fn receive(&self, tree: BlobTree, bringer: Option<&PublicKey>) -> Result<Option<Incoming>> {
         fs::create_dir_all(&self.folder).map_err(disk)?;
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(self.part(&tree.hash())).map_err(disk)?;
+        let part = self.part(&tree.hash(), bringer);
+        let file = options.open(&part).map_err(disk)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(disk(error)),
         }
         let mut incoming =
-            Incoming { files: self.clone(), check: tree.check_from(0), tree, file, at: 0 };
+            Incoming { files: self.clone(), part, check: tree.check_from(0), tree, file, at: 0 };
         incoming.take_up()?;
         Ok(Some(incoming))
     }
@@ -155,15 +164,21 @@ impl BlobFiles {
         tree.is_some_and(|tree| tree.hash() == *hash)
     }
 
-    /// Removes a file, whole or in part.
+    /// Removes a file, whole or as far as it has come.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn remove(&self, hash: &BlobHash) -> Result<()> {
-        for path in [self.path(hash), self.part(hash)] {
-            remove_file(&path)?;
-        }
-        Ok(())
+        remove_file(&self.path(hash))?;
+        self.remove_part(hash, None)
+    }
+
+    /// Removes what has come of a file that somebody brings, or that was asked for.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn remove_part(&self, hash: &BlobHash, bringer: Option<&PublicKey>) -> Result<()> {
+        remove_file(&self.part(hash, bringer))
     }
 
     /// Removes whole files; that they are gone is durable when this returns.
@@ -310,7 +325,7 @@ impl Incoming {
     /// # Errors
     /// When the disk refuses.
     pub fn discard(self) -> Result<()> {
-        fs::remove_file(self.files.part(&self.tree.hash())).map_err(disk)
+        fs::remove_file(&self.part).map_err(disk)
     }
 
     /// Makes a whole file durable under its name.
@@ -326,7 +341,7 @@ impl Incoming {
         if self.tree.size() == 0 && check.take(&self.tree, &[]).is_err() {
             return Err(StoreError::Disk("an empty file has another name".into()));
         }
-        self.files.settle(&self.file, &self.files.part(&hash), &hash)?;
+        self.files.settle(&self.file, &self.part, &hash)?;
         Ok(self.tree)
     }
 }
@@ -380,11 +395,13 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let (files, content) = (BlobFiles::of(directory.path()), content());
         for cut in [0, 1, 65_535, 65_536, 65_537, 131_072, 199_999, 200_000] {
-            let mut incoming = files.receive(tree()).expect("it begins").expect("nobody else");
+            let mut incoming =
+                files.receive(tree(), None).expect("it begins").expect("nobody else");
             assert_eq!(incoming.at(), 0);
             assert_eq!(incoming.take(&content[..cut]).expect("it writes"), None);
             drop(incoming);
-            let mut incoming = files.receive(tree()).expect("it goes on").expect("nobody else");
+            let mut incoming =
+                files.receive(tree(), None).expect("it goes on").expect("nobody else");
             assert_eq!(incoming.at(), cut as u64);
             assert_eq!(incoming.take(&content[cut..]).expect("it writes"), None);
             let tree = incoming.finish().expect("it is whole");
@@ -397,10 +414,29 @@ mod tests {
     fn one_at_a_time_takes_a_file_in() {
         let directory = tempfile::tempdir().expect("a directory");
         let files = BlobFiles::of(directory.path());
-        let first = files.receive(tree()).expect("it begins");
-        assert!(files.receive(tree()).expect("it looks").is_none());
+        let first = files.receive(tree(), None).expect("it begins");
+        assert!(files.receive(tree(), None).expect("it looks").is_none());
         drop(first);
-        assert!(files.receive(tree()).expect("it looks").is_some());
+        assert!(files.receive(tree(), None).expect("it looks").is_some());
+    }
+
+    #[test]
+    fn what_somebody_has_begun_belongs_to_him() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (files, content) = (BlobFiles::of(directory.path()), content());
+        let [ann, eve] = [[1; 32], [2; 32]].map(PublicKey);
+        let begins = |who| files.receive(tree(), Some(who)).expect("it begins").expect("nobody");
+        let mut anns = begins(&ann);
+        assert_eq!(anns.take(&content[..150_000]).expect("it writes"), None);
+        let mut eves = begins(&eve);
+        assert_eq!(eves.at(), 0, "she has brought nothing yet");
+        assert_eq!(eves.take(&[0; 65_536]).expect("it writes"), Some(0));
+        drop((anns, eves));
+        files.remove_part(&tree().hash(), Some(&eve)).expect("it goes");
+        let mut anns = begins(&ann);
+        assert_eq!(anns.at(), 150_000);
+        assert_eq!(anns.take(&content[150_000..]).expect("it writes"), None);
+        anns.finish().expect("it is whole");
     }
 
     #[test]
@@ -409,16 +445,16 @@ mod tests {
         let files = BlobFiles::of(directory.path());
         let mut wrong = content();
         wrong[70_000] ^= 1;
-        let mut incoming = files.receive(tree()).expect("it begins").expect("nobody else");
+        let mut incoming = files.receive(tree(), None).expect("it begins").expect("nobody else");
         assert_eq!(incoming.take(&wrong).expect("it writes"), Some(65_536));
         assert_eq!(incoming.at(), 65_536);
         drop(incoming);
         // A disk that lost what was not synced gives back something else.
-        let part = files.part(&tree().hash());
+        let part = files.part(&tree().hash(), None);
         let mut torn = content();
         torn[10] = 0xff;
         fs::write(&part, &torn[..100_000]).expect("it is written");
-        let mut incoming = files.receive(tree()).expect("it goes on").expect("nobody else");
+        let mut incoming = files.receive(tree(), None).expect("it goes on").expect("nobody else");
         assert_eq!(incoming.at(), 0);
         assert_eq!(incoming.take(&content()).expect("it writes"), None);
         incoming.finish().expect("it is whole");
@@ -434,8 +470,8 @@ mod tests {
         let mut builder = TreeBuilder::new(200_000).expect("small");
         builder.take(&other).expect("as long as said");
         let begun = builder.finish().expect("all of it");
-        let path = files.part(&begun.hash());
-        let incoming = files.receive(begun).expect("it begins").expect("nobody else");
+        let path = files.part(&begun.hash(), None);
+        let incoming = files.receive(begun, None).expect("it begins").expect("nobody else");
         let beside = directory.path().join("blobs").join("00000000000000aa.new");
         fs::write(&beside, b"half").expect("it is written");
         let touched = fs::metadata(&beside).and_then(|metadata| metadata.modified());

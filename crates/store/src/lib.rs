@@ -34,7 +34,7 @@ mod space;
 mod verdicts;
 
 pub use asking::{AskError, Question, ROWS, Rows};
-pub use blobs::{BlobRow, Blobs, OpenFile, Upload};
+pub use blobs::{BlobRow, Blobs, LackingFile, LackingPlace, OpenFile, Upload};
 pub use calls::{CallRow, Calls};
 pub use catalogs::{Catalogs, Publication, StoredCatalog, Turned};
 pub use contacts::{Contact, Contacts};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use fieldkeep_model::blob::GroupCheck;
-use fieldkeep_model::{BlobHash, BlobTree, RecordKey, SegmentId, TypeName};
+use fieldkeep_model::{BlobHash, BlobTree, PublicKey, RecordKey, SegmentId, TypeName};
 use fieldkeep_protocol::blob::{Unfit, Upload};
 use fieldkeep_protocol::bundle::{Enclosed, Enclosure, Has, ReadError, Reader, Writer};
 use fieldkeep_store::{BlobFiles, Blobs, Incoming, OpenFile, StoreError};
@@ -176,11 +176,16 @@ pub enum ArriveError {
 }
 
 impl Arriving {
-    /// Begins with a file of so many bytes, of which was said what becomes of it.
+    /// Begins with a file of so many bytes that somebody brings, of which was said what becomes of it.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn begin(brought: Brought, size: u64, files: &BlobFiles) -> Result<Self, StoreError> {
+    pub fn begin(
+        brought: Brought,
+        size: u64,
+        files: &BlobFiles,
+        bringer: &PublicKey,
+    ) -> Result<Self, StoreError> {
         let way = match brought {
             Brought::Whole => Way::Passed(None),
             Brought::Unfit(unfit) => Way::Passed(Some(unfit)),
@@ -188,7 +193,7 @@ impl Arriving {
                 let check = Box::new(tree.check_from(0));
                 Way::Compared(tree, check)
             }
-            Brought::Take(tree) => match files.receive(tree)? {
+            Brought::Take(tree) => match files.receive(tree, Some(bringer))? {
                 Some(incoming) => {
                     let before = incoming.at();
                     Way::Kept(Box::new(incoming), before)
@@ -298,6 +303,8 @@ mod tests {
     use super::*;
     use fieldkeep_model::TreeBuilder;
 
+    const BRINGER: PublicKey = PublicKey([1; 32]);
+
     fn content() -> Vec<u8> {
         (0..200_000u32).map(|at| (at * 7 + at / 251) as u8).collect()
     }
@@ -310,7 +317,7 @@ mod tests {
 
     /// What becomes of these pieces, and what is left in the folder.
     fn arrives(files: &BlobFiles, brought: Brought, pieces: &[&[u8]]) -> Arrived {
-        let mut arriving = Arriving::begin(brought, 200_000, files).expect("it begins");
+        let mut arriving = Arriving::begin(brought, 200_000, files, &BRINGER).expect("it begins");
         pieces.iter().for_each(|piece| arriving.take(piece).expect("it writes"));
         arriving.end().expect("it ends")
     }
@@ -350,7 +357,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let (files, content) = (BlobFiles::of(directory.path()), content());
         let tree = tree(&content);
-        let begun = || files.receive(tree.clone()).expect("it begins").expect("nobody else");
+        let begun = || {
+            files.receive(tree.clone(), Some(&BRINGER)).expect("it begins").expect("nobody else")
+        };
         assert_eq!(begun().take(&content[..100_000]).expect("it writes"), None);
         let mut wrong = content.clone();
         wrong[150_000] ^= 1;
@@ -364,7 +373,8 @@ mod tests {
     fn whoever_takes_it_in_at_the_moment_is_not_disturbed() {
         let directory = tempfile::tempdir().expect("a directory");
         let (files, content) = (BlobFiles::of(directory.path()), content());
-        let other = files.receive(tree(&content)).expect("it begins").expect("nobody else");
+        let other =
+            files.receive(tree(&content), Some(&BRINGER)).expect("it begins").expect("nobody else");
         let taken = arrives(&files, Brought::Take(tree(&content)), &[&content]);
         assert_eq!((code(&taken), other.at()), ("busy", 0));
     }
@@ -376,7 +386,7 @@ mod tests {
         let claim = BlobTree::new(BlobHash([7; 32]), 0, &[]).expect("it is no tree at all");
         for (tree, expected) in [(tree(&[]), "none"), (claim, "wrong")] {
             for brought in [Brought::Prove(tree.clone()), Brought::Take(tree)] {
-                let arriving = Arriving::begin(brought, 0, &files).expect("it begins");
+                let arriving = Arriving::begin(brought, 0, &files, &BRINGER).expect("it begins");
                 assert_eq!(code(&arriving.end().expect("it ends")), expected);
             }
         }

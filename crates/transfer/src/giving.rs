@@ -17,19 +17,31 @@ const PIECE: usize = 64 * 1024;
 /// Pieces that are read ahead.
 const AHEAD: usize = 4;
 
+/// A file that is given to whoever asks.
+#[derive(Debug)]
+pub struct Given {
+    /// What verifies it.
+    pub tree: BlobTree,
+    /// Its bytes.
+    pub file: File,
+    /// Whether whoever gives it waits for the relay to have it.
+    pub waits: bool,
+}
+
 /// Answers whoever asks for a file: with what verifies it, and its bytes from where he has them; or that
 /// there is none for him, in the same words whether it is absent or forbidden.
 ///
 /// # Errors
 /// See [`TransferError`].
-pub async fn answer(talk: &mut Talk, found: Option<(BlobTree, File)>) -> Result<(), TransferError> {
-    let Some((tree, file)) = found else {
+pub async fn answer(talk: &mut Talk, found: Option<Given>) -> Result<(), TransferError> {
+    let Some(Given { tree, file, waits }) = found else {
         let text = "there is no such file for this device".to_owned();
         let unfit = Unfit { code: "absent".to_owned(), text, again: true };
         return talk.conclude(&FileFrame::Unfit(unfit)).await;
     };
     let size = tree.size();
-    talk.say(&FileFrame::Tree(Tree { size, tree: tree.to_bytes() })).await?;
+    let waits = waits.then_some(true);
+    talk.say(&FileFrame::Tree(Tree { size, tree: tree.to_bytes(), waits })).await?;
     if let FileFrame::Ready(ready) = talk.hear().await?
         && ready.from <= size
     {

@@ -12,7 +12,7 @@ mod taking;
 mod talk;
 
 pub use enclosures::{ArriveError, Arrived, Arriving, Enclosures, enclose, upload};
-pub use giving::{answer, give};
+pub use giving::{Given, answer, give};
 pub use possession::possession;
 pub use taking::{Brought, take};
 pub use talk::{Talk, TransferError};

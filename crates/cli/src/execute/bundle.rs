@@ -153,7 +153,7 @@ fn take_files(
     mut reader: Reader<BufReader<&mut File>>,
     mut unpacking: Unpacking,
 ) -> Result<Unpacking, Failure> {
-    let files = BlobFiles::of(relay.directory());
+    let (files, bringer) = (BlobFiles::of(relay.directory()), reader.header().from);
     while let Some(file) = reader.next_file()? {
         let asked = file.clone();
         let (back, brought) = relay.with_engine(move |engine| {
@@ -161,7 +161,8 @@ fn take_files(
             Ok((unpacking, brought))
         })?;
         unpacking = back;
-        let arrived = Arriving::begin(brought, file.file.size, &files)?.take_from(&mut reader)?;
+        let arriving = Arriving::begin(brought, file.file.size, &files, &bringer)?;
+        let arrived = arriving.take_from(&mut reader)?;
         unpacking = relay.with_engine(move |engine| {
             engine.file_unpacked(now_ms(), &mut unpacking, &file, arrived)?;
             Ok(unpacking)

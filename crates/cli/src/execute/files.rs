@@ -3,24 +3,31 @@
 use std::path::Path;
 use std::time::Duration;
 
-use fieldkeep_device::Device;
+use fieldkeep_device::{AttachError, Device, PutError};
 use fieldkeep_model::{BlobHash, RecordKey};
 
 use super::run;
+use super::write::PATIENCE;
 use crate::access::DeviceOwner;
 use crate::request::Response;
 use fieldkeep_console::shape::Attachment;
 use fieldkeep_console::{Code, Failure};
 
+/// Attaches a file; by way of the relay, where the record's state asks for that.
 pub(super) fn attach(
-    device: &Device,
+    owner: &DeviceOwner,
     key: &RecordKey,
     field: &str,
     path: &Path,
-    name: Option<&str>,
-    media: Option<&str>,
+    (name, media): (Option<&str>, Option<&str>),
 ) -> Result<Response, Failure> {
-    let attached = device.attach(key, field, path, name, media)?;
+    let device = &owner.device;
+    let attached = match device.attach(key, field, path, name, media) {
+        Err(AttachError::Put(PutError::NeedsConnection(_))) => {
+            run(owner, device.attach_online(key, field, path, name, media, PATIENCE))??
+        }
+        attached => attached?,
+    };
     let files = device.files(Some(key))?.into_iter();
     let files = files.filter(|view| view.file == attached);
     Ok(Response::Attachments(files.map(Attachment::from).collect(), device.files_paused()?))

@@ -14,7 +14,7 @@ use fieldkeep_console::shape::Record;
 use fieldkeep_console::{Code, Failure};
 
 /// How long the relay may take to write a record that needs a connection.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Writes records; one alone, where that is what its state asks for, by way of the relay.
 pub(super) fn write(owner: &DeviceOwner, writes: Vec<Write>) -> Result<Response, Failure> {
@@ -34,9 +34,34 @@ pub(super) fn write(owner: &DeviceOwner, writes: Vec<Write>) -> Result<Response,
 /// Writes a record by way of the relay, which writes only what passes.
 fn online(owner: &DeviceOwner, key: &RecordKey, edit: &RecordEdit) -> Result<Response, Failure> {
     super::online::put(owner, key, edit, PATIENCE)?;
+    written_online(owner, key, true)
+}
+
+/// What the relay has made of a record.
+fn written_online(
+    owner: &DeviceOwner,
+    key: &RecordKey,
+    changed: bool,
+) -> Result<Response, Failure> {
     let view = owner.device.as_merged(key)?.ok_or_else(|| Failure::absent(key))?;
     let (id, state) = (key.id.clone(), view.state.word().to_owned());
-    Ok(Response::Written(vec![Written { id, changed: true, state, reasons: view.reasons }]))
+    Ok(Response::Written(vec![Written { id, changed, state, reasons: view.reasons }]))
+}
+
+/// Writes what is made of a record as it is here; by way of the relay, where its state asks for that.
+fn write_made(
+    owner: &DeviceOwner,
+    key: &RecordKey,
+    make: impl Fn() -> Result<RecordEdit, Failure>,
+) -> Result<Response, Failure> {
+    let device = &owner.device;
+    match device.put(key, &make()?) {
+        Err(PutError::NeedsConnection(_)) => {
+            let wrote = super::run(owner, device.put_online_with(key, make, PATIENCE))??;
+            written_online(owner, key, wrote)
+        }
+        wrote => Ok(Response::Written(vec![written(device, wrote?.into_wrote(), true)?])),
+    }
 }
 
 /// Writes a batch of an import.
@@ -138,25 +163,31 @@ pub(super) fn reached(
 
 /// Writes one of a field's values as the one that counts.
 pub(super) fn resolve(
-    device: &Device,
+    owner: &DeviceOwner,
     key: &RecordKey,
     field: &str,
     choice: &str,
 ) -> Result<Response, Failure> {
     let Ok(choice) = choice.parse::<Choice>();
-    let wrote = device.resolve(key, field, &choice)?;
-    Ok(Response::Written(vec![written(device, wrote.into_wrote(), true)?]))
+    let device = &owner.device;
+    let seen = device.conflicts(key)?;
+    write_made(owner, key, || {
+        if device.conflicts(key)? != seen {
+            return Err(Failure::others_by_now(field));
+        }
+        Ok(device.resolving(key, field, &choice)?)
+    })
 }
 
 /// Writes a record, or one field of it, as it was then.
 pub(super) fn revert(
-    device: &Device,
+    owner: &DeviceOwner,
     key: &RecordKey,
     field: Option<&str>,
     to: &str,
 ) -> Result<Response, Failure> {
-    let wrote = device.revert(key, field, &fieldkeep_console::moment(to))?;
-    Ok(Response::Written(vec![written(device, wrote.into_wrote(), true)?]))
+    let moment = fieldkeep_console::moment(to);
+    write_made(owner, key, || Ok(owner.device.reverting(key, field, &moment)?))
 }
 
 /// Reads a write by the catalog.

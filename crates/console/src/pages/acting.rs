@@ -74,6 +74,13 @@ async fn act(State(app): State<App>, Path(act): Path<String>, Form(said): Form<S
                 .await?
         }
         "retry" => app.on_disk(retry_all).await?,
+        "files-retry" => {
+            let retried = app.on_disk(|app| app.device().retry_files().map_err(Failure::from));
+            let retried = several(retried.await?, "file");
+            app.desk().tell(true, format!("{retried} to be tried again"), "");
+        }
+        "files-pause" => files_paused(&app, true).await?,
+        "files-resume" => files_paused(&app, false).await?,
         "relay" => {
             let address = said.address.trim().parse().map_err(|_| {
                 let remedy = "it looks like 192.0.2.7:7440";
@@ -92,6 +99,10 @@ async fn act(State(app): State<App>, Path(act): Path<String>, Form(said): Form<S
         _ => return Err(Refusal::nowhere()),
     }
     Ok(back(&to))
+}
+
+async fn files_paused(app: &App, paused: bool) -> Result<(), Refusal> {
+    app.on_disk(move |app| app.device().pause_files(paused).map_err(Failure::from)).await
 }
 
 /// Asks for a verdict on everything that needs attention.
@@ -142,21 +153,24 @@ async fn act_on(
             }
             "detach" => {
                 let removed = Edit::RemoveChild(said.field.clone(), said.choice.clone());
-                device.edit(&key, vec![removed])?;
+                app.put(&key, &vec![removed].into())?;
             }
             "resolve" => {
                 let Ok(choice) = said.choice.parse::<Choice>();
-                if let Choice::Concurrent(at) = choice {
-                    is_still_there(&device.conflicts(&key)?, &said.field, at, &said.value)?;
-                }
-                device.resolve(&key, &said.field, &choice)?;
+                app.put_made(&key, || {
+                    if let Choice::Concurrent(at) = choice {
+                        is_still_there(&device.conflicts(&key)?, &said.field, at, &said.value)?;
+                    }
+                    Ok(device.resolving(&key, &said.field, &choice)?)
+                })?;
             }
             "revert" => {
                 let field = Some(said.field.as_str()).filter(|field| !field.is_empty());
-                let wrote = device.revert(&key, field, &crate::time::moment(&said.to))?;
-                let text = match wrote.change {
-                    Some(_) => "Written as it was then, as an ordinary change",
-                    None => "It is as it was then already",
+                let moment = crate::time::moment(&said.to);
+                let wrote = app.put_made(&key, || Ok(device.reverting(&key, field, &moment)?))?;
+                let text = match wrote {
+                    true => "Written as it was then, as an ordinary change",
+                    false => "It is as it was then already",
                 };
                 desk.tell(true, text, "");
             }
@@ -181,8 +195,7 @@ fn is_still_there(
     if value.is_some_and(|(value, ..)| Some(value) == shown.as_ref()) {
         return Ok(());
     }
-    let text = format!("the values of {field} are others by now");
-    Err(Failure::new(Code::Held, text, "nothing was saved: look at them again, and choose"))
+    Err(Failure::others_by_now(field))
 }
 
 async fn leave(State(app): State<App>, headers: HeaderMap) -> Answer {

@@ -7,10 +7,10 @@ use axum::response::Response;
 use axum::routing::get;
 
 use super::words::label;
-use super::{Chrome, page, segment, type_name, words};
+use super::{Chrome, page, record_path, segment, type_name, words};
 use crate::Failure;
 use crate::server::App;
-use crate::shape::{Advice, ClearPlan, TypeRow};
+use crate::shape::{Advice, Attachment, ClearPlan, TypeRow};
 
 #[derive(Template)]
 #[template(path = "data.html")]
@@ -18,6 +18,9 @@ struct Data {
     chrome: Chrome,
     all_paused: bool,
     any_paused: bool,
+    /// The files that wait to be sent, and those that failed, with where the record of each is.
+    files: Vec<(String, Attachment)>,
+    files_paused: bool,
 }
 
 #[derive(Template)]
@@ -52,7 +55,12 @@ async fn data(State(app): State<App>) -> Response {
     page(&app, |app| {
         let chrome = Chrome::of(app, "data", "Data", "/data")?;
         let paused = app.device().paused()?;
-        Ok::<_, Failure>(Data { chrome, all_paused: paused.all, any_paused: !paused.is_empty() })
+        let files = app.device().files(None)?.into_iter();
+        let files = files.map(|view| (record_path(&view.key.ty, &view.key.id), view.into()));
+        let files = files.collect();
+        let files_paused = app.device().files_paused()?;
+        let (all_paused, any_paused) = (paused.all, !paused.is_empty());
+        Ok::<_, Failure>(Data { chrome, all_paused, any_paused, files, files_paused })
     })
     .await
 }

@@ -1,8 +1,8 @@
 //! Files of a record: had as downloads, attached by a form, and seen as small pictures whose pixels are made
 //! here. What somebody attached is never shown as it is: it might be a page of its own.
 
-use std::io::{Cursor, Read as _, Seek as _, Write as _};
-use std::path::PathBuf;
+use std::io::{BufReader, Cursor, Read as _, Seek as _, Write as _};
+use std::path::Path as FilePath;
 use std::time::Duration;
 
 use axum::Router;
@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use fieldkeep_device::Device;
 use fieldkeep_model::{BlobHash, RecordKey};
 use futures_util::stream::unfold;
-use image::{ImageDecoder as _, ImageFormat, ImageReader};
+use image::{ImageDecoder as _, ImageError, ImageFormat, ImageReader};
 
 use super::{Answer, back, key, record_path, segment};
 use crate::refusal::Refusal;
@@ -29,6 +29,8 @@ const SMALL: u32 = 192;
 /// The largest picture that is decoded, in pixels, and the memory that may take, in bytes.
 const PIXELS: u64 = 64_000_000;
 const DECODED: u64 = 256 << 20;
+/// The longest file that is looked at for a picture, in bytes.
+const READ: u64 = 64 << 20;
 /// Bytes that are sent at once.
 const PIECE: usize = 64 * 1024;
 
@@ -142,13 +144,14 @@ async fn small(
     Path((ty, id, hash)): Path<(String, String, String)>,
 ) -> Answer {
     let (key, hash) = (key(&ty, &id)?, parsed(&hash)?);
+    let easel = app.easel().await;
     let made = app.on_disk(move |app| {
+        // Kept until the picture is made, whether somebody waits for it or not.
+        let _easel = easel;
         let files = app.device().files(Some(&key))?;
         let view = files.into_iter().find(|view| view.file.hash == hash && view.here);
         let view = view.ok_or_else(|| Failure::absent(format!("{key} {hash}")))?;
-        let path = app.device().file_path(&view.file.hash);
-        let bytes = std::fs::read(&path).map_err(|error| Failure::file(&path, &error))?;
-        made_small(bytes)
+        made_small(&app.device().file_path(&view.file.hash))
     });
     let headers = [
         (header::CONTENT_TYPE, "image/png"),
@@ -158,27 +161,34 @@ async fn small(
 }
 
 /// Decodes a picture within bounds, and writes a small one anew.
-fn made_small(bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
+fn made_small(path: &FilePath) -> Result<Vec<u8>, Failure> {
     let unseen = |text: String| {
         Failure::new(Code::Held, format!("this is no picture that can be shown: {text}"), "")
     };
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+    let unmade = |error: ImageError| unseen(error.to_string());
+    let (file, length) = opened(path)?;
+    if length > READ {
+        return Err(unseen(format!("{} are too many", size(length))));
+    }
+    let reader = ImageReader::new(BufReader::new(file)).with_guessed_format();
     let mut reader = reader.map_err(|error| unseen(error.to_string()))?;
     let mut limits = image::Limits::default();
     limits.max_alloc = Some(DECODED);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|error| unseen(error.to_string()))?;
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder().map_err(unmade)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > PIXELS {
         return Err(unseen(format!("{width} by {height} pixels are too many")));
     }
-    let orientation = decoder.orientation().map_err(|error| unseen(error.to_string()))?;
+    // What is decoded into counts as well; the decoder has the rest.
+    limits.reserve(decoder.total_bytes()).map_err(unmade)?;
+    decoder.set_limits(limits).map_err(unmade)?;
+    let orientation = decoder.orientation().map_err(unmade)?;
     let picture = image::DynamicImage::from_decoder(decoder);
-    let mut picture = picture.map_err(|error| unseen(error.to_string()))?.thumbnail(SMALL, SMALL);
+    let mut picture = picture.map_err(unmade)?.thumbnail(SMALL, SMALL);
     picture.apply_orientation(orientation);
     let mut small = Cursor::new(Vec::new());
-    let written = picture.to_rgba8().write_to(&mut small, ImageFormat::Png);
-    written.map_err(|error| unseen(error.to_string()))?;
+    picture.to_rgba8().write_to(&mut small, ImageFormat::Png).map_err(unmade)?;
     Ok(small.into_inner())
 }
 
@@ -221,8 +231,7 @@ async fn attach(
         app.on_disk(move |app| {
             // What the browser says of its kind counts where the name does not say it.
             let media = media.as_deref().filter(|media| *media != "application/octet-stream");
-            let attached = app.device().attach(&of, &field, kept.path(), Some(&name), media);
-            attached.map(drop).map_err(Failure::from)
+            app.attach(&of, &field, kept.path(), (&name, media))
         })
         .await?;
     }
@@ -247,7 +256,7 @@ fn header_value(text: &str) -> Result<HeaderValue, Refusal> {
     Ok(HeaderValue::from_str(text).map_err(unfit)?)
 }
 
-fn opened(path: &PathBuf) -> Result<(std::fs::File, u64), Failure> {
+fn opened(path: &FilePath) -> Result<(std::fs::File, u64), Failure> {
     let failed = |error: std::io::Error| Failure::file(path, &error);
     let file = std::fs::File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
@@ -258,26 +267,66 @@ fn opened(path: &PathBuf) -> Result<(std::fs::File, u64), Failure> {
 mod tests {
     use super::*;
 
+    fn small_of(bytes: &[u8]) -> Result<Vec<u8>, Failure> {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(bytes).expect("it is written");
+        made_small(file.path())
+    }
+
     #[test]
     fn a_picture_is_made_small_and_what_is_none_is_refused() {
         let mut large = Cursor::new(Vec::new());
         let picture = image::RgbImage::from_pixel(900, 300, image::Rgb([200, 30, 30]));
         picture.write_to(&mut large, ImageFormat::Png).expect("it is written");
-        let small = made_small(large.into_inner()).expect("it is read");
+        let small = small_of(&large.into_inner()).expect("it is read");
         let small = image::load_from_memory(&small).expect("a picture");
         assert_eq!((small.width(), small.height()), (192, 64));
-        assert!(made_small(b"<svg onload='alert(1)'/>".to_vec()).is_err());
+        assert!(small_of(b"<svg onload='alert(1)'/>").is_err());
+    }
+
+    /// A picture that says how large it is, with next to nothing behind that (PNG 1.2, section 4.1).
+    fn claiming(width: u32, height: u32, depth: u8, kind: u8) -> Vec<u8> {
+        let size = [width.to_be_bytes(), height.to_be_bytes()].concat();
+        let header = [&size[..], &[depth, kind, 0, 0, 0]].concat();
+        let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+        for (name, body) in [(b"IHDR", &header[..]), (b"IDAT", &[0x78, 0x9c][..])] {
+            png.extend((body.len() as u32).to_be_bytes());
+            let chunk = [&name[..], body].concat();
+            png.extend(&chunk);
+            // Its check value (annex 15).
+            let turned = |mut sum: u32| {
+                (0..8).for_each(|_| sum = (sum >> 1) ^ (0xedb8_8320 * (sum & 1)));
+                sum
+            };
+            let sum = chunk
+                .iter()
+                .fold(!0u32, |sum, byte| (sum >> 8) ^ turned((sum ^ u32::from(*byte)) & 0xff));
+            png.extend((!sum).to_be_bytes());
+        }
+        png
     }
 
     #[test]
-    fn a_picture_of_too_many_pixels_is_not_decoded() {
-        // A header that claims 30,000 by 30,000 pixels, with none behind it (PNG 1.2, section 4.1.1).
-        let mut bomb = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".to_vec();
-        bomb.extend(30_000u32.to_be_bytes());
-        bomb.extend(30_000u32.to_be_bytes());
-        bomb.extend([8, 2, 0, 0, 0]);
-        bomb.extend([0; 4]);
-        assert!(made_small(bomb).is_err());
+    fn a_picture_that_takes_too_much_memory_is_not_decoded() {
+        for (claim, why) in [
+            (claiming(30_000, 30_000, 8, 2), "too many"),
+            // Few enough pixels, of eight bytes each.
+            (claiming(10_000, 6_000, 16, 6), "limit"),
+        ] {
+            let refused = small_of(&claim).expect_err("it is too large").message.to_lowercase();
+            assert!(refused.contains(why), "{refused}");
+        }
+        // One of a size that is fine is begun, and found to be cut short.
+        let refused = small_of(&claiming(10, 10, 16, 6)).expect_err("nothing is in it").message;
+        assert!(!refused.contains("limit") && !refused.contains("too many"), "{refused}");
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_read_for_a_picture() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        file.as_file().set_len(50 << 30).expect("a hole of 50 GiB");
+        let refused = made_small(file.path()).expect_err("it is too long").message;
+        assert!(refused.contains("53.7 GB are too many"), "{refused}");
     }
 
     #[test]

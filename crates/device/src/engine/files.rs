@@ -4,12 +4,18 @@
 use std::collections::BTreeSet;
 
 use fieldkeep_catalog::{AttachedFile, Kind};
-use fieldkeep_model::{BlobHash, BlobTree, Edit, PublicKey, RecordEdit, RecordKey};
+use fieldkeep_model::{
+    BlobHash, BlobTree, CallOutcome, Edit, Intent, PublicKey, RecordEdit, RecordKey,
+    SegmentAddress, Wish,
+};
 use fieldkeep_protocol::blob;
 use fieldkeep_replica::{PutError, RecordView, Replica, ReplicaError, Wrote};
-use fieldkeep_store::{Blobs as _, Records as _, StoreError, Upload};
+use fieldkeep_store::{Blobs as _, CallRow, Calls as _, Records as _, StoreError, Upload};
 
 use super::Engine;
+
+/// Calls of this device that are looked at for one that may have written a record.
+const CALLS: usize = 64;
 
 impl Engine {
     /// Names a file in a record, whose bytes are on the disk and make that tree; it is sent after the
@@ -63,11 +69,41 @@ impl Engine {
             }
             // One that was withdrawn nobody would take.
             let view = self.replica.views().record(&upload.key)?;
-            if view.is_some_and(|view| !view.unsaved) {
+            let Some(view) = view.filter(|view| !view.unsaved) else { continue };
+            // The relay may be about to name it.
+            let named = self.files_of(&view).any(|file| file.hash == upload.hash);
+            if named || !self.may_be_written(&upload.key)? {
                 return Ok(Some(upload));
             }
         }
         Ok(None)
+    }
+
+    /// Whether the relay was asked to write a record, and may have: it has not said so, or what it wrote is
+    /// not here yet.
+    fn may_be_written(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        let asks = |call: &CallRow| {
+            let intent = call.intent.read::<Intent>();
+            intent.is_some_and(
+                |intent| matches!(&intent.wish, Wish::Edit { record, .. } if record == key),
+            )
+        };
+        let (store, me) = (self.replica.store(), self.replica.me().number);
+        let calls = store.calls_of(me, CALLS)?.into_iter().filter(asks);
+        let outcomes = calls.map(|call| call.outcome);
+        Ok(outcomes.into_iter().any(|outcome| {
+            match outcome.map(|bytes| minicbor::decode(&bytes)) {
+                None => true,
+                Some(Ok(CallOutcome::Done { effects, .. })) => effects.iter().any(|effect| {
+                    let row = self.replica.segment(&effect.segment);
+                    row.is_none_or(|row| row.cursor.pos < effect.pos || row.done < row.tip)
+                }),
+                Some(Ok(
+                    CallOutcome::Refused { .. } | CallOutcome::Stale(_) | CallOutcome::Lost,
+                ))
+                | Some(Err(_)) => false,
+            }
+        }))
     }
 
     /// What is said of a file that is to be sent; nothing where its record no longer names it.
@@ -97,8 +133,8 @@ impl Engine {
         self.replica.store_mut().take_upload(&upload.hash, &upload.key)
     }
 
-    /// A file for another device: only for a record that it may read, and for which this one got or
-    /// attached the file.
+    /// A file for another device: only for a record that it may read, for which this one got or attached
+    /// the file, and that is exchanged at the moment. Whether it waits for the relay is said with it.
     ///
     /// ```
     /// # use fieldkeep_model::BlobHash;
@@ -117,19 +153,56 @@ impl Engine {
         &self,
         key: &PublicKey,
         asked: &blob::Download,
-    ) -> Result<Option<BlobTree>, StoreError> {
+    ) -> Result<Option<(BlobTree, bool)>, StoreError> {
         let (replica, store) = (&self.replica, self.replica.store());
         let Some(member) = replica.members().by_tls(key) else { return Ok(None) };
         let opened = store.blob_opened(&asked.hash)?;
         let rows = store.find(&asked.record.ty, &asked.record.id)?;
         let rows: Vec<i64> =
             rows.iter().map(|row| row.sid).filter(|sid| opened.contains(sid)).collect();
+        let left_out = self.stored_pauses()?;
         let mut segments = replica.segments().values().filter(|row| rows.contains(&row.sid));
-        if !segments.any(|row| member.may(&row.address.ty, &row.address.scope)) {
+        let may = |at: &SegmentAddress| member.may(&at.ty, &at.scope) && !left_out.covers(at);
+        if !segments.any(|row| may(&row.address)) {
             return Ok(None);
         }
+        let waits = store.uploads()?.iter().any(|upload| upload.hash == asked.hash);
         let row = store.blob(&asked.hash)?;
-        Ok(row.filter(|row| row.whole).map(|row| row.tree))
+        Ok(row.filter(|row| row.whole).map(|row| (row.tree, waits)))
+    }
+
+    /// Whether nothing of a record is exchanged for the time being: its type is paused, or its scope is
+    /// left out.
+    ///
+    /// ```
+    /// # use fieldkeep_model::status::LeftOut;
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// let customer = "customer/c1".parse()?;
+    /// assert!(!ann.is_left_out(&customer)?);
+    /// ann.pause(LeftOut { all: true, ..LeftOut::default() }, 0)?;
+    /// assert!(ann.is_left_out(&customer)?);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn is_left_out(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        let out = self.segments_left_out()?;
+        if out.is_empty() {
+            return Ok(false);
+        }
+        let rows = self.replica.store().find(&key.ty, &key.id)?;
+        Ok(!rows.is_empty() && rows.iter().all(|row| out.contains(&row.sid)))
+    }
+
+    /// The segments of which nothing is exchanged for the time being, by the store's numbers.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn segments_left_out(&self) -> Result<BTreeSet<i64>, StoreError> {
+        let left_out = self.stored_pauses()?;
+        let segments = self.replica.segments().values();
+        Ok(segments.filter(|row| left_out.covers(&row.address)).map(|row| row.sid).collect())
     }
 
     /// The files that a record names as merged, and as it last passed.
@@ -174,7 +247,7 @@ impl Engine {
         tree: &BlobTree,
         now: i64,
     ) -> Result<(), ReplicaError> {
-        note_fetched(&mut self.replica, key, tree, now)
+        note_fetched(&mut self.replica, key, tree, false, now)
     }
 
     fn files_of(&self, view: &RecordView) -> impl Iterator<Item = AttachedFile> + use<> {
@@ -223,16 +296,22 @@ pub(crate) fn put_with_files(
     Ok(wrote)
 }
 
-/// Notes that a file is here whole. Whoever gave it for a record said that its readers may have it.
+/// Notes that a file is here whole. Whoever gave it for a record said that its readers may have it; where
+/// he waits for the relay to have it, it is brought there from here too.
 pub(crate) fn note_fetched(
     replica: &mut Replica,
     key: &RecordKey,
     tree: &BlobTree,
+    waits: bool,
     now: i64,
 ) -> Result<(), ReplicaError> {
     let me = replica.me().number;
     let rows = replica.store().find(&key.ty, &key.id)?;
     let store = replica.store_mut();
     store.put_blob(tree, true, now)?;
+    if waits {
+        let (hash, key) = (tree.hash(), key.clone());
+        store.put_upload(&Upload { hash, key, failed: None, time: now })?;
+    }
     Ok(rows.iter().try_for_each(|row| store.open_blob(&tree.hash(), row.sid, me, now))?)
 }

@@ -11,14 +11,14 @@ use fieldkeep_model::{BlobHash, BlobTree, PublicKey, RecordKey};
 use fieldkeep_protocol::blob::{Download as Wanted, Possession, Ready, Unfit, Whole};
 use fieldkeep_protocol::{FileFrame, priority};
 use fieldkeep_replica::ReplicaError;
-use fieldkeep_store::{BlobFiles, Blobs as _, StoreError, Upload};
-use fieldkeep_transfer::{Talk, TransferError, answer, give, possession, take};
+use fieldkeep_store::{BlobFiles, Blobs as _, LackingFile, StoreError, Upload};
+use fieldkeep_transfer::{Given, Talk, TransferError, answer, give, possession, take};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::sleep;
 
 use super::removed_on;
 use crate::device::{Device, Event, now};
-use crate::engine::note_fetched;
+use crate::engine::{PeerId, note_fetched};
 use crate::settings::Download;
 use crate::sync::Way;
 
@@ -30,29 +30,45 @@ const TRIES: u32 = 25;
 const WRONG: u32 = 2;
 /// How often another device is asked for a file.
 const PEER_TRIES: u32 = 5;
-/// Files that are looked at for what is to be fetched by rule.
+/// Files that are looked at in one go for what is to be fetched by rule.
 const LOOKED_AT: u32 = 64;
+
+/// A file that is not here, and a record that names it.
+type Lacking = (BlobHash, RecordKey);
 
 impl Device {
     /// Exchanges files over a connection for as long as this is polled. The relay gets what it lacks, and
     /// is asked for what is lacking here; another device is asked, and given what it asks for and may
     /// have.
     pub(crate) async fn exchange_files(&self, way: Way, sender: &Sender) -> Infallible {
+        self.clear_abandoned();
         match way {
             Way::Relay => {
                 {
                     let mut book = self.0.transfers.open();
                     (book.rested, book.unheard) = (BTreeSet::new(), false);
+                    (book.went, book.came) = (0, 0);
                 }
                 let sent = self.each(sender, Self::next_upload, Self::send_file);
-                let fetched = self.each(sender, Self::next_download, Self::fetch_file);
+                let fetched = self.each(sender, Self::next_of_relay, Self::fetch_file);
                 tokio::join!(sent, fetched, self.hear_of_removed(sender));
             }
-            Way::Peer(_) => {
-                tokio::join!(self.give_files(sender), self.fetch_files_from_peer(sender));
+            Way::Peer(id) => {
+                tokio::join!(self.give_files(sender), self.fetch_files_from_peer(id, sender));
             }
         }
         std::future::pending().await
+    }
+
+    /// Clears away what was begun long ago and left, beside everything else.
+    fn clear_abandoned(&self) {
+        let files = BlobFiles::of(self.directory());
+        // Nobody waits for it.
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(error) = files.clear_abandoned(now()) {
+                tracing::warn!(%error, "parts of files that were left are still on the disk");
+            }
+        }));
     }
 
     async fn give_files(&self, sender: &Sender) {
@@ -69,47 +85,75 @@ impl Device {
             return Err(TransferError::Nonsense);
         };
         let found = match self.engine().file_for(key, &asked)? {
-            Some(tree) => Some((tree, BlobFiles::of(self.directory()).open(&asked.hash)?)),
+            Some((tree, waits)) => {
+                let file = BlobFiles::of(self.directory()).open(&asked.hash)?;
+                Some(Given { tree, file, waits })
+            }
             None => None,
         };
         answer(&mut talk, found).await
     }
 
-    /// What is lacking here another device may have; what it does not give, the relay may.
-    async fn fetch_files_from_peer(&self, sender: &Sender) {
+    /// What is lacking here another device may have; what it does not give, the relay may. It is asked for
+    /// everything once before it is asked for anything again.
+    async fn fetch_files_from_peer(&self, id: PeerId, sender: &Sender) {
         let mut events = self.watch();
-        let mut refused = BTreeMap::new();
+        let refusals = Refusals::of(self, id);
         loop {
             let looked = self.0.transfers.looked.notified();
-            let Ok(found) = self.next_download() else { return };
-            let found = found.filter(|(hash, _)| refused.get(hash).is_none_or(|n| *n < PEER_TRIES));
-            let Some(found) = found.filter(|_| !self.files_paused().unwrap_or(true)) else {
+            let Ok(paused) = self.files_paused() else { return };
+            let next = if paused { Ok(None) } else { self.next_of_peer(&refusals) };
+            let Ok(next) = next else { return };
+            let Some((found, again)) = next else {
+                self.0.transfers.has_ended();
                 tokio::select! {
                     () = looked => {}
                     () = changed(&mut events) => {}
                 }
                 continue;
             };
+            if again {
+                sleep(MOMENT).await;
+            }
             let fetched = self.fetch_file(sender, &found).await;
             self.0.transfers.open().fetching.remove(&found.0);
             match fetched {
-                Ok(()) => self.0.transfers.has_ended(),
+                Ok(()) => {}
                 Err(TransferError::Lane(LaneError::Closed(_))) => return,
                 Err(error) => {
                     tracing::debug!(hash = %found.0, %error, "another device did not give a file");
-                    *refused.entry(found.0).or_insert(0u32) += 1;
-                    sleep(MOMENT).await;
+                    refusals.note(found.0);
                 }
             }
+            self.0.transfers.has_ended();
         }
     }
 
-    /// Whether files wait that can go over the present connection.
-    pub(crate) fn has_files_to_exchange(&self) -> Result<bool, StoreError> {
-        Ok(!self.files_paused()?
-            && (self.has_removed_to_hear()?
+    /// What another device is asked for next, and whether it was asked for it before.
+    fn next_of_peer(&self, refusals: &Refusals<'_>) -> Result<Option<(Lacking, bool)>, StoreError> {
+        if let Some(found) = self.next_download(&|hash| refusals.count(hash) > 0)? {
+            return Ok(Some((found, false)));
+        }
+        let again = self.next_download(&|hash| refusals.count(hash) >= PEER_TRIES)?;
+        Ok(again.map(|found| (found, true)))
+    }
+
+    /// Whether files wait that can go over the present connection. Of another device those count that it
+    /// was not asked for yet.
+    pub(crate) fn has_files_to_exchange(&self, way: Way) -> Result<bool, StoreError> {
+        if self.files_paused()? {
+            return Ok(false);
+        }
+        match way {
+            Way::Relay => Ok(self.has_removed_to_hear()?
                 || self.next_upload()?.is_some()
-                || self.next_download()?.is_some()))
+                || self.next_of_relay()?.is_some()),
+            Way::Peer(id) => {
+                let refusals = self.0.transfers.open().refused.get(&id).cloned();
+                let Some(refusals) = refusals else { return Ok(false) };
+                Ok(self.next_download(&|hash| refusals.contains_key(hash))?.is_some())
+            }
+        }
     }
 
     /// Does one thing after the other until the connection ends.
@@ -178,7 +222,10 @@ impl Device {
     }
 
     fn next_upload(&self) -> Result<Option<Upload>, StoreError> {
-        let rested = self.0.transfers.open().rested.clone();
+        let rested = {
+            let open = self.0.transfers.open();
+            open.rested.union(&open.coming).copied().collect()
+        };
         let next = self.engine().next_upload(&rested)?;
         if next.is_some() { Ok(next) } else { self.next_return() }
     }
@@ -212,7 +259,9 @@ impl Device {
         } else if !matches!(answer, FileFrame::Whole(_)) {
             return Err(TransferError::Nonsense);
         }
-        Ok(self.uploaded(upload)?)
+        self.uploaded(upload)?;
+        self.0.transfers.open().went += 1;
+        Ok(())
     }
 
     fn uploaded(&self, upload: &Upload) -> Result<(), StoreError> {
@@ -231,40 +280,61 @@ impl Device {
         let _ = self.0.events.send(Event::Changed(vec![key.clone()]));
     }
 
-    /// The next file that somebody waits for, or that is to be fetched by rule.
-    fn next_download(&self) -> Result<Option<(BlobHash, RecordKey)>, StoreError> {
-        let open = self.0.transfers.open();
-        let wanted = open.wanted.iter().find(|(hash, _)| !open.failed.contains_key(hash));
-        let wanted = wanted.map(|(hash, key)| (*hash, key.clone()));
-        drop(open);
-        if let Some((hash, key)) = wanted
-            && !self.engine().replica().store().has_blob(&hash)?
-        {
-            return Ok(Some((hash, key)));
+    /// What the relay is asked for next: what it did not give is tried again by the next connection.
+    fn next_of_relay(&self) -> Result<Option<Lacking>, StoreError> {
+        let given_up: BTreeSet<BlobHash> = {
+            let open = self.0.transfers.open();
+            open.rested.iter().chain(open.failed.keys()).copied().collect()
+        };
+        self.next_download(&|hash| given_up.contains(hash))
+    }
+
+    /// The next file that somebody waits for, or that is to be fetched by rule, but for those that are
+    /// to be passed over.
+    fn next_download(
+        &self,
+        passes: &dyn Fn(&BlobHash) -> bool,
+    ) -> Result<Option<Lacking>, StoreError> {
+        let wanted: Vec<(BlobHash, RecordKey)> = {
+            let open = self.0.transfers.open();
+            let wanted = open.wanted.iter().filter(|(hash, _)| !open.failed.contains_key(*hash));
+            wanted.map(|(hash, key)| (*hash, key.clone())).collect()
+        };
+        for (hash, key) in wanted.into_iter().filter(|(hash, _)| !passes(hash)) {
+            let engine = self.engine();
+            if !engine.replica().store().has_blob(&hash)? && !engine.is_left_out(&key)? {
+                return Ok(Some((hash, key)));
+            }
         }
-        let rule = self.settings().files;
         let metered = self.0.transfers.metered.load(std::sync::atomic::Ordering::Relaxed);
-        match rule.download {
+        match self.settings().files.download {
             Download::None => return Ok(None),
             Download::Unmetered if metered => return Ok(None),
             Download::Unmetered | Download::All => {}
         }
-        let lacking = self.engine().replica().store().blobs_lacking(LOOKED_AT)?;
-        for (hash, key) in lacking {
-            let rested = {
-                let open = self.0.transfers.open();
-                open.rested.contains(&hash) || open.failed.contains_key(&hash)
+        let mut after = None;
+        loop {
+            let (page, left_out) = {
+                let engine = self.engine();
+                let page = engine.replica().store().blobs_lacking(after, LOOKED_AT)?;
+                (page, engine.segments_left_out()?)
             };
-            if rested {
-                continue;
-            }
-            let Some(view) = self.as_merged(&key)? else { continue };
-            let file = self.files_of(&view).into_iter().find(|file| file.hash == hash);
-            if file.is_some_and(|file| rule.under.is_none_or(|under| file.size <= under)) {
-                return Ok(Some((hash, key)));
+            let Some(last) = page.last() else { return Ok(None) };
+            after = Some(last.place);
+            for LackingFile { hash, key, sid, .. } in page {
+                if !left_out.contains(&sid) && !passes(&hash) && self.fits_rule(&hash, &key)? {
+                    return Ok(Some((hash, key)));
+                }
             }
         }
-        Ok(None)
+    }
+
+    /// Whether a file that a record names is small enough for the rule.
+    fn fits_rule(&self, hash: &BlobHash, key: &RecordKey) -> Result<bool, StoreError> {
+        let Some(view) = self.as_merged(key)? else { return Ok(false) };
+        let file = self.files_of(&view).into_iter().find(|file| file.hash == *hash);
+        let under = self.settings().files.under;
+        Ok(file.is_some_and(|file| under.is_none_or(|under| file.size <= under)))
     }
 
     async fn fetch_file(
@@ -276,10 +346,11 @@ impl Device {
         let mut talk = Talk::over(sender.open_lane(priority::BLOB).await?);
         talk.say(&FileFrame::Download(Wanted { hash, record: key.clone() })).await?;
         let answer = talk.hear().await?;
+        let from_relay = self.members().by_tls(&sender.peer()).is_some_and(|member| member.relay);
         if let FileFrame::Removed(removed) = &answer
             && let Some(time) =
                 removed.files.iter().find(|one| one.hash == hash).map(|one| one.time)
-            && self.members().by_tls(&sender.peer()).is_some_and(|member| member.relay)
+            && from_relay
         {
             self.keep_removed(removed, None)?;
             let text = removed_on(time.unwrap_or_default());
@@ -297,10 +368,11 @@ impl Device {
                 again: false,
             }));
         }
+        let waits = !from_relay && tree.waits == Some(true);
         let tree = BlobTree::new(hash, tree.size, &tree.tree);
         let tree = tree.map_err(|_| TransferError::Nonsense)?;
         let files = BlobFiles::of(self.directory());
-        let begun = tokio::task::spawn_blocking(move || files.receive(tree)).await;
+        let begun = tokio::task::spawn_blocking(move || files.receive(tree, None)).await;
         let begun = begun.map_err(|_| StoreError::Disk("writing ended".into()))??;
         // What the connection before this one left is being written.
         let incoming = begun.ok_or(LaneError::BrokenOff)?;
@@ -311,10 +383,46 @@ impl Device {
         progress(incoming.at());
         talk.say(&FileFrame::Ready(Ready { from: incoming.at() })).await?;
         let tree = take(&mut talk, incoming, progress).await?;
-        self.with_replica(|replica| note_fetched(replica, key, &tree, now())).map_err(disk)?;
+        self.with_replica(|replica| note_fetched(replica, key, &tree, waits, now()))
+            .map_err(disk)?;
+        self.0.transfers.look();
+        {
+            let mut book = self.0.transfers.open();
+            book.failed.remove(&hash);
+            book.came += u64::from(from_relay);
+        }
         talk.conclude(&FileFrame::Whole(Whole { hash })).await?;
         self.changed(key);
         Ok(())
+    }
+}
+
+/// What another device did not give on the present connection, as long as that lasts.
+struct Refusals<'d> {
+    device: &'d Device,
+    id: PeerId,
+}
+
+impl<'d> Refusals<'d> {
+    fn of(device: &'d Device, id: PeerId) -> Self {
+        device.0.transfers.open().refused.insert(id, BTreeMap::new());
+        Self { device, id }
+    }
+
+    fn note(&self, hash: BlobHash) {
+        let mut book = self.device.0.transfers.open();
+        *book.refused.entry(self.id).or_default().entry(hash).or_default() += 1;
+    }
+
+    fn count(&self, hash: &BlobHash) -> u32 {
+        let book = self.device.0.transfers.open();
+        book.refused.get(&self.id).and_then(|refused| refused.get(hash)).copied().unwrap_or(0)
+    }
+}
+
+impl Drop for Refusals<'_> {
+    fn drop(&mut self) {
+        self.device.0.transfers.open().refused.remove(&self.id);
     }
 }
 
@@ -344,13 +452,14 @@ impl Named for Upload {
     }
 }
 
-impl Named for (BlobHash, RecordKey) {
+impl Named for Lacking {
     fn hash(&self) -> BlobHash {
         self.0
     }
 
     fn failed(&self, device: &Device, why: &str, _: bool) -> Result<(), StoreError> {
-        device.0.transfers.open().failed.insert(self.0, why.to_owned());
+        let failed = (self.1.clone(), why.to_owned());
+        device.0.transfers.open().failed.insert(self.0, failed);
         device.changed(&self.1);
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! Taking the place out of a picture, before it is named: where it was taken says where somebody was.
 //!
 //! JPEG, PNG and WebP keep it in Exif, as a directory of its own that another one points at (Exif 2.32,
-//! section 4.6.3), and in XMP, which goes as a whole. Everything else stays: the orientation is Exif as
-//! well. A kind of file in which a place may be and that is none of these is refused, not let through.
+//! section 4.6.3), and in XMP, which goes as a whole; GIF keeps it in XMP alone. Everything else of the
+//! picture stays: the orientation is Exif as well. What lies behind the picture goes: a film, or another
+//! picture, with a place of its own. A kind of file in which a place may be and that is none of these is
+//! refused, not let through.
 
 /// Why the place of a file cannot be taken out.
 ///
@@ -47,7 +49,7 @@ pub(crate) fn without_place(picture: &[u8]) -> Result<Vec<u8>, LocationError> {
     } else if picture.starts_with(b"RIFF") && picture.get(8..12) == Some(b"WEBP") {
         webp(picture)
     } else if picture.starts_with(b"GIF8") {
-        Ok(picture.to_vec())
+        gif(picture)
     } else {
         Err(LocationError::Unknown)
     }
@@ -58,7 +60,7 @@ fn take(bytes: &[u8], from: usize, len: usize) -> Result<&[u8], LocationError> {
     bytes.get(from..end).ok_or(LocationError::Damaged)
 }
 
-/// Segments up to the scan; what follows it is the picture itself.
+/// Segments and scans up to the end of the picture (ITU T.81, appendix B).
 fn jpeg(picture: &[u8]) -> Result<Vec<u8>, LocationError> {
     const SCAN: u8 = 0xda;
     const END: u8 = 0xd9;
@@ -70,15 +72,17 @@ fn jpeg(picture: &[u8]) -> Result<Vec<u8>, LocationError> {
             at += 1;
             continue;
         }
-        if marker == SCAN || marker == END {
-            out.extend_from_slice(&picture[at..]);
+        if marker == END {
+            out.extend_from_slice(&[0xff, END]);
             return Ok(out);
         }
         let length = take(picture, at + 2, 2)?;
         let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
         let segment = take(picture, at, length + 2)?;
         let content = segment.get(4..).ok_or(LocationError::Damaged)?;
-        let says_more = content.starts_with(b"http://ns.adobe.com/x") || marker == 0xed;
+        // The last one is a list of pictures behind this one.
+        let more = [&b"http://ns.adobe.com/x"[..], b"MPF\0"];
+        let says_more = more.iter().any(|word| content.starts_with(word)) || marker == 0xed;
         if marker == 0xe1 && content.starts_with(EXIF) {
             let tiff = without_gps(&content[EXIF.len()..]);
             out.extend_from_slice(&segment[..4]);
@@ -88,7 +92,24 @@ fn jpeg(picture: &[u8]) -> Result<Vec<u8>, LocationError> {
             out.extend_from_slice(segment);
         }
         at += segment.len();
+        if marker == SCAN {
+            let pixels = scan(&picture[at..]);
+            out.extend_from_slice(pixels);
+            at += pixels.len();
+            if at == picture.len() {
+                // It was cut short: there is nothing behind it.
+                return Ok(out);
+            }
+        }
     }
+}
+
+/// The pixels of a scan: everything before the next marker that is neither one of theirs nor a byte of
+/// them that looks like one.
+fn scan(rest: &[u8]) -> &[u8] {
+    let is_end = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xd0..=0xd7 | 0xff);
+    let end = rest.windows(2).position(is_end).unwrap_or(rest.len());
+    &rest[..end]
 }
 
 fn png(picture: &[u8]) -> Result<Vec<u8>, LocationError> {
@@ -108,13 +129,52 @@ fn png(picture: &[u8]) -> Result<Vec<u8>, LocationError> {
         } else if !(text && says_more.iter().any(|word| content.starts_with(word))) {
             out.extend_from_slice(chunk);
         }
+        if kind == b"IEND" {
+            return Ok(out);
+        }
         at += chunk.len();
     }
     Ok(out)
 }
 
+/// Blocks up to the one that ends the picture (GIF 89a, appendix A).
+fn gif(picture: &[u8]) -> Result<Vec<u8>, LocationError> {
+    const EXTENSION: u8 = 0x21;
+    const IMAGE: u8 = 0x2c;
+    const END: u8 = 0x3b;
+    let colours = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
+    let mut at = 13 + colours(take(picture, 10, 1)?[0]);
+    let mut out = take(picture, 0, at)?.to_vec();
+    loop {
+        let from = at;
+        match take(picture, at, 1)?[0] {
+            END => {
+                out.push(END);
+                return Ok(out);
+            }
+            EXTENSION => at += 2,
+            // The descriptor, its colours, and how its pixels are packed.
+            IMAGE => at += 11 + colours(take(picture, at + 9, 1)?[0]),
+            _ => return Err(LocationError::Damaged),
+        }
+        loop {
+            let length = usize::from(take(picture, at, 1)?[0]);
+            at += 1 + length;
+            if length == 0 {
+                break;
+            }
+        }
+        let block = take(picture, from, at - from)?;
+        if !block.starts_with(b"\x21\xff\x0bXMP DataXMP") {
+            out.extend_from_slice(block);
+        }
+    }
+}
+
 fn webp(picture: &[u8]) -> Result<Vec<u8>, LocationError> {
-    let (mut out, mut at) = (picture[..12].to_vec(), 12);
+    let says = u32::from_le_bytes([picture[4], picture[5], picture[6], picture[7]]) as usize;
+    let picture = &picture[..picture.len().min(says.saturating_add(8))];
+    let (mut out, mut at) = (take(picture, 0, 12)?.to_vec(), 12);
     while at < picture.len() {
         let head = take(picture, at, 8)?;
         let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
@@ -306,6 +366,45 @@ mod tests {
         let picture = [&b"RIFF"[..], &(body.len() as u32).to_le_bytes(), &body].concat();
         let cleared = without_place(&picture).expect("it is read");
         assert!(!says_place(&cleared) && cleared.len() == picture.len());
+    }
+
+    /// Films and further pictures lie behind the first one, where nobody but their maker looks for them.
+    #[test]
+    fn what_lies_behind_a_picture_goes() {
+        let film = [&b"\0\0\0\x18ftypmp42"[..], &[0x59; 24]].concat();
+        let exif = [EXIF, &tiff(true)].concat();
+        let length = ((exif.len() + 2) as u16).to_be_bytes();
+        let second = [&[0xff, 0xd8, 0xff, 0xe1][..], &length, &exif, b"\xff\xd9"].concat();
+        // Two scans, with tables between them; a byte that looks like a marker, and a restart.
+        let scans =
+            b"\xff\xda\x00\x04xxpix\xff\x00els\xff\xd3more\xff\xc4\x00\x04tt\xff\xda\x00\x04xxend";
+        let list = b"\xff\xe2\x00\x08MPF\0zz";
+        let jpeg = [&[0xff, 0xd8][..], scans, b"\xff\xd9"].concat();
+        let listed = [&jpeg[..2], list, &jpeg[2..]].concat();
+        let png = [PNG, &png_chunk(b"IDAT", b"pixels"), &png_chunk(b"IEND", b"")].concat();
+        let webp = b"RIFF\x12\0\0\0WEBPVP8 \x06\0\0\0pixels".to_vec();
+        let shown =
+            b"\x21\xff\x0bNETSCAPE2.0\x03\x01\0\0\0\x2c\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0";
+        let gif = [&b"GIF89a\x01\0\x01\0\x80\0\0rgbrgb"[..], shown, b";"].concat();
+        let xmp = b"\x21\xff\x0bXMP DataXMP\x05place\0";
+        let placed = [&gif[..19], xmp, &gif[19..]].concat();
+        for (picture, kept) in [
+            (&jpeg, &jpeg),
+            (&listed, &jpeg),
+            (&png, &png),
+            (&webp, &webp),
+            (&gif, &gif),
+            (&placed, &gif),
+        ] {
+            for behind in [&b""[..], &film, &second] {
+                let whole = [&picture[..], behind].concat();
+                assert_eq!(without_place(&whole).as_ref(), Ok(kept), "{picture:?}");
+            }
+            for cut in 0..picture.len() {
+                let cleared = without_place(&picture[..cut]);
+                assert!(cleared.is_err() || cleared.is_ok_and(|out| out.len() <= cut), "{cut}");
+            }
+        }
     }
 
     #[test]

@@ -195,7 +195,8 @@ impl World {
         let mut lacking: Vec<_> =
             device.filing.wanted.iter().map(|(hash, key)| (*hash, key.clone())).collect();
         if at.is_multiple_of(2) {
-            lacking.extend(engine.replica().store().blobs_lacking(LOOKED_AT)?);
+            let found = engine.replica().store().blobs_lacking(None, LOOKED_AT)?;
+            lacking.extend(found.into_iter().map(|file| (file.hash, file.key)));
         }
         Ok(lacking.into_iter().find(|(hash, _)| !device.filing.rests(hash)))
     }

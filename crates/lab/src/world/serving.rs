@@ -78,13 +78,16 @@ impl World {
                 (Serving::Hears, FileFrame::Upload(upload)) => self.is_brought(lane, upload)?,
                 (Serving::Hears, FileFrame::Download(asked)) => self.is_wanted(lane, &asked)?,
                 (Serving::Proves(upload, salt), FileFrame::Possession(shown)) => {
-                    let expected = possession(self.relay.files.whole.get(&upload.hash), &salt);
-                    let tree = BlobTree::new(upload.hash, upload.size, &upload.tree);
-                    match tree.ok().filter(|_| shown.digest == expected) {
-                        Some(tree) => self.is_shown(lane, &upload.record, &tree)?,
-                        None => self.refuses(lane, "possession", false),
+                    let whole = self.relay.files.whole.get(&upload.hash);
+                    let is_shown = whole.is_some() && shown.digest == possession(whole, &salt);
+                    match BlobTree::new(upload.hash, upload.size, &upload.tree) {
+                        Ok(tree) if is_shown => {
+                            self.is_shown(lane, &upload.record, &tree)?;
+                            Serving::Over
+                        }
+                        Ok(tree) => self.takes(lane, upload.record, tree),
+                        Err(_) => Serving::Over,
                     }
-                    Serving::Over
                 }
                 (Serving::Gives(hash), FileFrame::Ready(ready)) => {
                     let bytes = self.relay.files.whole.get(&hash).cloned().unwrap_or_default();
@@ -104,6 +107,7 @@ impl World {
     fn is_brought(&mut self, lane: LaneId, upload: blob::Upload) -> Checked<Serving> {
         let Some(key) = self.caller(lane.0) else { return Ok(Serving::Over) };
         let (hash, record) = (upload.hash, upload.record.clone());
+        let small = upload.tree.is_empty();
         let brought = self.asks_relay(|engine| engine.file_brought(&key, &upload))?;
         Ok(match brought {
             None => Serving::Over,
@@ -115,33 +119,35 @@ impl World {
                 self.says(lane.0, Side::Relay, lane.1, &FileFrame::Unfit(unfit));
                 Serving::Over
             }
-            Some(Brought::Prove(_)) => {
+            Some(Brought::Take(tree)) if !small => self.takes(lane, record, tree),
+            Some(Brought::Prove(_) | Brought::Take(_)) => {
                 let salt = *blake3::hash(&self.dice.roll().to_be_bytes()).as_bytes();
                 self.says(lane.0, Side::Relay, lane.1, &FileFrame::Prove(Prove { salt }));
                 Serving::Proves(upload, salt)
             }
-            Some(Brought::Take(tree)) => {
-                let same = |served: &Served| match &served.serving {
-                    Serving::Takes(_, coming) => coming.tree.hash() == hash,
-                    Serving::Hears | Serving::Proves(..) | Serving::Gives(_) | Serving::Over => {
-                        false
-                    }
-                };
-                let busy = self.relay.lanes.iter().find(|(_, served)| same(served));
-                if let Some(busy) = busy.map(|(busy, _)| *busy) {
-                    // Whose signal was lost brings it anew: that of before is ended.
-                    if self.caller(busy.0) == Some(key) {
-                        self.relay.lanes.remove(&busy);
-                    }
-                    self.refuses(lane, "busy", true);
-                    return Ok(Serving::Over);
-                }
-                let coming = self.relay.files.receive(tree);
-                let ready = FileFrame::Ready(Ready { from: coming.at });
-                self.says(lane.0, Side::Relay, lane.1, &ready);
-                Serving::Takes(record, coming)
-            }
         })
+    }
+
+    /// The bytes of a file are to come, unless they do already.
+    fn takes(&mut self, lane: LaneId, record: RecordKey, tree: BlobTree) -> Serving {
+        let hash = tree.hash();
+        let same = |served: &Served| match &served.serving {
+            Serving::Takes(_, coming) => coming.tree.hash() == hash,
+            Serving::Hears | Serving::Proves(..) | Serving::Gives(_) | Serving::Over => false,
+        };
+        let busy = self.relay.lanes.iter().find(|(_, served)| same(served));
+        if let Some(busy) = busy.map(|(busy, _)| *busy) {
+            // Whose signal was lost brings it anew: that of before is ended.
+            if self.caller(busy.0) == self.caller(lane.0) {
+                self.relay.lanes.remove(&busy);
+            }
+            self.refuses(lane, "busy", true);
+            return Serving::Over;
+        }
+        let coming = self.relay.files.receive(tree);
+        let ready = FileFrame::Ready(Ready { from: coming.at });
+        self.says(lane.0, Side::Relay, lane.1, &ready);
+        Serving::Takes(record, coming)
     }
 
     fn is_wanted(&mut self, lane: LaneId, asked: &Download) -> Checked<Serving> {
@@ -155,7 +161,7 @@ impl World {
         let given = given.or_else(|| open.flatten().map(|bytes| tree_of(bytes)));
         Ok(match given {
             Some(tree) => {
-                let told = Tree { size: tree.size(), tree: tree.to_bytes() };
+                let told = Tree { size: tree.size(), tree: tree.to_bytes(), waits: None };
                 self.says(lane.0, Side::Relay, lane.1, &FileFrame::Tree(told));
                 Serving::Gives(asked.hash)
             }

@@ -273,7 +273,10 @@ impl Engine {
         self.replica.store_mut().settle_call(device, number, &encoded(&outcome))?;
         let key = self.caller(&row).map(|member| member.keys.tls);
         for id in key.map(|key| self.sessions_of(&key)).unwrap_or_default() {
-            self.tell_outcome(id, number, outcome.clone());
+            // Who has not introduced himself yet asks again when he has.
+            if self.peers.get(&id).is_some_and(|peer| peer.member.is_some()) {
+                self.tell_outcome(id, number, outcome.clone());
+            }
         }
         Ok(())
     }
@@ -307,6 +310,18 @@ impl Engine {
     pub fn resume_calls(&mut self) -> Result<(), ReplicaError> {
         for row in self.replica.store().open_calls()? {
             if let Some(outcome) = self.resume(&row, None)? {
+                // It was asked before this relay stopped, and its answer is not known.
+                let outcome = match outcome {
+                    CallOutcome::Refused { refusal, reason } => CallOutcome::Refused {
+                        refusal,
+                        reason: format!(
+                            "the host may have done it, but nothing was written: {reason}"
+                        ),
+                    },
+                    outcome @ (CallOutcome::Done { .. }
+                    | CallOutcome::Stale(_)
+                    | CallOutcome::Lost) => outcome,
+                };
                 let (device, number) = (row.device, row.number);
                 self.replica.store_mut().settle_call(device, number, &encoded(&outcome))?;
             }
