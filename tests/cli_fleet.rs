@@ -3,11 +3,19 @@
 
 #[path = "support/process.rs"]
 mod process;
+mod support;
 
 use std::path::Path;
 
+use fieldkeep_model::TypeName;
+use fieldkeep_protocol::frame::Frame;
+use fieldkeep_protocol::report::TYPES_TOLD;
+use fieldkeep_protocol::{Report, TypeHeld};
+use fieldkeep_relay::fleet::{self, Purpose, Safety};
 use process::{Place, Ran};
 use serde_json::{Value, json};
+use support::wire::Raw;
+use support::{Site, put, soon, sync};
 
 const CATALOG: &str = r#"
 catalog = 1
@@ -111,6 +119,57 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_claim_is_shown_as_a_claim_and_changes_nothing() {
+    let site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    let mallory = Raw::joined(&site.ticket("mallory").await, 101).await;
+    let held = TypeHeld {
+        ty: TypeName::new("order").expect("a name"),
+        records: u64::MAX,
+        unsaved: u64::MAX,
+    };
+    let report = Report {
+        time: i64::MIN,
+        catalog: u64::MAX,
+        members: u64::MAX,
+        waiting: u64::MAX,
+        refused: u64::MAX,
+        files: u64::MAX,
+        leaves_out: true,
+        types: vec![held; 10_000],
+    };
+    let wire = mallory.following().await;
+    for _ in 0..100 {
+        wire.say(&Frame::Report(report.clone())).await;
+    }
+    let known = async || {
+        site.ask(|engine| {
+            let attendance = engine.attendance(1);
+            let replica = engine.replica();
+            fleet::devices(replica.store(), replica.members(), &attendance).expect("it reads")
+        })
+        .await
+    };
+    let claimed = soon("it is heard", async {
+        loop {
+            let device = known().await.into_iter().find(|device| device.name == "mallory");
+            if let Some(claim) = device.clone().and_then(|device| device.claim) {
+                return (device.expect("just found"), claim);
+            }
+        }
+    });
+    let (device, claim) = claimed.await;
+    assert_eq!((claim.report.types.len(), claim.report.time), (TYPES_TOLD, i64::MIN));
+    assert_eq!((device.saved, device.catalog), (0, Some(u64::MAX)));
+    assert_eq!(device.safe_to(Purpose::Revoke).safety, Safety::Unsafe);
+    // Nobody else notices.
+    put(&ann, "customer/c1", json!({"name": "Kiosk"}));
+    sync(&ann).await;
+    let ann = known().await.into_iter().find(|device| device.name == "ann").expect("a device");
+    assert_eq!(ann.saved, 1);
+}
+
 #[test]
 fn other_scopes_and_another_name_reach_a_device_that_stays_connected() {
     let place = Place::new();
@@ -157,9 +216,15 @@ fn what_a_revoked_device_had_captured_is_accepted_from_its_bundle_once() {
     };
     let state = |key: &str| run(&place, "relay", &format!("get {key} --json"));
     let tried = accept(" --dry-run");
-    assert_eq!((&tried["aside"], &tried["written"], &tried["from"]), (&json!(3), &json!(3), &json!("ann")));
+    assert_eq!(
+        (&tried["aside"], &tried["written"], &tried["from"]),
+        (&json!(3), &json!(3), &json!("ann"))
+    );
     let states: Vec<_> = tried["records"].as_array().expect("records").iter().collect();
-    assert!(states.iter().any(|record| record["id"] == "o2" && record["state"] == "held"), "{tried}");
+    assert!(
+        states.iter().any(|record| record["id"] == "o2" && record["state"] == "held"),
+        "{tried}"
+    );
     assert_eq!(state("customer/c1").code, 3, "nothing was changed");
 
     let kept = accept(" --aside");
@@ -173,13 +238,19 @@ fn what_a_revoked_device_had_captured_is_accepted_from_its_bundle_once() {
     assert_eq!(state("order/o1").json()["fields"]["boxes"], json!(5), "two and three");
     assert_eq!(state("order/o2").json()["state"], "held", "it is judged like any other");
     let history = run(&place, "relay", "history customer/c1 --json").json();
-    assert_eq!((&history["history"][0]["person"], &history["history"][0]["device"]), (&json!("ann"), &json!("relay")));
+    assert_eq!(
+        (&history["history"][0]["person"], &history["history"][0]["device"]),
+        (&json!("ann"), &json!("relay"))
+    );
     let trail = run(&place, "relay", "relay quarantine trail").ok();
     assert!(trail.contains("accept customer/c1: of ann"), "{trail}");
     assert!(!run(&place, "relay", "relay quarantine list").ok().contains("not permitted"));
 
     let again = accept("");
-    assert_eq!((&again["aside"], &again["written"], &again["known"]), (&json!(0), &json!(0), &json!(3)));
+    assert_eq!(
+        (&again["aside"], &again["written"], &again["known"]),
+        (&json!(0), &json!(0), &json!(3))
+    );
     assert_eq!(state("order/o1").json()["fields"]["boxes"], json!(5), "nothing is accepted twice");
     // What builds on what was accepted is accepted, too.
     run(&place, "ann", "put order/o1 boxes+=4").ok();
@@ -193,6 +264,11 @@ fn what_a_revoked_device_had_captured_is_accepted_from_its_bundle_once() {
     let other = run(&place, "relay", &format!("relay quarantine accept {of_ben}"));
     assert_eq!(other.code, 2, "{}", other.err);
     assert!(other.err.contains("bundle import"), "{}", other.err);
+    // A bundle tells how things stand on its device, too.
+    run(&place, "ben", "put customer/c9 name=waits").ok();
+    run(&place, "ben", &format!("bundle export {of_ben} --for relay")).ok();
+    run(&place, "relay", &format!("bundle import {of_ben}")).ok();
+    assert_eq!(device(&place, "ben")["said"]["waiting"], json!(1));
     assert_eq!(relay.stop("INT"), 0);
 }
 
@@ -204,9 +280,15 @@ fn what_an_admin_signs_is_asked_for_on_the_relay_and_signed_elsewhere() {
     let (ask, signed) = (file(&place, "ask"), file(&place, "ask.signed"));
     let request = |words: &str| run(&place, "relay", &format!("{words} --request {ask}"));
     // Where the key is there is no relay.
-    let sign = |more: &str| run(&place, "nowhere", &format!("relay sign {ask} --admin-key {key}{more}"));
+    let sign =
+        |more: &str| run(&place, "nowhere", &format!("relay sign {ask} --admin-key {key}{more}"));
     let apply = || run(&place, "relay", &format!("relay apply {signed}"));
 
+    let shown =
+        run(&place, "relay", &format!("relay invite --name eve --admin-key {key} --qr")).ok();
+    let lines: Vec<_> = shown.lines().collect();
+    assert!(lines.len() > 10 && lines[0].contains('█'), "a code: {shown}");
+    assert!(lines[lines.len() - 1].starts_with("fieldkeep1"), "and the line: {shown}");
     request("relay invite --name ann").ok();
     let nobody = sign("");
     assert_eq!(nobody.code, 2, "it asks: {}", nobody.err);
@@ -219,9 +301,9 @@ fn what_an_admin_signs_is_asked_for_on_the_relay_and_signed_elsewhere() {
     run(&place, "ann", &format!("join {ticket}")).ok();
 
     request("relay rename ann anna").ok();
-    assert!(sign(" --yes").ok().contains("give ann (device 3"));
+    assert!(sign(" --yes").ok().contains("give ann (device 4"));
     apply().ok();
-    assert_eq!(device(&place, "anna")["number"], json!(3));
+    assert_eq!(device(&place, "anna")["number"], json!(4));
 
     // The log moves between asking and applying: nothing branches.
     request("relay revoke anna").ok();
@@ -229,7 +311,11 @@ fn what_an_admin_signs_is_asked_for_on_the_relay_and_signed_elsewhere() {
     run(&place, "relay", &format!("relay invite --name ben --admin-key {key}")).ok();
     let late = apply();
     assert_eq!(late.code, 4, "{}", late.err);
-    assert!(late.err.contains("grown by 1 entries") && late.err.contains("ask again"), "{}", late.err);
+    assert!(
+        late.err.contains("grown by 1 entries") && late.err.contains("ask again"),
+        "{}",
+        late.err
+    );
     // What came of her between asking and applying is not permitted, and is told.
     request("relay revoke anna").ok();
     sign(" --yes").ok();
@@ -242,7 +328,11 @@ fn what_an_admin_signs_is_asked_for_on_the_relay_and_signed_elsewhere() {
     assert_eq!(run(&place, "ann", "sync").code, 6);
 
     // Another's key signs nothing, and a damaged file is none.
-    let other = run(&place, "relay", &format!("relay sign {ask} --admin-key {} --yes", file(&place, "relay/key")));
+    let other = run(
+        &place,
+        "relay",
+        &format!("relay sign {ask} --admin-key {} --yes", file(&place, "relay/key")),
+    );
     assert_eq!(other.code, 6, "{}", other.err);
     let text = std::fs::read_to_string(&ask).expect("it is text");
     std::fs::write(&ask, &text[..text.len() - 9]).expect("it is written");
@@ -256,7 +346,8 @@ fn the_admin_key_is_replaced_by_itself_and_by_the_recovery_key() {
     let relay = place.relay(CATALOG);
     let (old, new) = (file(&place, "relay/admin.key"), file(&place, "second.key"));
     let (recovery, third) = (file(&place, "recovery.key"), file(&place, "third.key"));
-    let invite = |key: &str| run(&place, "relay", &format!("relay invite --name x --admin-key {key}"));
+    let invite =
+        |key: &str| run(&place, "relay", &format!("relay invite --name x --admin-key {key}"));
     let none = run(&place, "relay", &format!("relay recover {third} --recovery-key {old}"));
     assert_eq!(none.code, 6, "{}", none.err);
     assert!(!Path::new(&third).exists(), "no file is made for nothing");
@@ -267,7 +358,11 @@ fn the_admin_key_is_replaced_by_itself_and_by_the_recovery_key() {
     assert!(refused.err.contains("not the admin key that is in force"), "{}", refused.err);
     invite(&new).ok();
     // Whoever has the admin key names no other recovery key.
-    let thief = run(&place, "relay", &format!("relay recovery-key {} --admin-key {new}", file(&place, "x.key")));
+    let thief = run(
+        &place,
+        "relay",
+        &format!("relay recovery-key {} --admin-key {new}", file(&place, "x.key")),
+    );
     assert_eq!(thief.code, 6, "{}", thief.err);
 
     // It is lost: the recovery key, kept elsewhere, replaces it there.
@@ -275,7 +370,12 @@ fn the_admin_key_is_replaced_by_itself_and_by_the_recovery_key() {
     run(&place, "relay", &format!("relay recover --request {ask}")).ok();
     let unnamed = run(&place, "relay", &format!("relay sign {ask} --admin-key {recovery} --yes"));
     assert_eq!(unnamed.code, 2, "{}", unnamed.err);
-    run(&place, "nowhere", &format!("relay sign {ask} --admin-key {recovery} --new-key {third} --yes")).ok();
+    run(
+        &place,
+        "nowhere",
+        &format!("relay sign {ask} --admin-key {recovery} --new-key {third} --yes"),
+    )
+    .ok();
     run(&place, "relay", &format!("relay apply {signed}")).ok();
     assert_eq!(invite(&new).code, 6);
     let ticket = invite(&third).ok();

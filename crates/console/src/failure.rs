@@ -6,7 +6,8 @@ use fieldkeep_catalog::ValueError;
 use fieldkeep_device::{
     AttachError, AwaitError, BundleError, ControlError, FetchError, HistoryError, ImportError,
     JoinError, MeetError, OnlineError, OpenError, PutError, ReadError, ResolveError, ResyncError,
-    RevertError, RotateError, SettingsError, ShareError, StrictError, SubscribeError, SyncError, Unfit,
+    RevertError, RotateError, SettingsError, ShareError, StrictError, SubscribeError, SyncError,
+    Unfit,
 };
 use fieldkeep_link::OpenKeyError;
 use fieldkeep_model::{Refusal, TypeName};
@@ -598,13 +599,11 @@ impl From<Unfit> for Failure {
                 Code::Denied,
                 "nothing was changed: ask for one that is exported --for this device",
             ),
-            Unfit::Revoked(_) => {
-                (
-                    Code::Denied,
-                    "nothing was changed: a revoked device exchanges nothing any more; on a relay \
+            Unfit::Revoked(_) => (
+                Code::Denied,
+                "nothing was changed: a revoked device exchanges nothing any more; on a relay \
                      `fieldkeep relay quarantine accept FILE` takes what it had captured",
-                )
-            }
+            ),
             Unfit::InGoodStanding(_) => (
                 Code::Usage,
                 "take it as anybody's: `fieldkeep bundle import FILE`; what lies aside for want of a \

@@ -24,8 +24,8 @@ use fieldkeep_protocol::frame::{
     SegmentRef, Standing, Stats, TypeCount, Vector, Verdicts,
 };
 use fieldkeep_protocol::{
-    Anchor, Code, FRAME_MAX, FileFrame, Framed, Meet, Offer, OfferEntry, Report, Standpoint, TypeHeld,
-    VERSION,
+    Anchor, Code, FRAME_MAX, FileFrame, Framed, Meet, Offer, OfferEntry, Report, Standpoint,
+    TypeHeld, VERSION,
 };
 
 const ORG: OrgId = OrgId([0x0a; 16]);

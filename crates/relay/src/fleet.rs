@@ -83,26 +83,30 @@ pub fn devices<S: Contacts + Log>(
         }
     }
     let devices = members.members().values().filter(|member| !member.relay);
-    let devices = devices.map(|Member { number, name, identity, keys, grants, revoked, .. }| {
-        let contact = contacts.remove(identity);
-        let connected = attendance.connected.get(identity).copied();
-        let seen = contact.as_ref().map(|contact| contact.seen);
-        Device {
-            number: *number,
-            key: keys.signing,
-            name: name.clone(),
-            grants: grants.clone(),
-            revoked: *revoked,
-            connected,
-            seen: connected.map(|_| attendance.now).or(seen),
-            software: contact.as_ref().map(|c| c.software.clone()).filter(|text| !text.is_empty()),
-            catalog: contact.as_ref().map(|contact| contact.catalog),
-            members: contact.as_ref().map(|contact| contact.members),
-            saved: saved.remove(identity).unwrap_or(0),
-            aside: aside.remove(identity).unwrap_or(0),
-            claim: contact.and_then(|contact| claim(contact.report)),
-        }
-    });
+    let devices =
+        devices.map(|Member { number, name, identity, keys, grants, revoked, .. }| {
+            let contact = contacts.remove(identity);
+            let connected = attendance.connected.get(identity).copied();
+            let seen = contact.as_ref().map(|contact| contact.seen);
+            Device {
+                number: *number,
+                key: keys.signing,
+                name: name.clone(),
+                grants: grants.clone(),
+                revoked: *revoked,
+                connected,
+                seen: connected.map(|_| attendance.now).or(seen),
+                software: contact
+                    .as_ref()
+                    .map(|c| c.software.clone())
+                    .filter(|text| !text.is_empty()),
+                catalog: contact.as_ref().map(|contact| contact.catalog),
+                members: contact.as_ref().map(|contact| contact.members),
+                saved: saved.remove(identity).unwrap_or(0),
+                aside: aside.remove(identity).unwrap_or(0),
+                claim: contact.and_then(|contact| claim(contact.report)),
+            }
+        });
     Ok(devices.collect())
 }
 

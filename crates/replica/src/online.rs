@@ -118,9 +118,8 @@ impl Replica {
         expected: Option<&RecordHash>,
         now: i64,
     ) -> Result<WrittenFor, WriteForError> {
-        let (effects, moved) = self.together(true, |replica| {
-            replica.write_all_for(requester, writes, expected, now)
-        })?;
+        let (effects, moved) =
+            self.together(true, |replica| replica.write_all_for(requester, writes, expected, now))?;
         Ok(WrittenFor { effects, moved })
     }
 

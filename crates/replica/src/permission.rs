@@ -65,9 +65,7 @@ impl Replica {
         for ((sid, actor), newest) in self.store.newest_of(member.number)? {
             let Some(row) = self.segment_of(sid) else { continue };
             let (id, address) = (row.id, row.address.clone());
-            if !member.is(&actor)
-                || member.may_have_written(&address, id, &newest)
-            {
+            if !member.is(&actor) || member.may_have_written(&address, id, &newest) {
                 continue;
             }
             let mut beyond: Vec<Pos> = Vec::new();

@@ -132,11 +132,7 @@ fn one(device: &FleetDevice, catalog: Option<u64>, output: &mut Output) -> Resul
     Ok(())
 }
 
-fn assessment(
-    device: &FleetDevice,
-    purpose: Purpose,
-    output: &mut Output,
-) -> Result<(), Trouble> {
+fn assessment(device: &FleetDevice, purpose: Purpose, output: &mut Output) -> Result<(), Trouble> {
     let Some(Assessed { safety, known, missing, as_of }) = &device.assessment else {
         return Err(Failure::unexpected().into());
     };

@@ -127,4 +127,3 @@ fn addresses(named: &[SocketAddr], listens: Option<&str>) -> Result<Vec<SocketAd
     }
     Ok(vec![address])
 }
-

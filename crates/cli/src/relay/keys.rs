@@ -46,11 +46,7 @@ fn by_admin(
 }
 
 /// `relay recover`.
-pub(super) fn recover(
-    directory: &Path,
-    wish: Recover,
-    output: &mut Output,
-) -> Result<(), Trouble> {
+pub(super) fn recover(directory: &Path, wish: Recover, output: &mut Output) -> Result<(), Trouble> {
     let means = match (wish.request, wish.recovery_key) {
         (Some(file), _) => Means::Request(file),
         (None, Some(file)) => {
@@ -85,9 +81,8 @@ fn with_new_key(
         }
         (Means::Key(_) | Means::Request(_), _) => None,
     };
-    let made = signing::decide(&mut access, means, new.as_ref(), output, &mut |_, _| {
-        Ok(wanted.clone())
-    })?;
+    let made =
+        signing::decide(&mut access, means, new.as_ref(), output, &mut |_, _| Ok(wanted.clone()))?;
     let (Some(_), Some(file), Some(new)) = (made, file, new) else { return Ok(()) };
     let file = file.display().to_string();
     if output.is_json() {
@@ -121,8 +116,11 @@ pub(super) fn rotate_relay(
         let shape = json!({ "signing": keys.signing.to_string(), "tls": keys.tls.to_string() });
         return Ok(output.object("relay-rotate-key", &shape)?);
     }
-    output.line("every device that comes learns this relay's next key, while the old one serves")?;
-    output.line("it is in force from the relay's next start; devices that come later learn it then")?;
+    output
+        .line("every device that comes learns this relay's next key, while the old one serves")?;
+    output.line(
+        "it is in force from the relay's next start; devices that come later learn it then",
+    )?;
     Ok(())
 }
 

@@ -141,9 +141,10 @@ fn check(log: &MembershipLog, act: &Act, key: &KeyPair) -> Result<(), Failure> {
             "no recovery key was ever named in this organisation",
             "nothing was signed: `fieldkeep relay recovery-key` names one, with the admin key",
         ),
-        (Act::Recover { .. } | Act::NameRecovery { .. }, Some(_)) => {
-            ("this is not the organisation's recovery key", "nothing was signed: that key signs this")
-        }
+        (Act::Recover { .. } | Act::NameRecovery { .. }, Some(_)) => (
+            "this is not the organisation's recovery key",
+            "nothing was signed: that key signs this",
+        ),
         _ => (
             "this is not the admin key that is in force in this organisation",
             "nothing was signed: name the right one, the newest where it was replaced",

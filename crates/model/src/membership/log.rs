@@ -59,7 +59,7 @@ struct Node {
     /// The run of entries without a fork that it lies in.
     run: usize,
     /// Whether a relay's admission has to follow it.
-    awaits: bool,
+    waits: bool,
     /// The entry that it follows.
     before: Place,
     /// The sum of the hashes of all entries that arrived through this one.
@@ -171,7 +171,7 @@ impl MembershipLog {
         let hash = first.digest();
         let sum = digest(&hash);
         let node =
-            Node { hash, depth: 0, run: 0, awaits: false, before: 0, sum, rests_on: Vec::new() };
+            Node { hash, depth: 0, run: 0, waits: false, before: 0, sum, rests_on: Vec::new() };
         Ok(Self {
             org: OrgId(hash[..16].try_into().expect("sixteen bytes")),
             entries: vec![first],
@@ -237,7 +237,7 @@ impl MembershipLog {
         }
         let signer = self.signer(&entry.act, before)?;
         signed.open::<Entry>(CONTEXT, &signer).ok_or(MembershipError::Unsigned)?;
-        let mut node = self.node(&signed, before, entry.act.awaits_admission());
+        let mut node = self.node(&signed, before, entry.act.waits_for_admission());
         self.act(entry.act, before, &mut node)?;
         self.insert(signed, node);
         Ok(())
@@ -245,7 +245,7 @@ impl MembershipLog {
 
     /// Whether an entry was admitted: what follows it follows the admission.
     fn is_admitted(&self, place: Place) -> bool {
-        self.nodes[place].awaits && self.pending.is_none()
+        self.nodes[place].waits && self.pending.is_none()
     }
 
     /// Who must have signed an act that follows that entry.
@@ -293,9 +293,10 @@ impl MembershipLog {
 
     /// The key of the relay with that number on a branch, and the entry that brought it into force.
     fn relay_at(&self, relay: DeviceNumber, end: Place) -> Option<(Place, PublicKey)> {
-        let theirs = self.relays.iter().filter(|(place, number, _)| {
-            *number == relay && self.precedes(*place, end)
-        });
+        let theirs = self
+            .relays
+            .iter()
+            .filter(|(place, number, _)| *number == relay && self.precedes(*place, end));
         theirs.max_by_key(|(place, ..)| *place).map(|(place, _, key)| (*place, *key))
     }
 
@@ -308,13 +309,13 @@ impl MembershipLog {
     }
 
     /// The entry as it will stand.
-    fn node(&self, signed: &Signed, before: Place, awaits: bool) -> Node {
+    fn node(&self, signed: &Signed, before: Place, waits: bool) -> Node {
         let hash = signed.digest();
         let parent = &self.nodes[before];
         let last = self.nodes.iter().rposition(|node| node.run == parent.run);
         let run = if last == Some(before) { parent.run } else { self.runs.len() };
         let sum = self.sum().wrapping_add(digest(&hash));
-        Node { hash, depth: parent.depth + 1, run, awaits, before, sum, rests_on: Vec::new() }
+        Node { hash, depth: parent.depth + 1, run, waits, before, sum, rests_on: Vec::new() }
     }
 
     fn insert(&mut self, signed: Signed, node: Node) {
@@ -339,10 +340,10 @@ impl MembershipLog {
     /// the replacement of the admin key that rules. Nobody builds on what no relay has admitted.
     fn follow(&mut self, place: Place) {
         let (node, tip) = (&self.nodes[place], &self.nodes[self.tip]);
-        let further = (std::cmp::Reverse(node.depth), node.hash)
-            < (std::cmp::Reverse(tip.depth), tip.hash);
+        let further =
+            (std::cmp::Reverse(node.depth), node.hash) < (std::cmp::Reverse(tip.depth), tip.hash);
         let follows = |ruler: &Supersession| self.precedes(ruler.place, place);
-        if further && !node.awaits && self.ruler().is_none_or(follows) {
+        if further && !node.waits && self.ruler().is_none_or(follows) {
             self.tip = place;
         }
     }
@@ -960,7 +961,7 @@ mod tests {
         let forged = log.sign(act.clone(), &keys(1));
         assert_eq!(log.merge(&[forged]), Err(MembershipError::Unsigned), "not even the admin");
         let rotation = log.sign(act.clone(), &keys(7));
-        assert_eq!(log.merge(&[rotation.clone()]), Err(MembershipError::Unadmitted));
+        assert_eq!(log.merge(std::slice::from_ref(&rotation)), Err(MembershipError::Unadmitted));
         let admitted = admission(&rotation, 1, &keys(9));
         log.merge(&[rotation, admitted]).expect("a relay admits it");
         let ann = log.by_tls(&new.tls).expect("it is a member").clone();
@@ -1025,12 +1026,14 @@ mod tests {
         log.merge(known.since(0)).expect("both are sound");
         log.append(recover(&log, 5)).expect("the recovery key signed it");
         assert_eq!((log.admin(), log.recovery()), (keys(21).public(), Some(keys(5).public())));
-        let act = Act::Invite { key: keys(2).public(), name: "x".into(), grants: vec![], expires_ms: 0 };
+        let act =
+            Act::Invite { key: keys(2).public(), name: "x".into(), grants: vec![], expires_ms: 0 };
         assert_eq!(log.append(log.sign(act, &keys(1))), Err(MembershipError::Unsigned));
         let (mut left, mut right) = (log.clone(), unknown.clone());
         left.merge(unknown.since(0)).expect("it is kept");
         right.merge(log.since(0)).expect("both are sound");
-        for union in [&left, &right, &MembershipLog::open(right.since(0).to_vec()).expect("sound")] {
+        for union in [&left, &right, &MembershipLog::open(right.since(0).to_vec()).expect("sound")]
+        {
             assert_eq!((union.tip(), union.sum()), (log.tip(), left.sum()));
             assert_eq!(union.members(), log.members(), "nobody came by the branch that is void");
             assert!(union.by_tls(&MemberKeys::of(&Seed([7; 32])).tls).is_some());

@@ -134,9 +134,8 @@ impl Member {
 
     fn cut(&mut self, cuts: &[CutOff]) {
         let had: Vec<PublicKey> = self.signing_keys().collect();
-        let theirs = |cut: &&CutOff| {
-            had.iter().any(|key| cut.actor.belongs_to(cut.actor.device(), key))
-        };
+        let theirs =
+            |cut: &&CutOff| had.iter().any(|key| cut.actor.belongs_to(cut.actor.device(), key));
         for cut in cuts.iter().filter(theirs) {
             let kept = self.cuts.entry((cut.segment, cut.actor)).or_insert((cut.seq, cut.hash));
             if kept.0 < cut.seq {

@@ -280,8 +280,7 @@ impl Engine {
 
     /// Who made a call that is kept.
     fn caller(&self, row: &CallRow) -> Option<&Member> {
-        let signed =
-            |member: &&Member| member.stated::<Intent>(CONTEXT, &row.intent).is_some();
+        let signed = |member: &&Member| member.stated::<Intent>(CONTEXT, &row.intent).is_some();
         self.replica.members().numbered(row.device).find(signed)
     }
 

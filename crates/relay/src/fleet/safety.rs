@@ -124,7 +124,11 @@ mod tests {
         let safety = |connected, report| device(connected, report).safe_to(Purpose::Upgrade).safety;
         let clear = Report::default();
         assert_eq!(safety(Some(5), Some(clear.clone())), Safety::Safe);
-        assert_eq!(safety(Some(6), Some(clear.clone())), Safety::Unknown, "said on an earlier visit");
+        assert_eq!(
+            safety(Some(6), Some(clear.clone())),
+            Safety::Unknown,
+            "said on an earlier visit"
+        );
         assert_eq!(safety(None, Some(clear.clone())), Safety::Unknown);
         assert_eq!(safety(Some(5), None), Safety::Unknown);
         for waiting in [
