@@ -455,6 +455,10 @@ fn a_device_takes_other_keys_and_what_it_has_not_sent_stays_good() {
         assert_eq!(change["device"], "ann", "whatever key it was written under");
     }
     assert_eq!(device(&place, "ann")["saved"], json!(4));
+    // Entries are kept for ever: no device fills the log with keys.
+    let again = run(&place, "ann", "rotate-key");
+    assert_eq!(again.code, 6, "{}", again.err);
+    run(&place, "ann", "sync").ok();
     // The old key opens nothing any more.
     std::fs::write(place.path("ann/key"), &old_key).expect("it is written");
     assert_ne!(run(&place, "ann", "sync").code, 0);
