@@ -3,11 +3,19 @@
 
 #[path = "support/process.rs"]
 mod process;
+mod support;
 
 use std::path::Path;
 
+use fieldkeep_model::TypeName;
+use fieldkeep_protocol::frame::Frame;
+use fieldkeep_protocol::report::TYPES_TOLD;
+use fieldkeep_protocol::{Report, TypeHeld};
+use fieldkeep_relay::fleet::{self, Purpose, Safety};
 use process::{Place, Ran};
 use serde_json::{Value, json};
+use support::wire::Raw;
+use support::{Site, put, soon, sync};
 
 const CATALOG: &str = r#"
 catalog = 1
@@ -111,6 +119,57 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_claim_is_shown_as_a_claim_and_changes_nothing() {
+    let site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    let mallory = Raw::joined(&site.ticket("mallory").await, 101).await;
+    let held = TypeHeld {
+        ty: TypeName::new("order").expect("a name"),
+        records: u64::MAX,
+        unsaved: u64::MAX,
+    };
+    let report = Report {
+        time: i64::MIN,
+        catalog: u64::MAX,
+        members: u64::MAX,
+        waiting: u64::MAX,
+        refused: u64::MAX,
+        files: u64::MAX,
+        leaves_out: true,
+        types: vec![held; 10_000],
+    };
+    let wire = mallory.following().await;
+    for _ in 0..100 {
+        wire.say(&Frame::Report(report.clone())).await;
+    }
+    let known = async || {
+        site.ask(|engine| {
+            let attendance = engine.attendance(1);
+            let replica = engine.replica();
+            fleet::devices(replica.store(), replica.members(), &attendance).expect("it reads")
+        })
+        .await
+    };
+    let claimed = soon("it is heard", async {
+        loop {
+            let device = known().await.into_iter().find(|device| device.name == "mallory");
+            if let Some(claim) = device.clone().and_then(|device| device.claim) {
+                return (device.expect("just found"), claim);
+            }
+        }
+    });
+    let (device, claim) = claimed.await;
+    assert_eq!((claim.report.types.len(), claim.report.time), (TYPES_TOLD, i64::MIN));
+    assert_eq!((device.saved, device.catalog), (0, Some(u64::MAX)));
+    assert_eq!(device.safe_to(Purpose::Revoke).safety, Safety::Unsafe);
+    // Nobody else notices.
+    put(&ann, "customer/c1", json!({"name": "Kiosk"}));
+    sync(&ann).await;
+    let ann = known().await.into_iter().find(|device| device.name == "ann").expect("a device");
+    assert_eq!(ann.saved, 1);
+}
+
 #[test]
 fn other_scopes_and_another_name_reach_a_device_that_stays_connected() {
     let place = Place::new();
@@ -205,6 +264,11 @@ fn what_a_revoked_device_had_captured_is_accepted_from_its_bundle_once() {
     let other = run(&place, "relay", &format!("relay quarantine accept {of_ben}"));
     assert_eq!(other.code, 2, "{}", other.err);
     assert!(other.err.contains("bundle import"), "{}", other.err);
+    // A bundle tells how things stand on its device, too.
+    run(&place, "ben", "put customer/c9 name=waits").ok();
+    run(&place, "ben", &format!("bundle export {of_ben} --for relay")).ok();
+    run(&place, "relay", &format!("bundle import {of_ben}")).ok();
+    assert_eq!(device(&place, "ben")["said"]["waiting"], json!(1));
     assert_eq!(relay.stop("INT"), 0);
 }
 
@@ -220,6 +284,11 @@ fn what_an_admin_signs_is_asked_for_on_the_relay_and_signed_elsewhere() {
         |more: &str| run(&place, "nowhere", &format!("relay sign {ask} --admin-key {key}{more}"));
     let apply = || run(&place, "relay", &format!("relay apply {signed}"));
 
+    let shown =
+        run(&place, "relay", &format!("relay invite --name eve --admin-key {key} --qr")).ok();
+    let lines: Vec<_> = shown.lines().collect();
+    assert!(lines.len() > 10 && lines[0].contains('█'), "a code: {shown}");
+    assert!(lines[lines.len() - 1].starts_with("fieldkeep1"), "and the line: {shown}");
     request("relay invite --name ann").ok();
     let nobody = sign("");
     assert_eq!(nobody.code, 2, "it asks: {}", nobody.err);
@@ -232,9 +301,9 @@ fn what_an_admin_signs_is_asked_for_on_the_relay_and_signed_elsewhere() {
     run(&place, "ann", &format!("join {ticket}")).ok();
 
     request("relay rename ann anna").ok();
-    assert!(sign(" --yes").ok().contains("give ann (device 3"));
+    assert!(sign(" --yes").ok().contains("give ann (device 4"));
     apply().ok();
-    assert_eq!(device(&place, "anna")["number"], json!(3));
+    assert_eq!(device(&place, "anna")["number"], json!(4));
 
     // The log moves between asking and applying: nothing branches.
     request("relay revoke anna").ok();
@@ -386,6 +455,10 @@ fn a_device_takes_other_keys_and_what_it_has_not_sent_stays_good() {
         assert_eq!(change["device"], "ann", "whatever key it was written under");
     }
     assert_eq!(device(&place, "ann")["saved"], json!(4));
+    // Entries are kept for ever: no device fills the log with keys.
+    let again = run(&place, "ann", "rotate-key");
+    assert_eq!(again.code, 6, "{}", again.err);
+    run(&place, "ann", "sync").ok();
     // The old key opens nothing any more.
     std::fs::write(place.path("ann/key"), &old_key).expect("it is written");
     assert_ne!(run(&place, "ann", "sync").code, 0);

@@ -108,6 +108,6 @@ fn imported(unbundled: &Unbundled, output: &mut Output) -> Result<ExitCode, Trou
     Ok(code)
 }
 
-fn count(number: u64, what: &str) -> String {
+pub(crate) fn count(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }

@@ -54,13 +54,10 @@ pub(crate) fn run(
         return catalog::module(&module, name, output);
     }
     // So is something signed.
-    let command = match command {
-        Relay::Sign(wish) => {
-            sign::sign(wish, output)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        command => command,
-    };
+    if let Relay::Sign(wish) = &command {
+        sign::sign(wish, output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let directory = dir.path()?;
     match command {
         Relay::Init { catalog, name } => init(&directory, catalog.as_deref(), name, output)?,
@@ -75,7 +72,7 @@ pub(crate) fn run(
         Relay::Rename { member, name, signing } => {
             permission::run(&directory, &member, &Change::Rename(name), signing, output)?;
         }
-        Relay::Sign(_) => unreachable!("done above"),
+        Relay::Sign(wish) => sign::sign(&wish, output)?,
         Relay::Apply { file } => sign::apply(&directory, &file, output)?,
         Relay::RecoveryKey(wish) => keys::name_recovery(&directory, wish, output)?,
         Relay::RotateAdminKey(wish) => keys::rotate_admin(&directory, wish, output)?,
@@ -134,7 +131,8 @@ fn init(
         "move it elsewhere, and a captured relay cannot enrol anyone: it signs there what is asked for here:",
     )?;
     output.line(
-        "  relay invite --name ann --request FILE; there: relay sign FILE --admin-key KEY; relay apply FILE.signed",
+        "  relay invite --name ann --request FILE; there: relay sign FILE --admin-key KEY; \
+         relay apply FILE.signed",
     )?;
     output
         .line("should it be lost, a recovery key replaces it: fieldkeep relay recovery-key FILE")?;

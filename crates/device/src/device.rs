@@ -195,8 +195,7 @@ impl Device {
         if store.setting("role")?.as_deref() != Some(b"device") {
             return Err(OpenError::NotADevice(path.to_owned()));
         }
-        let members = MembershipLog::open(store.members()?).map_err(ReplicaError::from)?;
-        let seed = in_force(home.directory(), &members)?;
+        let seed = in_force(home.directory(), &store)?;
         let settings = Settings::read(home.directory())?;
         let device = Self::over(home, store, seed)?;
         device.apply_settings(settings)?;
@@ -930,16 +929,17 @@ fn shared(replica: &Replica) -> Shared {
 }
 
 /// The keys of a device: those that it asked for, once the membership log says that it has them.
-fn in_force(directory: &Path, members: &MembershipLog) -> Result<Seed, OpenKeyError> {
+fn in_force(directory: &Path, store: &Store) -> Result<Seed, OpenError> {
     let next = home::next_key(directory);
     if next.exists() {
         let seed = KeyFile::open(&next)?;
+        let members = MembershipLog::open(store.members()?).map_err(ReplicaError::from)?;
         if members.by_tls(&seed.tls().public()).is_some() {
             KeyFile::replace(home::key(directory), &next)?;
             return Ok(seed);
         }
     }
-    KeyFile::open(home::key(directory))
+    Ok(KeyFile::open(home::key(directory))?)
 }
 
 fn device_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<Me, StoreError> {

@@ -56,7 +56,8 @@ impl From<StoreError> for RotateError {
 /// How an attempt ended.
 enum Attempt {
     Admitted,
-    /// The present key is nobody's any more: an earlier attempt was admitted, and that was not heard.
+    /// The present key may be nobody's any more: this attempt or an earlier one was admitted, and that was
+    /// not heard.
     Unknown,
 }
 
@@ -95,7 +96,7 @@ impl Device {
             let outputs = engine.commit()?;
             self.0.deliver(&engine, outputs);
         }
-        // Where an earlier attempt was admitted, the relay knows the next key alone.
+        // Where one was admitted, the relay knows the next key alone.
         if let Attempt::Unknown = self.ask_for_keys(next).await? {
             self.hear_of_keys(next).await?;
         }
@@ -116,7 +117,10 @@ impl Device {
         let hello = self.engine().introduction();
         match hear(connection, hello, ask, |entries| self.has_keys(entries, &keys)).await {
             Ok(()) => Ok(Attempt::Admitted),
-            Err(Unheard::Refused(Some(Code::NotAMember), _)) => Ok(Attempt::Unknown),
+            // The relay has done it, and its last words were lost with the connection.
+            Err(Unheard::Refused(Some(Code::NotAMember | Code::GoingAway), _)) => {
+                Ok(Attempt::Unknown)
+            }
             Err(Unheard::Refused(_, text)) => Err(RotateError::Refused(text)),
             Err(Unheard::Nothing) => Err(RotateError::Refused("no answer".into())),
         }

@@ -174,7 +174,7 @@ pub enum Act {
 impl Act {
     /// Whether a relay's admission has to follow it.
     #[must_use]
-    pub fn awaits_admission(&self) -> bool {
+    pub fn waits_for_admission(&self) -> bool {
         matches!(self, Self::Join { .. } | Self::RotateDevice { .. })
     }
 

@@ -143,6 +143,8 @@ pub struct Engine {
     wanted: BTreeSet<RecordKey>,
     /// Members that are kept away until then, because their permissions are being changed.
     suspended: BTreeMap<PublicKey, i64>,
+    /// When members took other keys, by what they are known by.
+    rotated: BTreeMap<PublicKey, i64>,
     collection: Collection,
     storage: Storage,
     returning: Returning,
@@ -177,6 +179,7 @@ impl Engine {
             failed_joins: VecDeque::new(),
             wanted: BTreeSet::new(),
             suspended: BTreeMap::new(),
+            rotated: BTreeMap::new(),
             collection: Collection::default(),
             storage: Storage::default(),
             brought: BTreeMap::new(),
@@ -572,7 +575,8 @@ impl Engine {
 
     fn members(&mut self, id: ConnectionId, members: &frame::Members) -> Result<(), ReplicaError> {
         let mut entries = members.entries.clone();
-        entries.extend(entries.last().and_then(|last| self.admission_of_keys(id, last)));
+        let last = entries.last().cloned();
+        entries.extend(last.and_then(|last| self.admission_of_keys(id, &last)));
         match self.append_members(&entries) {
             Ok(_) => {}
             Err(ReplicaError::Membership(error)) => {

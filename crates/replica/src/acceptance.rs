@@ -61,6 +61,14 @@ pub struct Accepted {
     pub moved: BTreeSet<SegmentId>,
 }
 
+/// What changes wrote that lie aside.
+struct Content {
+    /// The same as edits.
+    edits: Vec<(RecordId, RecordEdit)>,
+    /// The changes; others wait for something that is not here.
+    ready: Vec<ChangeHash>,
+}
+
 /// Whether a change lies aside for want of a permission alone.
 pub(crate) fn lacks_permission_only(aside: &Aside) -> bool {
     matches!(aside.reason.as_str(), NOT_PERMITTED | ACCEPTED)
@@ -151,7 +159,7 @@ impl Replica {
         accepted: &mut Accepted,
         now: i64,
     ) -> Result<(), PutError> {
-        let (edits, ready) = self.content_aside(id, wanted)?;
+        let Content { edits, ready } = self.content_aside(id, wanted)?;
         let (sid, ty) = (self.row(id).sid, self.row(id).address.ty.clone());
         let mut person = author.name.clone();
         person.truncate(person.floor_char_boundary(limit::MESSAGE));
@@ -190,13 +198,13 @@ impl Replica {
         self.keep_heads(id, &[head])
     }
 
-    /// What changes wrote that lie aside, as edits, and which of them can be told: in a copy of the
-    /// segment that has them, each once it has passed the gate.
+    /// What changes wrote that lie aside: in a copy of the segment that has them, each once it has passed
+    /// the gate.
     fn content_aside(
         &mut self,
         id: &SegmentId,
         wanted: &BTreeSet<ChangeHash>,
-    ) -> Result<(Vec<(RecordId, RecordEdit)>, Vec<ChangeHash>), ReplicaError> {
+    ) -> Result<Content, ReplicaError> {
         let sid = self.row(id).sid;
         let (mut history, mut chunks) = (History::new(), Vec::new());
         self.each_entry(sid, 1, |entry| {
@@ -229,6 +237,6 @@ impl Replica {
         applied.map_err(|error| ReplicaError::Damaged(*id, error.to_string()))?;
         let own: Vec<&[u8]> = own.into_iter().map(|at| chunks[at].as_slice()).collect();
         let edits = document.rewritten(&own, &|actor, counter| document.locate(actor, counter));
-        Ok((edits, ready))
+        Ok(Content { edits, ready })
     }
 }

@@ -21,7 +21,7 @@ use fieldkeep_console::{Code, Failure, Trouble};
 /// The longest file that is read: a log of a hundred thousand entries.
 const LONGEST: u64 = 64 * 1024 * 1024;
 
-pub(super) fn sign(wish: Sign, output: &mut Output) -> Result<(), Trouble> {
+pub(super) fn sign(wish: &Sign, output: &mut Output) -> Result<(), Trouble> {
     let request: SigningRequest = read(&wish.file)?;
     let key = KeyFile::open(&wish.admin_key).map_err(|error| {
         Failure::new(Code::Denied, error.to_string(), "nothing was signed: name the key's file")
@@ -47,7 +47,7 @@ pub(super) fn sign(wish: Sign, output: &mut Output) -> Result<(), Trouble> {
     signing::make(&request, &key.signing(), Some(&trial))?;
     let new_key = wish.new_key.as_deref().filter(|_| makes_key).map(new_key).transpose()?;
     let made = signing::make(&request, &key.signing(), new_key.as_ref())?;
-    let out = wish.out.unwrap_or_else(|| beside(&wish.file));
+    let out = wish.out.clone().unwrap_or_else(|| beside(&wish.file));
     let signed = SignedEntry { org: log.org(), entry: made.entry };
     let written = std::fs::write(&out, format!("{signed}\n"));
     written.map_err(|error| Failure::file(&out, &error))?;

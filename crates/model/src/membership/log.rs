@@ -59,7 +59,7 @@ struct Node {
     /// The run of entries without a fork that it lies in.
     run: usize,
     /// Whether a relay's admission has to follow it.
-    awaits: bool,
+    waits: bool,
     /// The entry that it follows.
     before: Place,
     /// The sum of the hashes of all entries that arrived through this one.
@@ -171,7 +171,7 @@ impl MembershipLog {
         let hash = first.digest();
         let sum = digest(&hash);
         let node =
-            Node { hash, depth: 0, run: 0, awaits: false, before: 0, sum, rests_on: Vec::new() };
+            Node { hash, depth: 0, run: 0, waits: false, before: 0, sum, rests_on: Vec::new() };
         Ok(Self {
             org: OrgId(hash[..16].try_into().expect("sixteen bytes")),
             entries: vec![first],
@@ -237,7 +237,7 @@ impl MembershipLog {
         }
         let signer = self.signer(&entry.act, before)?;
         signed.open::<Entry>(CONTEXT, &signer).ok_or(MembershipError::Unsigned)?;
-        let mut node = self.node(&signed, before, entry.act.awaits_admission());
+        let mut node = self.node(&signed, before, entry.act.waits_for_admission());
         self.act(entry.act, before, &mut node)?;
         self.insert(signed, node);
         Ok(())
@@ -245,7 +245,7 @@ impl MembershipLog {
 
     /// Whether an entry was admitted: what follows it follows the admission.
     fn is_admitted(&self, place: Place) -> bool {
-        self.nodes[place].awaits && self.pending.is_none()
+        self.nodes[place].waits && self.pending.is_none()
     }
 
     /// Who must have signed an act that follows that entry.
@@ -309,13 +309,13 @@ impl MembershipLog {
     }
 
     /// The entry as it will stand.
-    fn node(&self, signed: &Signed, before: Place, awaits: bool) -> Node {
+    fn node(&self, signed: &Signed, before: Place, waits: bool) -> Node {
         let hash = signed.digest();
         let parent = &self.nodes[before];
         let last = self.nodes.iter().rposition(|node| node.run == parent.run);
         let run = if last == Some(before) { parent.run } else { self.runs.len() };
         let sum = self.sum().wrapping_add(digest(&hash));
-        Node { hash, depth: parent.depth + 1, run, awaits, before, sum, rests_on: Vec::new() }
+        Node { hash, depth: parent.depth + 1, run, waits, before, sum, rests_on: Vec::new() }
     }
 
     fn insert(&mut self, signed: Signed, node: Node) {
@@ -343,7 +343,7 @@ impl MembershipLog {
         let further =
             (std::cmp::Reverse(node.depth), node.hash) < (std::cmp::Reverse(tip.depth), tip.hash);
         let follows = |ruler: &Supersession| self.precedes(ruler.place, place);
-        if further && !node.awaits && self.ruler().is_none_or(follows) {
+        if further && !node.waits && self.ruler().is_none_or(follows) {
             self.tip = place;
         }
     }
@@ -961,7 +961,7 @@ mod tests {
         let forged = log.sign(act.clone(), &keys(1));
         assert_eq!(log.merge(&[forged]), Err(MembershipError::Unsigned), "not even the admin");
         let rotation = log.sign(act.clone(), &keys(7));
-        assert_eq!(log.merge(&[rotation.clone()]), Err(MembershipError::Unadmitted));
+        assert_eq!(log.merge(std::slice::from_ref(&rotation)), Err(MembershipError::Unadmitted));
         let admitted = admission(&rotation, 1, &keys(9));
         log.merge(&[rotation, admitted]).expect("a relay admits it");
         let ann = log.by_tls(&new.tls).expect("it is a member").clone();

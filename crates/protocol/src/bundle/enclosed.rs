@@ -77,7 +77,9 @@ pub enum Entry {
 impl Entry {
     pub(super) fn decode(number: u64, body: &[u8]) -> Result<Option<Self>, DecodeError> {
         match Enclosed::decode(number, body) {
-            Err(DecodeError::Unknown(_)) => Ok(Frame::decode(number, body)?.map(Self::Frame)),
+            Err(DecodeError::Unknown(_)) | Ok(None) => {
+                Ok(Frame::decode(number, body)?.map(Self::Frame))
+            }
             enclosed => Ok(enclosed?.map(Self::Enclosed)),
         }
     }

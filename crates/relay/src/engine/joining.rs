@@ -10,6 +10,8 @@ use super::{ConnectionId, Engine};
 
 /// Joins that may fail within a minute before strangers are told to wait.
 const FAILED_JOINS: usize = 20;
+/// How long a device has the keys that it took before others are admitted, in milliseconds.
+const KEYS_MS: i64 = 3_600_000;
 
 impl Engine {
     pub(super) fn join(
@@ -45,15 +47,25 @@ impl Engine {
 
     /// The admission of other keys that a device takes, if an entry is that, of this very device, and follows
     /// the log as it is.
-    pub(super) fn admission_of_keys(&self, id: ConnectionId, signed: &Signed) -> Option<Signed> {
+    /// Each device gets them once an hour: entries are kept for ever, by everybody.
+    pub(super) fn admission_of_keys(
+        &mut self,
+        id: ConnectionId,
+        signed: &Signed,
+    ) -> Option<Signed> {
         let entry: Entry = signed.read()?;
         let Act::RotateDevice { member, .. } = entry.act else { return None };
         let members = self.replica.members();
         let device = members.by_tls(&self.peers.get(&id)?.key)?;
+        let (identity, since) = (device.identity, self.now - KEYS_MS);
         let own = device.keys.signing == member && !device.revoked && !device.relay;
+        self.rotated.retain(|_, at| *at > since);
+        if !own || entry.previous != members.tip() || self.rotated.contains_key(&identity) {
+            return None;
+        }
+        self.rotated.insert(identity, self.now);
         let me = self.replica.me();
-        (own && entry.previous == members.tip())
-            .then(|| membership::admission(signed, me.number, &me.keys))
+        Some(membership::admission(signed, me.number, &me.keys))
     }
 
     /// Takes a device in that joins: by an invitation that is good now, or by entries that say that a

@@ -8,6 +8,7 @@ use fieldkeep_console::{Failure, Trouble};
 use crate::access::Access;
 use crate::args::absolute;
 use crate::attention;
+use crate::bundle::count;
 use crate::output::{Output, safe};
 use crate::request::{Accept, Accepted, Request, Response};
 
@@ -30,20 +31,23 @@ pub(super) fn run(
 
 fn tell(accepted: &Accepted, how: Accept, output: &mut Output) -> Result<(), Trouble> {
     let Accepted { from, number, known, aside, written, carried, files, .. } = accepted;
+    let (aside, from) = (count(*aside, "change"), safe(from));
     let done = match how {
-        Accept::Try => format!("{written} would be written again by the relay, in its name"),
+        Accept::Try => {
+            format!("of which {written} would be written again by the relay, in its name")
+        }
         Accept::KeepAside => "kept aside: `relay quarantine list` shows them".to_owned(),
-        Accept::Write => format!("{written} written again by the relay, in its name"),
+        Accept::Write => format!("of which {written} were written again by the relay, in its name"),
     };
-    output.line(&format!("{} (device {number}), revoked: {aside} changes, {done}", safe(from)))?;
-    if *known > 0 {
-        output.line(&format!("{known} more were here, or were accepted before"))?;
-    }
-    if *carried > 0 {
-        output.line(&format!("{carried} changes of others came with them"))?;
-    }
-    if *files > 0 {
-        output.line(&format!("{files} attached files came with them"))?;
+    output.line(&format!("{from} (device {number}), revoked: {aside}, {done}"))?;
+    for (others, what, how) in [
+        (*known, "change", "more lay here, or were accepted before"),
+        (*carried, "change", "of others came with them"),
+        (*files, "attached file", "came with them"),
+    ] {
+        if others > 0 {
+            output.line(&format!("{} {how}", count(others, what)))?;
+        }
     }
     for record in &accepted.records {
         attention::print(output, record)?;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use fieldkeep_model::{Member, SegmentAddress};
+use fieldkeep_model::{Member, SegmentAddress, SegmentId};
 use fieldkeep_protocol::bundle::{Survey, Unfit};
 use fieldkeep_protocol::frame::{Push, SegmentRef};
 use fieldkeep_replica::{Accepted, Accepting, PutError};
@@ -46,8 +46,10 @@ impl Engine {
         if how == Accepting::Trying {
             return Ok(Ok((author, accepted)));
         }
-        self.moved.extend(&accepted.moved);
-        for segment in &accepted.moved {
+        // Of what only lies aside nobody is told: nothing is in the log.
+        let has_log = |id: &&SegmentId| self.replica.segment(id).is_some_and(|row| row.tip > 0);
+        let moved: Vec<SegmentId> = accepted.moved.iter().filter(has_log).copied().collect();
+        for segment in &moved {
             self.has_grown(segment)?;
         }
         let note = format!("of {} (device {}), which was revoked", author.name, author.number);
