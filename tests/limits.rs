@@ -53,7 +53,8 @@ async fn used(site: &Site, name: &str) -> DeviceUse {
 /// An order with a note of so many letters.
 fn order(device: &Device, id: usize, letters: usize) {
     // Letters that do not repeat, so that they take as much room.
-    let note: String = content(letters, 7).iter().map(|byte| char::from(b'a' + byte % 26)).collect();
+    let note: String =
+        content(letters, 7).iter().map(|byte| char::from(b'a' + byte % 26)).collect();
     put(device, &format!("order/{}-{id}", device.name()), json!({ "note": note }));
 }
 
@@ -92,9 +93,8 @@ fn first_push(raw: &Raw) -> Frame {
 /// Sends the same until the relay says that it is enough, and when to come back.
 async fn floods(wire: &mut Wire, push: &Frame) -> u64 {
     let (sender, bytes) = (wire.sender.clone(), push.encode());
-    let flooding = tokio::spawn(async move {
-        while sender.send(1, 0, bytes.clone().into()).await.is_ok() {}
-    });
+    let flooding =
+        tokio::spawn(async move { while sender.send(1, 0, bytes.clone().into()).await.is_ok() {} });
     let back = wire.until(|frame| {
         let Frame::GoAway(GoAway { retry_ms }) = frame else { return None };
         Some(*retry_ms)
@@ -349,7 +349,8 @@ fn every_limit_is_documented_with_its_default() {
         None => "\"none\"".to_owned(),
         Some(bytes) if name.contains("bytes") => {
             let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-            let (unit, shift) = units.into_iter().find(|(_, shift)| bytes >> shift > 0).expect("one");
+            let (unit, shift) =
+                units.into_iter().find(|(_, shift)| bytes >> shift > 0).expect("one");
             format!("\"{}{unit}\"", bytes >> shift)
         }
         Some(count) => count.to_string(),
@@ -362,7 +363,11 @@ fn every_limit_is_documented_with_its_default() {
                 expected.insert(row);
             }
         } else if let Some(name) = key.strip_suffix("_seconds") {
-            expected.insert(("[limits]".to_owned(), name.to_owned(), format!("\"{}m\"", value.as_u64().expect("a number") / 60)));
+            expected.insert((
+                "[limits]".to_owned(),
+                name.to_owned(),
+                format!("\"{}m\"", value.as_u64().expect("a number") / 60),
+            ));
         } else {
             expected.insert(("[limits]".to_owned(), key.clone(), written(key, value)));
         }
@@ -375,13 +380,25 @@ fn honest_devices_do_not_notice_who_misbehaves_among_them() {
     let place = Place::new();
     let folder = place.path("load");
     let args = [
-        "lab", "load", "--devices", "50", "--rate", "40", "--seconds", "2", "--bad",
-        "strangers,floods", "--no-floors", "--json", "--dir",
+        "lab",
+        "load",
+        "--devices",
+        "50",
+        "--rate",
+        "40",
+        "--seconds",
+        "2",
+        "--bad",
+        "strangers,floods",
+        "--no-floors",
+        "--json",
+        "--dir",
     ];
     let mut command = place.command("relay", &args);
     command.arg(&folder);
     let ran = finish(command, "");
-    let results: Value = serde_json::from_str(ran.out.trim()).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
+    let results: Value =
+        serde_json::from_str(ran.out.trim()).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
     assert_eq!(ran.code, 0, "{results:#}");
     assert_eq!((&results["missing"], &results["cuts"]), (&json!(0), &json!(0)), "{results:#}");
     assert!(results["reconnect_ms"].as_f64().is_some_and(|ms| ms < 10_000.0), "{results:#}");

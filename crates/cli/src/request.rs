@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use fieldkeep_console::Failure;
-use fieldkeep_relay::limits::Report;
 use fieldkeep_console::shape::catalog::{Diff, Follows, Kept, Standing};
 use fieldkeep_console::shape::{
     Advice, Answer, Aside, Attachment, CallRow, Called, CatalogState, Check, ClearPlan, Conflict,
     Decision, Explanation, Gone, Held, History, Met, Paused, Peers, Pin, Record, Resynced, Status,
     Synced,
 };
+use fieldkeep_relay::limits::Report;
 
 /// A record's name.
 pub(crate) type Name = (TypeName, RecordId);

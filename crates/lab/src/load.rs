@@ -220,12 +220,8 @@ impl<'p> Test<'p> {
     /// Turns without and with somebody who misbehaves.
     fn ordeal(&mut self, nth: usize, bad: Bad, stop: &AtomicBool, results: &mut Results) {
         let first = self.plan.devices + nth * bad::MEMBERS;
-        let task = bad::Task {
-            bad,
-            facts: self.facts.clone(),
-            address: self.serving.address,
-            first,
-        };
+        let task =
+            bad::Task { bad, facts: self.facts.clone(), address: self.serving.address, first };
         let mut villain = Villain::start(&self.plan.program, &task);
         let turn = Duration::from_secs(self.plan.seconds).div_f64(TURNS as f64);
         let (calm, harried) = (self.phase, self.phase + 1);

@@ -630,7 +630,8 @@ impl Engine {
             let (code, text) = if *reason == OVER_QUOTA {
                 ("over-quota", "too much is stored of its author: the relay keeps the change aside")
             } else {
-                let text = "the device was not granted this scope: the relay keeps the change aside";
+                let text =
+                    "the device was not granted this scope: the relay keeps the change aside";
                 ("not-permitted", text)
             };
             let (code, text) = (code.to_owned(), text.to_owned());

@@ -14,6 +14,7 @@ pub mod limits;
 mod metrics;
 mod outlook;
 mod server;
+mod turns;
 mod vitals;
 
 pub use config::{Config, ConfigError};

@@ -55,7 +55,7 @@ impl Default for Limits {
         let device = Share {
             bytes_a_minute: Some(256 << 20),
             changes_a_minute: Some(300_000),
-            connections_a_minute: Some(600),
+            connections_a_minute: Some(120),
             log_bytes: Some(4 << 30),
             file_bytes: Some(32 << 30),
         };
@@ -212,8 +212,7 @@ impl Report {
         let devices = holdings.into_iter().map(|holding| {
             organisation.stored = organisation.stored.and(holding.stored);
             organisation.refused = organisation.refused.and(holding.refused);
-            let used =
-                Use { stored: holding.stored, refused: holding.refused, ..Use::default() };
+            let used = Use { stored: holding.stored, refused: holding.refused, ..Use::default() };
             let Holding { number, name, revoked, connected, .. } = holding;
             DeviceUse { number, name, revoked, connected, used }
         });

@@ -8,9 +8,7 @@
 use std::collections::BTreeSet;
 
 use fieldkeep_model::membership::CutOff;
-use fieldkeep_model::{
-    ChangeHash, ChangeHeader, Grant, Head, Member, Pos, PublicKey, SegmentId,
-};
+use fieldkeep_model::{ChangeHash, ChangeHeader, Grant, Head, Member, Pos, PublicKey, SegmentId};
 use fieldkeep_store::{Log as _, Permissions as _, StoreError};
 
 use crate::log::Entry;

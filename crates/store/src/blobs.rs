@@ -220,8 +220,9 @@ pub trait Blobs: Queries {
                      JOIN blob b ON b.hash = o.hash AND b.whole = 1)
              GROUP BY member",
         )?;
-        let rows = query
-            .query_map([], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)))?;
+        let rows = query.query_map([], |row| {
+            Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
+        })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 

@@ -50,9 +50,8 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<ExitCode, Trouble>
         program: std::env::current_exe()?,
         command: typed(),
     };
-    let unfit = |error: fieldkeep_lab::load::PlanError| {
-        Failure::new(Code::Usage, error.to_string(), "")
-    };
+    let unfit =
+        |error: fieldkeep_lab::load::PlanError| Failure::new(Code::Usage, error.to_string(), "");
     plan.check().map_err(unfit)?;
     let stop = stop_flag()?;
     let bar = bar();

@@ -67,12 +67,7 @@ fn shares(limits: &Limits, organisation: &Use, output: &mut Output) -> Result<()
         ("changes a minute", |share| share.changes_a_minute, *changes, count),
         ("connections a minute", |share| share.connections_a_minute, *connections, count),
         ("bytes in the log", |share| share.log_bytes, stored.log_bytes, bytes),
-        (
-            "bytes of files",
-            |share| share.file_bytes,
-            stored.file_bytes + stored.begun_bytes,
-            bytes,
-        ),
+        ("bytes of files", |share| share.file_bytes, stored.file_bytes + stored.begun_bytes, bytes),
     ];
     for (name, limit, used, shown) in rows {
         let most = |share| limit(share).map_or_else(|| "no limit".to_owned(), shown);
@@ -131,7 +126,8 @@ fn sentences(used: &Use) -> Vec<String> {
     }
     if stored.aside_bytes > 0 {
         let aside = bytes(stored.aside_bytes);
-        sentences.push(format!("{aside} of its changes lie aside: `relay quarantine list` says why"));
+        sentences
+            .push(format!("{aside} of its changes lie aside: `relay quarantine list` says why"));
     }
     sentences
 }

@@ -79,7 +79,8 @@ impl FromStr for Bad {
     fn from_str(name: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|bad| bad.name() == name);
         let names: Vec<_> = Self::ALL.into_iter().map(Self::name).collect();
-        found.ok_or_else(|| format!("nobody misbehaves by `{name}`; there are {}", names.join(", ")))
+        found
+            .ok_or_else(|| format!("nobody misbehaves by `{name}`; there are {}", names.join(", ")))
     }
 }
 
@@ -153,10 +154,12 @@ struct Actor {
 /// When it is no task.
 pub fn run_bad(task: &str, ready: impl FnOnce()) -> Result<String, serde_json::Error> {
     let task: Task = serde_json::from_str(task)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("threads");
     let (going, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
-    let actor = Actor { task: Arc::new(task), going: Arc::clone(&going), counts: Arc::clone(&counts) };
+    let actor =
+        Actor { task: Arc::new(task), going: Arc::clone(&going), counts: Arc::clone(&counts) };
     // It never ends by itself: it goes with the process.
     std::thread::spawn(move || runtime.block_on(actor.act()));
     ready();
@@ -349,7 +352,11 @@ impl Actor {
         pushes.push(caller.push(facts, &beginning.iter().map(Vec::as_slice).collect::<Vec<_>>()));
         for row in stage.hostile() {
             let chunk = if row.stage == 0 { row.chunk } else { renamed.chunk(&row.chunk) };
-            pushes.push(caller.push_as(facts, &[&chunk], ChangeHeader::parse(&chunk).ok().as_ref()));
+            pushes.push(caller.push_as(
+                facts,
+                &[&chunk],
+                ChangeHeader::parse(&chunk).ok().as_ref(),
+            ));
         }
         let mut line = None;
         let mut next = pushes.iter().cycle();
@@ -393,7 +400,8 @@ fn noise(dice: &mut Dice, most: usize) -> Vec<u8> {
 /// The pushes of a flood: honest changes, as many as anybody could make in a while.
 fn flood(caller: &Caller, facts: &Facts) -> Vec<Frame> {
     let mut document = Document::default();
-    let author = Author { actor: caller.actor, person: "flood".to_owned(), time: 1_700_000_000_000 };
+    let author =
+        Author { actor: caller.actor, person: "flood".to_owned(), time: 1_700_000_000_000 };
     let batches = (0..FLOOD.0).map(|batch| {
         let chunks: Vec<Vec<u8>> = (0..FLOOD.1)
             .map(|nth| {

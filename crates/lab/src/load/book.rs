@@ -14,9 +14,9 @@ use fieldkeep_model::{
     ActorId, ChangeHash, ChangeHeader, Edit, OrgId, RecordEdit, Scalar, SegmentAddress, SegmentId,
     Seq,
 };
-use fieldkeep_protocol::offer::short;
 use fieldkeep_protocol::OfferEntry;
 use fieldkeep_protocol::frame::{Delta, Run};
+use fieldkeep_protocol::offer::short;
 use fieldkeep_store::{ChangeRow, Flags, SegmentRow, Store};
 
 /// The longest changes of one batch together, in bytes.

@@ -48,7 +48,8 @@ const SERVER: usize = usize::MAX;
 
 /// Sends back whatever comes, until the process ends. `listening` hears where.
 pub fn serve_echo(listening: impl FnOnce(SocketAddr)) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("threads").block_on(async {
         let endpoint = Endpoint::bind(loopback(), &keys(SERVER), Limits::RELAY).expect("a socket");
         listening(endpoint.local_addr().expect("it is bound"));
@@ -89,7 +90,8 @@ pub(super) fn echo(program: &Path, count: usize, rate: u64, time: Duration) -> (
     let mut command = Command::new(program);
     command.args(["lab", "load-echo"]);
     let serving = Serving::run(command);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("threads");
     let mut open = dial(&runtime, serving.address, 0..WARM.min(count / 2));
     let before = serving.memory();

@@ -170,10 +170,8 @@ impl Results {
             self.devices, self.outlet, self.rate, self.machine
         );
         let mut line = |row: [&str; 4]| {
-            let line = format!(
-                "{:what$}  {:>figure$}  {:target$}  {}",
-                row[0], row[1], row[2], row[3]
-            );
+            let line =
+                format!("{:what$}  {:>figure$}  {:target$}  {}", row[0], row[1], row[2], row[3]);
             let _ = writeln!(table, "{}", line.trim_end());
         };
         line(["", "", "TARGET", "FLOOR"]);
@@ -196,7 +194,8 @@ impl Results {
             None => "too long".to_owned(),
         };
         let none = String::new();
-        let floor = |told: fn(&Floors) -> String| self.floors.as_ref().map_or_else(String::new, told);
+        let floor =
+            |told: fn(&Floors) -> String| self.floors.as_ref().map_or_else(String::new, told);
         let mut rows = vec![
             row("all connected, the first time", seconds(self.connect_ms), "", none.clone()),
             row("all connected anew", seconds(self.reconnect_ms), "10 s", none.clone()),

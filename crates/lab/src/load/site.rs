@@ -122,9 +122,7 @@ pub(super) fn found(directory: &Path, honest: usize, others: usize, size: usize)
     replica.append_members(log.since(base)).expect("they follow");
     replica.commit().expect("the disk takes it");
     let members = replica.members();
-    let number = |nth| {
-        members.by_tls(&seed(nth).tls().public()).expect("it was admitted").number
-    };
+    let number = |nth| members.by_tls(&seed(nth).tls().public()).expect("it was admitted").number;
     let relay = members.members().values().find(|member| member.relay).expect("there is one");
     let epoch = replica.epoch();
     Facts {

@@ -96,7 +96,8 @@ impl Engine {
         });
         self.storage.log = logs.collect();
         let begun = store.settings_under(BEGUN)?.into_iter();
-        let begun = begun.filter_map(|(key, bytes)| Some((key.parse().ok()?, Begun::read(&bytes)?)));
+        let begun =
+            begun.filter_map(|(key, bytes)| Some((key.parse().ok()?, Begun::read(&bytes)?)));
         self.storage.begun = begun.collect();
         self.storage.counted = store.setting(COUNTED)?.is_some();
         self.storage.files = None;

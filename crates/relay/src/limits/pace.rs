@@ -84,7 +84,8 @@ impl Recent {
     pub(crate) fn last_minute(mut self, now: Instant) -> u64 {
         self.add(0, now);
         let age = self.begin.map_or(Duration::ZERO, |begin| now.saturating_duration_since(begin));
-        let left = MINUTE.saturating_sub(age).as_millis() * u128::from(self.before) / MINUTE.as_millis();
+        let left =
+            MINUTE.saturating_sub(age).as_millis() * u128::from(self.before) / MINUTE.as_millis();
         self.current.saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
     }
 }

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use fieldkeep_model::PublicKey;
 
-use super::{
-    Holding, Limits, Pace, Rate, Recent, Refused, Report, Share, Slowed, Strangers, Use,
-};
+use super::{Holding, Limits, Pace, Rate, Recent, Refused, Report, Share, Slowed, Strangers, Use};
 
 /// After so long without being slowed down a device counts as one that was not.
 const EASED: Duration = Duration::from_secs(10);
@@ -161,7 +159,8 @@ impl Account {
     }
 
     fn slow_down(&mut self, wait: Duration, now: Moment) {
-        let fresh = self.slow.is_none_or(|(_, last)| now.at.saturating_duration_since(last) > EASED);
+        let fresh =
+            self.slow.is_none_or(|(_, last)| now.at.saturating_duration_since(last) > EASED);
         let since = if fresh { now.at } else { self.slow.map_or(now.at, |(since, _)| since) };
         if fresh {
             self.slowed.since_ms = Some(now.ms);
@@ -425,7 +424,8 @@ mod tests {
         let report = books.report(vec![holding(3, ANN, 10), holding(5, BEN, 20)], now);
         let [ann, ben] = &report.devices[..] else { panic!("two devices") };
         assert_eq!((ann.number, ann.used.changes, ann.used.stored.log_bytes), (3, 63, 10));
-        let slowed = Slowed { times: 1, millis: 3_000, since_ms: Some(5_000), last_ms: Some(5_000) };
+        let slowed =
+            Slowed { times: 1, millis: 3_000, since_ms: Some(5_000), last_ms: Some(5_000) };
         assert_eq!(ann.used.slowed, slowed);
         assert_eq!((ben.used.changes, ben.used.slowed), (0, Slowed::default()));
         assert_eq!(report.organisation.stored.log_bytes, 30);

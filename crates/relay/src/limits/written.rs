@@ -159,11 +159,8 @@ mod tests {
             file_bytes: None,
             ..none.device
         };
-        let organisation = Share {
-            log_bytes: Some(2 << 30),
-            connections_a_minute: None,
-            ..none.organisation
-        };
+        let organisation =
+            Share { log_bytes: Some(2 << 30), connections_a_minute: None, ..none.organisation };
         let expected = Limits {
             device,
             organisation,
