@@ -85,8 +85,11 @@ pub(crate) struct Door {
     metrics: Arc<Metrics>,
     throttle: Arc<Throttle>,
     known: watch::Receiver<Arc<Keys>>,
-    crowd: Arc<Mutex<VecDeque<(ConnectionId, Arc<Notify>)>>>,
+    crowd: Arc<Mutex<Crowd>>,
 }
+
+/// Whoever is connected and not enrolled, the oldest first, and how each is told to make room.
+type Crowd = VecDeque<(ConnectionId, Arc<Notify>)>;
 
 impl Door {
     pub(crate) fn new(
