@@ -16,6 +16,31 @@ pub struct Progress<T> {
     pub next: Option<String>,
 }
 
+/// A number that a benchmark cannot be run with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{given} {what} are not possible: give {least} to {most}")]
+pub struct OutOfBounds {
+    /// Of what.
+    pub what: &'static str,
+    /// What was typed.
+    pub given: u64,
+    /// The least.
+    pub least: u64,
+    /// The most.
+    pub most: u64,
+}
+
+/// Whether a number lies within its bounds.
+pub(crate) fn within(
+    what: &'static str,
+    given: u64,
+    least: u64,
+    most: u64,
+) -> Result<(), OutOfBounds> {
+    let fits = (least..=most).contains(&given);
+    if fits { Ok(()) } else { Err(OutOfBounds { what, given, least, most }) }
+}
+
 /// Makes a folder, and looks whether files can be made in it.
 pub(crate) fn writable(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;

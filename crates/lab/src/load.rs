@@ -36,6 +36,7 @@ use board::{Board, millis};
 use crowd::Crowd;
 use site::Facts;
 
+use crate::benchmark::{OutOfBounds, within};
 use crate::machine::Machine;
 use crate::place::Serving;
 
@@ -77,17 +78,8 @@ pub struct Plan {
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// A number that cannot be.
-    #[error("{given} {what} are not possible: give {least} to {most}")]
-    Size {
-        /// Of what.
-        what: &'static str,
-        /// What was typed.
-        given: u64,
-        /// The least.
-        least: u64,
-        /// The most.
-        most: u64,
-    },
+    #[error(transparent)]
+    Size(#[from] OutOfBounds),
     /// The folder cannot be made, or is not empty.
     #[error("{}: {error}", path.display())]
     Folder {
@@ -104,10 +96,6 @@ impl Plan {
     /// # Errors
     /// What is wrong with it, before any work is done.
     pub fn check(&self) -> Result<(), PlanError> {
-        let within = |what, given: u64, least, most| {
-            let fits = (least..=most).contains(&given);
-            if fits { Ok(()) } else { Err(PlanError::Size { what, given, least, most }) }
-        };
         within("devices", self.devices as u64, 2, 2_000)?;
         within("changes a second", self.rate, 1, 10_000)?;
         within("seconds", self.seconds, 1, 86_400)?;

@@ -23,7 +23,7 @@ use std::{fs, io};
 
 use results::{Property, Results, Row, SCHEMA, Subject};
 
-use crate::benchmark::{Progress, replace, writable};
+use crate::benchmark::{OutOfBounds, Progress, replace, within, writable};
 use crate::machine::{Machine, versions};
 
 /// How often each is measured at each round trip time.
@@ -72,17 +72,8 @@ pub enum PlanError {
     #[error("this build has no `{0}`")]
     NotBuilt(&'static str),
     /// A number that cannot be.
-    #[error("{given} {what} are not possible: give {least} to {most}")]
-    Size {
-        /// Of what.
-        what: &'static str,
-        /// What was typed.
-        given: u64,
-        /// The least.
-        least: u64,
-        /// The most.
-        most: u64,
-    },
+    #[error(transparent)]
+    Size(#[from] OutOfBounds),
     /// A slope needs two points.
     #[error("a slope needs two different round trip times at least")]
     Delays,
@@ -127,10 +118,6 @@ impl Plan {
         if self.subjects.contains(&Subject::Samod) && !cfg!(feature = "engines") {
             return Err(PlanError::NotBuilt("samod"));
         }
-        let within = |what, given: u64, least, most| {
-            let fits = (least..=most).contains(&given);
-            if fits { Ok(()) } else { Err(PlanError::Size { what, given, least, most }) }
-        };
         within("records", self.records as u64, 100, 1_000_000)?;
         within("segments", self.segments as u64, 1, 1_024)?;
         for delay in &self.delays {

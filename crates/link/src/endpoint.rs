@@ -154,6 +154,10 @@ impl Endpoint {
             .incoming_buffer_size_total(EARLY_BYTES * limits.handshakes as u64);
         let quic = UdpSocket::bind(listen)
             .and_then(|socket| {
+                if let Some(bytes) = limits.socket_buffer {
+                    // What the system does not give is missed only when very many come at once.
+                    let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(bytes);
+                }
                 quinn::Endpoint::new(EndpointConfig::default(), Some(accepting), socket, runtime)
             })
             .map_err(|error| bind_error(listen, error))?;

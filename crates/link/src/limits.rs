@@ -29,6 +29,9 @@ pub struct Limits {
     pub streams: u32,
     /// Lanes that a peer may have open towards this side at once.
     pub lanes: u32,
+    /// Bytes of datagrams that the system is asked to keep until they are read, as far as it lets; as many as
+    /// it keeps by itself if not said.
+    pub socket_buffer: Option<usize>,
     /// Handshakes in flight from which on an address must prove itself first (Retry).
     pub handshakes_before_retry: usize,
     /// Handshakes in flight from which on further ones are refused.
@@ -46,6 +49,7 @@ impl Limits {
         send_window: 512 * 1024,
         streams: 64,
         lanes: 2,
+        socket_buffer: None,
         handshakes_before_retry: 8,
         handshakes: 64,
     };
@@ -55,6 +59,8 @@ impl Limits {
         keep_alive: None,
         stream_window: 256 * 1024,
         connection_window: 1024 * 1024,
+        // A thousand devices that come back in one moment send a thousand datagrams of 1,200 bytes.
+        socket_buffer: Some(4 * 1024 * 1024),
         handshakes_before_retry: 64,
         handshakes: 1024,
         ..Self::DEVICE

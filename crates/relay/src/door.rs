@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fieldkeep_link::{Backlog, Connection, Endpoint, Event, HandshakeError, Receiver, Role};
+use fieldkeep_link::{
+    Backlog, Connection, Endpoint, Event, HandshakeError, Incoming, Receiver, Role,
+};
 use fieldkeep_model::PublicKey;
 use fieldkeep_protocol::frame::{Frame, GoAway};
 use fieldkeep_protocol::{Code, priority};
@@ -27,9 +29,15 @@ use crate::server::{Message, Shown};
 /// What may wait to be sent to one peer before it counts as lost, in bytes.
 const BACKLOG: usize = 8 * 1024 * 1024;
 /// What of one connection may wait for the engine, in bytes.
-const QUEUED: usize = 64 * 1024;
+const QUEUED: usize = 32 * 1024;
+/// What of them is one input: a frame may hold many changes, however short it is.
+const PIECE: usize = 2 * 1024;
 /// Handshakes that are under way at once: what each of them holds is bounded.
 const HANDSHAKES: usize = 256;
+/// Handshakes that wait to be begun.
+const CALLING: usize = 768;
+/// When whoever calls is about to give up.
+const GIVES_UP: Duration = Duration::from_secs(4);
 /// How long a peer may take to introduce itself.
 const HELLO: Duration = Duration::from_secs(3);
 /// How long whoever is not enrolled may take to become so.
@@ -77,8 +85,11 @@ pub(crate) struct Door {
     metrics: Arc<Metrics>,
     throttle: Arc<Throttle>,
     known: watch::Receiver<Arc<Keys>>,
-    crowd: Arc<Mutex<VecDeque<(ConnectionId, Arc<Notify>)>>>,
+    crowd: Arc<Mutex<Crowd>>,
 }
+
+/// Whoever is connected and not enrolled, the oldest first, and how each is told to make room.
+type Crowd = VecDeque<(ConnectionId, Arc<Notify>)>;
 
 impl Door {
     pub(crate) fn new(
@@ -94,9 +105,22 @@ impl Door {
     pub(crate) async fn accept(self, endpoint: Arc<Endpoint>) {
         let slots = Arc::new(Semaphore::new(HANDSHAKES));
         let mut next: ConnectionId = 0;
+        let mut calling: VecDeque<(Instant, Incoming)> = VecDeque::new();
         loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-            let Some(incoming) = endpoint.accept().await else { return };
+            let slot = tokio::select! {
+                incoming = endpoint.accept(), if calling.len() < CALLING => {
+                    let Some(incoming) = incoming else { return };
+                    calling.push_back((Instant::now(), incoming));
+                    continue;
+                }
+                slot = Arc::clone(&slots).acquire_owned(), if !calling.is_empty() => slot,
+            };
+            // Who has waited so long has given up: answering him would keep the others waiting.
+            while calling.front().is_some_and(|(since, _)| since.elapsed() > GIVES_UP) {
+                calling.pop_front();
+                self.metrics.handshakes_refused.get_or_create(&of_reason("slow")).inc();
+            }
+            let (Ok(slot), Some((_, incoming))) = (slot, calling.pop_front()) else { continue };
             let wait = self.throttle.handshake();
             if !wait.is_zero() {
                 self.waited("handshakes", wait);
@@ -199,7 +223,7 @@ impl Door {
         let mut line =
             Line { id, key, door: self, receiver, backlog, waiting, queue, stranger, due };
         if line.carry(outgoing).await {
-            let _ = self.messages.send(Message::Input(Input::Closed(id), None)).await;
+            let _ = self.messages.send(Message::Input(key, Input::Closed(id), None)).await;
             // Wait for the close to be told, so that its reason arrives.
             let _ = timeout(TOLD, async {
                 while !matches!(line.receiver.recv().await, Event::Closed { .. }) {}
@@ -270,7 +294,7 @@ impl Line<'_> {
             let room = self.queue.available_permits() > 0;
             let reads = reading == Reading::Goes && room;
             let displaced = self.stranger.as_ref().map(|stranger| Arc::clone(&stranger.displaced));
-            let (input, place) = tokio::select! {
+            let input = tokio::select! {
                 biased;
                 output = outgoing.recv() => {
                     let Some(output) = output else { return true };
@@ -315,10 +339,12 @@ impl Line<'_> {
                             self.due = self.stranger.is_some().then(|| Instant::now() + JOINS);
                         }
                         self.took(bytes.len());
-                        let place = self.place(bytes.len());
-                        (Input::Bytes(self.id, stream, bytes.to_vec()), place)
+                        if !self.bring(stream, &bytes).await {
+                            return false;
+                        }
+                        continue;
                     }
-                    Event::Finished { stream } => (Input::Finished(self.id, stream), None),
+                    Event::Finished { stream } => Input::Finished(self.id, stream),
                     Event::Writable { stream } => {
                         self.backlog.writable(stream);
                         self.waiting.set(self.backlog.queued());
@@ -330,10 +356,23 @@ impl Line<'_> {
                     }
                 },
             };
-            if self.door.messages.send(Message::Input(input, place)).await.is_err() {
+            if self.door.messages.send(Message::Input(self.key, input, None)).await.is_err() {
                 return false;
             }
         }
+    }
+
+    /// Brings bytes to the engine, a little at a time: others have their turns between. False if it is over.
+    async fn bring(&self, stream: u64, bytes: &[u8]) -> bool {
+        for piece in bytes.chunks(PIECE) {
+            let (input, place) =
+                (Input::Bytes(self.id, stream, piece.to_vec()), self.place(piece.len()));
+            let brought = Message::Input(self.key, input, place);
+            if self.door.messages.send(brought).await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Does what the engine says; false if the connection is over by that.

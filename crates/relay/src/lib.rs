@@ -18,6 +18,7 @@ mod metrics;
 mod outlook;
 mod recovery;
 mod server;
+mod turns;
 mod vitals;
 
 pub use backup::{

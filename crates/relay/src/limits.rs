@@ -55,7 +55,7 @@ impl Default for Limits {
         let device = Share {
             bytes_a_minute: Some(256 << 20),
             changes_a_minute: Some(300_000),
-            connections_a_minute: Some(600),
+            connections_a_minute: Some(120),
             log_bytes: Some(4 << 30),
             file_bytes: Some(32 << 30),
         };

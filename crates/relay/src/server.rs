@@ -1,9 +1,10 @@
 //! The relay's shell: sockets, the clock, and the one thread that runs the engine and writes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fieldkeep_link::{BindError, Endpoint, Limits};
@@ -22,6 +23,7 @@ use crate::files::{Files, sweep};
 use crate::host::Hosts;
 use crate::limits::{Amount, Report, Throttle};
 use crate::metrics::{Metrics, gauge};
+use crate::turns::Turns;
 use crate::vitals::Vitals;
 
 /// Inputs that may wait for the engine; beyond that connections are held back.
@@ -30,6 +32,8 @@ const WAITING: usize = 1_024;
 const GROUP: usize = 4_096;
 /// Bytes of inputs after which a commit is due: receipts leave while the next are taken in.
 const GROUP_BYTES: usize = 128 * 1024;
+/// How long several devices' inputs are taken into one commit: none waits longer for its receipt.
+const TURN: Duration = Duration::from_millis(8);
 /// After so long without an input packs are compressed harder, one at a time.
 const QUIET: Duration = Duration::from_secs(5);
 /// How long a device that pushes may take to go on before something else is done.
@@ -71,8 +75,10 @@ type Call = Box<dyn FnOnce(&mut Engine) + Send>;
 
 /// What comes to the engine's thread.
 pub(crate) enum Message {
-    /// An input, and its place in the queue of its connection until it is taken in.
-    Input(Input, Option<OwnedSemaphorePermit>),
+    /// What somebody's connection brings, and its place in the queue of that until it is taken in.
+    Input(fieldkeep_model::PublicKey, Input, Option<OwnedSemaphorePermit>),
+    /// What was done beside the engine.
+    Answer(Input),
     Connected(ConnectionId, fieldkeep_model::PublicKey, mpsc::UnboundedSender<Output>),
     Call(Call),
     Stop,
@@ -97,14 +103,16 @@ pub struct Relay {
 #[derive(Clone, Debug)]
 pub struct Handle {
     messages: mpsc::Sender<Message>,
+    /// Inputs that wait for their turn.
+    turns: Arc<AtomicUsize>,
     throttle: Arc<Throttle>,
 }
 
 impl Handle {
     /// How many inputs wait for the engine; nothing if it has stopped.
     pub(crate) fn waiting(&self) -> Option<usize> {
-        let messages = &self.messages;
-        (!messages.is_closed()).then(|| messages.max_capacity() - messages.capacity())
+        let (messages, turns) = (&self.messages, self.turns.load(Ordering::Relaxed));
+        (!messages.is_closed()).then(|| messages.max_capacity() - messages.capacity() + turns)
     }
 
     /// The limits, and what is used of them. Nothing if the relay has stopped.
@@ -158,8 +166,9 @@ impl Relay {
         let (messages, inbox) = mpsc::channel(WAITING);
         let throttle = Arc::new(Throttle::new(config.limits.clone()));
         let (members, known) = Known::of(&engine);
+        let turns = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Handle::current();
-        let handle = Handle { messages: messages.clone(), throttle: Arc::clone(&throttle) };
+        let handle = Handle { messages: messages.clone(), turns: Arc::clone(&turns), throttle: Arc::clone(&throttle) };
         let backups = Backups::new(&path, handle.clone(), runtime.clone());
         let besides = Besides {
             database: home::database(home.directory()),
@@ -171,6 +180,7 @@ impl Relay {
             runtime: runtime.clone(),
             throttle: Arc::clone(&throttle),
             members,
+            waiting: Arc::clone(&turns),
         };
         engine.count_stored()?;
         engine.limit_storage(&config.limits)?;
@@ -276,16 +286,19 @@ fn run(
     besides: &Besides,
 ) {
     let mut peers: HashMap<ConnectionId, mpsc::UnboundedSender<Output>> = HashMap::new();
+    let mut turns: Turns<(Input, Option<OwnedSemaphorePermit>)> = Turns::default();
     let (mut idle, mut polished, mut pause) = (false, false, None);
     let mut ends: Option<Instant> = None;
     loop {
         let mut within =
             |time| runtime.block_on(async { tokio::time::timeout(time, inbox.recv()).await });
-        let first = if let Some(until) = ends {
-            let left = until.saturating_duration_since(Instant::now());
-            if engine.connections() == 0 || left.is_zero() {
-                break;
-            }
+        let left = ends.map(|ends| ends.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| engine.connections() == 0 || left.is_zero()) {
+            break;
+        }
+        let first = if !turns.is_empty() {
+            inbox.try_recv().ok()
+        } else if let Some(left) = left {
             within(left).ok().flatten()
         } else if let Some(pause) = pause.take() {
             within(pause).ok().flatten()
@@ -307,48 +320,59 @@ fn run(
         } else {
             inbox.try_recv().ok()
         };
-        if idle && first.is_none() && ends.is_none() {
+        if idle && first.is_none() && turns.is_empty() && ends.is_none() {
             return;
         }
         polished = false;
-        let first_came = first.is_some();
-        let mut next = first;
-        let (mut taken, mut bytes) = (0, 0);
-        while let Some(message) = next.take() {
-            match message {
-                Message::Stop => {
-                    route(commit(&mut engine), &mut peers, besides);
-                    route(engine.announce_end(BACK_MS), &mut peers, besides);
-                    ends = Some(Instant::now() + GOODBYE);
-                    break;
-                }
-                Message::Call(call) => {
-                    call(&mut engine);
-                    // What a call changed is committed before the next call runs.
-                    break;
-                }
-                Message::Connected(id, key, peer) => {
-                    peers.insert(id, peer);
-                    fail(engine.handle(now(), Input::Connected(id, key)));
-                }
-                Message::Input(input, place) => {
-                    match &input {
-                        Input::Closed(id) => drop(peers.remove(id)),
-                        Input::Bytes(_, _, piece) => bytes += piece.len(),
-                        Input::Connected(..)
-                        | Input::Finished(..)
-                        | Input::Fetched(..)
-                        | Input::Answered(..) => {}
+        let first_came = first.is_some() || !turns.is_empty();
+        let (mut next, began) = (first, Instant::now());
+        let (mut taken, mut bytes, mut whose) = (0, 0, BTreeSet::new());
+        'group: loop {
+            // Everything that has come waits for its turn.
+            while let Some(message) = next.take() {
+                match message {
+                    Message::Stop => {
+                        route(commit(&mut engine), &mut peers, besides);
+                        route(engine.announce_end(BACK_MS), &mut peers, besides);
+                        ends = Some(Instant::now() + GOODBYE);
+                        break 'group;
                     }
-                    fail(engine.handle(now(), input));
-                    drop(place);
+                    Message::Call(call) => {
+                        call(&mut engine);
+                        // What a call changed is committed before the next call runs.
+                        break 'group;
+                    }
+                    Message::Connected(id, key, peer) => {
+                        peers.insert(id, peer);
+                        fail(engine.handle(now(), Input::Connected(id, key)));
+                    }
+                    Message::Answer(input) => fail(engine.handle(now(), input)),
+                    Message::Input(key, input, place) => turns.push(key, (input, place)),
                 }
+                next = (turns.len() < WAITING).then(|| inbox.try_recv().ok()).flatten();
             }
+            let Some((key, (input, place))) = turns.pop() else { break };
+            let begin = Instant::now();
+            match &input {
+                Input::Closed(id) => drop(peers.remove(id)),
+                Input::Bytes(_, _, piece) => bytes += piece.len(),
+                Input::Connected(..)
+                | Input::Finished(..)
+                | Input::Fetched(..)
+                | Input::Answered(..) => {}
+            }
+            fail(engine.handle(now(), input));
+            drop(place);
+            turns.charge(key, begin.elapsed());
+            whose.insert(key);
             taken += 1;
-            if taken < GROUP && bytes < GROUP_BYTES {
-                next = inbox.try_recv().ok();
+            let long = whose.len() > 1 && began.elapsed() > TURN;
+            if long || taken >= GROUP || bytes >= GROUP_BYTES {
+                break;
             }
+            next = (turns.len() < WAITING).then(|| inbox.try_recv().ok()).flatten();
         }
+        besides.waiting.store(turns.len(), Ordering::Relaxed);
         let outputs = commit(&mut engine);
         // Before the receipts leave, which whoever brought them goes on with.
         for (key, changes) in engine.take_brought() {
@@ -359,9 +383,10 @@ fn run(
         if ends.is_some() {
             continue;
         }
-        if first_came && inbox.is_empty() && engine.expects_more() {
+        let quiet = inbox.is_empty() && turns.is_empty();
+        if first_came && quiet && engine.expects_more() {
             (pause, idle) = (Some(MOMENT), false);
-        } else if inbox.is_empty() {
+        } else if quiet {
             let begin = Instant::now();
             let worked = engine.work(now()).unwrap_or_else(|error| stop(&error));
             idle = !worked;
@@ -460,6 +485,8 @@ struct Besides {
     runtime: tokio::runtime::Handle,
     throttle: Arc<Throttle>,
     members: Known,
+    /// How many inputs wait for their turn.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Besides {
@@ -467,7 +494,7 @@ impl Besides {
         let messages = self.messages.clone();
         let answer = async move |input| {
             if let Some(messages) = messages.upgrade() {
-                let _ = messages.send(Message::Input(input, None)).await;
+                let _ = messages.send(Message::Answer(input)).await;
             }
         };
         match output {

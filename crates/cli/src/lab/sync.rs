@@ -99,7 +99,7 @@ fn usage(error: PlanError) -> Failure {
         PlanError::Folder { .. } => "name a folder that can be written with --out".to_owned(),
         PlanError::UnknownSubject(_)
         | PlanError::UnknownProperty { .. }
-        | PlanError::Size { .. }
+        | PlanError::Size(_)
         | PlanError::Delays => String::new(),
     };
     Failure::new(Code::Usage, error.to_string(), remedy)

@@ -50,6 +50,9 @@ pub(super) fn run(directory: &Path, output: &mut Output) -> Result<(), Trouble> 
     Ok(())
 }
 
+/// A limit by name, how it is set, what all use of it, and how that is shown.
+type Row = (&'static str, fn(&Share) -> Option<u64>, u64, fn(u64) -> String);
+
 /// What each device may, and all together, with what all use.
 fn shares(limits: &Limits, organisation: &Use, output: &mut Output) -> Result<(), Trouble> {
     let columns = [
@@ -61,13 +64,13 @@ fn shares(limits: &Limits, organisation: &Use, output: &mut Output) -> Result<()
     let mut table = Table::new(&columns);
     let Limits { device, organisation: all, .. } = limits;
     let Use { bytes: read, changes, connections, stored, .. } = organisation;
-    type Limit = fn(&Share) -> Option<u64>;
-    let rows: [(&str, Limit, u64, fn(u64) -> String); 5] = [
+    let files = stored.file_bytes + stored.begun_bytes;
+    let rows: [Row; 5] = [
         ("bytes a minute", |share| share.bytes_a_minute, *read, bytes),
         ("changes a minute", |share| share.changes_a_minute, *changes, count),
         ("connections a minute", |share| share.connections_a_minute, *connections, count),
         ("bytes in the log", |share| share.log_bytes, stored.log_bytes, bytes),
-        ("bytes of files", |share| share.file_bytes, stored.file_bytes + stored.begun_bytes, bytes),
+        ("bytes of files", |share| share.file_bytes, files, bytes),
     ];
     for (name, limit, used, shown) in rows {
         let most = |share| limit(share).map_or_else(|| "no limit".to_owned(), shown);

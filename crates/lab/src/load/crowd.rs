@@ -173,7 +173,8 @@ async fn live(
                 shared.board.was_cut(why);
             }
             shared.moved.notify_waiters();
-            tokio::time::sleep(PAUSE).await;
+            // As devices do: not all in one moment.
+            tokio::time::sleep(PAUSE + PAUSE * (nth as u32 % 8) / 4).await;
         }
         device.online.store(false, Ordering::Release);
         shared.moved.notify_waiters();
