@@ -24,6 +24,7 @@ use process::{Place, Ran, Running, finish};
 use serde_json::{Value, json};
 use support::attached::{attach, content, file, stored};
 use support::{Connected, Site, fields, put, soon, sync};
+use tokio::sync::{RwLock, RwLockReadGuard};
 
 const CATALOG: &str = r#"
 catalog = 1
@@ -45,17 +46,28 @@ kind = "attachment"
 /// changes of a copy can be counted by whoever reads its table.
 const MOST: usize = 150;
 
+/// A process that is being started has for a moment what this one has open, the lock of a directory among it:
+/// whoever has a relay in this process waits until nobody starts any, and the others until it is done.
+static STARTING: RwLock<()> = RwLock::const_new(());
+
 /// What was written, kept outside: who wrote it, and what it says. One change each.
 #[derive(Clone, Default)]
-struct Ledger(Arc<Mutex<Vec<(&'static str, String, String)>>>);
+struct Ledger(Arc<Mutex<Vec<Entry>>>);
+
+/// Who wrote it, the record, and what it says.
+type Entry = (&'static str, String, String);
 
 impl Ledger {
     fn write(&self, who: &'static str, device: &Device, key: &str, text: &str) {
         put(device, key, json!({"text": text}));
+        self.note(who, key, text);
+    }
+
+    fn note(&self, who: &'static str, key: &str, text: &str) {
         self.0.lock().expect("nobody panicked").push((who, key.to_owned(), text.to_owned()));
     }
 
-    fn entries(&self) -> Vec<(&'static str, String, String)> {
+    fn entries(&self) -> Vec<Entry> {
         self.0.lock().expect("nobody panicked").clone()
     }
 
@@ -134,6 +146,7 @@ fn recovery(site: &Site) -> Recovery {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_disaster_everything_is_there_again_that_any_device_still_has() {
+    let _alone = STARTING.write().await;
     let mut site = Site::founded(CATALOG);
     let (ann, ben) = (site.device("ann").await, site.device("ben").await);
     let (cat, dan) = (site.device("cat").await, site.device("dan").await);
@@ -257,12 +270,9 @@ async fn attach_to(
 ) -> BlobHash {
     put(device, key, json!({"note": name}));
     let hash = attach(device, key, &file(site, name, bytes));
-    let mut entries = ledger.0.lock().expect("nobody panicked");
-    entries.extend([
-        ("ann", key.to_owned(), name.to_owned()),
-        ("ann", key.to_owned(), name.to_owned()),
-    ]);
-    drop(entries);
+    for _ in 0..2 {
+        ledger.note("ann", key, name);
+    }
     let arrives = async {
         while !site
             .ask(move |engine| engine.replica().store().has_blob(&hash))
@@ -277,7 +287,8 @@ async fn attach_to(
 }
 
 /// A relay that is served, with a device and what it wrote.
-fn organisation() -> (Place, Running, Client) {
+fn organisation() -> (Place, Running, Client, RwLockReadGuard<'static, ()>) {
+    let starting = STARTING.blocking_read();
     let place = Place::new();
     let catalog = place.file("catalog.toml", CATALOG);
     let catalog = catalog.to_str().expect("a plain path");
@@ -294,7 +305,7 @@ fn organisation() -> (Place, Running, Client) {
     place.run("ann", &["attach", "visit/v1", "photos", photo]).ok();
     place.run("ann", &["sync"]).ok();
     place.run("ann", &["sync"]).ok();
-    (place, relay, client)
+    (place, relay, client, starting)
 }
 
 fn backup(place: &Place, more: &[&str]) -> Ran {
@@ -315,7 +326,7 @@ fn metric(client: &Client, name: &str) -> f64 {
 
 #[test]
 fn what_a_folder_has_is_not_written_again_and_two_backups_stay() {
-    let (place, relay, client) = organisation();
+    let (place, relay, client, _starting) = organisation();
     let age = "fieldkeep_backup_timestamp_seconds";
     assert_eq!(metric(&client, age), 0.0);
     let first = backup(&place, &[]).json();
@@ -360,7 +371,7 @@ fn what_a_folder_has_is_not_written_again_and_two_backups_stay() {
 
 #[test]
 fn a_lost_relay_is_put_back_on_the_command_line_and_devices_heal_it() {
-    let (place, relay, _) = organisation();
+    let (place, relay, _, _starting) = organisation();
     place.file("relay/relay.toml", "listen = \"127.0.0.1:0\"\n");
     let told =
         place.run("relay", &["relay", "backup", place.path("backups").to_str().expect("plain")]);
@@ -368,8 +379,8 @@ fn a_lost_relay_is_put_back_on_the_command_line_and_devices_heal_it() {
     assert!(told.contains("not in it: admin.key"), "{told}");
     place.run("ann", &["put", "order/o3", "text=after the backup"]).ok();
     place.run("ann", &["sync"]).ok();
-    let listens = place.run("ann", &["status", "--json"]).json();
-    assert_eq!(listens["role"], "device");
+    let in_use = restore(&place, "relay", &["--move-aside"]);
+    assert_eq!(in_use.code, 8, "nobody takes a directory from who serves it: {}", in_use.out);
     assert_eq!(relay.stop("TERM"), 0);
     let refused = restore(&place, "relay", &[]);
     assert_eq!(refused.code, 2, "{}", refused.out);
@@ -404,7 +415,7 @@ fn rots(path: &Path) {
 
 #[test]
 fn a_backup_that_rotted_is_not_put_in_place_and_the_one_before_is() {
-    let (place, _relay, _) = organisation();
+    let (place, _relay, _, _starting) = organisation();
     backup(&place, &[]).ok();
     place.run("ann", &["put", "order/o3", "text=later"]).ok();
     place.run("ann", &["sync"]).ok();
@@ -435,8 +446,28 @@ fn a_backup_that_rotted_is_not_put_in_place_and_the_one_before_is() {
 }
 
 #[test]
+fn a_store_of_another_version_is_backed_up_by_that_version() {
+    let (place, relay, _, _starting) = organisation();
+    assert_eq!(relay.stop("TERM"), 0);
+    let store = rusqlite::Connection::open(place.path("relay/fieldkeep.db")).expect("it opens");
+    let version: u32 =
+        store.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("it reads");
+    let is_of = |version| {
+        store.execute_batch(&format!("PRAGMA user_version = {version}")).expect("it writes");
+    };
+    is_of(version - 1);
+    let refused = backup(&place, &[]);
+    assert_eq!(refused.code, 1, "{}", refused.out);
+    assert!(refused.out.contains("another version"), "{}", refused.out);
+    let looked = doctor(&place, &[]).json();
+    assert_eq!(check(&looked, "file")["finding"], "notice", "{looked}");
+    is_of(version);
+    backup(&place, &[]).ok();
+}
+
+#[test]
 fn a_disk_that_is_full_leaves_the_backup_before_whole() {
-    let (place, _relay, _) = organisation();
+    let (place, _relay, _, _starting) = organisation();
     backup(&place, &[]).ok();
     for n in 0..40 {
         let text = format!("text={}", format!("{n} ").repeat(500));
@@ -457,7 +488,7 @@ fn a_disk_that_is_full_leaves_the_backup_before_whole() {
 
 #[test]
 fn a_damaged_store_does_not_take_the_place_of_a_good_backup() {
-    let (place, relay, _) = organisation();
+    let (place, relay, _, _starting) = organisation();
     backup(&place, &[]).ok();
     assert_eq!(relay.stop("TERM"), 0);
     let store = rusqlite::Connection::open(place.path("relay/fieldkeep.db")).expect("it opens");
@@ -477,7 +508,7 @@ fn a_damaged_store_does_not_take_the_place_of_a_good_backup() {
 
 #[test]
 fn a_backup_goes_nowhere_where_it_would_be_lost_or_something_else_lies() {
-    let (place, _relay, _) = organisation();
+    let (place, _relay, _, _starting) = organisation();
     let to = |folder: PathBuf| {
         let folder = folder.display().to_string();
         place.run("relay", &["relay", "backup", &folder])
@@ -522,7 +553,7 @@ fn check<'c>(checks: &'c Value, name: &str) -> &'c Value {
 
 #[test]
 fn the_relays_doctor_finds_what_is_wrong_and_derives_it_again_while_devices_are_served() {
-    let (place, relay, _) = organisation();
+    let (place, relay, _, _starting) = organisation();
     place.run("ann", &["put", "order/o1", "discount=45"]).ok();
     place.run("ann", &["sync"]).ok();
     let shown = place.run("relay", &["relay", "quarantine", "show", "order/o1", "--json"]).json();
@@ -554,10 +585,13 @@ fn the_relays_doctor_finds_what_is_wrong_and_derives_it_again_while_devices_are_
     let files = std::fs::read_dir(place.path("relay/blobs")).expect("there are some");
     rots(&files.map(|file| file.expect("it reads").path()).next().expect("a photo"));
     place.file("relay/relay.toml", "lisen = \"127.0.0.1:0\"\n");
+    let key = place.path("relay/key");
+    std::fs::rename(&key, place.path("key")).expect("it is moved");
     let wrong = doctor(&place, &[]);
+    std::fs::rename(place.path("key"), &key).expect("it is moved");
     assert_eq!(wrong.code, 7, "{}", wrong.out);
     let wrong: Value = serde_json::from_str(&wrong.out).expect("JSON");
-    for name in ["records", "counts", "attachments", "settings"] {
+    for name in ["keys", "records", "counts", "attachments", "settings"] {
         assert_eq!(check(&wrong, name)["finding"], "wrong", "{name}: {wrong}");
     }
     assert_eq!(check(&wrong, "records")["remedy"], "relay doctor --repair");

@@ -367,7 +367,7 @@ async fn what_was_under_way_when_the_relay_was_put_back_is_not_done_again() {
                 pair.device_commits();
             }
             pair.relay = relay::Engine::new(open(old, &relay.seed, Role::Relay));
-            pair.relay.restore(0).expect("the store is there");
+            pair.relay.restore().expect("the store is there");
             pair.relay_commits();
             for _ in 0..2 {
                 pair.connect();

@@ -277,6 +277,11 @@ impl From<BackupError> for Failure {
             BackupError::NotARelay(_) => {
                 Self::new(Code::NotFound, message, "name a relay's directory")
             }
+            BackupError::Version => {
+                let remedy =
+                    "take the backup with that version, or serve the relay with this one first";
+                Self::new(Code::Failure, message, remedy)
+            }
             BackupError::Within(_) | BackupError::Another { .. } => {
                 Self::new(Code::Usage, message, "nothing was written: name another folder")
             }

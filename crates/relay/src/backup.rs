@@ -11,7 +11,7 @@ mod restoring;
 mod running;
 mod taking;
 
-pub use checking::{Checked, Flaw};
+pub use checking::Flaw;
 pub use noted::LastBackup;
 pub use restoring::{Occupied, PutBack, RestoreError, Which, restore_backup};
 pub use running::{BackupState, Backups};

@@ -177,7 +177,11 @@ impl Directory {
         let mut replica = Replica::open(store, me, members, drawn()?)?;
         replica.set_judges(judges);
         if copy {
-            tracing::warn!("this directory is a copy: a new epoch is opened");
+            if put_back {
+                tracing::info!("this directory was put back from a backup: a new epoch is opened");
+            } else {
+                tracing::warn!("this directory is a copy: a new epoch is opened");
+            }
             // Devices may know what was stated here after the copy was made: under the same epoch
             // the same numbers would stand for other verdicts.
             replica.open_epoch_above(replica.epoch())?;

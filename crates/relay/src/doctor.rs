@@ -44,6 +44,12 @@ pub struct Examined {
 /// When the disk fails so that nothing can be said.
 pub fn examine(directory: &Path, now: i64) -> Result<Examined, ReplicaError> {
     let store = Reader::open(&home::database(directory))?;
+    if !store.is_up_to_date()? {
+        let text = "another version of this software wrote the store last";
+        let remedy = "serve the relay with this version, and look again";
+        let check = Check::found("file", Finding::Notice, text, remedy);
+        return Ok(Examined { checks: vec![check], mendable: Vec::new() });
+    }
     store.stand_still()?;
     let rows = store.segments()?;
     let found = Found::of(&store, &rows);
@@ -293,13 +299,13 @@ fn check_return(store: &Reader) -> Option<Check> {
         // That changes are damaged was said.
         Err(_) => return None,
     };
-    let back = format!("{} changes came back since the relay was put back", recovery.back);
+    let back = format!("changes that came back since the relay was put back: {}", recovery.back);
     let absent: Vec<&str> = recovery.absent().map(|device| &*device.name).collect();
     if absent.is_empty() {
-        return Some(Check::fine(NAME, format!("{back}, and every device has been here")));
+        return Some(Check::fine(NAME, format!("{back}; every device has been here")));
     }
     let named = absent[..absent.len().min(NAMED)].join(", ");
-    let text = format!("{back}; {} devices have not been here: {named}", absent.len());
+    let text = format!("{back}; devices that were not here yet: {}, {named}", absent.len());
     let remedy = "what they alone have comes with them: relay restore --report tells more";
     Some(Check::found(NAME, Finding::Notice, text, remedy))
 }

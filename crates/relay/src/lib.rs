@@ -22,8 +22,8 @@ mod turns;
 mod vitals;
 
 pub use backup::{
-    BackupError, BackupState, Backups, Checked, Flaw, LastBackup, Occupied, Progress, PutBack,
-    RestoreError, Stage, Taken, Thorough, Which, restore_backup, take_backup,
+    BackupError, BackupState, Backups, Flaw, LastBackup, Occupied, Progress, PutBack, RestoreError,
+    Stage, Taken, Thorough, Which, restore_backup, take_backup,
 };
 pub use config::{Config, ConfigError};
 pub use directory::{Directory, DirectoryError, InitError, admin_key, invite};

@@ -168,7 +168,11 @@ impl Relay {
         let (members, known) = Known::of(&engine);
         let turns = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Handle::current();
-        let handle = Handle { messages: messages.clone(), turns: Arc::clone(&turns), throttle: Arc::clone(&throttle) };
+        let handle = Handle {
+            messages: messages.clone(),
+            turns: Arc::clone(&turns),
+            throttle: Arc::clone(&throttle),
+        };
         let backups = Backups::new(&path, handle.clone(), runtime.clone());
         let besides = Besides {
             database: home::database(home.directory()),

@@ -211,6 +211,12 @@ pub(crate) fn prepare(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
+/// Whether a file has the newest version.
+pub(crate) fn is_newest(connection: &Connection) -> Result<bool> {
+    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok(version as usize == MIGRATIONS.len())
+}
+
 /// What every connection needs, readers included.
 pub(crate) fn tune(connection: &Connection) -> Result<()> {
     connection.set_prepared_statement_cache_capacity(128);

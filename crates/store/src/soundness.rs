@@ -1,6 +1,6 @@
 //! Whether a database is sound as a file, whatever is in it.
 
-use crate::{Queries, Reader, Result, Store};
+use crate::{Queries, Reader, Result, Store, schema};
 
 /// Checking a database as a file.
 pub trait Soundness: Queries {
@@ -12,6 +12,14 @@ pub trait Soundness: Queries {
         let found: String =
             self.connection().query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
         Ok((found != "ok").then_some(found))
+    }
+
+    /// Whether it has the tables of this version: else whoever opens it to write brings it up to date.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    fn is_up_to_date(&self) -> Result<bool> {
+        schema::is_newest(self.connection())
     }
 
     /// How long it is, in bytes, with what is committed and still in its journal.

@@ -137,7 +137,7 @@ pub(super) fn cut_offs(
 
 pub(super) fn restore(owner: &Owner) -> Result<Response, Failure> {
     relay(owner)?.with_engine(|engine| {
-        engine.restore(now_ms())?;
+        engine.restore_at(now_ms())?;
         let epoch = engine.replica().epoch().counter;
         let segments = engine.replica().segments().len() as u64;
         Ok(Response::Restored { epoch, segments })

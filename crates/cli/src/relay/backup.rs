@@ -182,9 +182,9 @@ pub(super) fn restore(
     output: &mut Output,
 ) -> Result<ExitCode, Trouble> {
     match &wish.from {
-        _ if wish.report => report(directory, output)?,
-        None => open_epoch(directory, output)?,
         Some(from) => put_back(directory, from, wish, output)?,
+        None if wish.report => report(directory, output)?,
+        None => open_epoch(directory, output)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -327,10 +327,8 @@ fn report(directory: &Path, output: &mut Output) -> Result<(), Trouble> {
     }
     let of = report.taken.as_ref().map(|taken| format!(", as it stood at {taken}"));
     output.line(&format!("put back at {}{}", report.restored, of.unwrap_or_default()))?;
-    output.line(&format!(
-        "{came_back} changes came back that were written before and are not in the copy; {written_since} \
-         were written since"
-    ))?;
+    output.line(&format!("came back, written before and not in the copy: {came_back}"))?;
+    output.line(&format!("written since: {written_since}; kept aside: {aside}"))?;
     let right = Align::Right;
     let mut table = Table::new(&[
         ("DEVICE", Align::Left),
@@ -350,9 +348,8 @@ fn report(directory: &Path, output: &mut Output) -> Result<(), Trouble> {
     table.print(output.writer())?;
     output.line("before and since are told by the clocks of those who wrote")?;
     if not_seen > 0 {
-        output.line(&format!(
-            "{not_seen} devices have not been here: what nobody but them has comes with them"
-        ))?;
+        output
+            .line(&format!("not here yet: {not_seen}; what nobody but them has comes with them"))?;
     }
     Ok(())
 }

@@ -100,8 +100,7 @@ impl World {
     /// `relay restore`, where the relay runs.
     pub(crate) fn epoch_opens(&mut self) -> Checked {
         if !self.relay.full {
-            let now = self.relay_clock();
-            self.commands(|engine| engine.restore(now).map(Some))?;
+            self.commands(|engine| engine.restore().map(Some))?;
         }
         Ok(())
     }

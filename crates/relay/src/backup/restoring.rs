@@ -15,7 +15,7 @@ use fieldkeep_store::backup::{BackupFolder, FolderError, Manifest, lay, sync_fol
 use fieldkeep_store::{BlobFiles, Blobs as _, Home, HomeError, Reader, Store, StoreError, home};
 
 use super::checking::check;
-use super::{FILES, Flaw, LastBackup, Progress, Stage, Told};
+use super::{FILES, LastBackup, Progress, Stage, Told};
 use crate::directory::{Directory, DirectoryError, PUT_BACK};
 use crate::recovery::Mark;
 use crate::server::now;
@@ -113,10 +113,8 @@ pub fn restore_backup(
         return Err(RestoreError::Occupied(relay));
     }
     // Nobody may serve what is moved aside.
-    let owned = match home::database(&relay).is_file() {
-        true => Some(Home::open(&relay)?),
-        false => None,
-    };
+    let is_ours = home::database(&relay).is_file();
+    let owned = is_ours.then(|| Home::open(&relay)).transpose()?;
     let staging = named(&relay, ".restoring");
     // Of a restore that was cut short.
     remove(&staging)?;
@@ -171,13 +169,20 @@ impl Backup<'_> {
             write(&to.join(name), &bytes)?;
         }
         let seed = KeyFile::open(home::key(to))?;
-        let copy = Reader::open_copy(&database)?;
-        let checked = check(&copy, &seed, told).map_err(|flaw| self.flawed(&flaw))?;
+        // An older version may have made it: its tables are brought up to date first.
+        drop(Store::open(&database)?);
+        let copy = Reader::open(&database)?;
+        let mut found = self.manifest.clone();
+        let checked = check(&copy, &seed, &mut found, told);
+        let notices = checked.map_err(|flaw| self.unsound(&flaw.to_string()))?;
+        if found != self.manifest {
+            return Err(self.unsound("it has other contents than its manifest says"));
+        }
         let lacking = self.lay_files(&copy, to, told)?;
         drop(copy);
         self.mark(&database, &lacking)?;
         sync_folder(to)?;
-        Ok((lacking.len() as u64, checked.notices))
+        Ok((lacking.len() as u64, notices))
     }
 
     fn lay_files(
@@ -211,10 +216,6 @@ impl Backup<'_> {
         let Manifest { taken, number, .. } = self.manifest;
         LastBackup { taken, folder, number }.note(&mut store)?;
         Ok(store.commit()?)
-    }
-
-    fn flawed(&self, flaw: &Flaw) -> RestoreError {
-        self.unsound(&flaw.to_string())
     }
 
     fn unsound(&self, why: &str) -> RestoreError {

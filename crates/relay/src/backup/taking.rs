@@ -12,7 +12,9 @@ use fieldkeep_model::{BlobHash, MembershipError, MembershipLog};
 use fieldkeep_store::backup::{
     Attached, BackupFolder, FolderError, Manifest, Moment, Part, Slot, hashed, lay, write,
 };
-use fieldkeep_store::{BlobFiles, Blobs as _, Reader, Settings as _, StoreError, home};
+use fieldkeep_store::{
+    BlobFiles, Blobs as _, Reader, Settings as _, Soundness as _, StoreError, home,
+};
 
 use super::checking::check;
 use super::{FILES, Flaw, Progress, Stage, Told};
@@ -54,6 +56,9 @@ pub enum BackupError {
     /// The directory is not a relay's.
     #[error("{} is no relay's directory", .0.display())]
     NotARelay(PathBuf),
+    /// Another version of the software wrote the store last.
+    #[error("the store has the tables of another version of this software")]
+    Version,
     /// The backup would lie in what it is a backup of.
     #[error("{} lies within the relay's directory, and would be lost with it", .0.display())]
     Within(PathBuf),
@@ -108,6 +113,9 @@ pub fn take_backup(
     if reader.setting("role")?.as_deref() != Some(b"relay") {
         return Err(not_a_relay());
     }
+    if !reader.is_up_to_date()? {
+        return Err(BackupError::Version);
+    }
     let members = MembershipLog::open(reader.members()?)?;
     let folder = opened(relay, to, &members.org().to_string())?;
     let taken = now();
@@ -135,24 +143,15 @@ pub fn take_backup(
     manifest.attached = files.keep(&folder, &copy)?;
     let copied = files.copied;
     let seed = KeyFile::open(home::key(&folder.directory(slot)))?;
-    let checked = check(&copy, &seed, told).map_err(BackupError::Unsound)?;
+    let notices = check(&copy, &seed, &mut manifest, told).map_err(BackupError::Unsound)?;
     drop(copy);
-    manifest.organisation = checked.organisation;
-    manifest.name = checked.name;
-    manifest.epoch = checked.epoch;
-    manifest.catalog = checked.catalog;
-    manifest.members = checked.members;
-    manifest.segments = checked.segments;
-    manifest.changes = checked.changes;
-    manifest.logs = checked.logs;
-    manifest.records = checked.records;
     folder.finish(slot, &manifest)?;
     let swept = folder.sweep().unwrap_or_else(|error| {
         tracing::warn!(%error, "attached files that no backup needs any more stay in it");
         0
     });
     let (folder, written) = (folder.path().to_owned(), laid.written);
-    let (notices, took) = (checked.notices, began.elapsed());
+    let took = began.elapsed();
     Ok(Taken { folder, slot, manifest, written, copied, swept, notices, took })
 }
 

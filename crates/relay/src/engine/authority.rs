@@ -129,9 +129,17 @@ impl Engine {
     ///
     /// # Errors
     /// When the store fails.
-    pub fn restore(&mut self, now: i64) -> Result<(), ReplicaError> {
-        self.now = now;
+    pub fn restore(&mut self) -> Result<(), ReplicaError> {
         self.open_epoch(self.replica.epoch())
+    }
+
+    /// The same, where no input has told for long what time it is.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn restore_at(&mut self, now: i64) -> Result<(), ReplicaError> {
+        self.now = now;
+        self.restore()
     }
 
     /// Somebody shows what this relay once stated: if it does not know that any more, it was put

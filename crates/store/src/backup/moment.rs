@@ -88,11 +88,13 @@ fn copy(reader: &Reader, path: &Path, told: &mut dyn FnMut(u64, u64)) -> Result<
     copy.query_row("PRAGMA journal_mode = OFF", [], |_| Ok(()))?;
     let backup = Backup::new(&reader.connection, &mut copy)?;
     loop {
-        match backup.step(PAGES)? {
-            StepResult::Done => break,
-            // Nobody else has either file for longer than a moment.
-            StepResult::Busy | StepResult::Locked => std::thread::sleep(PAUSE),
-            _ => {}
+        let step = backup.step(PAGES)?;
+        if step == StepResult::Done {
+            break;
+        }
+        // Nobody else has either file for longer than a moment.
+        if [StepResult::Busy, StepResult::Locked].contains(&step) {
+            std::thread::sleep(PAUSE);
         }
         let (left, all) = (backup.progress().remaining, backup.progress().pagecount);
         let bytes = |pages: i32| u64::from(pages.unsigned_abs()) * u64::from(page);
