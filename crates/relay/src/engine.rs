@@ -14,6 +14,7 @@ mod files;
 mod influx;
 mod joining;
 mod offers;
+mod operators;
 mod peer;
 mod quarantine;
 mod tally;
@@ -35,6 +36,7 @@ use collection::Collection;
 pub use collection::Doubt;
 pub use files::Found;
 use influx::Influx;
+pub use operators::{AccountChange, AccountError};
 use peer::Peer;
 use tally::Tally;
 

@@ -10,17 +10,26 @@ mod engine;
 mod files;
 mod host;
 mod metrics;
+mod office;
+mod operators;
 mod outlook;
+mod sample;
 mod server;
+mod trial;
 mod vitals;
+mod whereabouts;
 
 pub use config::{Config, ConfigError};
 pub use directory::{Directory, DirectoryError, InitError, admin_key, invite};
 pub use engine::{
-    ConnectionId, Doubt, Engine, Fetch, Found, HOST_CONTEXT, Input, Output, Packing, Present,
-    Unpacking, check_queries, said,
+    AccountChange, AccountError, ConnectionId, Doubt, Engine, Fetch, Found, HOST_CONTEXT, Input,
+    Output, Packing, Present, Unpacking, check_queries, said,
 };
 pub use files::sweep;
+pub use office::Office;
+pub use operators::{
+    OperatorRole, Password, PasswordError, check_operator_name, decoy, is_password,
+};
 pub use outlook::{Cause, CauseName, Example, Outlook, Sight, Weight};
 
 pub use fieldkeep_protocol::bundle::{
@@ -28,5 +37,8 @@ pub use fieldkeep_protocol::bundle::{
     Unfit, Unpacked, Writer,
 };
 pub use fieldkeep_transfer::{ArriveError, Arriving, Brought, enclose};
+pub use sample::{CommitTimes, Sample};
 pub use server::{Handle, Relay, ServeError};
+pub use trial::{Sequel, Trial, Tried, read_catalog, sequel, try_catalog};
 pub use vitals::Vitals;
+pub use whereabouts::Whereabouts;

@@ -22,6 +22,7 @@ use crate::engine::{ConnectionId, Engine, Input, Output, said};
 use crate::files::{Files, sweep};
 use crate::host::Hosts;
 use crate::metrics::{Metrics, gauge, of_reason};
+use crate::office::Office;
 use crate::vitals::Vitals;
 
 /// Inputs that may wait for the engine; beyond that connections are held back.
@@ -190,6 +191,12 @@ impl Relay {
         Vitals::new(metrics, endpoint, self.handle(), &self.directory)
     }
 
+    /// What a console of it asks.
+    #[must_use]
+    pub fn office(&self) -> Office {
+        Office::new(&self.directory, self.handle(), self.vitals())
+    }
+
     /// Reads the configuration again, and has what it says of hosts and of collection hold from now on.
     /// Where to listen is for the caller to compare.
     ///
@@ -337,7 +344,9 @@ fn commit(engine: &mut Engine) -> Vec<Output> {
     let (writes, began) = (engine.replica().store().is_writing(), Instant::now());
     let outputs = engine.commit().unwrap_or_else(|error| stop(&error));
     if writes {
-        engine.metrics().commit_seconds.observe(began.elapsed().as_secs_f64());
+        let took = began.elapsed();
+        engine.metrics().commit_seconds.observe(took.as_secs_f64());
+        engine.metrics().sums.commits.add(took);
     }
     outputs
 }
