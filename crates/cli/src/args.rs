@@ -1,6 +1,7 @@
 //! What can be typed: the commands and their flags, as clap reads them. Values of records are read
 //! by the catalog, not here.
 
+pub(crate) mod operator;
 pub(crate) mod quarantine;
 
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use fieldkeep_model::{RecordId, RecordKey, TypeName};
 
 use crate::time;
-use fieldkeep_console::{Code, Failure};
+use fieldkeep_console::{Code, Failure, Origin};
 
 /// Changes of a history that are told unless it is asked for more or fewer.
 pub(crate) const CHANGES: u64 = 50;
@@ -346,6 +347,11 @@ pub(crate) enum Relay {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Accounts on the relay's console: who may see, decide about held records, and publish catalogs.
+    Operator {
+        #[command(subcommand)]
+        command: operator::Operator,
+    },
     /// The records that are held or wait, and the changes that were kept aside.
     Quarantine {
         #[command(subcommand)]
@@ -354,7 +360,7 @@ pub(crate) enum Relay {
 }
 
 /// `relay serve`.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RelayServe {
     /// Where to listen, 127.0.0.1:7440 unless this or `relay.toml` says otherwise; port 0 takes any free
     /// one.
@@ -364,6 +370,14 @@ pub(crate) struct RelayServe {
     /// `relay.toml` says so.
     #[arg(long, env = "FIELDKEEP_HEALTH", value_name = "ADDRESS")]
     pub(crate) health: Option<SocketAddr>,
+    /// Serve the console there, to whoever has an account; nowhere unless this or `relay.toml` says so.
+    /// Another address than loopback needs --behind-proxy.
+    #[arg(long, env = "FIELDKEEP_CONSOLE", value_name = "ADDRESS")]
+    pub(crate) console: Option<SocketAddr>,
+    /// The address by which browsers reach the console through a proxy that speaks TLS to them, as
+    /// https://relay.example; requests that are not for it are refused.
+    #[arg(long, env = "FIELDKEEP_BEHIND_PROXY", value_name = "ORIGIN")]
+    pub(crate) behind_proxy: Option<Origin>,
 }
 
 /// `relay publish` and `relay catalog publish`.

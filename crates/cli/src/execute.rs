@@ -10,6 +10,7 @@ mod control;
 mod files;
 mod health;
 mod online;
+mod operator;
 mod quarantine;
 mod read;
 mod relay;
@@ -190,6 +191,9 @@ pub(crate) fn execute(
         Request::Catalogs => Ok(catalog::list(owner)?),
         Request::CatalogStanding => Ok(catalog::standing(owner)?),
         Request::Restore => Ok(relay::restore(owner)?),
+        Request::Operators => Ok(operator::list(owner)?),
+        Request::ChangeAccount(name, wish, by) => Ok(operator::change(owner, name, wish, by)?),
+        Request::Deeds(limit) => Ok(operator::deeds(owner, limit)?),
         Request::Collect(dry_run) => Ok(collection::collect(owner, dry_run)?),
     }
 }

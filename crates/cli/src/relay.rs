@@ -4,6 +4,7 @@
 mod catalog;
 mod collection;
 mod invite;
+mod operator;
 mod permission;
 mod quarantine;
 mod serve;
@@ -67,6 +68,7 @@ pub(crate) fn run(
         Relay::Catalog { command } => catalog::run(&directory, command, output)?,
         Relay::Restore => restore(&directory, output)?,
         Relay::Gc { dry_run } => collection::run(&directory, dry_run, output)?,
+        Relay::Operator { command } => operator::run(&directory, command, output)?,
         Relay::Quarantine { command } => quarantine::run(&directory, command, output)?,
     }
     Ok(ExitCode::SUCCESS)

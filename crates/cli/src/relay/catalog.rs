@@ -3,12 +3,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use fieldkeep_catalog::Catalog as Parsed;
 use fieldkeep_console::shape::catalog::{
     Cause, Change, Checked, Counts, Diff, Follows, Kept, Standing,
 };
 use fieldkeep_console::{Failure, Trouble};
-use fieldkeep_replica::ReplicaError;
 use serde::Serialize;
 
 use crate::access::Access;
@@ -92,8 +90,7 @@ pub(super) fn check(
     output: &mut Output,
 ) -> Result<ExitCode, Trouble> {
     let source = read(path)?;
-    let parsed = Parsed::parse(&source).map_err(ReplicaError::Catalog).map_err(Failure::from)?;
-    fieldkeep_relay::check_queries(&parsed).map_err(Failure::from)?;
+    let parsed = fieldkeep_relay::read_catalog(&source).map_err(Failure::from)?;
     let mut checked = Checked::of(&parsed);
     if let Ok(directory) = dir.path() {
         let mut access = Access::new(&directory)?;
