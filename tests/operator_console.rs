@@ -130,8 +130,8 @@ impl Operator {
 
     /// Sends a form as one with a file is sent.
     fn post_parts(&self, path: &str, parts: &[(&str, &str)]) -> Answer {
-        let token = ("token", &*self.token);
-        let parts = [token].iter().chain(parts).map(|(name, value)| {
+        let token = [("token", &*self.token)];
+        let parts = token.iter().chain(parts).map(|(name, value)| {
             let file = if *name == "file" { "; filename=\"c.toml\"" } else { "" };
             format!(
                 "--x\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n{value}\r\n"
@@ -345,13 +345,7 @@ fn every_answer_says_what_a_page_may_do_and_every_value_is_escaped() {
         "/nowhere",
     ];
     for path in pages {
-        let page = eve.get(path);
-        let policy = page.header("content-security-policy").unwrap_or_default();
-        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{path}");
-        assert_eq!(page.header("x-content-type-options"), Some("nosniff"), "{path}");
-        assert_eq!(page.header("cache-control"), Some("no-store"), "{path}");
-        assert!(!page.body.contains("<script>"), "{path}: {}", page.body);
-        assert!(!page.body.contains(" style=") && !page.body.contains(" onclick="), "{path}");
+        eve.get(path).is_closed(path);
     }
     assert!(eve.get("/quarantine/order/o3").body.contains("&#60;script&#62;"));
     assert_eq!(eve.get("/quarantine/order/none").status, 404);
@@ -363,7 +357,7 @@ fn every_answer_says_what_a_page_may_do_and_every_value_is_escaped() {
 fn what_is_held_is_found_and_shown_beside_what_was_valid() {
     let office = Office::busy();
     let vic = office.signed_in("vic");
-    let found = |query: &str| {
+    let found = |query: &str| -> Vec<&str> {
         let page = vic.get(&format!("/quarantine?{query}")).body;
         ["o1", "o2"]
             .into_iter()
@@ -392,7 +386,7 @@ fn what_is_held_is_found_and_shown_beside_what_was_valid() {
         ("state=aside", &[]),
         ("assigned=nobody", &[]),
     ] {
-        assert_eq!(found(query), *ids, "{query}");
+        assert_eq!(found(query), ids, "{query}");
     }
     let page = vic.get("/quarantine/order/o1").body;
     for text in [
@@ -406,7 +400,7 @@ fn what_is_held_is_found_and_shown_beside_what_was_valid() {
         assert!(page.contains(text), "{text}: {page}");
     }
     let page = vic.get("/records/order/o1").body;
-    for text in ["order of 41", "discount: 10 → 45", "/quarantine/order/o1", "ann, ben"] {
+    for text in ["order:41", "discount: 10 → 45", "/quarantine/order/o1", "ann, ben"] {
         assert!(page.contains(text), "{text}: {page}");
     }
     let go = vic.get("/records?record=order/o1");
@@ -452,7 +446,7 @@ fn what_is_decided_is_in_the_store_under_the_operators_name() {
     assert_eq!(office.decided(), told.map(|row| row.map(str::to_owned)));
     assert!(office.deeds().contains(&["jon", "rejudge", "scope=42"].map(str::to_owned)));
     let trail = jon.get("/quarantine/trail").body;
-    assert!(trail.contains("a test") && trail.contains("took it up again"), "{trail}");
+    assert!(trail.contains("a test") && trail.contains("took up again"), "{trail}");
 }
 
 #[test]
@@ -488,7 +482,7 @@ fn a_catalog_is_tried_against_all_the_data_and_what_was_tried_is_published() {
     let refused =
         eve.post_parts("/catalog/try", &[("file", ""), ("source", "catalog = 1\n[type.Ordre]")]);
     assert_eq!(refused.status, 422);
-    assert!(refused.body.contains("[type.Ordre]") && refused.body.contains("It cannot be used"));
+    assert!(refused.body.contains("[type.Ordre]") && refused.body.contains("Nothing was compared"));
     let looser = CATALOG.replace("<= 30", "<= 48");
     let begun = eve.post_parts("/catalog/try", &[("file", &looser), ("source", "")]);
     assert_eq!(begun.header("location"), Some("/catalog"), "{begun:?}");
@@ -587,7 +581,7 @@ fn accounts_are_given_on_the_relays_machine_and_their_trail_cannot_be_altered() 
     place.run("relay", &["relay", "operator", "remove", "eve"]).ok();
     let store =
         rusqlite::Connection::open(place.path("relay").join("fieldkeep.db")).expect("it opens");
-    let passwords: u64 = store
+    let passwords: i64 = store
         .query_row("SELECT count(*) FROM operator WHERE password LIKE '%horse%'", [], |row| {
             row.get(0)
         })

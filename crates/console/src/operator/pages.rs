@@ -15,12 +15,12 @@ use std::convert::Infallible;
 use std::time::Instant;
 
 use askama::Template;
+use axum::Extension;
 use axum::Router;
 use axum::extract::{Query, State};
+use axum::response::Response;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{Html, Response};
 use axum::routing::{get, post};
-use axum::{Extension, response::IntoResponse as _};
 use fieldkeep_relay::{OperatorRole, Sample};
 use fieldkeep_replica::Reading;
 use futures_util::{Stream, StreamExt as _};
@@ -31,7 +31,7 @@ use super::desk::Book;
 use super::gate::{Posted, Who};
 use super::sessions::form_token;
 use crate::desk::Notice;
-use crate::pages::back;
+use crate::pages::{back, html};
 use crate::refusal::Refusal;
 use crate::{Failure, assets, live};
 
@@ -142,17 +142,6 @@ async fn page<T: Template + Send + 'static>(
     Ok(html(&built))
 }
 
-/// A page as it is sent.
-fn html(page: &impl Template) -> Response {
-    match page.render() {
-        Ok(text) => Html(text).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "a page could not be rendered");
-            axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
-}
-
 /// The operator has seen what he was told.
 async fn seen(
     State(app): State<App>,
@@ -173,32 +162,31 @@ struct Known {
 async fn events(
     State(app): State<App>,
     Extension(who): Extension<Who>,
-    Query(Known { since }): Query<Known>,
+    Query(known): Query<Known>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let turned = app.desk().turned();
-    Sse::new(as_long_as_signed_in(app, who, live::told(turned, since)))
-        .keep_alive(KeepAlive::default())
+    as_long_as_signed_in(app, who, live::told(turned, known.since))
 }
 
 async fn samples(
     State(app): State<App>,
     Extension(who): Extension<Who>,
-    Query(Known { since }): Query<Known>,
+    Query(known): Query<Known>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let sampled = app.desk().sampled();
-    Sse::new(as_long_as_signed_in(app, who, live::told(sampled, since)))
-        .keep_alive(KeepAlive::default())
+    as_long_as_signed_in(app, who, live::told(sampled, known.since))
 }
 
 fn as_long_as_signed_in(
     app: App,
     who: Who,
-    told: impl Stream<Item = Result<Event, Infallible>>,
-) -> impl Stream<Item = Result<Event, Infallible>> {
-    told.take_while(move |_| {
+    told: impl Stream<Item = Result<Event, Infallible>> + Send + 'static,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let told = told.take_while(move |_| {
         let signed_in = app.sessions().of(&who.secret, false, Instant::now()).is_some();
         std::future::ready(signed_in)
-    })
+    });
+    Sse::new(told).keep_alive(KeepAlive::default())
 }
 
 /// A page of a trail: what is behind a number.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fieldkeep_relay::Sample;
 use fieldkeep_store::Quarantine as _;
@@ -14,8 +14,9 @@ use crate::Failure;
 
 /// Between two samples.
 const PACE: Duration = Duration::from_secs(2);
-/// Held records are counted by rule at most once for so many samples: it takes a while where there are many.
-const COUNTED: u64 = 5;
+/// Counting held records by rule takes a while where there are many: at most one part of so many is spent
+/// on it.
+const SHARE: u32 = 20;
 
 /// How far back is looked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,20 +116,21 @@ impl App {
         let mut pace = interval(PACE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rules = Arc::new(BTreeMap::new());
-        let (mut before, mut counted, mut since) = (None, None, COUNTED);
+        let (mut before, mut counted, mut due) = (None, None, Instant::now());
         loop {
             pace.tick().await;
             let sample = self.office().vitals().sample();
             let told = [sample.held, sample.waiting, sample.verdicts];
-            since += 1;
-            if counted != Some(told) && since >= COUNTED {
-                let found =
-                    self.on_disk(|app| Ok::<_, Failure>(app.office().reader()?.held_by_rule()?));
-                match found.await {
+            let began = Instant::now();
+            if counted != Some(told) && began >= due {
+                let found = self
+                    .on_disk(|app| Ok::<_, Failure>(app.office().reader()?.held_by_rule()?))
+                    .await;
+                match found {
                     Ok(found) => rules = Arc::new(found),
                     Err(error) => tracing::warn!(%error, "held records were not counted by rule"),
                 }
-                (counted, since) = (Some(told), 0);
+                (counted, due) = (Some(told), Instant::now() + began.elapsed() * SHARE);
             }
             let look = shown(&sample);
             self.ring().push(&Moment { sample, rules: Arc::clone(&rules) });

@@ -145,10 +145,10 @@ impl Shown {
 /// A decision in words.
 pub(super) fn deed(act: &str) -> &'static str {
     match act {
-        "dismiss" => "put it aside",
-        "reopen" => "took it up again",
-        "assign" => "gave it to",
-        "rejudge" => "had it judged again",
+        "dismiss" => "put aside",
+        "reopen" => "took up again",
+        "assign" => "assigned",
+        "rejudge" => "had judged again",
         _ => "decided",
     }
 }

@@ -9,6 +9,7 @@ use axum::{Extension, Router};
 use fieldkeep_store::{Quarantine as _, Segments as _};
 use serde::Deserialize;
 
+use super::held::deed;
 use super::{Answer, Chrome, page};
 use crate::operator::App;
 use crate::operator::chart::{Chart, Series, number};
@@ -108,7 +109,7 @@ fn tiles(chrome: &Chrome, moments: &[Moment], members: usize) -> [Tile; 6] {
     let slowest = newest(commits(moments, 0.99));
     let slowest = slowest.map_or_else(
         || "no commit lately".to_owned(),
-        |ms| format!("99 of 100 commits within {} ms", number(Some(ms))),
+        |ms| format!("durable within {} ms", number(Some(ms))),
     );
     let held = if sample.held > 0 { "bad" } else { "good" };
     let lag = if sample.renewing > 0 {
@@ -121,13 +122,13 @@ fn tiles(chrome: &Chrome, moments: &[Moment], members: usize) -> [Tile; 6] {
     [
         tile(
             "devices",
-            "Devices connected",
+            "Devices",
             words::count(&sample.devices),
-            format!("of {}", words::count(&(members as u64))),
+            format!("of {}, connected", words::count(&(members as u64))),
             "",
             "/devices",
         ),
-        tile("rate", "Changes a second", number(rate.or(Some(0.0))), slowest, "", ""),
+        tile("rate", "Changes / s", number(rate.or(Some(0.0))), slowest, "", ""),
         tile("lag", "To be judged", words::count(&sample.lag), lag, "", ""),
         tile(
             "held",
@@ -232,6 +233,11 @@ fn bytes(size: u64) -> String {
 }
 
 impl Overview {
+    /// What was decided, in words.
+    fn deed(&self, decision: &Decision) -> &'static str {
+        deed(&decision.act)
+    }
+
     /// Since when the charts reach back.
     fn since(&self) -> String {
         self.chrome.at(&(self.chrome.now - self.span.lengths_ms().0))

@@ -58,7 +58,10 @@ async fn trail(
             record: decision.key.to_string(),
             path: held_path(&decision.key),
             who: decision.who,
-            note: decision.note,
+            note: match &*decision.act {
+                "assign" => format!("to {}", decision.note),
+                _ => decision.note,
+            },
         });
         Ok(Trail { chrome, rows: rows.collect(), next, later: before.is_some() })
     })
