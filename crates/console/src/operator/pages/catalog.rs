@@ -202,7 +202,7 @@ impl CatalogPage {
     /// How far it is judged by, of a hundred.
     fn percent(&self) -> u64 {
         let Standing { left, of, .. } = self.standing;
-        if of == 0 { 100 } else { (of - left.min(of)) * 100 / of }
+        (of.saturating_sub(left) * 100).checked_div(of).unwrap_or(100)
     }
 
     /// What a declaration is.
