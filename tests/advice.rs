@@ -4,7 +4,7 @@
 #[path = "support/process.rs"]
 mod process;
 
-use process::{Place, Running};
+use process::{Place, Running, signal};
 use serde_json::Value;
 
 const CATALOG: &str = r#"
@@ -12,6 +12,8 @@ catalog = 1
 
 [type.customer]
 [type.customer.field.name]
+[type.customer.field.photos]
+kind = "attachment"
 
 [type.order]
 [type.order.field.note]
@@ -39,12 +41,19 @@ fn advice(place: &Place, device: &str) -> Vec<Value> {
     said["advice"].as_array().expect("a list").clone()
 }
 
-/// The advice for a situation.
+/// The advice for a situation, if it is that: it says since when.
+#[track_caller]
+fn found(place: &Place, device: &str, situation: &str) -> Option<Value> {
+    let found =
+        advice(place, device).into_iter().find(|advice| advice["situation"] == situation)?;
+    assert!(found["since"].as_str().is_some_and(|since| since.starts_with("20")), "{found}");
+    Some(found)
+}
+
 #[track_caller]
 fn advised(place: &Place, device: &str, situation: &str) -> Value {
-    let all = advice(place, device);
-    let found = all.iter().find(|advice| advice["situation"] == situation);
-    found.unwrap_or_else(|| panic!("{situation} is not among {all:?}")).clone()
+    let found = found(place, device, situation);
+    found.unwrap_or_else(|| panic!("{situation} is not among {:?}", advice(place, device)))
 }
 
 /// Runs the command as it was advised, and looks that the situation is over.
@@ -102,7 +111,6 @@ fn what_is_paused_is_resumed() {
     let (place, _relay) = organisation();
     place.run("ann", &["pause"]).ok();
     let advice = advised(&place, "ann", "all_paused");
-    assert!(advice["since"].is_string(), "{advice}");
     follow(&place, "ann", &advice);
     place.run("ann", &["pause", "order"]).ok();
     let advice = advised(&place, "ann", "type_paused");
@@ -137,7 +145,6 @@ fn an_incomplete_type_has_its_sync_error_looked_at_first() {
     assert_eq!(place.run("ann", &["sync", "--timeout", "2s"]).code, 5);
     let advice = advised(&place, "ann", "sync_error");
     assert_eq!(advice["command"], "fieldkeep sync");
-    assert!(advice["since"].is_string());
     assert!(advice["text"].as_str().expect("words").contains("everything is safe on this device"));
     let _relay = place.serve_at(&address);
     follow(&place, "ann", &advice);
@@ -150,7 +157,6 @@ fn what_is_unsaved_is_sent_and_what_is_held_is_listed() {
     place.run("ann", &["put", "order/o1", "discount=45"]).ok();
     let advice = advised(&place, "ann", "unsaved");
     assert!(advice["text"].as_str().expect("words").starts_with("1 record is on this device"));
-    assert!(advice["since"].is_string());
     follow(&place, "ann", &advice);
     let held = advised(&place, "ann", "held");
     assert_eq!(held["command"], "fieldkeep attention list");
@@ -165,4 +171,83 @@ fn a_device_that_never_asked_the_relay_is_told_to() {
     place.device("ann", &[]);
     let advice = advised(&place, "ann", "never_proven");
     follow(&place, "ann", &advice);
+}
+
+#[test]
+fn a_device_without_a_catalog_is_told_where_that_comes_from() {
+    let place = Place::new();
+    place.run("relay", &["relay", "init", "--name", "acme"]).ok();
+    let _relay = place.serve();
+    place.device("ann", &[]);
+    let advice = advised(&place, "ann", "never_proven");
+    assert_eq!(advice["text"], "there is no catalog here yet: it comes from the relay");
+    assert_eq!(advice["command"], "fieldkeep sync");
+}
+
+#[test]
+fn a_download_that_is_under_way_can_be_stopped_by_a_pause() {
+    let (place, relay) = organisation();
+    let keeping = place.start("ann", &["sync", "--watch"]);
+    keeping.line_beginning("synced");
+    // It lasts as long as the relay says nothing.
+    signal(relay.id(), "STOP");
+    let ended = std::thread::scope(|scope| {
+        let resync = scope.spawn(|| place.run("ann", &["resync"]));
+        let advice = loop {
+            if let Some(advice) = found(&place, "ann", "syncing") {
+                break advice;
+            }
+            assert!(!resync.is_finished(), "it was never said to be under way");
+        };
+        assert_eq!(advice["command"], "fieldkeep pause");
+        place.run("ann", &["pause"]).ok();
+        resync.join().expect("it ends")
+    });
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(
+        ended.err.contains("syncing of customer is paused: nothing was changed"),
+        "{}",
+        ended.err
+    );
+    assert_eq!(found(&place, "ann", "syncing"), None);
+    signal(relay.id(), "CONT");
+}
+
+#[test]
+fn files_that_wait_are_sent_paused_ones_resumed_and_refused_ones_tried_again() {
+    let (place, _relay) = organisation();
+    place.run("ann", &["put", "customer/c1", "name=Kiosk"]).ok();
+    place.run("ann", &["sync"]).ok();
+    place.run("ann", &["attachments", "pause"]).ok();
+    let photo = place.file("front.png", "pixels");
+    let photo = photo.to_str().expect("a plain path");
+    let hash = place.run("ann", &["attach", "customer/c1", "photos", photo]).ok();
+    let kept = place.path("ann").join("blobs").join(hash.trim());
+    place.run("ann", &["sync"]).ok();
+    let advice = advised(&place, "ann", "files_paused");
+    let text = "files are paused: 1 file is on this device and not on the relay";
+    assert_eq!(advice["text"], text);
+    follow(&place, "ann", &advice);
+
+    // Bytes that are not those of its name are taken by nobody.
+    std::fs::write(&kept, "rotted").expect("it is written");
+    follow(&place, "ann", &advised(&place, "ann", "files_unsent"));
+    let advice = advised(&place, "ann", "files_refused");
+    assert_eq!(advice["command"], "fieldkeep attachments retry");
+    std::fs::write(&kept, "pixels").expect("it is written");
+    follow(&place, "ann", &advice);
+    follow(&place, "ann", &advised(&place, "ann", "files_unsent"));
+    assert_eq!(self::advice(&place, "ann"), Vec::<Value>::new());
+}
+
+#[test]
+fn a_device_that_is_not_let_in_is_told_to_see_what_the_doctor_says() {
+    let (place, _relay) = organisation();
+    place.run("relay", &["relay", "revoke", "ann"]).ok();
+    assert_eq!(place.run("ann", &["sync"]).code, 6);
+    let advice = advised(&place, "ann", "refused");
+    assert_eq!(advice["command"], "fieldkeep doctor");
+    let doctor = place.run("ann", &["doctor"]);
+    assert_eq!(doctor.code, 7, "{}", doctor.out);
+    assert!(doctor.out.contains("WRONG  membership  this device was revoked"), "{}", doctor.out);
 }

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fieldkeep_catalog::Catalog;
+use fieldkeep_catalog::{Catalog, Judges};
 use fieldkeep_device::Device;
 use fieldkeep_lab::Dice;
 use fieldkeep_model::{Grant, Outcome, RecordEdit, RecordKey, TypeName};
@@ -40,7 +40,7 @@ impl Site {
     fn rehearsal(&self, catalog: &str) -> Rehearsal {
         let reader = Reader::open(&home::database(&self.path("relay"))).expect("it opens");
         let next = Catalog::parse(catalog).expect("it is sound");
-        Rehearsal::begin(reader, next).expect("it reads")
+        Rehearsal::begin(reader, next, Judges::default()).expect("it reads")
     }
 
     async fn outlook(&self, catalog: &str) -> Outlook {

@@ -4,10 +4,10 @@
 #[path = "support/process.rs"]
 mod process;
 
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
 
-use process::{Place, Running};
+use process::{Place, Ran, Running, finish};
 use serde_json::{Value, json};
 
 const CATALOG: &str = r#"
@@ -39,9 +39,8 @@ fn fails(place: &Place, dir: &str, args: &[&str], code: i32, word: &str) {
     assert_eq!(json.code, code);
     assert_eq!(error["schema"], "fieldkeep/error/1");
     assert_eq!(error["exit"], json!(code));
-    assert!(
-        error["code"].is_string() && error["message"].is_string() && error["remedy"].is_string()
-    );
+    assert!(error["code"].is_string() && error["message"].is_string(), "{error}");
+    assert!(error["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()), "{error}");
     if word != "Usage" {
         assert!(error["message"].as_str().is_some_and(|text| text.contains(word)), "{error}");
     }
@@ -54,6 +53,7 @@ fn each_kind_of_failure_has_its_exit_code() {
     fails(&place, "ann", &["put", "nothing/1", "a=b"], 2, "nothing");
     fails(&place, "ann", &["put", "customer/1", "nmae=x"], 2, "nmae");
     fails(&place, "ann", &["put", "customer/1", "name"], 2, "no edit");
+    fails(&place, "ann", &["put", "customer/a/b", "name=x"], 2, "a/b");
     fails(&place, "ann", &["put", "customer/1", "rank=high"], 4, "rank");
     fails(&place, "ann", &["get", "customer/1"], 3, "customer/1");
     fails(&place, "ann", &["delete", "customer/1"], 3, "customer/1");
@@ -83,6 +83,44 @@ fn each_kind_of_failure_has_its_exit_code() {
     assert_eq!(twice.code, 1, "{}", twice.err);
     let no_directory = place.command("x", &["status"]).env_remove("FIELDKEEP_DIR").output();
     assert_eq!(no_directory.expect("it runs").status.code(), Some(2));
+}
+
+/// A write to a copy of a device whose disk is nearly full; nothing where nobody may have such a disk.
+fn written_to_a_full_disk(place: &Place, dir: &str) -> Option<Ran> {
+    let small = place.path("small");
+    std::fs::create_dir(&small).expect("it is made");
+    let alone = |script: &str| {
+        let mut shell = Command::new("unshare");
+        shell.args(["-m", "sh", "-ec", script]).current_dir(place.path("."));
+        shell.env("BINARY", env!("CARGO_BIN_EXE_fieldkeep")).env("FIELDKEEP_DIR", &small);
+        finish(shell, "")
+    };
+    let mount = "mount -t tmpfs -o size=8m none small";
+    let here = Command::new("unshare").arg("--version").output().is_ok();
+    if !here || alone(mount).code != 0 {
+        let text = "SKIPPED: no disk was full: a small one of its own needs root, and unshare";
+        let _ = writeln!(std::io::stderr(), "{text}");
+        return None;
+    }
+    Some(alone(&format!(
+        "{mount}; cp -a {dir}/. small
+         dd if=/dev/zero of=small/filler bs=4k 2>/dev/null || truncate -s -128k small/filler
+         exec \"$BINARY\" put customer/big name={} --json",
+        "x".repeat(60_000)
+    )))
+}
+
+#[test]
+fn a_full_disk_is_told_with_its_remedy_and_nothing_is_saved() {
+    let (place, _relay) = organisation();
+    let Some(full) = written_to_a_full_disk(&place, "ann") else { return };
+    assert_eq!(full.code, 1, "{}{}", full.out, full.err);
+    let error: Value = serde_json::from_str(&full.out).expect("one object");
+    assert!(
+        error["message"].as_str().is_some_and(|text| text.contains("the disk is full")),
+        "{error}"
+    );
+    assert_eq!(error["remedy"], "free some space, and try again");
 }
 
 #[test]
@@ -297,7 +335,7 @@ fn a_folder_that_cannot_be_written_is_said_and_nothing_in_it_changes() {
     let probe = process::finish(unprivileged(place.command("ann", &["--version"])), "");
     if probe.code != 0 {
         assert!(std::env::var_os("CI").is_none(), "nobody else can run the binary: {}", probe.err);
-        println!("SKIPPED: nobody but root can run the binary here");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: nobody but root can run the binary here");
         return;
     }
     let folder = place.path("ann");

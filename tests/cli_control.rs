@@ -178,3 +178,31 @@ fn what_is_read_of_a_held_record_is_said_by_flag_environment_and_file_in_this_or
     assert_eq!(shown(&[], Some("as_merged")), -1, "the environment before the file");
     assert_eq!(shown(&["--read", "last_valid"], Some("as_merged")), 3, "the flag before both");
 }
+
+#[test]
+fn where_others_are_met_is_said_by_flag_environment_and_file_in_this_order() {
+    let place = Place::new();
+    let _relay = place.relay(CATALOG);
+    place.device("ann", &[]);
+    let file = place.path("ann").join("device.toml");
+    std::fs::write(&file, "listen = \"127.0.0.2:0\"\n").expect("it is written");
+    for keeper in [&["sync", "--watch"][..], &["serve", "--console", "127.0.0.1:0", "--no-nearby"]]
+    {
+        let listens = |args: &[&str], environment: Option<&str>, host: &str| {
+            let mut command = place.command("ann", &[keeper, args].concat());
+            environment.map(|address| command.env("FIELDKEEP_LISTEN", address));
+            let started = process::start(command);
+            started.line_beginning(&format!("listening {host}:"));
+            assert_eq!(started.stop("INT"), 130);
+        };
+        listens(&[], None, "127.0.0.2");
+        listens(&[], Some("127.0.0.3:0"), "127.0.0.3");
+        listens(&["--listen", "127.0.0.4:0"], Some("127.0.0.3:0"), "127.0.0.4");
+    }
+    let aimless = place.run("ann", &["sync", "--listen", "127.0.0.4:0"]);
+    assert_eq!(aimless.code, 2, "nobody stays to listen: {}", aimless.err);
+    // What a command does not use, it does not mind.
+    let mut command = place.command("ann", &["sync"]);
+    command.env("FIELDKEEP_LISTEN", "127.0.0.3:0").env("FIELDKEEP_NEARBY", "no");
+    process::finish(command, "").ok();
+}

@@ -1,8 +1,11 @@
 //! Attached files from the command line.
 
+#[path = "support/http.rs"]
+mod http;
 #[path = "support/process.rs"]
 mod process;
 
+use http::Client;
 use process::Place;
 use serde_json::json;
 
@@ -97,6 +100,38 @@ fn what_cannot_be_attached_is_told_and_changes_nothing() {
 }
 
 #[test]
+fn nothing_says_synced_while_a_file_is_on_this_device_alone() {
+    let place = Place::new();
+    let _relay = place.relay(CATALOG);
+    place.device("ann", &[]);
+    place.run("ann", &["put", "visit/v1", "note=open"]).ok();
+    place.run("ann", &["sync"]).ok();
+    place.run("ann", &["attachments", "pause"]).ok();
+    let photo = place.file("front.png", "pixels");
+    place.run("ann", &["attach", "visit/v1", "photos", photo.to_str().expect("plain")]).ok();
+    let serving = place.start("ann", &["serve", "--console", "127.0.0.1:0", "--no-nearby"]);
+    let url = serving.line();
+    let url = url.strip_prefix("console ").expect("it says where");
+    loop {
+        let line = serving.line();
+        assert!(!line.starts_with("synced"), "{line}");
+        if line == "online  0 unsaved, 0 held, 1 file to be sent" {
+            break;
+        }
+    }
+    let advice = place.run("ann", &["advice"]).ok();
+    assert!(advice.starts_with("files are paused: 1 file is on this device"), "{advice}");
+    let browser = Client::stranger(url).entered(url);
+    let page = browser.get("/").body;
+    assert!(page.contains("1 to be sent") && !page.contains("Everything that was"), "{page}");
+
+    place.run("ann", &["attachments", "resume"]).ok();
+    serving.line_beginning("synced  0 unsaved, 0 held");
+    assert!(place.run("ann", &["advice"]).ok().starts_with("all is well"));
+    assert!(browser.get("/").body.contains("Everything that was captured here is on the relay"));
+}
+
+#[test]
 fn what_nothing_refers_to_is_told_and_goes_where_that_is_turned_on() {
     let place = Place::new();
     drop(place.relay(CATALOG));
@@ -168,6 +203,15 @@ fn what_nothing_refers_to_is_told_and_goes_where_that_is_turned_on() {
     assert!(was.contains(&format!("photos  front.png: {words}")), "{was}");
     let was = place.run("ben", &["at", "visit/v1", change, "--json"]).json();
     assert_eq!(was["removed"][0]["removed"], json!(day));
+    let serving = place.start("ben", &["serve", "--console", "127.0.0.1:0", "--no-nearby"]);
+    let url = serving.line();
+    let url = url.strip_prefix("console ").expect("it says where");
+    let browser = Client::stranger(url).entered(url);
+    for page in ["", &format!("/at/{change}")] {
+        let page = browser.get(&format!("/records/visit/v1{page}")).body;
+        assert!(page.contains("front.png") && page.contains(&words), "{page}");
+    }
+    assert_eq!(serving.stop("INT"), 130);
     let asked = place.run("ben", &["attachments", "get", "visit/v1", hash]);
     assert_eq!(asked.code, 3, "{}", asked.err);
     assert!(asked.err.contains(&words), "{}", asked.err);

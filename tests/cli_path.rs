@@ -92,6 +92,8 @@ fn a_record_goes_from_one_device_to_the_other_and_is_judged_on_the_way() {
         let culprits = verdict["culprits"].as_array().expect("a list");
         let people: Vec<_> = culprits.iter().map(|culprit| &culprit["person"]).collect();
         assert_eq!(people, ["ann", "ben"]);
+        assert_eq!(got["reason_fields"], json!(["discount", "price"]), "{got}");
+        assert_eq!(got["since"], culprits[1]["time"], "since the newest of them: {got}");
         assert!(culprits[0]["time"].as_str().is_some_and(|time| time.ends_with('Z')));
         assert_eq!(verdict["last_valid"]["price"], json!(100));
         assert_eq!(verdict["last_valid"]["discount"], json!(30));
@@ -99,6 +101,7 @@ fn a_record_goes_from_one_device_to_the_other_and_is_judged_on_the_way() {
     let text = place.run("ben", &["get", &order]).ok();
     assert!(text.contains("held: the discount is above 30 percent"), "{text}");
     assert!(text.contains("written by ann on ann, "), "{text}");
+    assert!(text.contains("  about discount, price, since 20"), "{text}");
     let last = place.run("ben", &["get", &order, "--last-valid"]).ok();
     assert!(last.contains("price     100"), "{last}");
     let synced = place.run("ben", &["sync"]).ok();
@@ -122,7 +125,13 @@ fn held_records_are_listed_dismissed_reopened_and_judged_again() {
     assert!(put.err.contains("saved order/o1; warning: likely held: the discount"), "{}", put.err);
     place.run("ann", &["put", "order/o2", "customer=absent"]).ok();
     let likely = place.run("ann", &["attention", "list", "--json"]).json();
-    assert_eq!(likely["records"][0]["state"], "likely_held");
+    let forecast = &likely["records"][0];
+    assert_eq!(forecast["state"], "likely_held");
+    assert_eq!(forecast["reason_fields"], json!(["discount", "price"]), "{forecast}");
+    let history = place.run("ann", &["history", "order/o1", "--json"]).json();
+    assert_eq!(forecast["since"], history["history"][0]["time"]);
+    let list = place.run("ann", &["attention", "list"]).ok();
+    assert!(list.contains("  about discount, price, since 20"), "{list}");
     place.run("ann", &["sync"]).ok();
 
     let list = place.run("ann", &["attention", "list"]).ok();

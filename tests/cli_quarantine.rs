@@ -90,8 +90,14 @@ fn a_record_is_shown_as_merged_beside_last_valid_with_what_differs_marked() {
     assert!(shown.contains("*  discount  45         10\n"), "{shown}");
     assert!(shown.contains("   outlet    41         41\n"), "{shown}");
     assert!(shown.contains("referred to by visit/v1\n"), "{shown}");
+    let blame = "without this change it would not be held so:\n";
+    let (_, blamed) = shown.split_once(blame).unwrap_or_else(|| panic!("{shown}"));
+    assert!(blamed.lines().next().is_some_and(|line| line.contains("ann on ann")), "{shown}");
+    assert_eq!(blamed.lines().nth(1), Some("  discount: 10 → 45"), "{shown}");
     let shown = quarantine(&place, "show order/o1");
     assert_eq!(shown["referrers"], json!(["visit/v1"]));
+    assert_eq!(shown["blame"]["what"], json!("changes"));
+    assert_eq!(shown["blame"]["changes"][0]["writes"][0]["field"], json!("discount"));
     assert_eq!(shown["verdict"]["last_valid"]["discount"], json!(10));
     assert!(shown["since"].as_str().is_some_and(|since| since.starts_with("20")), "{shown}");
     let absent = place.run("relay", &["relay", "quarantine", "show", "order/o9"]);

@@ -4,6 +4,8 @@
 #[path = "support/process.rs"]
 mod process;
 
+use std::os::unix::fs::FileExt as _;
+
 use process::{Place, Running};
 use serde_json::{Value, json};
 
@@ -240,6 +242,17 @@ fn the_doctor_finds_what_is_wrong_and_derives_it_again() {
     assert_eq!(wrong.code, 7, "{}", wrong.out);
     assert!(wrong.out.contains("WRONG  records") && wrong.out.contains("WRONG  counts"));
     assert!(wrong.out.contains("doctor --repair"));
+    // What was found is not forgotten: nothing is called synced before it is mended and proven.
+    let standing = || {
+        let status = place.run("ann", &["status", "--json"]).json();
+        let mut types = status["types"].as_array().into_iter().flatten();
+        let customer = types.find(|row| row["type"] == "customer").expect("it is there");
+        (status["synced"].clone(), customer["status"].clone())
+    };
+    assert_eq!(standing(), (json!(false), json!("incomplete")));
+    let advice = place.run("ann", &["advice"]).ok();
+    assert!(advice.contains("are not what its changes say"), "{advice}");
+    assert!(advice.contains("  fieldkeep resync\n"), "{advice}");
     let repaired = place.run("ann", &["doctor", "--repair"]).ok();
     assert!(
         repaired.starts_with("derived 1 segment again; changes were not touched"),
@@ -247,6 +260,14 @@ fn the_doctor_finds_what_is_wrong_and_derives_it_again() {
     );
     assert!(place.run("ann", &["get", "customer/c1"]).ok().contains("Kiosk"));
     assert!(place.run("ann", &["search", "kiosk"]).ok().contains("customer/c1"));
+    assert_eq!(
+        standing(),
+        (json!(false), json!("incomplete")),
+        "derived again, and not proven yet"
+    );
+    assert!(place.run("ann", &["advice"]).ok().ends_with("  fieldkeep sync\n"));
+    place.run("ann", &["sync"]).ok();
+    assert_eq!(standing(), (json!(true), json!("fully_synced")));
     // Changes are not what can be derived: the relay has them.
     tamper("UPDATE change SET bytes = CAST(bytes || x'00' AS BLOB)");
     let wrong = place.run("ann", &["doctor", "--repair"]);
@@ -254,6 +275,47 @@ fn the_doctor_finds_what_is_wrong_and_derives_it_again() {
     assert!(wrong.out.contains("resync customer"), "{}", wrong.out);
     place.run("ann", &["resync", "customer"]).ok();
     assert_eq!(place.run("ann", &["doctor"]).code, 0);
+}
+
+#[test]
+fn the_doctor_notices_what_no_repair_derives_again() {
+    let place = Place::new();
+    place.run("relay", &["relay", "init", "--name", "acme"]).ok();
+    let (_relay, _) = place.serve_at("127.0.0.1:0");
+    place.device("ann", &[]);
+    let publish = |catalog: &str| {
+        let file = place.file("catalog.toml", catalog);
+        place.run("relay", &["relay", "publish", file.to_str().expect("plain")]).ok();
+        place.run("ann", &["sync"]).ok();
+    };
+    let doctor = || place.run("ann", &["doctor"]);
+    let said = doctor().ok();
+    assert!(said.contains("note   catalog     there is no catalog here yet\n"), "{said}");
+    publish(CATALOG);
+    place.run("ann", &["put", "order/o1", "discount=10"]).ok();
+    place.run("ann", &["sync"]).ok();
+    publish("catalog = 1\n[type.customer.field.name]\n");
+    let said = doctor().ok();
+    assert!(said.contains("note   catalog     the catalog has no order, of which"), "{said}");
+
+    let database = place.path("ann").join("fieldkeep.db");
+    let opened = rusqlite::Connection::open(&database).expect("it opens");
+    opened.execute("UPDATE segment SET records = 6000", []).expect("it writes");
+    let said = doctor().out;
+    assert!(said.contains("note   segments    order has 6000 records"), "{said}");
+    // A page of the file that nothing else reads.
+    let index = "SELECT rootpage FROM sqlite_master WHERE name = 'decision_by_record'";
+    let page: i64 = opened.query_row(index, [], |row| row.get(0)).expect("it is there");
+    let size: i64 = opened.query_row("PRAGMA page_size", [], |row| row.get(0)).expect("it reads");
+    opened.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("it is folded in");
+    drop(opened);
+    let file = std::fs::File::options().write(true).open(&database).expect("it opens");
+    let at = u64::try_from((page - 1) * size).expect("behind the first");
+    file.write_all_at(&[0xff; 64], at).expect("it writes");
+    let wrong = doctor();
+    assert_eq!(wrong.code, 7, "{}", wrong.err);
+    assert!(wrong.out.contains("WRONG  file"), "{}", wrong.out);
+    assert!(wrong.out.contains("put a backup of the directory back"), "{}", wrong.out);
 }
 
 #[test]

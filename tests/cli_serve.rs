@@ -34,7 +34,16 @@ reason = "the discount is above 30 percent"
 [type.visit]
 scope = "outlet"
 [type.visit.field.outlet]
+[type.visit.field.photos]
+kind = "attachment"
 "#;
+
+/// Files beside the directories, at PLACE in what is typed.
+const FILES: &[(&str, &str)] = &[
+    ("rows.csv", "id,name,city\nc7,Pier,Riga\nc8,Quay,Tallinn\n"),
+    ("order.json", r#"{"customer": "c1", "discount": 5}"#),
+    ("front.txt", "the shelf"),
+];
 
 /// What is typed, one after the other.
 const SCRIPT: &[&str] = &[
@@ -67,9 +76,26 @@ const SCRIPT: &[&str] = &[
     "share order/none",
     "conflicts order/o1",
     "resolve order/o1 discount=2",
+    "put order/o4 --from PLACE/order.json",
+    "put order/o4 discount=50 --await relay",
+    "get order/o4 --read last_valid",
+    "attention list",
+    "resolve order/o4 discount=last_valid",
+    "get order/o4",
     "at order/o1 2001-01-01T00:00:00Z",
     "search kios",
     "search nowhere",
+    "search kios --type customer",
+    "search kios --type order",
+    "attach visit/v1 photos PLACE/front.txt",
+    "attach visit/v1 outlet PLACE/front.txt",
+    "attachments list visit/v1",
+    "attachments get visit/v1 front.txt",
+    "attachments pause",
+    "attachments list",
+    "attachments resume",
+    "attachments retry",
+    "peers --qr",
     "explain order/o2",
     "explain order/none",
     "advice",
@@ -94,7 +120,9 @@ const SCRIPT: &[&str] = &[
     "subscribe order=1",
     "clear --dry-run",
     "clear customer --yes",
+    "clear --yes",
     "resync order",
+    "resync",
     "delete customer/c1",
     "get customer/c1",
     "put customer/c1 city=Tartu",
@@ -102,6 +130,10 @@ const SCRIPT: &[&str] = &[
     "export order",
     "export order --format csv",
     "import customer /nowhere/rows.csv --dry-run",
+    "import customer PLACE/rows.csv --dry-run",
+    "import customer PLACE/rows.csv",
+    "import customer PLACE/rows.csv",
+    "get customer/c7",
     "bundle export /nowhere/bundle --for relay",
     "bundle export /nowhere/bundle --for ann",
     "bundle import /nowhere/bundle",
@@ -114,6 +146,9 @@ const SCRIPT: &[&str] = &[
 fn every_command_says_and_does_the_same_alone_and_through_serve() {
     for json in [false, true] {
         let (alone, served) = (Desk::new(CATALOG, false), Desk::new(CATALOG, true));
+        for desk in [&alone, &served] {
+            FILES.iter().for_each(|(name, content)| drop(desk.place.file(name, content)));
+        }
         for args in SCRIPT {
             let [one, other] = [&alone, &served].map(|desk| desk.said(&desk.run(args, json)));
             assert_eq!(one, other, "{args} (json: {json})");

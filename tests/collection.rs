@@ -405,7 +405,7 @@ async fn a_relay_that_was_put_back_from_before_a_removal_is_believed() {
     std::fs::remove_dir_all(site.path("relay")).expect("it was there");
     site.copy("backup", "relay");
     site.start_again().await;
-    site.ask(fieldkeep_relay::Engine::restore).await.expect("it is put back");
+    site.ask(|engine| engine.restore(0)).await.expect("it is put back");
     sync(&ben).await;
     assert_eq!(ben.removed(&hash).expect("it reads"), None, "that relay has it");
 }

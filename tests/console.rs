@@ -250,6 +250,28 @@ fn a_program_reads_writes_and_controls_by_the_api() {
 }
 
 #[test]
+fn a_program_is_told_what_happens_whoever_brings_it_about() {
+    let served = Served::new();
+    let refused = served.stranger().get("/api/v1/events");
+    assert_eq!((refused.status, &refused.json()["code"]), (401, &json!("denied")));
+    let api = served.program();
+    let mut events = api.listen("/api/v1/events");
+    api.send("PATCH", "/api/v1/records/order/o1", &json!({"discount": 45})).ok();
+    assert_eq!(events.next("changed"), json!({"records": ["order/o1"]}));
+    api.ask("POST", "/api/v1/sync", None).ok();
+    api.send("PATCH", "/api/v1/records/customer/c1", &json!({"name": "Kiosk"})).ok();
+    while events.next("changed") != json!({"records": ["customer/c1"]}) {}
+    // Nothing else happens to the order.
+    served.place.run("ann", &["attention", "dismiss", "order/o1", "--note", "later"]).ok();
+    while events.next("changed") != json!({"records": ["order/o1"]}) {}
+    for args in [&["pause", "order"][..], &["resume"], &["pin", "order/o1"], &["unpin", "order/o1"]]
+    {
+        served.place.run("ann", args).ok();
+        assert_eq!(events.next("status"), json!({}), "{args:?}");
+    }
+}
+
+#[test]
 fn what_needs_a_connection_works_by_the_api_and_by_the_pages() {
     let served = Served::new();
     let api = served.program();

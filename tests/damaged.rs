@@ -3,10 +3,15 @@
 
 mod support;
 
-use fieldkeep_device::{Device, SyncError};
+use automerge::transaction::{CommitOptions, Transactable as _};
+use automerge::{ObjType, ROOT};
+use fieldkeep_device::{Device, Finding, SyncError};
 use fieldkeep_replica::{Integrity, PutError, ReplicaError};
 use fieldkeep_store::{StoreError, home};
 use serde_json::json;
+use support::lab::document;
+use support::town::address;
+use support::wire::{Answer, Raw};
 use support::{PATIENCE, Site, content, fields, get, put, state, sync, try_put};
 
 const CATALOG: &str = r#"
@@ -67,6 +72,25 @@ async fn a_tampered_change_makes_every_sync_fail() {
         }
         assert_eq!(state(&ann, "customer/c3"), "valid", "reads go on");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_far_behind_what_others_write_is_noticed() {
+    let (site, ann) = synced().await;
+    let mallory = Raw::joined(&site.ticket("mallory").await, 101).await;
+    let mut doc = document(&mallory, &[]);
+    doc.put_object(ROOT, "c9", ObjType::Map).expect("it writes");
+    let in_2100 = CommitOptions::default().with_time(4_102_444_800_000).with_message("mallory");
+    doc.commit_with(in_2100);
+    let change = doc.get_last_local_change().expect("it was written").raw_bytes().to_vec();
+    let mut wire = mallory.following().await;
+    let answer = wire.answer(mallory.own_push(&address("customer", ""), &[&change])).await;
+    assert_eq!(answer, Answer::Taken);
+    sync(&ann).await;
+    let checks = ann.doctor().expect("it looks");
+    let clock = checks.iter().find(|check| check.name == "clock").expect("it is looked at");
+    assert_eq!(clock.finding, Finding::Notice, "{clock:?}");
+    assert!(clock.text.contains("days after what this clock says"), "{clock:?}");
 }
 
 fn bound(device: &Device, pages: Option<u32>) {

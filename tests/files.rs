@@ -295,7 +295,7 @@ async fn a_relay_that_was_put_back_gets_the_files_that_it_lost() {
     std::fs::remove_dir_all(site.path("relay")).expect("it was there");
     site.copy("backup", "relay");
     site.start_again().await;
-    site.ask(fieldkeep_relay::Engine::restore).await.expect("it is put back");
+    site.ask(|engine| engine.restore(0)).await.expect("it is put back");
     sync(&ben).await;
     sync(&ben).await;
     assert!(stored(&site, "relay", &hash).is_some());
@@ -323,7 +323,7 @@ async fn nobody_opens_a_file_for_a_record_that_merely_names_it() {
     std::fs::remove_dir_all(site.path("relay")).expect("nobody holds it");
     site.copy("backup", "relay");
     site.start_again().await;
-    site.ask(fieldkeep_relay::Engine::restore).await.expect("it is put back");
+    site.ask(|engine| engine.restore(0)).await.expect("it is put back");
     sync(&eve).await;
     sync(&ann).await;
     assert!(stored(&site, "relay", &hash).is_some(), "it has it again");

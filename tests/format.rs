@@ -8,7 +8,9 @@ use std::path::Path;
 
 use fieldkeep_documents::batch;
 use fieldkeep_documents::{Document, document::Author};
-use fieldkeep_model::membership::{Act, CutOff, MemberKeys, admission};
+use fieldkeep_model::membership::{
+    Act, CutOff, MemberKeys, SignedEntry, SigningRequest, Wanted, admission,
+};
 use fieldkeep_model::verdict::{self, Arg, ArgValue, LastValid, Opening};
 use fieldkeep_model::{
     ActorId, CallEffect, CallOutcome, CatalogHash, Chain, ChangeHash, Culprit, Edit, Epoch, Grant,
@@ -17,6 +19,8 @@ use fieldkeep_model::{
     TypeName, Verdict, VerdictBlock, Wish, intent,
 };
 use fieldkeep_protocol::{Frame, Meet, Offer, OfferEntry, bundle, root};
+use fieldkeep_relay::LastBackup;
+use fieldkeep_store::backup::{Attached, Manifest, Part};
 
 /// The formats by name, in hexadecimal.
 struct Golden(String);
@@ -109,8 +113,8 @@ fn membership() -> MembershipLog {
     log.append(log.sign(act, &admin)).expect("the admin signed it");
     let join = Act::Join { invite: 2, keys: MemberKeys::of(&Seed([5; 32])) };
     let join = log.sign(join, &one_time);
-    let admission = admission(&join, 1, &Seed([2; 32]).signing());
-    log.merge(&[join, admission]).expect("the invitation is open");
+    let admitted = admission(&join, 1, &Seed([2; 32]).signing());
+    log.merge(&[join, admitted]).expect("the invitation is open");
     let member = MemberKeys::of(&Seed([5; 32])).signing;
     let actor = ActorId::new(3, 0, &member);
     let cut = CutOff { segment: SegmentId([6; 16]), actor, seq: 1_000, hash: ChangeHash([7; 32]) };
@@ -118,7 +122,47 @@ fn membership() -> MembershipLog {
     log.append(log.sign(grant, &admin)).expect("the admin signed it");
     let revoke = Act::Revoke { member, cuts: vec![cut] };
     log.append(log.sign(revoke, &admin)).expect("the admin signed it");
+    let (second, recovery) = (Seed([21; 32]).signing(), Seed([22; 32]).signing());
+    let relay = MemberKeys::of(&Seed([2; 32])).signing;
+    for act in [
+        Act::Rename { member, name: "anna".into() },
+        Act::RotateRelay { relay, keys: MemberKeys::of(&Seed([23; 32])) },
+        Act::NameRecovery { key: recovery.public() },
+        Act::RotateAdmin { admin: second.public(), others: log.other_ends() },
+    ] {
+        log.append(log.sign(act, &admin)).expect("the admin signed it");
+    }
+    let rotation = Act::RotateDevice { member, keys: MemberKeys::of(&Seed([24; 32])) };
+    let rotation = log.sign(rotation, &Seed([5; 32]).signing());
+    let admitted = admission(&rotation, 1, &Seed([23; 32]).signing());
+    log.merge(&[rotation, admitted]).expect("the relay admits it");
+    let recover = Act::Recover { admin: Seed([25; 32]).signing().public(), others: vec![[7; 32]] };
+    let other_end = log.sign(recover.clone(), &recovery);
+    assert!(log.append(other_end).is_err(), "it names an end that is not there");
+    let others = vec![log.tip()];
+    log.append(log.sign(Act::Recover { admin: second.public(), others }, &recovery))
+        .expect("the recovery key signed it");
     log
+}
+
+/// What is carried to where the admin key is, and back.
+fn papers(golden: &mut Golden) {
+    let (admin, one_time) = (keys(), Seed([4; 32]).signing().public());
+    let log = MembershipLog::found("acme", &admin, [3; 16]);
+    let invite = Wanted::Invite {
+        name: "ann".into(),
+        grants: vec![Grant::ALL],
+        expires_ms: 1_700_000_000_000,
+        addresses: vec!["127.0.0.1:7440".into()],
+    };
+    let rename = Wanted::Act(Act::Rename { member: one_time, name: "ben".into() });
+    let wishes = [invite, rename, Wanted::RotateAdmin, Wanted::NameRecovery, Wanted::Recover];
+    for (number, wanted) in wishes.into_iter().enumerate() {
+        let request = SigningRequest { log: log.clone(), wanted };
+        golden.add(&format!("request-{number}"), request.to_string().as_bytes());
+    }
+    let entry = log.sign(Act::Rename { member: one_time, name: "ben".into() }, &admin);
+    golden.add("entry", SignedEntry { org: log.org(), entry }.to_string().as_bytes());
 }
 
 fn opening(segment: SegmentId) -> Opening {
@@ -270,6 +314,29 @@ fn calls(golden: &mut Golden) {
     golden.add("outcome_lost", &cbor!(CallOutcome::Lost));
 }
 
+/// The manifest of a backup, and what a relay notes of one.
+fn backups(golden: &mut Golden) {
+    let part = |name: &str, bytes| {
+        let blake3 = blake3::hash(name.as_bytes()).to_hex().to_string();
+        Part { name: name.to_owned(), bytes, blake3 }
+    };
+    let mut manifest = Manifest::of(7, 1_772_323_200_000, part("fieldkeep.db", 4_096));
+    manifest.version = "1.2.3".to_owned();
+    manifest.organisation = OrgId([7; 16]).to_string();
+    manifest.name = "acme".to_owned();
+    (manifest.epoch, manifest.catalog, manifest.members) = (2, 3, 4);
+    (manifest.segments, manifest.changes, manifest.records) = (5, 6, 7);
+    manifest.logs = blake3::hash(b"logs").to_hex().to_string();
+    manifest.files = vec![part("key", 68)];
+    let lacking = vec![blake3::hash(b"a photo").to_hex().to_string()];
+    let blake3 = blake3::hash(b"files").to_hex().to_string();
+    manifest.attached = Attached { files: 1, bytes: 9, blake3, lacking };
+    golden.add("backup-manifest", &manifest.to_bytes());
+    assert_eq!(Manifest::read(&manifest.to_bytes()), Some(manifest));
+    let noted = LastBackup { taken: 1_772_323_200_000, folder: "/backups".to_owned(), number: 7 };
+    golden.add("backup-noted", &cbor!(noted));
+}
+
 #[test]
 fn what_is_on_disks_and_wires_does_not_change() {
     let mut golden = Golden(String::new());
@@ -279,6 +346,8 @@ fn what_is_on_disks_and_wires_does_not_change() {
     offers(&mut golden);
     calls(&mut golden);
     bundles(&mut golden);
+    backups(&mut golden);
+    papers(&mut golden);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/formats.txt");
     if std::env::var_os("FIELDKEEP_WRITE_GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");

@@ -234,7 +234,7 @@ async fn a_witness_that_no_relay_signed_or_that_shows_nothing_lost_opens_no_epoc
     assert_eq!(town.site.ask(|engine| engine.replica().epoch()).await, before);
 
     // What was true before an honest restore is over afterwards.
-    town.site.ask(|engine| engine.restore().expect("the disk takes it")).await;
+    town.site.ask(|engine| engine.restore(0).expect("the disk takes it")).await;
     let after = town.site.ask(|engine| engine.replica().epoch()).await;
     assert_eq!(after.counter, before.counter + 1);
     for statement in replayed {

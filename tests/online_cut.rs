@@ -62,7 +62,7 @@ fn open(store: Store, seed: &Seed, role: Role) -> Replica {
     let members = MembershipLog::open(store.members().expect("it reads")).expect("a sound log");
     let member = members.by_tls(&seed.tls().public()).expect("a member").clone();
     let (number, name) = (member.number, member.name);
-    let me = Me { role, number, keys: seed.signing(), incarnation: 0, name };
+    let me = Me { role, number, keys: seed.signing(), incarnation: 0, name, former: Vec::new() };
     // As a shell would draw them: others each time.
     static DRAWN: AtomicU8 = AtomicU8::new(0);
     let entropy = [DRAWN.fetch_add(1, Ordering::Relaxed); 32];
@@ -295,7 +295,7 @@ async fn what_was_under_way_when_the_relay_was_put_back_is_not_done_again() {
                 pair.device_commits();
             }
             pair.relay = relay::Engine::new(open(old, &relay.seed, Role::Relay));
-            pair.relay.restore().expect("the store is there");
+            pair.relay.restore(0).expect("the store is there");
             pair.relay_commits();
             for _ in 0..2 {
                 pair.connect();

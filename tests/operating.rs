@@ -329,8 +329,11 @@ fn a_relay_that_is_told_to_stop_sends_its_devices_away_without_an_error_and_they
     until("ann knows that it stops", || {
         let status = place.run("ann", &["status", "--json"]).json();
         assert_eq!(status["error"], Value::Null, "{status}");
+        assert_eq!(status["retry_at"].is_string(), status["connection"] == "offline", "{status}");
         status["connection"] != "online"
     });
+    let away = watch.line_beginning("away");
+    assert!(away.contains("the relay has stopped for a while; next try in "), "{away}");
     let _relay = place.serve_at(&listens);
     place.run("ben", &["put", "order/o1", "discount=45"]).ok();
     place.run("ben", &["sync"]).ok();

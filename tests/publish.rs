@@ -3,6 +3,7 @@
 
 mod support;
 
+use fieldkeep_relay::{Judges, Matter};
 use fieldkeep_replica::ReplicaError;
 use serde_json::json;
 use support::{Connected, Site, get, put, reaches, state, sync};
@@ -130,4 +131,62 @@ async fn what_was_to_be_judged_again_is_judged_after_a_restart() {
         .expect("it reads")
         .held;
     assert_eq!(held, 2_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_in_the_catalog_judges_on_the_device_as_it_does_on_the_relay() {
+    let catalog = include_str!("../examples/modules.toml");
+    let site = Site::founded(catalog);
+    let ann = site.device("ann").await;
+    put(&ann, "product/p1", json!({"name": "Pencil", "barcode": "4006381333931"}));
+    put(&ann, "product/p2", json!({"name": "Pencil", "barcode": "4006381333932"}));
+    put(&ann, "product/p3", json!({"name": "Loose leaf"}));
+    let states = |device| ["product/p1", "product/p2", "product/p3"].map(|key| state(device, key));
+    assert_eq!(states(&ann), ["likely_valid", "likely_held", "likely_valid"]);
+    sync(&ann).await;
+    assert_eq!(states(&ann), ["valid", "held", "valid"]);
+    assert_eq!(
+        get(&ann, "product/p2").expect("it is there").reasons,
+        ["the barcode is no sound EAN-13"]
+    );
+    put(&ann, "product/p2", json!({"barcode": "4006381333931"}));
+    sync(&ann).await;
+    assert_eq!(states(&ann), ["valid", "valid", "valid"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_in_rust_judges_on_the_relay_and_another_version_judges_again() {
+    let most = |most: i64| {
+        move |matter: &Matter| Ok(matter.record["discount"].as_i64().is_none_or(|is| is <= most))
+    };
+    let rule = |version: u32| {
+        format!(
+            "{CATALOG}[[type.customer.rule]]\nname = \"most\"\njudge = \"most\"\nversion = {version}\n\
+             reads = [\"discount\"]\nreason = \"too much\"\n"
+        )
+    };
+    let mut site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    let unknown = site.publish(&rule(1)).await.expect_err("nobody brought it");
+    assert!(unknown.to_string().contains("this relay has no judge `most`"), "{unknown}");
+
+    site.stop().await;
+    site.judges = Judges::default().with("most", most(30));
+    site.start_again().await;
+    site.publish(&rule(1)).await.expect("the relay has it");
+    sync(&ann).await;
+    put(&ann, "customer/c1", json!({"discount": 20}));
+    put(&ann, "customer/c2", json!({"discount": 40}));
+    let states = |device| ["customer/c1", "customer/c2"].map(|key| state(device, key));
+    assert_eq!(states(&ann), ["needs_relay", "needs_relay"]);
+    sync(&ann).await;
+    assert_eq!(states(&ann), ["valid", "held"]);
+    assert_eq!(get(&ann, "customer/c2").expect("it is there").reasons, ["too much"]);
+
+    site.stop().await;
+    site.judges = Judges::default().with("most", most(10));
+    site.start_again().await;
+    site.publish(&rule(2)).await.expect("the relay has it");
+    sync(&ann).await;
+    assert_eq!(states(&ann), ["held", "held"]);
 }

@@ -127,6 +127,7 @@ async fn a_hold_arrives_where_nothing_is_judged() {
         keys: town.mallory.seed.signing(),
         incarnation: 0,
         name: "mallory".into(),
+        former: Vec::new(),
     };
     let members = town.site.members().await;
     let mut replica =

@@ -245,7 +245,7 @@ async fn what_a_relay_lost_of_a_scope_that_is_left_out_goes_to_it_by_itself() {
     std::fs::remove_dir_all(site.path("relay")).expect("nobody holds it");
     site.copy("old", "relay");
     site.start_again().await;
-    site.ask(fieldkeep_relay::Engine::restore).await.expect("it is put back");
+    site.ask(|engine| engine.restore(0)).await.expect("it is put back");
     sync(&ann).await;
     assert_eq!(site.content("visit").await.len(), 1, "it has it again");
 }

@@ -2,6 +2,8 @@
 // the relay's store.
 
 import assert from "node:assert/strict";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { faintText } from "./contrast.mjs";
 import { Field, Visit, until } from "./field.mjs";
@@ -36,6 +38,9 @@ test("today says that everything is synced", async () => {
   assert.match(await text("#unsaved"), /Everything that was captured here is on the relay/);
   await page.locator("nav [aria-current=page]", { hasText: "Today" }).first().waitFor();
   await visit.picture("today");
+  await page.click("#sync-now");
+  await page.locator("#told", { hasText: "Synced: 0 sent, 0 received" }).waitFor();
+  await page.click("#seen");
 });
 
 test("a record is made by the form of its type, and reaches the relay judged", async () => {
@@ -166,6 +171,7 @@ test("a held record shows its reason, and an edit offline mends it", async () =>
   await visit.picture("record-held");
   await visit.open("/attention");
   await page.locator("#held-order-a1", { hasText: "above 30 percent" }).waitFor();
+  assert.match(await text("#held-order-a1 .since"), /^About discount, since \S+/);
   await visit.picture("attention");
   await visit.open("/");
   await page.locator("#needs-attention", { hasText: "a1" }).waitFor();
@@ -212,10 +218,45 @@ test("stop trying puts a record aside on the relay too, and reopen takes it up",
   await page.locator("#dismissed", { hasText: "agreed by phone" }).waitFor();
   const aside = await until(() => field.onRelay("order/b1"), (record) => record.dismissed);
   assert.deepEqual([aside.dismissed.who, aside.dismissed.note], ["ann", "agreed by phone"]);
-  await visit.open("/attention");
-  await page.locator("#dismissed button", { hasText: "Reopen" }).click();
-  await page.locator("#held-order-b1").waitFor();
+  await page.click("#reopen");
+  await page.locator("#dismissed").waitFor({ state: "detached" });
   await until(() => field.onRelay("order/b1"), (record) => !record.dismissed);
+
+  await visit.open("/attention");
+  const card = page.locator("#held-order-b1");
+  await card.locator("button", { hasText: "Retry" }).click();
+  await page.locator("#told", { hasText: "It is judged again" }).waitFor();
+  await page.click("#seen");
+  await page.click("#retry-");
+  await page.locator("#told", { hasText: /\d records?: judged again/ }).waitFor();
+  await page.click("#seen");
+  await card.locator("summary").click();
+  await card.locator("input[name=note]").fill("a sample");
+  await card.locator("details button").click();
+  await page.locator("#dismissed", { hasText: "a sample" }).waitFor();
+  await until(() => field.onRelay("order/b1"), (record) => record.dismissed?.note === "a sample");
+  await page.locator("#dismissed button", { hasText: "Reopen" }).click();
+  await card.waitFor();
+  await until(() => field.onRelay("order/b1"), (record) => !record.dismissed);
+});
+
+test("a page is told what a command does, and shows it", async () => {
+  await visit.open("/attention");
+  await page.locator("#held-order-b1").waitFor();
+  await field.run("ann", "attention", "dismiss", "order/b1", "--note", "typed");
+  await page.locator("#dismissed", { hasText: "typed" }).waitFor();
+  await field.run("ann", "attention", "reopen", "order/b1");
+  await page.locator("#held-order-b1").waitFor();
+  await visit.open("/data");
+  await field.run("ann", "pause", "lead");
+  await page.locator("#type-lead", { hasText: "Paused" }).waitFor();
+  await field.run("ann", "resume");
+  await page.locator("#type-lead", { hasText: "synced" }).waitFor();
+  await visit.open("/settings");
+  await field.run("ann", "pin", "order/b1", "--owner", "till");
+  await page.locator("#pins", { hasText: "order/b1" }).waitFor();
+  await field.run("ann", "unpin", "--owner", "till");
+  await page.locator("#pins").waitFor({ state: "detached" });
 });
 
 test("concurrent values are shown, and one is chosen", async () => {
@@ -255,6 +296,11 @@ test("a paused type is exchanged no more, until it is resumed", async () => {
   await page.click("#paused button");
   await until(async () => (await field.json("relay", "list", "visit")).records.length, (count) => count === 2);
   await strip("Online, synced");
+  await visit.open("/data/visit");
+  await page.click("#pause-visit");
+  await page.locator("#object", { hasText: "Paused" }).waitFor();
+  await page.click("#resume-visit");
+  await page.locator("#object", { hasText: "synced" }).waitFor();
 });
 
 test("clearing says before what goes and what stays, and ends with a proof", async () => {
@@ -274,6 +320,61 @@ test("clearing says before what goes and what stays, and ends with a proof", asy
   await page.click("#resync-visit");
   await page.locator("#told", { hasText: "visit was downloaded again and proven: 2 records" }).waitFor();
   await page.click("#seen");
+  assert.equal((await field.json("relay", "list", "visit")).records.length, 2, "the relay keeps what it has");
+});
+
+test("all of it is downloaded again, and what is unsaved stays and is sent", async () => {
+  const onRelay = async () => Object.fromEntries((await field.json("relay", "status")).types.map((row) => [row.type, row.local]));
+  const before = await onRelay();
+  await visit.open("/data");
+  await page.click("#more-actions");
+  await page.click("#resync-");
+  await page.locator("#told", { hasText: "Everything was downloaded again and proven" }).waitFor();
+  await page.click("#seen");
+  assert.deepEqual(await onRelay(), before);
+
+  await field.stop(field.relay);
+  await strip("Sync error");
+  await field.run("ann", "put", "order/u1", "outlet=o1", "note=not sent");
+  await visit.open("/data");
+  await page.click("#more-actions");
+  await page.click("#clear-all");
+  assert.match(await text("#plan"), /Kept, because unsaved\s+1 record/);
+  await field.relayServes(field.address);
+  await page.click("#clear-now");
+  await page.locator("#told", { hasText: "Everything was downloaded again and proven" }).waitFor();
+  await page.click("#seen");
+  assert.equal((await field.onRelay("order/u1")).fields.note, "not sent");
+  assert.deepEqual(await onRelay(), { ...before, order: before.order + 1 });
+  await strip("Online, synced");
+});
+
+test("how much of a download has come is shown while it comes", async () => {
+  const rows = Array.from({ length: 3_000 }, (_, n) => `l${n},Lead ${n}\n`);
+  await writeFile(join(field.root, "leads.csv"), `id,name\n${rows.join("")}`);
+  await field.run("ben", "import", "lead", join(field.root, "leads.csv"));
+  await field.run("ben", "sync");
+  await visit.open("/data");
+  await page.locator("#type-lead", { hasText: "Synced 3,000 of 3,000" }).waitFor();
+  // The page itself notes what it shows: nobody looks in time from here.
+  await page.evaluate(() => {
+    window.shown = new Set();
+    const note = () => window.shown.add(document.querySelector("#type-lead .num").textContent);
+    new MutationObserver(note).observe(document.body, { subtree: true, childList: true, characterData: true });
+  });
+  await field.run("ann", "resync", "lead");
+  await page.locator("#type-lead", { hasText: "Synced 3,000 of 3,000" }).waitFor();
+  const shown = await page.evaluate(() => [...window.shown]);
+  const come = shown.map((text) => text.match(/^Downloaded ([\d,]+) of 3,000$/)?.[1]).filter(Boolean);
+  const counts = come.map((count) => Number(count.replace(",", "")));
+  assert.ok(counts.length > 1 && counts.some((count, n) => n > 0 && count > counts[n - 1]), shown.join("; "));
+
+  // A table of that many goes on page by page.
+  await visit.open("/records/lead");
+  await page.locator("#row-lead-l0").waitFor();
+  await page.click("#next");
+  await page.locator("#row-lead-l0").waitFor({ state: "detached" });
+  assert.equal(await page.locator("#rows tbody tr").count(), 50);
 });
 
 test("a record is marked as in use, deleted and brought back", async () => {
@@ -341,6 +442,12 @@ test("one field goes back to what it was, and the others stay", async () => {
   await page.locator("#told", { hasText: "Written as it was then" }).waitFor();
   await page.click("#seen");
   await until(() => field.onRelay("visit/v1"), ({ fields }) => fields.remark === "look 56");
+
+  await page.locator("#history li", { hasText: "look 56 → look 57" }).locator("a").click();
+  await page.click("#revert");
+  await page.locator("#told", { hasText: "Written as it was then" }).waitFor();
+  await page.click("#seen");
+  await until(() => field.onRelay("visit/v1"), ({ fields }) => fields.remark === "look 57");
 });
 
 test("a record is shared as a text: copied, and by the browser's own sheet where it has one", async () => {
@@ -389,6 +496,25 @@ test("peers: how this device is reached, and what was exchanged with another", a
   await page.click("#seen");
 });
 
+test("peers: who is near is found, and met by a click or by the address", async () => {
+  const near = await field.start("ben", ["sync", "--watch", "--nearby", "--listen", "127.0.0.1:0"], "listening ");
+  await visit.open("/peers");
+  await page.click("#look");
+  const ben = page.locator("#near li", { hasText: "ben" });
+  await ben.waitFor();
+  await ben.locator("button", { hasText: "Exchange now" }).click();
+  await page.locator("#told", { hasText: "Met ben" }).waitFor();
+  await page.click("#seen");
+  await page.locator("#met", { hasText: "ben" }).waitFor();
+  await visit.picture("peers-near");
+  const place = (await field.json("ben", "peers", "--wait", "1s")).listening;
+  await page.fill("#peer", place);
+  await page.click("#meet");
+  await page.locator("#told", { hasText: "Met ben" }).waitFor();
+  await page.click("#seen");
+  await field.stop(near.child);
+});
+
 test("settings: who this device is, and whether all of it is sound", async () => {
   await visit.open("/settings");
   await page.locator("#identity", { hasText: "Harbour Supplies" }).waitFor();
@@ -432,6 +558,9 @@ test("a photo is attached by its form, seen small, sent after its record, and re
   assert.ok(await picture.evaluate((image) => image.decode().then(() => image.naturalWidth > 10)));
   await visit.picture("files");
   const stored = await until(() => field.onRelay("visit/p1"), ({ fields }) => fields.photos?.length === 1);
+  await visit.open("/settings");
+  await page.locator("#catalog dt", { hasText: "Attached files" }).waitFor();
+  await visit.open("/records/visit/p1");
   const [{ id, name, size }] = stored.fields.photos;
   assert.deepEqual([name, size], [photo.name, photo.buffer.length]);
   const had = await page.context().request.get(visit.path(`/files/visit/p1/${id}`));

@@ -25,9 +25,15 @@ impl Desk {
         Self { place, _relay: relay, serving }
     }
 
-    /// Runs a command once all that was done before is exchanged.
+    /// Where the directories are.
+    fn folder(&self) -> String {
+        self.place.path("").display().to_string().trim_end_matches('/').to_owned()
+    }
+
+    /// Runs a command once all that was done before is exchanged; PLACE is the folder of all directories.
     pub fn run(&self, args: &str, json: bool) -> Ran {
         self.place.run("ann", &["sync"]).ok();
+        let args = args.replace("PLACE", &self.folder());
         let mut args: Vec<&str> = args.split(' ').collect();
         args.extend(json.then_some("--json"));
         self.place.run("ann", &args)
@@ -36,8 +42,7 @@ impl Desk {
     /// What a command said and its code, without what differs from run to run: times, hashes, folders,
     /// and how the relay is reached at the moment.
     pub fn said(&self, ran: &Ran) -> (i32, String) {
-        let folder = self.place.path("ann").display().to_string();
-        let text = format!("{}\n{}", ran.out, ran.err).replace(&folder, "FOLDER");
+        let text = format!("{}\n{}", ran.out, ran.err).replace(&self.folder(), "PLACE");
         let text =
             text.replace("\"online\"", "\"offline\"").replace("\"connecting\"", "\"offline\"");
         let text = text.replace("Online", "Offline").replace("Connecting", "Offline");

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)]
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -67,6 +67,24 @@ impl Client {
         self
     }
 
+    /// The same with the session that a one-time address gives.
+    pub fn entered(self, url: &str) -> Self {
+        let path = &url[url.find("/enter").expect("a path")..];
+        let cookie = self.get(path).header("set-cookie").expect("a session").to_owned();
+        self.with("Cookie", cookie.split(';').next().expect("a value"))
+    }
+
+    /// Server-sent events, from now on.
+    pub fn listen(&self, path: &str) -> Events {
+        let mut lines = BufReader::new(self.request("GET", path, None));
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            assert!(lines.read_line(&mut line).expect("it is answered") > 0, "no head");
+        }
+        Events(lines)
+    }
+
     pub fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, None)
     }
@@ -80,6 +98,12 @@ impl Client {
     }
 
     pub fn ask(&self, method: &str, path: &str, body: Option<(&str, &str)>) -> Answer {
+        let mut answer = Vec::new();
+        self.request(method, path, body).read_to_end(&mut answer).expect("it is answered");
+        parsed(&String::from_utf8_lossy(&answer))
+    }
+
+    fn request(&self, method: &str, path: &str, body: Option<(&str, &str)>) -> TcpStream {
         let mut stream = TcpStream::connect(&self.host).expect("the console listens");
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
         let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
@@ -95,9 +119,28 @@ impl Client {
         request += "\r\n";
         request += body.map_or("", |(_, body)| body);
         stream.write_all(request.as_bytes()).expect("it is sent");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("it is answered");
-        parsed(&String::from_utf8_lossy(&answer))
+        stream
+    }
+}
+
+/// What is told as it happens.
+pub struct Events(BufReader<TcpStream>);
+
+impl Events {
+    /// The data of the next event of that name.
+    #[track_caller]
+    pub fn next(&mut self, name: &str) -> Value {
+        let (mut line, mut of) = (String::new(), String::new());
+        loop {
+            line.clear();
+            assert!(self.0.read_line(&mut line).expect("it is told in time") > 0, "it ended");
+            if let Some(event) = line.strip_prefix("event: ") {
+                of = event.trim_end().to_owned();
+            }
+            if let Some(data) = line.strip_prefix("data: ").filter(|_| of == name) {
+                return serde_json::from_str(data).unwrap_or_else(|_| panic!("{line}"));
+            }
+        }
     }
 }
 

@@ -1,12 +1,8 @@
-//! The lab's changes as changes of members: actors renamed, hashes computed anew, signed.
-
-use std::collections::BTreeMap;
+//! The lab's changes as changes of members: renamed, and signed.
 
 use automerge::AutoCommit;
 use automerge::transaction::CommitOptions;
-use fieldkeep_lab::anatomy::Anatomy;
-use fieldkeep_lab::generate;
-use fieldkeep_model::{ActorId, ChangeHeader, SegmentAddress, SignedHead};
+use fieldkeep_model::{ChangeHeader, SegmentAddress, SignedHead};
 
 use super::wire::Raw;
 
@@ -15,35 +11,17 @@ pub(crate) fn header(chunk: &[u8]) -> ChangeHeader {
 }
 
 /// What the lab's devices 1, 2, … are called here.
-pub(crate) struct Renamed {
-    actors: BTreeMap<Vec<u8>, ActorId>,
-    hashes: BTreeMap<[u8; 32], [u8; 32]>,
-}
+pub(crate) struct Renamed(fieldkeep_lab::hostile::Renamed);
 
 impl Renamed {
     /// The lab's first devices are these members, in this order; their numbers must ascend.
     pub(crate) fn new(members: &[&Raw]) -> Self {
-        let actors = (1..).zip(members).map(|(n, raw)| (generate::actor(n).to_vec(), raw.actor()));
-        Self { actors: actors.collect(), hashes: BTreeMap::new() }
+        Self(fieldkeep_lab::hostile::Renamed::new(members.iter().map(|raw| raw.actor())))
     }
 
     /// A change with its actors and dependencies renamed; changes come in causal order.
     pub(crate) fn chunk(&mut self, chunk: &[u8]) -> Vec<u8> {
-        let mut body = Anatomy::of(chunk).expect("well-formed but for its meaning");
-        let rename = |actor: &mut Vec<u8>| {
-            if let Some(member) = self.actors.get(actor) {
-                *actor = member.0.to_vec();
-            }
-        };
-        rename(&mut body.actor);
-        body.others.iter_mut().for_each(rename);
-        for dep in &mut body.deps {
-            *dep = self.hashes.get(dep).copied().unwrap_or(*dep);
-        }
-        body.deps.sort_unstable();
-        let renamed = body.chunk();
-        self.hashes.insert(header(chunk).hash.0, header(&renamed).hash.0);
-        renamed
+        self.0.chunk(chunk)
     }
 }
 

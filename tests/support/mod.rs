@@ -20,7 +20,7 @@ use std::time::Duration;
 use fieldkeep_device::{Device, SyncReport, join};
 use fieldkeep_model::membership::Act;
 use fieldkeep_model::{Chain, Grant, KeyPair, MembershipLog, Pos, RecordKey, Ticket, TypeName};
-use fieldkeep_relay::{Directory, Engine, Relay, ServeError, admin_key, invite};
+use fieldkeep_relay::{Directory, Engine, Judges, Relay, ServeError, admin_key, invite};
 use fieldkeep_replica::{RecordView, Replica, ReplicaError};
 use fieldkeep_store::Page;
 use serde_json::{Map, Value};
@@ -43,6 +43,8 @@ pub(crate) struct Site {
     root: TempDir,
     address: SocketAddr,
     relay: Option<Relay>,
+    /// The rules in Rust of its relay.
+    pub(crate) judges: Judges,
 }
 
 impl Site {
@@ -52,7 +54,7 @@ impl Site {
         let path = root.path().join("relay");
         drop(Directory::init(&path, "acme", Some(catalog)).expect("founded"));
         let address = "127.0.0.1:0".parse().expect("an address");
-        let mut site = Self { root, address, relay: None };
+        let mut site = Self { root, address, relay: None, judges: Judges::default() };
         site.start();
         site
     }
@@ -77,6 +79,7 @@ impl Site {
 
     fn try_start(&mut self) -> Result<(), ServeError> {
         let directory = Directory::open(&self.path("relay")).expect("the relay's directory opens");
+        let directory = directory.with_judges(self.judges.clone());
         let relay = Relay::serve(directory, self.address)?;
         self.address = relay.address();
         self.relay = Some(relay);

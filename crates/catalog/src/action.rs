@@ -284,7 +284,7 @@ impl Catalog {
                 Ok(true) => {}
                 Ok(false) => return Err(CallError::Unmet(rule.reason.clone())),
                 Err(problem) => {
-                    return Err(action.failed(format!("`{}`: {problem}", rule.cel)));
+                    return Err(action.failed(format!("`{}`: {problem}", rule.text)));
                 }
             }
         }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use fieldkeep_model::{CatalogHash, TypeName};
 
 use crate::action::{Action, Query};
-use crate::error::{CatalogError, Problems};
+use crate::error::{CatalogError, Problems, suggestion};
+use crate::judges::Judges;
 use crate::limit;
 use crate::object::ObjectType;
-use crate::read::{self, RawRule};
-use crate::rule::{Dead, Engine, Rule, Vocabulary};
+use crate::read;
+use crate::rule::{By, Dead, Engine, Rule};
 
 /// What an organisation allows: its object types with their fields and rules. Cheap to clone.
 #[derive(Clone)]
@@ -48,7 +49,8 @@ impl Catalog {
         }
         let mut engine = Engine::new();
         let raw = read::read(source, &mut engine, &mut problems);
-        let rules = compile_rules(&raw.types, raw.rules, &mut engine, &mut problems);
+        let rules =
+            read::rules::compile(&raw.types, &raw.modules, raw.rules, &mut engine, &mut problems);
         let errors = problems.into_errors();
         if !errors.is_empty() {
             return Err(errors);
@@ -61,6 +63,16 @@ impl Catalog {
         let (source, hash) = (source.to_owned(), CatalogHash::of(source));
         let (actions, queries) = (raw.actions, raw.queries);
         Ok(Self(Arc::new(Inner { source, hash, types, actions, queries, engine })))
+    }
+
+    /// A module of WebAssembly as it is to stand in a catalog, under that name.
+    ///
+    /// # Errors
+    /// What would be wrong with it there.
+    pub fn module_text(name: &str, wasm: &[u8]) -> Result<String, Vec<CatalogError>> {
+        let text = read::rules::module_text(name, wasm);
+        Self::parse(&format!("catalog = 1\n{text}"))?;
+        Ok(text)
     }
 
     /// The text that it was read from.
@@ -106,6 +118,27 @@ impl Catalog {
         query.place.error(format!("query.{}.sql", query.name), problem, remedy)
     }
 
+    /// The rules in Rust that the catalog names and a relay does not have, as errors of this catalog.
+    #[must_use]
+    pub fn unjudged(&self, judges: &Judges) -> Vec<CatalogError> {
+        let rules =
+            self.0.types.values().flat_map(|ty| ty.rules.iter().map(move |rule| (ty, rule)));
+        let missing = rules.filter_map(|(ty, rule)| {
+            let By::Judge(name) = &rule.by else { return None };
+            if judges.names().any(|known| known == name) {
+                return None;
+            }
+            let key = format!("type.{}.rule.{}.judge", ty.name, rule.name);
+            let problem = format!("this relay has no judge `{name}`");
+            let remedy = match judges.names().next() {
+                Some(_) => suggestion(name, judges.names()),
+                None => "only a program that embeds the relay brings judges".to_owned(),
+            };
+            Some(rule.place.error(key, problem, remedy))
+        });
+        missing.collect()
+    }
+
     pub(crate) fn engine(&self) -> &Engine {
         &self.0.engine
     }
@@ -115,22 +148,4 @@ impl Catalog {
     pub fn dead_rule(&self, ty: &ObjectType, rule: &Rule) -> Option<Dead> {
         ty.dead(rule, self.engine())
     }
-}
-
-/// Compiles every rule against the fields of its type and of the types that it refers to.
-fn compile_rules(
-    types: &BTreeMap<TypeName, ObjectType>,
-    raw: Vec<RawRule>,
-    engine: &mut Engine,
-    problems: &mut Problems<'_>,
-) -> Vec<(TypeName, Rule)> {
-    let mut rules = Vec::new();
-    for rule in raw {
-        let vocabulary = Vocabulary::new(&types[&rule.ty], types);
-        match Rule::compile(rule.name, rule.cel, rule.reason, &vocabulary, engine) {
-            Ok(compiled) => rules.push((rule.ty, compiled)),
-            Err(error) => problems.add(&rule.span, rule.path, error.to_string(), error.remedy()),
-        }
-    }
-    rules
 }

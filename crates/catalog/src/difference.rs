@@ -149,10 +149,10 @@ fn same_type(old: &ObjectType, new: &ObjectType) -> bool {
         && fields_of(old) == fields_of(new)
 }
 
-/// Expression and reason of each rule.
+/// What decides each rule, and its reason.
 fn rules_of(ty: &ObjectType) -> BTreeMap<String, (&str, &str)> {
     let rules = ty.rules.iter();
-    rules.map(|rule| (rule.name.clone(), (rule.cel.as_str(), rule.reason.as_str()))).collect()
+    rules.map(|rule| (rule.name.clone(), (rule.text.as_str(), rule.reason.as_str()))).collect()
 }
 
 /// By what the values of a field are judged.

@@ -10,8 +10,9 @@ use fieldkeep_model::{Outcome, Reason, RecordId, RecordKey, SegmentId, TypeName}
 use serde_json::{Map, Value};
 
 use crate::catalog::Catalog;
+use crate::judges::{Judges, Matter};
 use crate::object::{ObjectType, Reference};
-use crate::rule::{Rule, values};
+use crate::rule::{By, Rule, values};
 
 pub(crate) mod shape;
 
@@ -44,6 +45,10 @@ pub trait Surroundings {
     /// Every record of the type whose unique field has this value, deleted ones left out. The
     /// subject itself may be among them.
     fn holders(&self, ty: &TypeName, field: &str, value: &str) -> Vec<Holder>;
+    /// The rules in Rust. Only a relay has them, if none: nothing where another one has to judge.
+    fn judges(&self) -> Option<&Judges> {
+        None
+    }
 }
 
 /// Where a reference leads.
@@ -86,7 +91,8 @@ pub struct Judgement {
     pub private: Vec<PrivateArg>,
     /// Whether a record that it refers to is held.
     pub depends_on_held: bool,
-    /// Whether everything it refers to could be seen. Where not, only a relay can judge.
+    /// Whether everything it refers to could be seen, and every rule be asked. Where not, only a relay
+    /// can judge.
     pub complete: bool,
 }
 
@@ -252,7 +258,18 @@ impl Sitting<'_> {
             .add_variable_as_val("previous", self.subject.previous.map_or_else(values::null, view));
         scope.add_variable_as_val("refs", refs(&rules, self.catalog, self.ty, seen));
         for rule in rules {
-            let (id, error) = match rule.holds(&scope) {
+            let holds = match &rule.by {
+                By::Expression(_) => rule.holds(&scope),
+                By::Module(program) => program.holds(&self.matter(rule, seen).to_json()),
+                By::Judge(name) => {
+                    let Some(judges) = self.world.judges() else {
+                        self.judgement.complete = false;
+                        continue;
+                    };
+                    judges.holds(name, &self.matter(rule, seen))
+                }
+            };
+            let (id, error) = match holds {
                 Ok(true) => continue,
                 Ok(false) => ("rule", None),
                 Err(error) => ("rule_failed", Some(error)),
@@ -262,6 +279,26 @@ impl Sitting<'_> {
                 Reason { rule: Some(rule.name.clone()), ..reason(id, rule.reads.clone(), args) };
             self.judgement.reasons.push(broken);
         }
+    }
+
+    /// What a rule sees that declares what it reads.
+    fn matter(&self, rule: &Rule, seen: &Seen) -> Matter {
+        let view = |fields: &Map<String, Value>| {
+            let seen = rule.needs.iter().filter_map(|name| {
+                let set = || {
+                    self.ty.fields.get(name)?.kind.has_children().then(|| Value::Array(Vec::new()))
+                };
+                Some((name.clone(), fields.get(name).cloned().or_else(set)?))
+            });
+            seen.collect()
+        };
+        let refs = rule.refs.iter().map(|field| {
+            let referent = seen.referents.get(field);
+            let referent = referent.filter(|fields| shape::too_large(fields).is_none());
+            (field.clone(), referent.cloned())
+        });
+        let previous = self.subject.previous.map(view);
+        Matter { record: view(self.subject.fields), previous, refs: refs.collect() }
     }
 
     fn close(mut self) -> Judgement {

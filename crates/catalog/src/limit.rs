@@ -12,6 +12,12 @@ pub const TREE: usize = 64;
 /// What a rule may cost: a step is one node of the expression evaluated once, or 64 bytes copied or
 /// compared: 50 to 150 ns, measured.
 pub const STEPS: u64 = 1_000_000;
+/// A module of WebAssembly, in bytes.
+pub const MODULE: usize = 128 * 1024;
+/// What a judgement by a module may cost: a step is about one operation: at most some 50 ms.
+pub const MODULE_FUEL: u64 = 5_000_000;
+/// The memory of a module, in bytes.
+pub const MODULE_MEMORY: usize = 4 * 1024 * 1024;
 /// Children of a set.
 pub const CHILDREN: usize = 1_000;
 /// Items of any list or object within a json field.

@@ -198,7 +198,7 @@ impl ObjectType {
     /// Whether a rule may read `previous`: whoever judges need not look it up elsewhere.
     #[must_use]
     pub fn reads_previous(&self) -> bool {
-        self.rules.iter().any(|rule| rule.cel.contains("previous"))
+        self.rules.iter().any(Rule::reads_previous)
     }
 
     /// Whether a record in that state is edited only by way of a relay. An expression that cannot be

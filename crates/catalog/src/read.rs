@@ -12,7 +12,7 @@ use fieldkeep_model::id::is_name;
 use jsonschema::Validator;
 use serde_json::Value;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use crate::action::{Action, Query};
 use crate::error::{Problems, suggestion};
@@ -20,30 +20,23 @@ use crate::object::{Field, Kind, ObjectType};
 use crate::rule::Engine;
 use crate::schema::{self, Scalars};
 use crate::share::Template;
+use rules::{Modules, RawRule};
 
 mod attachments;
 mod items;
 mod online;
+pub(crate) mod rules;
 
 /// Names that the store gives to what every record and every child has.
 const RESERVED: &[&str] = &["id", "deleted"];
 /// The most buckets of a type.
 const BUCKETS: i64 = 65_536;
 
-/// A rule as it is written.
-pub(crate) struct RawRule {
-    pub(crate) ty: TypeName,
-    pub(crate) name: String,
-    pub(crate) cel: String,
-    pub(crate) reason: String,
-    pub(crate) path: String,
-    pub(crate) span: Range<usize>,
-}
-
 /// What is read of a catalog: the types without their rules, the rules, and what needs a connection.
 pub(crate) struct Raw {
     pub(crate) types: BTreeMap<TypeName, ObjectType>,
     pub(crate) rules: Vec<RawRule>,
+    pub(crate) modules: Modules,
     pub(crate) actions: BTreeMap<String, Action>,
     pub(crate) queries: BTreeMap<String, Query>,
 }
@@ -58,12 +51,13 @@ pub(crate) fn read<'s>(source: &'s str, engine: &mut Engine, problems: &mut Prob
     let (rules, references, templates) = (Vec::new(), Vec::new(), Vec::new());
     let mut reader = Reader { source, problems, rules, references, templates };
     let mut types = reader.catalog(root.get_ref(), root.span());
+    let modules = reader.modules(root.get_ref());
     reader.online_only(root.get_ref(), &mut types, engine);
     let actions = reader.actions(root.get_ref(), &types, engine);
     let queries = reader.queries(root.get_ref(), &types);
     reader.check_references(&types);
     reader.check_templates(&types);
-    Raw { types, rules: reader.rules, actions, queries }
+    Raw { types, rules: reader.rules, modules, actions, queries }
 }
 
 struct Reader<'p, 's> {
@@ -82,7 +76,7 @@ impl Reader<'_, '_> {
         root: &DeTable<'_>,
         span: Range<usize>,
     ) -> BTreeMap<TypeName, ObjectType> {
-        self.known_keys(root, "", &["catalog", "type", "action", "query"]);
+        self.known_keys(root, "", &["catalog", "type", "module", "action", "query"]);
         match (root.contains_key("catalog"), self.integer(root, "", "catalog")) {
             (true, None | Some((1, _))) => {}
             (true, Some((version, span))) => {
@@ -366,40 +360,6 @@ impl Reader<'_, '_> {
                 self.problems.add(&value.span(), path, error.to_string(), error.remedy());
                 None
             }
-        }
-    }
-
-    fn raw_rules(&mut self, ty: &TypeName, table: &DeTable<'_>, path: &str) {
-        let Some(value) = table.get("rule") else {
-            return;
-        };
-        let path = format!("{path}.rule");
-        let DeValue::Array(rules) = value.get_ref() else {
-            let remedy = format!("write each rule under `[[{path}]]`");
-            self.problems.add(&value.span(), path, "rules are a list", remedy);
-            return;
-        };
-        let mut names: Vec<String> = Vec::new();
-        for value in rules {
-            let Some(table) = self.table(value, &path) else {
-                continue;
-            };
-            self.known_keys(table, &path, &["name", "cel", "reason"]);
-            let name = self.needed(table, &path, "name", &value.span());
-            let cel = self.needed(table, &path, "cel", &value.span());
-            let reason = self.needed(table, &path, "reason", &value.span());
-            let (Some(name), Some(cel), Some(reason)) = (name, cel, reason) else {
-                continue;
-            };
-            if !is_name(&name.0) || names.contains(&name.0) {
-                let problem = format!("`{}` does not name a rule, or names a second one", name.0);
-                let remedy = "use lower-case letters, digits and `_`, once in the type";
-                self.problems.add(&name.1, format!("{path}.name"), problem, remedy);
-            }
-            let (path, span) = (format!("{path}.{}.cel", name.0), cel.1);
-            names.push(name.0.clone());
-            let (name, cel, reason) = (name.0, cel.0, reason.0);
-            self.rules.push(RawRule { ty: ty.clone(), name, cel, reason, path, span });
         }
     }
 

@@ -1,5 +1,5 @@
 //! Rules: CEL expressions over `record`, `previous` and `refs`, whose names, reads and cost are
-//! known when the catalog is parsed.
+//! known when the catalog is parsed; modules of WebAssembly; and rules in Rust that a relay brings.
 //!
 //! Refuses what it cannot bound. Evaluating a rule yields true, false, or a sentence that says why
 //! it could not be evaluated; it never panics through, and the sentence quotes no values, because a
@@ -16,38 +16,53 @@ use cel::{Context, ExecutionError, IdedExpr, Value};
 use fieldkeep_model::TypeName;
 use regex::Regex;
 
+use crate::error::Place;
 use crate::limit;
 use crate::object::{Field, Kind, ObjectType};
 
 mod bound;
 mod dead;
 mod nesting;
+pub(crate) mod program;
 pub(crate) mod values;
 
 pub use dead::Dead;
+use program::Program;
 
 /// A rule of an object type.
 pub struct Rule {
     /// Its name within the type.
     pub name: String,
-    /// The expression as it is written.
-    pub cel: String,
+    /// What decides: the expression as it is written, or the module or judge with what it reads.
+    pub text: String,
     /// What to tell the user whose record breaks it.
     pub reason: String,
     /// The fields of the record that it reads, as `quantity` or `lines.quantity`.
     pub reads: Vec<String>,
-    /// The bound on its cost; see [`limit::STEPS`].
+    /// The bound on its cost, out of its [`budget`](Self::budget).
     pub steps: u64,
+    /// Where it stands in the catalog.
+    pub(crate) place: Place,
     /// The fields whose referents it looks into.
     pub(crate) refs: BTreeSet<String>,
     /// The fields of `record` and `previous` that it needs to see.
     pub(crate) needs: BTreeSet<String>,
-    expr: IdedExpr,
+    pub(crate) by: By,
+}
+
+/// What decides whether a record satisfies a rule.
+pub(crate) enum By {
+    /// An expression.
+    Expression(IdedExpr),
+    /// A module.
+    Module(Arc<Program>),
+    /// A rule in Rust, by its name.
+    Judge(String),
 }
 
 impl fmt::Debug for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Rule({}: {})", self.name, self.cel)
+        write!(f, "Rule({}: {})", self.name, self.text)
     }
 }
 
@@ -195,11 +210,18 @@ impl Engine {
     }
 }
 
+/// A rule as it is written.
+pub(crate) struct Written {
+    pub(crate) name: String,
+    pub(crate) reason: String,
+    pub(crate) place: Place,
+}
+
 impl Rule {
+    /// A rule that an expression decides.
     pub(crate) fn compile(
-        name: String,
+        written: Written,
         cel: String,
-        reason: String,
         vocabulary: &Vocabulary<'_>,
         engine: &mut Engine,
     ) -> Result<Self, RuleError> {
@@ -211,12 +233,61 @@ impl Rule {
         engine.patterns.extend(bound.patterns);
         let (refs, needs, steps) = (bound.refs, bound.needs, bound.steps);
         let reads = bound.reads.into_iter().collect();
-        Ok(Self { name, cel, reason, reads, steps, refs, needs, expr })
+        let Written { name, reason, place } = written;
+        let by = By::Expression(expr);
+        Ok(Self { name, text: cel, reason, reads, steps, place, refs, needs, by })
     }
 
-    /// Whether the record satisfies the rule, or why that cannot be said.
+    /// A rule that a module decides, or a judge of the relay, by what it declares that it reads.
+    pub(crate) fn declared(
+        written: Written,
+        by: By,
+        title: &str,
+        needs: BTreeSet<String>,
+        refs: BTreeSet<String>,
+    ) -> Self {
+        let listed = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>();
+        let mut text = format!("{title} reads {}", listed(&needs).join(", "));
+        if !refs.is_empty() {
+            text.push_str(&format!(" and looks into {}", listed(&refs).join(", ")));
+        }
+        let reads = listed(&needs.union(&refs).cloned().collect());
+        let steps = if matches!(by, By::Module(_)) { limit::MODULE_FUEL } else { 0 };
+        let Written { name, reason, place } = written;
+        Self { name, text, reason, reads, steps, place, refs, needs, by }
+    }
+
+    /// What its cost is bounded by: [`limit::STEPS`] before it runs; [`limit::MODULE_FUEL`] while a module
+    /// runs; nothing by us for a rule in Rust.
+    #[must_use]
+    pub fn budget(&self) -> Option<u64> {
+        match &self.by {
+            By::Expression(_) => Some(limit::STEPS),
+            By::Module(_) => Some(limit::MODULE_FUEL),
+            By::Judge(_) => None,
+        }
+    }
+
+    /// Whether it may compare with the last valid state.
+    pub(crate) fn reads_previous(&self) -> bool {
+        match &self.by {
+            By::Expression(_) => self.text.contains("previous"),
+            By::Module(_) | By::Judge(_) => true,
+        }
+    }
+
+    /// Whether it looks into records that the record refers to.
+    #[must_use]
+    pub fn looks_into_referents(&self) -> bool {
+        !self.refs.is_empty()
+    }
+
+    /// Whether the record satisfies an expression, or why that cannot be said.
     pub(crate) fn holds(&self, scope: &Context<'_, '_>) -> Result<bool, String> {
-        evaluate(&self.expr, scope)
+        match &self.by {
+            By::Expression(expr) => evaluate(expr, scope),
+            By::Module(_) | By::Judge(_) => Err("it is no expression".to_owned()),
+        }
     }
 }
 

@@ -94,7 +94,7 @@ schema = { minimun = 1 }
         errors(source),
         [
             "line 1, catalog: unknown catalog format 2: this program reads format 1",
-            "line 2, colour: unknown key `colour`: known are `catalog`, `type`, `action`, `query`",
+            "line 2, colour: unknown key `colour`: known are `catalog`, `type`, `module`, `action`, `query`",
             "line 3, type.Order: `Order` does not name a type: use lower-case letters, digits and \
              `_`, beginning with a letter, at most 64",
             "line 5, type.order.scope: the scope field `outlett` is not declared: did you mean `outlet`?",

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fieldkeep_device::Device;
-use fieldkeep_relay::{Directory, Engine, Handle};
+use fieldkeep_relay::limits::Report;
+use fieldkeep_relay::{Config, Directory, Engine, Handle, LastBackup};
 use fieldkeep_replica::Replica;
 use fieldkeep_store::{Home, HomeError, Reader, Settings as _, home};
 
 use crate::execute::{self, Sink};
+use crate::progress::{Look, Watched};
 use crate::request::{Request, Response};
 use crate::socket;
 use fieldkeep_console::{Code, Failure, Porter, Trouble};
@@ -96,6 +98,32 @@ impl Access {
     /// Those of the request, and when the directory cannot be reached.
     pub(crate) fn ask(&mut self, request: Request) -> Result<Response, Trouble> {
         self.ask_for_records(request, &mut |_| Ok(()))
+    }
+
+    /// The same, of a request that may take long: a terminal shows meanwhile how far it has come.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(crate) fn ask_at_length(&mut self, request: Request) -> Result<Response, Trouble> {
+        let _shown = Watched::begin(|| self.onlooker());
+        self.ask(request)
+    }
+
+    /// Whoever asks beside this process's own request: the device itself where it is owned here.
+    fn onlooker(&mut self) -> Look {
+        if self.owner.is_none() {
+            // Who cannot own it asks its owner.
+            self.owner = Owner::open(&self.directory).ok();
+        }
+        if let Some(Owner::Device(DeviceOwner { device, .. })) = &self.owner {
+            let device = device.clone();
+            let owner = Owner::Device(DeviceOwner { device, runtime: None, porter: None });
+            return Box::new(move |request| {
+                execute::execute(&owner, request, &mut |_| Ok(())).ok()
+            });
+        }
+        let directory = self.directory.clone();
+        Box::new(move |request| socket::ask(&directory, &request, &mut |_| Ok(())).ok().flatten())
     }
 
     /// Has a request executed; its records go into the sink.
@@ -206,6 +234,37 @@ impl RelayOwner {
                 Ok(result)
             }
         }
+    }
+
+    /// The limits, and what is used of them.
+    ///
+    /// # Errors
+    /// When the store or the configuration cannot be read, and when the engine has stopped.
+    pub(crate) fn limits(&self) -> Result<Report, Failure> {
+        if let RelayEngine::Serving(handle, runtime) = &self.engine {
+            let stopped = || Failure::new(Code::Failure, "the relay stops", "try again");
+            return Ok(runtime.block_on(handle.limits()).ok_or_else(stopped)??);
+        }
+        let limits = Config::read(&self.directory)?.limits;
+        self.with_engine(move |engine| {
+            engine.count_stored()?;
+            Ok(engine.limits_report(limits)?)
+        })
+    }
+
+    /// Notes that a backup was made. A relay that nobody serves is not opened for that: the key and the
+    /// epoch are no matter of it.
+    ///
+    /// # Errors
+    /// When the disk refuses, or the engine has stopped.
+    pub(crate) fn note_backup(&self, backup: LastBackup) -> Result<(), Failure> {
+        if let RelayEngine::Here(state) = &self.engine {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            if let RelayState::Closed(Some(directory)) = &mut *state {
+                return Ok(directory.note_backup(&backup)?);
+            }
+        }
+        self.with_engine(move |engine| Ok(engine.note_backup(&backup)?))
     }
 
     /// Waits until everything that was taken in is merged and judged, but not for ever.

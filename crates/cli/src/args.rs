@@ -1,6 +1,7 @@
 //! What can be typed: the commands and their flags, as clap reads them. Values of records are read
 //! by the catalog, not here.
 
+pub(crate) mod fleet;
 pub(crate) mod operator;
 pub(crate) mod quarantine;
 
@@ -255,6 +256,13 @@ pub(crate) enum Command {
         #[arg(long)]
         repair: bool,
     },
+    /// Take new keys for this device: it stays who it is, and what it has not sent stays good. Needs a
+    /// connection, and that nothing serves the directory.
+    RotateKey {
+        /// How long to try.
+        #[arg(long, default_value = "60s", value_parser = time::duration)]
+        timeout: Duration,
+    },
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -287,31 +295,14 @@ pub(crate) enum Relay {
     /// Serve devices until interrupted. SIGHUP has `relay.toml` read again.
     Serve(RelayServe),
     /// Print a ticket that makes one device a member.
-    Invite {
-        /// The person's name.
-        #[arg(long)]
-        name: Option<String>,
-        /// Limit a type to one scope; may be given several times.
-        #[arg(long, value_name = "TYPE=VALUE", value_parser = scope)]
-        scope: Vec<(TypeName, String)>,
-        /// How long the ticket may be used: 90s, 15m, 1h, 7d.
-        #[arg(long, default_value = "24h", value_parser = time::duration)]
-        ttl: Duration,
-        /// Where devices reach this relay, if not where it listens; may be given several times.
-        #[arg(long, value_name = "ADDRESS")]
-        address: Vec<SocketAddr>,
-        /// The admin key, if it is not in the relay's directory.
-        #[arg(long, value_name = "FILE")]
-        admin_key: Option<PathBuf>,
-    },
+    Invite(fleet::Invite),
     /// Take everything from a device: its session ends, and it never comes back.
     Revoke {
         /// The device's name, or its number.
         #[arg(value_name = "NAME|NUMBER")]
         member: String,
-        /// The admin key, if it is not in the relay's directory.
-        #[arg(long, value_name = "FILE")]
-        admin_key: Option<PathBuf>,
+        #[command(flatten)]
+        signing: fleet::Signing,
     },
     /// Replace what a device may read and write.
     #[command(group = clap::ArgGroup::new("what").required(true).args(["scope", "all"]))]
@@ -325,10 +316,38 @@ pub(crate) enum Relay {
         /// Everything, without a limit.
         #[arg(long)]
         all: bool,
-        /// The admin key, if it is not in the relay's directory.
-        #[arg(long, value_name = "FILE")]
-        admin_key: Option<PathBuf>,
+        #[command(flatten)]
+        signing: fleet::Signing,
     },
+    /// Give a device another name; who wrote what under the old one stays as it is.
+    Rename {
+        /// The device's name, or its number.
+        #[arg(value_name = "NAME|NUMBER")]
+        member: String,
+        /// The name that it will have.
+        name: String,
+        #[command(flatten)]
+        signing: fleet::Signing,
+    },
+    /// Sign what `--request` wrote on a relay, with a key that is not there: shows in words what that is,
+    /// and asks. Needs no directory, and no network.
+    Sign(fleet::Sign),
+    /// Take in an entry that `relay sign` has signed.
+    Apply {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Make a recovery key: kept apart, it can replace the admin key where that is lost or stolen.
+    RecoveryKey(fleet::NewKey),
+    /// Replace the admin key; the one that is replaced signs nothing any more.
+    RotateAdminKey(fleet::NewKey),
+    /// Replace the admin key by way of the recovery key.
+    Recover(fleet::Recover),
+    /// Replace this relay's own keys: they are in force from its next start.
+    RotateKey(fleet::Signing),
+    /// Every device: when it was here last, what it runs, what it may, and what it has not sent, as far as
+    /// it has said so.
+    Devices(fleet::Devices),
     /// Publish a catalog in place of the one in force; what it changes is judged again. The same as
     /// `relay catalog publish`.
     Publish(Publish),
@@ -337,9 +356,25 @@ pub(crate) enum Relay {
         #[command(subcommand)]
         command: Catalog,
     },
-    /// Run this after an old copy of the directory was put back: devices then compare everything,
-    /// and bring what the copy lacks.
-    Restore,
+    /// Take a backup into a folder, while the relay serves or not: what it has already is not written
+    /// again, and all of it is read back. The folder keeps the one before as well.
+    Backup {
+        /// The folder of backups; made if it is not there. Not within the relay's directory.
+        folder: PathBuf,
+        /// Verify attached files that the folder has already by their hashes: else by their lengths.
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Put a backup in place with --from. Without it: run this after a copy of the directory was put back
+    /// by hand. Devices then compare everything, and bring what the copy lacks.
+    Restore(Restore),
+    /// Check everything that is stored, while the relay serves or not; exit code 7 if something is not as
+    /// it should be.
+    Doctor {
+        /// Derive again what is not what its changes come to; changes are never touched.
+        #[arg(long)]
+        repair: bool,
+    },
     /// Remove the attached files that nothing refers to any more, once their grace time is over: where
     /// `relay.toml` turns that on.
     Gc {
@@ -352,11 +387,30 @@ pub(crate) enum Relay {
         #[command(subcommand)]
         command: operator::Operator,
     },
+    /// What devices may bring and have stored, what they use of that, and who was slowed down or refused.
+    Limits,
     /// The records that are held or wait, and the changes that were kept aside.
     Quarantine {
         #[command(subcommand)]
         command: quarantine::Quarantine,
     },
+}
+
+/// `relay restore`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Restore {
+    /// A folder of backups: the newest one is verified, and put in place as the directory.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) from: Option<PathBuf>,
+    /// Take the backup before the newest.
+    #[arg(long, requires = "from")]
+    pub(crate) earlier: bool,
+    /// Where the directory is not empty, give it another name, and keep it.
+    #[arg(long, requires = "from")]
+    pub(crate) move_aside: bool,
+    /// Only tell what came back since the relay was put back, and who has not been here.
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) report: bool,
 }
 
 /// `relay serve`.
@@ -400,6 +454,15 @@ pub(crate) enum Catalog {
         /// The catalog.
         #[arg(value_name = "CATALOG.toml")]
         catalog: PathBuf,
+    },
+    /// Print a module of WebAssembly as it is to stand in a catalog, for rules that name it.
+    Module {
+        /// The module.
+        #[arg(value_name = "MODULE.wasm")]
+        module: PathBuf,
+        /// The name by which rules know it, if not the file's.
+        #[arg(long)]
+        name: Option<String>,
     },
     /// What a catalog would hold and release if it were published now, judged on all that is here.
     #[command(group = clap::ArgGroup::new("which").required(true).args(["catalog", "number"]))]
@@ -660,13 +723,38 @@ pub(crate) struct Sync {
     /// This connection is paid by the byte: files are fetched by rule only where that does not matter.
     #[arg(long)]
     pub(crate) metered: bool,
-    /// Listen for other devices meanwhile; port 0 takes any free one.
+    /// Listen for other devices meanwhile; port 0 takes any free one. FIELDKEEP_LISTEN and `device.toml` are
+    /// asked otherwise.
     #[arg(long, value_name = "ADDRESS", requires = "watch")]
     pub(crate) listen: Option<SocketAddr>,
     /// Listen, tell the local network that some device is here, and stay connected to every device of
-    /// the organisation that is found there.
+    /// the organisation that is found there. FIELDKEEP_NEARBY and `device.toml` are asked otherwise.
     #[arg(long, requires = "watch")]
     pub(crate) nearby: bool,
+}
+
+/// Where a device that stays connected meets others; a flag goes before the environment, and that before
+/// `device.toml`.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Company {
+    /// Listen for other devices there; port 0 takes any free one.
+    #[arg(long, env = "FIELDKEEP_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Tell the local network that some device is here, and stay connected to every device of the
+    /// organisation that is found there, as it is unless something says otherwise.
+    #[arg(
+        long,
+        env = "FIELDKEEP_NEARBY",
+        value_name = "BOOL",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) nearby: Option<bool>,
+    /// Do not look for devices on the local network, and do not announce this one there.
+    #[arg(long)]
+    pub(crate) no_nearby: bool,
 }
 
 /// `serve`.
@@ -676,15 +764,12 @@ pub(crate) struct Serve {
     /// any free one.
     #[arg(long, env = "FIELDKEEP_CONSOLE", value_name = "ADDRESS")]
     pub(crate) console: Option<SocketAddr>,
-    /// Listen for other devices there; port 0 takes any free one.
-    #[arg(long, env = "FIELDKEEP_LISTEN", value_name = "ADDRESS")]
-    pub(crate) listen: Option<SocketAddr>,
     /// This connection is paid by the byte: files are fetched by rule only where that does not matter.
     #[arg(long)]
     pub(crate) metered: bool,
-    /// Do not look for devices on the local network, and do not announce this one there.
-    #[arg(long)]
-    pub(crate) no_nearby: bool,
+    /// Where other devices are met.
+    #[command(flatten)]
+    pub(crate) company: Company,
 }
 
 /// `attach`.

@@ -1,7 +1,6 @@
 //! `pause`, `resume`, `resync`, `clear`, `pin` and `unpin`: what is exchanged, what is downloaded again,
 //! and what survives that.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,10 +10,11 @@ use serde_json::json;
 use crate::access::Access;
 use crate::args::{Clear, Directory};
 use crate::attention::records;
+use crate::confirm::confirm;
 use crate::output::{Output, safe};
 use crate::request::{Request, Response};
 use fieldkeep_console::shape::{ClearPlan, Paused, Pin, Resynced};
-use fieldkeep_console::{Code, Failure, Trouble};
+use fieldkeep_console::{Failure, Trouble};
 
 pub(crate) fn pause(
     ty: Option<TypeName>,
@@ -91,7 +91,7 @@ pub(crate) fn clear(
         return Ok(ExitCode::SUCCESS);
     }
     if !args.yes {
-        confirm(&plan)?;
+        confirm("clearing", &tell(&plan), "clear?")?;
     }
     download(&mut access, args.ty, true, args.timeout, output)
 }
@@ -120,26 +120,6 @@ fn tell(plan: &ClearPlan) -> Vec<String> {
     lines
 }
 
-/// Asks whoever sits at the terminal.
-fn confirm(plan: &ClearPlan) -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
-        let message = "clearing asks first, and there is nobody to ask";
-        return Err(Failure::new(Code::Usage, message, "give --yes, or see --dry-run"));
-    }
-    let mut terminal = std::io::stderr().lock();
-    for line in tell(plan) {
-        let _ = writeln!(terminal, "{line}");
-    }
-    let _ = write!(terminal, "clear? [y/N] ");
-    let _ = terminal.flush();
-    let mut answer = String::new();
-    let _ = std::io::stdin().lock().read_line(&mut answer);
-    if matches!(answer.trim(), "y" | "yes") {
-        return Ok(());
-    }
-    Err(Failure::new(Code::Interrupted, "nothing was changed", "answer y to clear"))
-}
-
 fn download(
     access: &mut Access,
     ty: Option<TypeName>,
@@ -148,7 +128,7 @@ fn download(
     output: &mut Output,
 ) -> Result<ExitCode, Trouble> {
     let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-    let asked = access.ask(Request::Resync { ty, clears, millis })?;
+    let asked = access.ask_at_length(Request::Resync { ty, clears, millis })?;
     let Response::Resynced(done) = asked else { return Err(Failure::unexpected().into()) };
     if output.is_json() {
         output.object("resync", &done)?;
@@ -271,6 +251,25 @@ pub(crate) fn unpin(
             "released {}",
             if count == 1 { "1 mark".into() } else { format!("{count} marks") }
         ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs `rotate-key`.
+pub(crate) fn rotate_key(
+    timeout: Duration,
+    dir: &Directory,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
+    let mut access = Access::new(&dir.path()?)?;
+    let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    let Response::Me(key) = access.ask(Request::RotateKey(millis))? else {
+        return Err(Failure::unexpected().into());
+    };
+    if output.is_json() {
+        output.object("rotate-key", &json!({ "key": key }))?;
+    } else {
+        output.line(&format!("this device signs with {key} from now on; the old key is gone"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

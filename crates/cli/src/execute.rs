@@ -3,11 +3,13 @@
 //! Reading goes to the projection beside the writer, so that it holds up nobody; writing goes to
 //! the device or the relay's engine, and is durable when it is answered.
 
+mod backup;
 mod bundle;
 mod catalog;
 mod collection;
 mod control;
 mod files;
+mod fleet;
 mod health;
 mod online;
 mod operator;
@@ -21,14 +23,14 @@ use std::future::Future;
 use std::time::Duration;
 
 use fieldkeep_model::RecordKey;
-use fieldkeep_relay::Enclosing;
+use fieldkeep_relay::{Enclosing, LastBackup};
 
 use crate::access::{DeviceOwner, Owner};
 use crate::request::{Name, Opened, Request, Response};
 use fieldkeep_console::shape::{Record, Synced};
 use fieldkeep_console::{Code, Failure, Trouble};
 
-pub(crate) use relay::signed;
+pub(crate) use relay::{key_of, signed};
 pub(crate) use write::{edits, record_id};
 
 /// Where the records of an answer go.
@@ -119,6 +121,9 @@ pub(crate) fn execute(
             Ok(control::subscribe(device(owner)?, ty, scope.as_deref())?)
         }
         Request::Unsubscribe(ty, scope) => Ok(control::unsubscribe(device(owner)?, ty, &scope)?),
+        Request::RotateKey(millis) => {
+            Ok(control::rotate_key(device(owner)?, Duration::from_millis(millis))?)
+        }
         Request::Resync { ty, clears, millis } => {
             let timeout = Duration::from_millis(millis);
             Ok(control::resync(device(owner)?, ty.as_ref(), clears, timeout)?)
@@ -177,13 +182,21 @@ pub(crate) fn execute(
         }
         Request::Members => Ok(relay::members(owner)?),
         Request::AppendMember { base, entry } => Ok(relay::append(owner, base, &entry)?),
-        Request::CutOffs { member, grants } => Ok(relay::cut_offs(owner, &member, grants)?),
+        Request::Apply(entry) => Ok(relay::apply(owner, &entry)?),
+        Request::Me => Ok(relay::me(owner)?),
+        Request::Devices { device, to_revoke } => {
+            Ok(fleet::devices(owner, device.as_deref(), to_revoke)?)
+        }
+        Request::CutOffs { member, grants, at_once } => {
+            Ok(relay::cut_offs(owner, &member, grants, at_once)?)
+        }
         Request::Console(program) => Ok(console(device(owner)?, program)?),
         Request::ExportBundle { file, to, since, without_attachments } => {
             let enclosing = if without_attachments { Enclosing::NoFiles } else { Enclosing::Files };
             Ok(bundle::export(owner, &file, &to, since.as_deref(), enclosing)?)
         }
         Request::ImportBundle(file) => Ok(bundle::import(owner, &file)?),
+        Request::Accept { file, who, how } => Ok(bundle::accept(owner, &file, who, how)?),
         Request::Publish(source, note) => Ok(catalog::publish(owner, source, note)?),
         Request::RollBack(to, note) => Ok(catalog::roll_back(owner, to, note)?),
         Request::CatalogFollows(source) => Ok(catalog::follows(owner, &source)?),
@@ -194,6 +207,11 @@ pub(crate) fn execute(
         Request::Operators => Ok(operator::list(owner)?),
         Request::ChangeAccount(name, wish, by) => Ok(operator::change(owner, name, wish, by)?),
         Request::Deeds(limit) => Ok(operator::deeds(owner, limit)?),
+        Request::Limits => Ok(relay::limits(owner)?),
+        Request::NoteBackup(taken, folder, number) => {
+            Ok(backup::note(owner, LastBackup { taken, folder, number })?)
+        }
+        Request::Mend(segments) => Ok(backup::mend(owner, &segments)?),
         Request::Collect(dry_run) => Ok(collection::collect(owner, dry_run)?),
     }
 }

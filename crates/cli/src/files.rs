@@ -57,14 +57,18 @@ pub(crate) fn run(
             if output.is_json() {
                 output.object("retry", &json!({ "retried": count }))?;
             } else {
-                let files = if count == 1 { "1 file" } else { &format!("{count} files") };
-                output.line(&format!("{files} will be tried again"))?;
+                output.line(&format!("{} will be tried again", several(count)))?;
             }
         }
         Attachments::Pause => pause(true, dir, output)?,
         Attachments::Resume => pause(false, dir, output)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// So many files.
+pub(crate) fn several(count: u64) -> String {
+    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
 }
 
 fn ask(request: Request, dir: &Directory) -> Result<(Vec<Attachment>, bool), Trouble> {

@@ -9,6 +9,7 @@ use crate::access::Access;
 use crate::args::Directory;
 use crate::output::{Output, safe};
 use crate::request::{Request, Response};
+use fieldkeep_console::shape::Check;
 use fieldkeep_console::{Code, Failure, Trouble};
 
 pub(crate) fn advice(dir: &Directory, output: &mut Output) -> Result<ExitCode, Trouble> {
@@ -83,15 +84,26 @@ pub(crate) fn doctor(
     let Response::Checked(checks, repaired) = access.ask(Request::Doctor(repair))? else {
         return Err(Failure::unexpected().into());
     };
+    tell_checks(&checks, repaired, "doctor", output)
+}
+
+/// Tells what a doctor found, and how many segments were derived again; the exit code says whether something
+/// is wrong.
+pub(crate) fn tell_checks(
+    checks: &[Check],
+    repaired: Option<u64>,
+    schema: &str,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
     let wrong = checks.iter().any(|check| check.finding == "wrong");
     if output.is_json() {
-        output.object("doctor", &json!({ "checks": checks, "derived_again": repaired }))?;
+        output.object(schema, &json!({ "checks": checks, "derived_again": repaired }))?;
     } else {
         if let Some(segments) = repaired {
             let what = if segments == 1 { "1 segment" } else { &format!("{segments} segments") };
             output.line(&format!("derived {what} again; changes were not touched"))?;
         }
-        for check in &checks {
+        for check in checks {
             let mark = match check.finding.as_str() {
                 "fine" => "ok   ",
                 "notice" => "note ",

@@ -3,6 +3,7 @@
 //! Everything is checked before any work is done. Ctrl-C ends a benchmark after what runs at the
 //! time; what was measured before is kept, marked as partial.
 
+mod load;
 mod merge;
 mod sync;
 mod world;
@@ -16,9 +17,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
 use fieldkeep_lab::benchmark::Progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::Output;
+use crate::stages::bar;
 use crate::sync::Stop;
 use fieldkeep_console::{Code, Failure, Trouble};
 
@@ -34,6 +35,17 @@ pub(crate) enum Lab {
     Merge(merge::Args),
     /// Measure what a sync costs: round trips, bytes, the relay's time.
     Sync(sync::Args),
+    /// Put a relay under load on loopback: many devices, and whoever misbehaves among them.
+    Load(load::Args),
+    /// Whoever misbehaves in a load test.
+    #[command(hide = true)]
+    LoadBad {
+        /// What it does, as JSON.
+        task: String,
+    },
+    /// A bare connection that sends back what comes, for a load test.
+    #[command(hide = true)]
+    LoadEcho,
     /// One measurement in a process of its own.
     #[command(hide = true)]
     MergeTask {
@@ -47,16 +59,37 @@ pub(crate) fn run(command: Lab, output: &mut Output) -> Result<ExitCode, Trouble
         Lab::World(args) => world::run(&args, output),
         Lab::Merge(args) => merge::run(&args, output),
         Lab::Sync(args) => sync::run(&args, output),
+        Lab::Load(args) => load::run(&args, output),
+        Lab::LoadBad { task } => {
+            let mut broken = Ok(());
+            let done = fieldkeep_lab::load::run_bad(&task, || {
+                broken = output.line("ready").and_then(|()| output.flush());
+            });
+            broken?;
+            output.line(&done.map_err(|error| no_task(&error, "load"))?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Lab::LoadEcho => {
+            fieldkeep_lab::load::serve_echo(|address| {
+                let told = output.line(&format!("listening {address}"));
+                // Whoever started it reads that, or has ended.
+                let _ = told.and_then(|()| output.flush());
+            });
+            Ok(ExitCode::SUCCESS)
+        }
         Lab::MergeTask { task } => {
             let figures = fieldkeep_lab::merge::run_task(&task);
-            let figures = figures.map_err(|error| {
-                let remedy = "`fieldkeep lab merge` starts it";
-                Failure::new(Code::Usage, format!("this is no task: {error}"), remedy)
-            })?;
+            let figures = figures.map_err(|error| no_task(&error, "merge"))?;
             output.line(&figures)?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// What is said to whoever types a command that only another one starts.
+fn no_task(error: &serde_json::Error, starts: &str) -> Failure {
+    let remedy = format!("`fieldkeep lab {starts}` starts it");
+    Failure::new(Code::Usage, format!("this is no task: {error}"), remedy)
 }
 
 /// A flag that is raised when the process is told to stop.
@@ -72,16 +105,6 @@ fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
         raised.store(true, Ordering::Relaxed);
     });
     Ok(stop)
-}
-
-/// A bar on stderr, if that is a terminal, with an estimate of what remains.
-fn bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    let style =
-        ProgressStyle::with_template("[{elapsed_precise}] {bar:30} {pos}/{len}, {eta} left: {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(std::time::Duration::from_millis(500));
-    bar
 }
 
 /// Runs a benchmark whose results go to a folder: a bar shows how far it is, and each result is told

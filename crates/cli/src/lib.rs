@@ -9,6 +9,7 @@ mod access;
 mod args;
 mod attention;
 mod bundle;
+mod confirm;
 mod control;
 mod demo;
 mod execute;
@@ -24,12 +25,14 @@ mod notify;
 mod online;
 mod output;
 mod peers;
+mod progress;
 mod put;
 mod read;
 mod relay;
 mod request;
 mod shell;
 mod socket;
+mod stages;
 mod status;
 mod sync;
 mod time;
@@ -100,6 +103,7 @@ fn run(args: Args, output: &mut Output) -> Result<ExitCode, Trouble> {
         Command::Advice => health::advice(&dir, output),
         Command::Explain { record } => health::explain(record, &dir, output),
         Command::Doctor { repair } => health::doctor(repair, &dir, output),
+        Command::RotateKey { timeout } => control::rotate_key(timeout, &dir, output),
         Command::Completions { shell } => shell::completions(shell, output),
         Command::Man { command } => shell::man(command.as_deref(), output),
         Command::List(list) => read::list(list, &dir, output),

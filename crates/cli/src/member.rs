@@ -5,6 +5,26 @@ use fieldkeep_model::{Member, MembershipLog};
 use crate::output::safe;
 use fieldkeep_console::{Code, Failure};
 
+/// The devices of that name, or that number: those that were revoked too.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn named<'l>(log: &'l MembershipLog, who: &str) -> Result<Vec<&'l Member>, Failure> {
+    let devices = || log.members().values().filter(|member| !member.relay);
+    let named: Vec<&Member> = devices().filter(|member| member.name == who).collect();
+    let numbered = || devices().filter(|member| who.parse() == Ok(member.number)).collect();
+    let found = if named.is_empty() { numbered() } else { named };
+    if found.is_empty() { Err(nobody(log, who)) } else { Ok(found) }
+}
+
+fn nobody(log: &MembershipLog, who: &str) -> Failure {
+    let devices = log.members().values().filter(|member| !member.relay);
+    let names: Vec<_> = devices.map(|m| format!("{} ({})", safe(&m.name), m.number)).collect();
+    let known = if names.is_empty() { "nobody".into() } else { names.join(", ") };
+    let message = format!("no device is called `{}`", safe(who));
+    Failure::new(Code::NotFound, message, format!("there is {known}"))
+}
+
 /// The device of that name or number.
 ///
 /// # Errors
@@ -23,13 +43,7 @@ pub(crate) fn find<'l>(log: &'l MembershipLog, who: &str) -> Result<&'l Member, 
             let remedy = "the person comes back with a new ticket: `fieldkeep relay invite`";
             Err(Failure::new(Code::Usage, message, remedy))
         }
-        ([], None) => {
-            let names: Vec<_> =
-                devices().map(|m| format!("{} ({})", safe(&m.name), m.number)).collect();
-            let known = if names.is_empty() { "nobody".into() } else { names.join(", ") };
-            let message = format!("no device is called `{}`", safe(who));
-            Err(Failure::new(Code::NotFound, message, format!("there is {known}")))
-        }
+        ([], None) => Err(nobody(log, who)),
         (several, _) => {
             let numbers: Vec<_> = several.iter().map(|m| m.number.to_string()).collect();
             let message = format!("several devices are called `{}`", safe(who));

@@ -1,6 +1,7 @@
 //! What is printed: JSON for programs, tables and sentences for people. Everything goes through one
 //! buffered writer; a reader that goes away ends the command without a word.
 
+mod code;
 mod human;
 mod table;
 
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 
 use fieldkeep_console::Failure;
 
+pub(crate) use code::code;
 pub(crate) use human::{aside, change, conflict, fields_of, record, strip, why};
 pub(crate) use table::{Align, Records, Table, cell, safe};
 

@@ -4,13 +4,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use fieldkeep_device::Device;
-use qrcode::QrCode;
-use qrcode::render::unicode::Dense1x2;
 use serde_json::json;
 
 use crate::access::Access;
 use crate::args::{self, Directory};
-use crate::output::{Align, Output, Table, safe};
+use crate::output::{Align, Output, Table, code, safe};
 use crate::request::{Request, Response};
 use crate::sync::until_interrupted;
 use fieldkeep_console::shape::{Peer, Peers};
@@ -111,14 +109,7 @@ fn show(output: &mut Output, place: Option<String>) -> Result<(), Trouble> {
     if output.is_json() {
         return Ok(output.object("peer-address", &json!({ "address": place }))?);
     }
-    let code = QrCode::new(&place).map_err(|error| {
-        let message = format!("the address does not fit a code ({error})");
-        Failure::new(Code::Failure, message, format!("type it instead: {place}"))
-    })?;
-    // Light modules are drawn: terminals are dark more often than not, and readers take both.
-    let mut renderer = code.render::<Dense1x2>();
-    renderer.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark);
-    output.line(&renderer.build())?;
+    output.line(&code(&place)?)?;
     output.line(&format!("fieldkeep sync --peer {place}"))?;
     Ok(())
 }

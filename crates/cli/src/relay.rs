@@ -1,13 +1,21 @@
 //! `relay`: found an organisation, serve it, say who may what in it and by which catalog, and look
 //! after what is held.
 
+mod backup;
 mod catalog;
 mod collection;
+mod devices;
+mod doctor;
 mod invite;
+mod keys;
+mod limits;
 mod operator;
 mod permission;
 mod quarantine;
 mod serve;
+mod sign;
+mod signing;
+mod words;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
@@ -19,7 +27,6 @@ use serde::Serialize;
 use crate::access::Access;
 use crate::args::{self, Directory, Relay};
 use crate::output::{Output, safe};
-use crate::request::{Request, Response};
 use fieldkeep_console::{Failure, Trouble};
 use permission::Change;
 
@@ -35,12 +42,6 @@ struct Founded<'f> {
     types: Vec<&'f str>,
 }
 
-#[derive(Serialize)]
-struct Restored {
-    epoch: u64,
-    segments: u64,
-}
-
 pub(crate) fn run(
     command: Relay,
     dir: &Directory,
@@ -50,25 +51,48 @@ pub(crate) fn run(
     if let Relay::Catalog { command: args::Catalog::Check { catalog } } = &command {
         return catalog::check(dir, catalog, output);
     }
+    if let Relay::Catalog { command: args::Catalog::Module { module, name } } = command {
+        return catalog::module(&module, name, output);
+    }
+    // So is something signed.
+    let command = match command {
+        Relay::Sign(wish) => {
+            sign::sign(wish, output)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        command => command,
+    };
     let directory = dir.path()?;
     match command {
         Relay::Init { catalog, name } => init(&directory, catalog.as_deref(), name, output)?,
         Relay::Serve(args) => serve::run(&directory, args, output)?,
-        Relay::Invite { name, scope: scopes, ttl, address: addresses, admin_key } => {
-            let wish = invite::Wish { name, scopes, ttl, addresses, admin_key };
-            invite::run(&directory, wish, output)?;
+        Relay::Invite(wish) => invite::run(&directory, wish, output)?,
+        Relay::Revoke { member, signing } => {
+            permission::run(&directory, &member, &Change::Revoke, signing, output)?;
         }
-        Relay::Revoke { member, admin_key } => {
-            permission::run(&directory, &member, &Change::Revoke, admin_key, output)?;
+        Relay::Grant { member, scope, all: _, signing } => {
+            permission::run(&directory, &member, &Change::Grant(scope), signing, output)?;
         }
-        Relay::Grant { member, scope, all: _, admin_key } => {
-            permission::run(&directory, &member, &Change::Grant(scope), admin_key, output)?;
+        Relay::Rename { member, name, signing } => {
+            permission::run(&directory, &member, &Change::Rename(name), signing, output)?;
         }
+        Relay::Sign(_) => unreachable!("done above"),
+        Relay::Apply { file } => sign::apply(&directory, &file, output)?,
+        Relay::RecoveryKey(wish) => keys::name_recovery(&directory, wish, output)?,
+        Relay::RotateAdminKey(wish) => keys::rotate_admin(&directory, wish, output)?,
+        Relay::Recover(wish) => keys::recover(&directory, wish, output)?,
+        Relay::RotateKey(signing) => keys::rotate_relay(&directory, signing, output)?,
+        Relay::Devices(wish) => return devices::run(&directory, wish, output),
         Relay::Publish(wish) => catalog::publish(&directory, &wish, output)?,
         Relay::Catalog { command } => catalog::run(&directory, command, output)?,
-        Relay::Restore => restore(&directory, output)?,
+        Relay::Backup { folder, verify } => {
+            return backup::take(&directory, &folder, verify, output);
+        }
+        Relay::Restore(wish) => return backup::restore(&directory, &wish, output),
+        Relay::Doctor { repair } => return doctor::run(&directory, repair, output),
         Relay::Gc { dry_run } => collection::run(&directory, dry_run, output)?,
         Relay::Operator { command } => operator::run(&directory, command, output)?,
+        Relay::Limits => limits::run(&directory, output)?,
         Relay::Quarantine { command } => quarantine::run(&directory, command, output)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -108,32 +132,20 @@ fn init(
     output.line(&format!(
         "the admin key is {key}: it signs invitations, and the serving process never opens it"
     ))?;
-    output.line("move it elsewhere, and a captured relay cannot enrol anyone")?;
+    output.line(
+        "move it elsewhere, and a captured relay cannot enrol anyone: it signs there what is asked for here:",
+    )?;
+    output.line(
+        "  relay invite --name ann --request FILE; there: relay sign FILE --admin-key KEY; relay apply FILE.signed",
+    )?;
+    output
+        .line("should it be lost, a recovery key replaces it: fieldkeep relay recovery-key FILE")?;
     output.line(&format!("serve it: fieldkeep relay serve --dir {shown}"))?;
     Ok(())
 }
 
 /// The organisation's id.
 fn organisation(directory: &Path) -> Result<String, Trouble> {
-    let (members, _) = invite::members(&mut Access::new(directory)?)?;
+    let (members, _) = signing::members(&mut Access::new(directory)?)?;
     Ok(members.org().to_string())
-}
-
-fn restore(directory: &Path, output: &mut Output) -> Result<(), Trouble> {
-    let mut access = Access::new(directory)?;
-    let Response::Restored { epoch, segments } = access.ask(Request::Restore)? else {
-        return Err(Failure::unexpected().into());
-    };
-    if output.is_json() {
-        output.object("relay-restore", &Restored { epoch, segments })?;
-        return Ok(());
-    }
-    output.line(&format!("opened epoch {epoch}, with a new incarnation of this relay"))?;
-    output.line(&format!("the verdicts of {segments} segments were stated again in it"))?;
-    output.line(
-        "every device compares everything when it comes next, and sends what this copy lacks:",
-    )?;
-    output
-        .line("until then such records are unsaved there; nothing that a device holds is lost")?;
-    Ok(())
 }

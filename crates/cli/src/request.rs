@@ -12,11 +12,13 @@ use serde_json::{Map, Value};
 
 use fieldkeep_console::Failure;
 use fieldkeep_console::shape::catalog::{Diff, Follows, Kept, Standing};
+use fieldkeep_console::shape::fleet::FleetDevice;
 use fieldkeep_console::shape::{
-    Advice, Answer, Aside, Attachment, CallRow, Called, CatalogState, Check, ClearPlan, Conflict,
-    Decision, Deed, Explanation, Gone, Held, History, Met, Operator, Paused, Peers, Pin, Record,
-    Resynced, Status, Synced,
+    Advice, Answer, Aside, Attachment, Blamed, CallRow, Called, CatalogState, Check, ClearPlan,
+    Conflict, Decision, Deed, Explanation, Gone, Held, History, Met, Operator, Paused, Peers, Pin,
+    Record, Resynced, Status, Synced,
 };
+use fieldkeep_relay::limits::Report;
 
 /// A record's name.
 pub(crate) type Name = (TypeName, RecordId);
@@ -114,6 +116,8 @@ pub(crate) enum Request {
     Subscribe(TypeName, Option<String>),
     /// Exchange nothing of a scope any more.
     Unsubscribe(TypeName, String),
+    /// Take new keys, within so many milliseconds.
+    RotateKey(u64),
     /// Download a type again, or all.
     Resync {
         /// The type; all if none.
@@ -190,12 +194,25 @@ pub(crate) enum Request {
         /// The entry.
         entry: Entry,
     },
+    /// Append an entry that was signed elsewhere.
+    Apply(Entry),
+    /// The key that this directory's member signs with.
+    Me,
+    /// Every device as the relay knows it, or one; and whether it is safe to revoke or to upgrade it.
+    Devices {
+        /// Its name or number.
+        device: Option<String>,
+        /// Whether it is to be revoked, or upgraded, if that is asked.
+        to_revoke: Option<bool>,
+    },
     /// What the relay holds of a member where it may not write once it has those grants.
     CutOffs {
         /// The member's signing key, in hexadecimal.
         member: String,
         /// Types and scopes.
         grants: Vec<(Option<TypeName>, Option<String>)>,
+        /// Whether the member is kept away for a moment, because that is signed at once.
+        at_once: bool,
     },
     /// Open the console, to a program besides or not.
     Console(bool),
@@ -212,6 +229,15 @@ pub(crate) enum Request {
     },
     /// Take a bundle in.
     ImportBundle(PathBuf),
+    /// Take in what a revoked device captured, from a bundle of it; for whom.
+    Accept {
+        /// The file.
+        file: PathBuf,
+        /// Who accepts it.
+        who: String,
+        /// How far.
+        how: Accept,
+    },
     /// Publish a catalog, with a note.
     Publish(String, String),
     /// Publish an earlier catalog again, by its number or the one before that in force, with a note.
@@ -232,8 +258,25 @@ pub(crate) enum Request {
     ChangeAccount(String, AccountWish, String),
     /// What operators did on the console, at most so many.
     Deeds(u64),
+    /// A backup was made: as of when (milliseconds UTC), in which folder, and its number there.
+    NoteBackup(i64, String, u64),
+    /// Derive the records of those segments again, by their ids, and count anew.
+    Mend(Vec<String>),
     /// Remove the files that nothing refers to, or only tell which that would be.
     Collect(bool),
+    /// The limits of a relay, and what is used of them.
+    Limits,
+}
+
+/// How far a revoked device's bundle is taken.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Accept {
+    /// Only find out what that would come to.
+    Try,
+    /// Keep its changes aside.
+    KeepAside,
+    /// Write what they wrote again.
+    Write,
 }
 
 /// What is to become of an account: roles in one word, passwords as their hashes.
@@ -449,6 +492,8 @@ pub(crate) enum Response {
         held: Box<Held>,
         /// The records that refer to it.
         referrers: Vec<String>,
+        /// What is to blame, if that can be told.
+        blame: Option<Blamed>,
     },
     /// What was decided, newest first.
     Decisions(Vec<Decision>),
@@ -472,6 +517,22 @@ pub(crate) enum Response {
     },
     /// Whether the entry was appended: not if the log has grown meanwhile.
     Appended(bool),
+    /// An entry that was signed elsewhere was appended.
+    Applied {
+        /// Whether it was there already.
+        already: bool,
+        /// Segments in which more of the device came than the entry commits to.
+        beyond: u64,
+    },
+    /// A key, in hexadecimal.
+    Me(String),
+    /// Devices as the relay knows them.
+    Devices {
+        /// The devices.
+        devices: Vec<FleetDevice>,
+        /// The number of the catalog in force.
+        catalog: Option<u64>,
+    },
     /// Cut-offs: CBOR, in hexadecimal.
     CutOffs(String),
     /// The console is open.
@@ -480,6 +541,8 @@ pub(crate) enum Response {
     Bundled(Bundled),
     /// A bundle was taken in.
     Unbundled(Unbundled),
+    /// A revoked device's bundle was taken in, or would be.
+    Accepted(Box<Accepted>),
     /// The catalog in force.
     Published {
         /// Its number.
@@ -502,8 +565,12 @@ pub(crate) enum Response {
         /// How many segments there are.
         segments: u64,
     },
+    /// It is noted.
+    Noted,
     /// The files that nothing refers to.
     Collected(Box<Collected>),
+    /// The limits, and what is used of them.
+    Limits(Box<Report>),
 }
 
 /// The files that nothing refers to, and what becomes of them.
@@ -608,6 +675,31 @@ pub(crate) struct Unbundled {
     pub(crate) not_taken: Vec<Untaken>,
     /// Segments whose proof was not equal.
     pub(crate) unequal: Vec<String>,
+}
+
+/// What became of a revoked device's changes, or would.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Accepted {
+    /// Its name.
+    pub(crate) from: String,
+    /// Its number.
+    pub(crate) number: u64,
+    /// Its changes that were in the log, or accepted before.
+    pub(crate) known: u64,
+    /// Those that lay aside, or do now.
+    pub(crate) aside: u64,
+    /// Of these so many as were written again.
+    pub(crate) written: u64,
+    /// Changes of others that it brought and that were not here.
+    pub(crate) carried: u64,
+    /// Files that it brought.
+    pub(crate) files: u64,
+    /// The records that were written, as they are by that.
+    pub(crate) records: Vec<Record>,
+    /// Records that are not there: what was done to them is kept aside.
+    pub(crate) absent: Vec<String>,
+    /// Segments and files that were not taken.
+    pub(crate) not_taken: Vec<Untaken>,
 }
 
 /// A segment of which nothing was taken, or not all, or a file that was not.

@@ -7,13 +7,14 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Parser as _;
 use fieldkeep_device::{Device, Settings};
 use fieldkeep_model::PeerAddress;
 use fieldkeep_replica::ReplicaError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::Access;
-use crate::args::{Directory, Serve, Sync};
+use crate::args::{Company, Directory, Serve, Sync};
 use crate::attention::records;
 use crate::member::find;
 use crate::output::{Output, safe};
@@ -25,10 +26,15 @@ use watch::Besides;
 pub(crate) fn run(args: &Sync, dir: &Directory, output: &mut Output) -> Result<ExitCode, Trouble> {
     let directory = dir.path()?;
     if args.watch {
-        let anywhere = args.nearby.then_some((Ipv4Addr::UNSPECIFIED, 0).into());
-        let listen = args.listen.or(anywhere);
-        let (nearby, metered) = (args.nearby, args.metered);
-        let besides = Besides { listen, nearby, metered, console: None };
+        let settings = Settings::read(&directory).map_err(Failure::from)?;
+        let said = Said::try_parse_from(["sync"]).map_err(|error| {
+            Failure::new(Code::Usage, error.to_string().trim_end(), "mend the environment")
+        })?;
+        let listen = args.listen.or(said.company.listen);
+        let nearby = args.nearby.then_some(true).or(said.company.nearby);
+        let said = Company { listen, nearby, no_nearby: false };
+        let (listen, nearby) = company(said, &settings, false);
+        let besides = Besides { listen, nearby, metered: args.metered, console: None };
         return watch::run(&directory, besides, output);
     }
     let mut access = Access::new(&directory)?;
@@ -46,7 +52,8 @@ pub(crate) fn run(args: &Sync, dir: &Directory, output: &mut Output) -> Result<E
     if args.metered {
         access.ask(Request::Metered(true))?;
     }
-    let Response::Synced(synced) = access.ask(Request::Sync(args.timeout.as_secs()))? else {
+    let asked = access.ask_at_length(Request::Sync(args.timeout.as_secs()))?;
+    let Response::Synced(synced) = asked else {
         return Err(Failure::unexpected().into());
     };
     if output.is_json() {
@@ -68,15 +75,29 @@ pub(crate) fn serve(
 ) -> Result<ExitCode, Trouble> {
     let directory = dir.path()?;
     let settings = Settings::read(&directory).map_err(Failure::from)?;
-    let nearby = !args.no_nearby && settings.nearby.unwrap_or(true);
-    let anywhere = nearby.then_some((Ipv4Addr::UNSPECIFIED, 0).into());
-    let listen = args.listen.or(settings.listen).or(anywhere);
+    let (listen, nearby) = company(args.company, &settings, true);
     let console = args.console.or(settings.console).unwrap_or(CONSOLE);
     watch::run(
         &directory,
         Besides { listen, nearby, metered: args.metered, console: Some(console) },
         output,
     )
+}
+
+/// What the environment says: a command that does not stay connected has no use for it, and no complaint.
+#[derive(Debug, clap::Parser)]
+struct Said {
+    #[command(flatten)]
+    company: Company,
+}
+
+/// Where to listen for other devices, and whether they are looked for on the local network: as the flags,
+/// the environment or the file say, in this order.
+fn company(args: Company, settings: &Settings, unsaid: bool) -> (Option<SocketAddr>, bool) {
+    let said = if args.no_nearby { Some(false) } else { args.nearby };
+    let nearby = said.or(settings.nearby).unwrap_or(unsaid);
+    let anywhere = nearby.then_some((Ipv4Addr::UNSPECIFIED, 0).into());
+    (args.listen.or(settings.listen).or(anywhere), nearby)
 }
 
 /// Prints an address that opens the console of whoever serves the directory.

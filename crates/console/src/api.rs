@@ -704,8 +704,9 @@ async fn clear_plan(State(app): State<App>, Query(of): Query<OfType>) -> Answer 
     Ok(told("clear-plan", &ClearPlan::from(plan.await?)))
 }
 
-/// Server-sent events: `changed` with the names of records, `strip` with the connection, `met` and
-/// `left` with the name of a device, `missed` where it was too much to be told one by one.
+/// Server-sent events: `changed` with the names of records, `strip` with the connection, `status` where
+/// something else of the status has changed, `met` and `left` with the name of a device, `missed` where it
+/// was too much to be told one by one.
 #[utoipa::path(get, path = "/events",
     responses((status = 200, content_type = "text/event-stream", body = String)))]
 async fn events(State(app): State<App>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
@@ -719,6 +720,7 @@ async fn events(State(app): State<App>) -> Sse<impl Stream<Item = Result<Event, 
             Ok(Happened::Strip(strip)) => {
                 ("strip", json!({ "connection": crate::shape::strip_word(&strip) }))
             }
+            Ok(Happened::Status) => ("status", json!({})),
             Ok(Happened::Met(name)) => ("met", json!({ "name": name })),
             Ok(Happened::Left(progress)) => ("left", json!({ "name": progress.name })),
             Err(RecvError::Lagged(_)) => ("missed", json!({})),

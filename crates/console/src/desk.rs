@@ -229,7 +229,7 @@ impl App {
                     book.met.push_front((time::now(), progress));
                     book.met.truncate(MET);
                 }),
-                Ok(Event::Changed(_) | Event::Strip(_) | Event::Met(_))
+                Ok(Event::Changed(_) | Event::Strip(_) | Event::Met(_) | Event::Status)
                 | Err(RecvError::Lagged(_)) => self.desk().write(|_| ()),
                 Err(RecvError::Closed) => return,
             }

@@ -6,12 +6,16 @@ use fieldkeep_catalog::ValueError;
 use fieldkeep_device::{
     AttachError, AwaitError, BundleError, ControlError, FetchError, HistoryError, ImportError,
     JoinError, MeetError, OnlineError, OpenError, PutError, ReadError, ResolveError, ResyncError,
-    RevertError, SettingsError, ShareError, StrictError, SubscribeError, SyncError, Unfit,
+    RevertError, RotateError, SettingsError, ShareError, StrictError, SubscribeError, SyncError,
+    Unfit,
 };
 use fieldkeep_link::OpenKeyError;
 use fieldkeep_model::{Refusal, TypeName};
-use fieldkeep_relay::{ArriveError, ConfigError, DirectoryError, InitError, ServeError};
+use fieldkeep_relay::{
+    ArriveError, BackupError, ConfigError, DirectoryError, InitError, RestoreError, ServeError,
+};
 use fieldkeep_replica::{ReplicaError, RollBackError};
+use fieldkeep_store::backup::FolderError;
 use fieldkeep_store::{HomeError, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -134,10 +138,32 @@ pub enum Trouble {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let damaged = matches!(error, StoreError::Damaged(_) | StoreError::Foreign);
-        let code = if damaged { Code::Integrity } else { Code::Failure };
-        let denied = matches!(error, StoreError::ReadOnly);
-        Self::plain(if denied { Code::Denied } else { code }, &error)
+        let text = error.to_string();
+        match error {
+            StoreError::Full => Self::new(
+                Code::Failure,
+                "the disk is full: nothing of this was saved, nothing saved before is lost",
+                "free some space, and try again",
+            ),
+            StoreError::ReadOnly => {
+                let remedy = "check the permissions of its folder: nothing was changed";
+                Self::new(Code::Denied, "the store cannot be written", remedy)
+            }
+            StoreError::Disk(_) => {
+                Self::new(Code::Failure, text, "`fieldkeep doctor` says what is sound")
+            }
+            StoreError::TooNew => Self::new(Code::Failure, text, "nothing was changed"),
+            StoreError::Foreign => {
+                Self::new(Code::Integrity, text, "give the directory of a device or a relay")
+            }
+            StoreError::Damaged(_) => {
+                let remedy = "`fieldkeep doctor` says what is sound; what the relay has comes back";
+                Self::new(Code::Integrity, text, remedy)
+            }
+            StoreError::Sqlite(_) => {
+                Self::new(Code::Failure, text, "nothing of this was saved: try again")
+            }
+        }
     }
 }
 
@@ -146,7 +172,8 @@ impl From<ReplicaError> for Failure {
         match error {
             ReplicaError::Store(error) => error.into(),
             ReplicaError::Membership(_) | ReplicaError::Damaged(..) => {
-                Self::plain(Code::Integrity, &error)
+                let remedy = "`fieldkeep doctor` says what is sound; what the relay has comes back";
+                Self::new(Code::Integrity, error.to_string(), remedy)
             }
             ReplicaError::Catalog(_) => Self::plain(Code::Held, &error),
             ReplicaError::Frozen(_) => {
@@ -175,8 +202,16 @@ impl From<RollBackError> for Failure {
 impl From<HomeError> for Failure {
     fn from(error: HomeError) -> Self {
         match &error {
-            HomeError::Absent(_) => Self::plain(Code::NotFound, &error),
-            HomeError::NotEmpty(_) => Self::plain(Code::Failure, &error),
+            HomeError::Absent(path) => Self::new(
+                Code::NotFound,
+                format!("{} is no Fieldkeep directory", path.display()),
+                "`fieldkeep join` makes a device's, `fieldkeep relay init` a relay's",
+            ),
+            HomeError::NotEmpty(path) => Self::new(
+                Code::Failure,
+                format!("{} is not empty", path.display()),
+                "choose another directory",
+            ),
             HomeError::Owned { .. } => {
                 let remedy = "wait for it to end, or stop it";
                 Self::new(Code::Locked, error.to_string(), remedy)
@@ -188,7 +223,7 @@ impl From<HomeError> for Failure {
 
 impl From<OpenKeyError> for Failure {
     fn from(error: OpenKeyError) -> Self {
-        Self::plain(Code::Denied, &error)
+        Self::new(Code::Denied, error.to_string(), "nothing was changed")
     }
 }
 
@@ -197,7 +232,9 @@ impl From<OpenError> for Failure {
         match error {
             OpenError::Home(error) => error.into(),
             OpenError::Key(error) => error.into(),
-            OpenError::NotADevice(_) => Self::plain(Code::Usage, &error),
+            OpenError::NotADevice(_) => {
+                Self::new(Code::Usage, error.to_string(), "this command works on a device's")
+            }
             OpenError::Settings(error) => error.into(),
             OpenError::Replica(error) => error.into(),
         }
@@ -238,6 +275,83 @@ impl From<ConfigError> for Failure {
     }
 }
 
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        const KEPT: &str = "the backup before is as good as it was";
+        let message = error.to_string();
+        match error {
+            BackupError::NotARelay(_) => {
+                Self::new(Code::NotFound, message, "name a relay's directory")
+            }
+            BackupError::Within(_) | BackupError::Another { .. } => {
+                Self::new(Code::Usage, message, "nothing was written: name another folder")
+            }
+            BackupError::UnderWay => Self::new(Code::Failure, message, "wait for it to end"),
+            BackupError::Folder(error) => Self { remedy: folder_remedy(&error), ..error.into() },
+            BackupError::Key(error) => error.into(),
+            BackupError::Members(_) => Self::new(Code::Integrity, message, KEPT),
+            BackupError::ReadBack(_) => {
+                Self::new(Code::Integrity, message, format!("{KEPT}: take another disk"))
+            }
+            BackupError::Unsound(_) => {
+                let remedy = format!("{KEPT}; `fieldkeep relay doctor` tells what to do");
+                Self::new(Code::Integrity, message, remedy)
+            }
+            BackupError::Store(error) => {
+                Self { remedy: format!("no backup was made; {KEPT}"), ..error.into() }
+            }
+        }
+    }
+}
+
+fn folder_remedy(error: &FolderError) -> String {
+    let remedy = match error {
+        FolderError::Absent(_) => "name a folder that `fieldkeep relay backup` has written to",
+        FolderError::Foreign(_) => "name an empty folder, or one of backups",
+        FolderError::Busy(_) => "wait for it to end",
+        FolderError::Store(_) => "the backup before is as good as it was",
+    };
+    remedy.to_owned()
+}
+
+impl From<FolderError> for Failure {
+    fn from(error: FolderError) -> Self {
+        match error {
+            FolderError::Absent(_) => Self::plain(Code::NotFound, &error),
+            FolderError::Foreign(_) => Self::plain(Code::Usage, &error),
+            FolderError::Busy(_) => Self::plain(Code::Locked, &error),
+            FolderError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            RestoreError::Folder(error) => Self { remedy: folder_remedy(&error), ..error.into() },
+            RestoreError::Nothing(_) => {
+                let remedy = "nothing was done: one that was not ended counts as none";
+                Self::new(Code::NotFound, message, remedy)
+            }
+            RestoreError::Unsound { .. } => {
+                let remedy = "nothing was put in place: `--earlier` takes the one before";
+                Self::new(Code::Integrity, message, remedy)
+            }
+            RestoreError::Occupied(_) => {
+                let remedy = "nothing was done: `--move-aside` gives what is there another name, and keeps it";
+                Self::new(Code::Usage, message, remedy)
+            }
+            RestoreError::Home(error) => error.into(),
+            RestoreError::Key(error) => error.into(),
+            RestoreError::Directory(error) => error.into(),
+            RestoreError::Store(error) => {
+                Self { remedy: "the backup is as good as it was".to_owned(), ..error.into() }
+            }
+        }
+    }
+}
+
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
         match error {
@@ -259,8 +373,19 @@ impl From<ValueError> for Failure {
 impl From<PutError> for Failure {
     fn from(error: PutError) -> Self {
         match error {
-            PutError::NoCatalog => Self::plain(Code::Offline, &error),
-            PutError::UnknownType { .. } => Self::plain(Code::Usage, &error),
+            PutError::NoCatalog => Self::new(
+                Code::Offline,
+                "there is no catalog here yet, so no object type is known",
+                "`fieldkeep sync` fetches it from the relay",
+            ),
+            PutError::UnknownType { ty, known } => {
+                let known: Vec<_> = known.iter().map(TypeName::as_str).collect();
+                let remedy = match known.is_empty() {
+                    true => "nothing was saved".to_owned(),
+                    false => format!("it has {}", known.join(", ")),
+                };
+                Self::new(Code::Usage, format!("the catalog has no object type `{ty}`"), remedy)
+            }
             PutError::Absent(key) => Self::absent(key),
             PutError::NeedsConnection(_) => Self::new(
                 Code::Offline,
@@ -343,7 +468,9 @@ impl From<FetchError> for Failure {
                 let remedy = "whoever attached it may not have sent it yet: try again later";
                 Self::new(Code::NotFound, error.to_string(), remedy)
             }
-            FetchError::Timeout(_) => Self::plain(Code::Offline, &error),
+            FetchError::Timeout(_) => {
+                Self::new(Code::Offline, error.to_string(), "give it longer with --timeout")
+            }
             FetchError::Sync(error) => error.into(),
             FetchError::Store(error) => error.into(),
         }
@@ -353,7 +480,10 @@ impl From<FetchError> for Failure {
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
         match error {
-            ImportError::OutOfStep { .. } => Self::plain(Code::Failure, &error),
+            ImportError::OutOfStep { .. } => {
+                let remedy = "nothing of this was saved: wait for the other to end";
+                Self::new(Code::Failure, error.to_string(), remedy)
+            }
             ImportError::Put(error) => error.into(),
         }
     }
@@ -421,6 +551,24 @@ impl From<ResyncError> for Failure {
     }
 }
 
+impl From<RotateError> for Failure {
+    fn from(error: RotateError) -> Self {
+        let text = error.to_string();
+        match error {
+            RotateError::Create(_) => Self::new(Code::Failure, text, "nothing was changed"),
+            RotateError::Open(error) => error.into(),
+            RotateError::Sync(error) => error.into(),
+            RotateError::Refused(_) => {
+                Self::new(Code::Denied, text, "nothing is lost: `fieldkeep sync`, then try again")
+            }
+            RotateError::Timeout(_) => {
+                Self::new(Code::Offline, text, "nothing is lost: try again when there is a signal")
+            }
+            RotateError::Replica(error) => error.into(),
+        }
+    }
+}
+
 impl From<StrictError> for Failure {
     fn from(error: StrictError) -> Self {
         match error {
@@ -436,7 +584,11 @@ impl From<StrictError> for Failure {
 impl From<AwaitError> for Failure {
     fn from(error: AwaitError) -> Self {
         match error {
-            AwaitError::Timeout { .. } => Self::plain(Code::Offline, &error),
+            AwaitError::Timeout { ref key, waited } => Self::new(
+                Code::Offline,
+                format!("{key} did not come that far within {} s", waited.as_secs_f32()),
+                "it is saved on this device, and goes on with the next sync",
+            ),
             AwaitError::Store(error) => error.into(),
         }
     }
@@ -519,7 +671,11 @@ impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Home(error) => error.into(),
-            JoinError::Key(_) => Self::plain(Code::Failure, &error),
+            JoinError::Key(_) => Self::new(
+                Code::Failure,
+                error.to_string(),
+                "ask for a fresh ticket, and join in another directory",
+            ),
             JoinError::Offline(_) => {
                 let remedy =
                     "nothing was made, and the ticket is still good: try again with a signal";
@@ -534,7 +690,7 @@ impl From<JoinError> for Failure {
                 Self::new(Code::Denied, error.to_string(), "ask for a fresh ticket")
             }
             JoinError::Replica(error) => error.into(),
-            JoinError::Bind(_) => Self::plain(Code::Offline, &error),
+            JoinError::Bind(_) => Self::new(Code::Offline, error.to_string(), "try again"),
         }
     }
 }
@@ -544,7 +700,9 @@ impl From<BundleError> for Failure {
         match error {
             BundleError::Read(error) => error.into(),
             BundleError::Unfit(unfit) => unfit.into(),
-            BundleError::Unknown => Self::plain(Code::NotFound, &error),
+            BundleError::Unknown => {
+                Self::new(Code::NotFound, error.to_string(), "there is no bundle: name a member")
+            }
             BundleError::Write(_) => {
                 Self::new(Code::Failure, error.to_string(), "there is no bundle: try again")
             }
@@ -593,11 +751,20 @@ impl From<Unfit> for Failure {
                 Code::Denied,
                 "nothing was changed: ask for one that is exported --for this device",
             ),
-            Unfit::Revoked(_) => {
-                (Code::Denied, "nothing was changed: a revoked device exchanges nothing any more")
-            }
+            Unfit::Revoked(_) => (
+                Code::Denied,
+                "nothing was changed: a revoked device exchanges nothing any more; on a relay \
+                     `fieldkeep relay quarantine accept FILE` takes what it had captured",
+            ),
+            Unfit::InGoodStanding(_) => (
+                Code::Usage,
+                "take it as anybody's: `fieldkeep bundle import FILE`; what lies aside for want of a \
+                 scope is taken when that is granted",
+            ),
             Unfit::Suspended(_) => (Code::Denied, "nothing was changed: try again in a moment"),
-            Unfit::Membership(_) => (Code::Integrity, "nothing was changed: ask for another"),
+            Unfit::Membership(_) | Unfit::Nonsense => {
+                (Code::Integrity, "nothing was changed: ask for another")
+            }
             Unfit::Gap => (
                 Code::Held,
                 "nothing was changed: import the bundle before it first, or ask for one that is \
@@ -647,7 +814,7 @@ impl From<MeetError> for Failure {
             MeetError::Timeout { .. } => {
                 Self::new(Code::Failure, text, "meet again, or give it longer with --timeout")
             }
-            MeetError::Bind(_) => Self::plain(Code::Usage, &error),
+            MeetError::Bind(_) => Self::new(Code::Usage, text, "give another address"),
             MeetError::Replica(error) => error.into(),
         }
     }
@@ -684,7 +851,7 @@ impl From<SyncError> for Failure {
                 "sync again, or give it longer with --timeout",
             ),
             SyncError::Integrity(_) => Self::new(Code::Integrity, error.to_string(), "sync again"),
-            SyncError::Bind(_) => Self::plain(Code::Offline, &error),
+            SyncError::Bind(_) => Self::new(Code::Offline, error.to_string(), "sync again"),
             SyncError::Replica(error) => error.into(),
         }
     }

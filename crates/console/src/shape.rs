@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod export;
+pub mod fleet;
 mod removed;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use fieldkeep_device::{
 use fieldkeep_model::status::{self, State, TypeStatus};
 use fieldkeep_model::{ActorId, CallOutcome, MembershipLog, RecordId, Refusal, TypeName, Wish};
 use fieldkeep_replica::{
-    CulpritView, HeldView, HistoryEntry, HistoryPage, RecordView, ReplicaError,
+    Blame, CulpritView, HeldView, HistoryEntry, HistoryPage, RecordView, ReplicaError,
 };
 use fieldkeep_store::{Log as _, Reader, Segments as _, StoreError};
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,11 @@ pub struct Record {
     pub verdict: Option<Verdict>,
     /// What is expected of content that is to be judged.
     pub forecast: Option<Forecast>,
+    /// The fields that the reasons speak of, as `discount` or `lines.quantity`.
+    pub reason_fields: Vec<String>,
+    /// Since when that is so: when the newest change that the rules object to was written, by its author's
+    /// clock. None where no change is the reason.
+    pub since: Option<String>,
     /// Whether it is softly deleted.
     pub deleted: bool,
     /// The fields with concurrent values.
@@ -230,6 +236,32 @@ pub struct Held {
     pub assigned: Option<String>,
 }
 
+/// What is to blame for a held record.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Blamed {
+    /// `changes`, without any one of which it would not be held as it is; `surroundings`, where it would
+    /// be held as it last was valid, too; or `too_many`, where that was not looked for.
+    pub what: String,
+    /// The changes, oldest first.
+    pub changes: Vec<Change>,
+    /// How many changes came since it was last valid, where they are too many.
+    pub since: Option<u64>,
+}
+
+impl Blamed {
+    /// What was found, with the names of devices.
+    #[must_use]
+    pub fn new(blame: Blame, members: &MembershipLog) -> Self {
+        let (what, changes, since) = match blame {
+            Blame::Changes(changes) => ("changes", changes, None),
+            Blame::Surroundings => ("surroundings", Vec::new(), None),
+            Blame::TooMany(since) => ("too_many", Vec::new(), Some(since)),
+        };
+        let changes = changes.into_iter().map(|change| Change::new(change, members)).collect();
+        Self { what: what.to_owned(), changes, since }
+    }
+}
+
 /// What was decided about a held record.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Decision {
@@ -284,7 +316,7 @@ pub struct Aside {
     pub ty: String,
     /// The records that it touches, as far as they can be told.
     pub records: Vec<String>,
-    /// `not_permitted` or `fork`.
+    /// `not_permitted`, `over_quota` or `fork`.
     pub reason: String,
     /// The author's device.
     pub device: String,
@@ -623,7 +655,8 @@ impl Aside {
         let segments = store.segments()?;
         let ty_of =
             |sid| segments.iter().find(|row| row.sid == sid).map(|row| row.address.ty.to_string());
-        let asides = store.asides()?.into_iter().map(|aside| Self {
+        let undecided = store.asides()?.into_iter().filter(|aside| aside.reason != "accepted");
+        let asides = undecided.map(|aside| Self {
             ty: ty_of(aside.sid).unwrap_or_default(),
             records: aside.records,
             reason: aside.reason,
@@ -684,6 +717,8 @@ impl Record {
             unsaved: view.unsaved,
             verdict,
             forecast,
+            reason_fields: view.reason_fields,
+            since: view.since.map(rfc3339),
             deleted: view.deleted,
             conflicts: view.conflicts,
             dismissed,
@@ -867,9 +902,13 @@ impl Status {
             held: shown.held(),
             ..Self::default()
         };
-        if let Strip::Error { reason, retry_at, permanent } = shown.strip {
-            (status.error, status.permanent) = (Some(reason), permanent);
-            status.retry_at = retry_at.map(rfc3339);
+        match shown.strip {
+            Strip::Error { reason, retry_at, permanent } => {
+                (status.error, status.permanent) = (Some(reason), permanent);
+                status.retry_at = retry_at.map(rfc3339);
+            }
+            Strip::Away { retry_at } => status.retry_at = Some(rfc3339(retry_at)),
+            Strip::Offline | Strip::Connecting | Strip::Online { .. } => {}
         }
         status.types = shown.types.into_iter().map(TypeRow::from).collect();
         Ok(status)
@@ -1079,7 +1118,7 @@ impl Conflict {
 /// The word for how a device stands to its relay.
 pub(crate) fn strip_word(strip: &Strip) -> &'static str {
     match strip {
-        Strip::Offline => "offline",
+        Strip::Offline | Strip::Away { .. } => "offline",
         Strip::Connecting => "connecting",
         Strip::Online { .. } => "online",
         Strip::Error { .. } => "error",

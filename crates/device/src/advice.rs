@@ -3,11 +3,11 @@
 use fieldkeep_model::TypeName;
 use fieldkeep_model::status::TypeStatus;
 use fieldkeep_replica::ReplicaError;
-use fieldkeep_store::Settings as _;
+use fieldkeep_store::{Blobs as _, StoreError, Verdicts as _};
 
 use crate::device::Device;
 use crate::engine::PAUSED_SINCE;
-use crate::status::{Status, Strip, TypeView};
+use crate::status::{Status, Strip, TypeView, moment};
 
 /// What is going on.
 ///
@@ -31,12 +31,16 @@ pub enum Situation {
     AllPaused,
     /// Syncing of a type is paused.
     TypePaused,
+    /// Files are paused: records go on without them.
+    FilesPaused,
     /// Several types have fewer records than the relay.
     ManyOutOfSync,
     /// A type has fewer records than the relay, and nothing is under way.
     OutOfSync,
     /// What was captured here is not on the relay.
     Unsaved,
+    /// Files that were attached here are not on the relay.
+    FilesUnsent,
     /// It is not known whether all is here.
     NeverProven,
     /// A download is under way, and may be stopped for a while.
@@ -86,9 +90,11 @@ impl Situation {
             Self::SyncError => "sync_error",
             Self::AllPaused => "all_paused",
             Self::TypePaused => "type_paused",
+            Self::FilesPaused => "files_paused",
             Self::ManyOutOfSync => "many_out_of_sync",
             Self::OutOfSync => "out_of_sync",
             Self::Unsaved => "unsaved",
+            Self::FilesUnsent => "files_unsent",
             Self::NeverProven => "never_proven",
             Self::Syncing => "syncing",
             Self::FilesRefused => "files_refused",
@@ -111,12 +117,9 @@ impl Device {
     /// When the disk fails.
     pub fn advice(&self) -> Result<Vec<Advice>, ReplicaError> {
         let status = self.status()?;
-        let failure = self.failure()?;
-        let paused_since = {
-            let engine = self.engine();
-            let since = engine.replica().store().setting(PAUSED_SINCE)?;
-            since.and_then(|since| String::from_utf8(since).ok()?.parse().ok())
-        };
+        let (failure, files_paused) = (self.failure()?, self.files_paused()?);
+        let Times { paused, files_paused: files_since, joined, held: held_since, unsent, refused } =
+            self.times()?;
         let mut advice = Vec::new();
         let mut say = |situation, ty: Option<&TypeName>, since, text: String, command: String| {
             advice.push(Advice { situation, ty: ty.cloned(), text, since, command });
@@ -133,14 +136,23 @@ impl Device {
         }
         if status.all_paused {
             let text = "all syncing is paused: what is captured stays on this device alone";
-            say(Situation::AllPaused, None, paused_since, text.into(), "resume".into());
+            say(Situation::AllPaused, None, paused, text.into(), "resume".into());
         }
         for view in status.types.iter().filter(|view| view.status == TypeStatus::Paused) {
             if !status.all_paused {
                 let text = format!("syncing of {} is paused", view.ty);
                 let command = format!("resume {}", view.ty);
-                say(Situation::TypePaused, Some(&view.ty), paused_since, text, command);
+                say(Situation::TypePaused, Some(&view.ty), paused, text, command);
             }
+        }
+        let unsent_files = status.files - status.refused_files;
+        if files_paused {
+            let text = match unsent_files {
+                0 => "files are paused".to_owned(),
+                files => format!("files are paused: {}", on_this_device(files, "file")),
+            };
+            let command = "attachments resume".to_owned();
+            say(Situation::FilesPaused, None, files_since.or(unsent), text, command);
         }
         let fine = !matches!(status.strip, Strip::Error { .. });
         let behind: Vec<&TypeView> = status.types.iter().filter(|view| is_behind(view)).collect();
@@ -149,47 +161,92 @@ impl Device {
             ([one], true) => {
                 let text = format!("{}: {}", one.ty, shortage(one));
                 let command = format!("clear {} --yes", one.ty);
-                say(Situation::OutOfSync, Some(&one.ty), one.proven_at, text, command);
+                say(Situation::OutOfSync, Some(&one.ty), one.proven_at.or(joined), text, command);
             }
             (many, true) => {
                 let each = many.iter().map(|view| format!("{}: {}", view.ty, shortage(view)));
                 let text = each.collect::<Vec<_>>().join("; ");
-                let since = many.iter().filter_map(|view| view.proven_at).min();
+                let since = many.iter().filter_map(|view| view.proven_at).min().or(joined);
                 say(Situation::ManyOutOfSync, None, since, text, "clear --yes".into());
             }
         }
         let unsaved = waiting(&status);
         let is_behind = !behind.is_empty();
         if fine && unsaved > 0 {
-            let what = if unsaved == 1 { "1 record is" } else { &format!("{unsaved} records are") };
-            let text = format!("{what} on this device and not on the relay");
+            let text = on_this_device(unsaved, "record");
             say(Situation::Unsaved, None, self.oldest_unsaved()?, text, "sync".into());
         } else if fine && !is_behind && status.types.iter().any(is_unproven) {
             let text = "it is not known whether everything is here";
-            let since = status.types.iter().filter_map(|view| view.proven_at).min();
+            let since = status.types.iter().filter_map(|view| view.proven_at).min().or(joined);
             say(Situation::NeverProven, None, since, text.into(), "sync".into());
         } else if status.types.is_empty() {
             let text = "there is no catalog here yet: it comes from the relay";
-            say(Situation::NeverProven, None, None, text.into(), "sync".into());
+            say(Situation::NeverProven, None, joined, text.into(), "sync".into());
+        }
+        if fine && !files_paused && unsent_files > 0 {
+            let text = on_this_device(unsent_files, "file");
+            say(Situation::FilesUnsent, None, unsent, text, "sync".into());
         }
         if status.types.iter().any(|view| view.status == TypeStatus::Syncing) {
             let text = "a download is under way; it can be stopped for a while";
-            say(Situation::Syncing, None, None, text.into(), "pause".into());
+            let since = Some(self.0.strip_since());
+            say(Situation::Syncing, None, since, text.into(), "pause".into());
         }
         if status.refused_files > 0 {
             let files = status.refused_files;
             let what = if files == 1 { "1 file was" } else { &format!("{files} files were") };
             let text = format!("{what} not taken by the relay: `attachments list` says why");
-            say(Situation::FilesRefused, None, None, text, "attachments retry".into());
+            say(Situation::FilesRefused, None, refused, text, "attachments retry".into());
         }
         if status.held() > 0 {
             let held = status.held();
             let what = if held == 1 { "1 record needs" } else { &format!("{held} records need") };
-            say(Situation::Held, None, None, format!("{what} attention"), "attention list".into());
+            let text = format!("{what} attention");
+            say(Situation::Held, None, held_since, text, "attention list".into());
         }
         advice.sort_by_key(|advice| advice.situation);
         Ok(advice)
     }
+
+    fn times(&self) -> Result<Times, StoreError> {
+        let engine = self.engine();
+        let (replica, store) = (engine.replica(), engine.replica().store());
+        let uploads = store.uploads()?;
+        let oldest = |failed: bool| {
+            let of_kind = uploads.iter().filter(|upload| upload.failed.is_some() == failed);
+            of_kind.map(|upload| upload.time).min()
+        };
+        Ok(Times {
+            paused: moment(replica, PAUSED_SINCE)?,
+            files_paused: moment(replica, crate::files::PAUSED_SINCE)?,
+            joined: moment(replica, crate::join::JOINED)?,
+            held: store.held_since()?,
+            unsent: oldest(false),
+            refused: oldest(true),
+        })
+    }
+}
+
+/// Since when something may be so, milliseconds UTC, as far as that is known.
+struct Times {
+    /// What is paused was changed last.
+    paused: Option<i64>,
+    /// Files were paused.
+    files_paused: Option<i64>,
+    /// This device joined.
+    joined: Option<i64>,
+    /// What the oldest of the held records is held for was written.
+    held: Option<i64>,
+    /// The oldest file that waits was attached.
+    unsent: Option<i64>,
+    /// The oldest file that was refused was attached.
+    refused: Option<i64>,
+}
+
+/// So many of something are here alone.
+fn on_this_device(count: u64, what: &str) -> String {
+    let many = if count == 1 { format!("1 {what} is") } else { format!("{count} {what}s are") };
+    format!("{many} on this device and not on the relay")
 }
 
 /// Whether a type has fewer records than the relay, and nothing is under way.

@@ -22,6 +22,17 @@ use crate::engine::{Engine, Unpacking};
 const SLICE: usize = 16;
 
 /// Why no bundle was written, or one was not taken.
+///
+/// ```
+/// # use fieldkeep_device::{BundleError, Enclosing};
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let stranger = fieldkeep_model::KeyPair::from_secret([7; 32]).public();
+/// let refused = device.export_bundle(&mut Vec::new(), &stranger, None, Enclosing::Files);
+/// assert!(refused.is_err()); // Nobody in the organisation has that key.
+/// let refused = device.import_bundle(&mut std::io::Cursor::new(b"no bundle"));
+/// assert!(matches!(refused, Err(BundleError::Read(_))));
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// It cannot be read: nothing of it was taken.
@@ -63,6 +74,16 @@ impl From<Unfit> for BundleError {
 }
 
 /// A bundle that was written.
+///
+/// ```
+/// # use fieldkeep_device::Enclosing;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let relay = device.relay_key()?;
+/// let bundled = device.export_bundle(&mut std::io::sink(), &relay, None, Enclosing::Files)?;
+/// assert_eq!((bundled.packed.changes, bundled.packed.files), (0, 0)); // The relay has all of it.
+/// assert!(bundled.bytes > 0); // It asks for what the relay has to tell.
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bundled {
     /// What is in it.

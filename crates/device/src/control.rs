@@ -136,6 +136,7 @@ impl Device {
         engine.pause(left_out, now())?;
         let outputs = engine.commit()?;
         self.0.deliver(engine, outputs);
+        self.0.tell_status();
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use fieldkeep_catalog::Catalog;
@@ -48,6 +48,9 @@ pub enum Event {
     Left(PeerProgress),
     /// This device stands to its relay like that from now on.
     Strip(Strip),
+    /// Something else of what is shown of the device has changed: what is paused, which records are in
+    /// use, or how much of a download has come.
+    Status,
 }
 
 /// Why a device's directory could not be opened.
@@ -131,6 +134,8 @@ pub(crate) struct Inner {
     /// Where other devices are listened for.
     listening: Mutex<Option<SocketAddr>>,
     strip: Mutex<Strip>,
+    /// Since when that is so, milliseconds UTC.
+    strip_since: AtomicI64,
     settings: Mutex<Settings>,
     /// The types that are downloaded again, and into what.
     fetching: Mutex<Option<(BTreeSet<TypeName>, Device)>>,
@@ -190,7 +195,8 @@ impl Device {
         if store.setting("role")?.as_deref() != Some(b"device") {
             return Err(OpenError::NotADevice(path.to_owned()));
         }
-        let seed = KeyFile::open(home::key(home.directory()))?;
+        let members = MembershipLog::open(store.members()?).map_err(ReplicaError::from)?;
+        let seed = in_force(home.directory(), &members)?;
         let settings = Settings::read(home.directory())?;
         let device = Self::over(home, store, seed)?;
         device.apply_settings(settings)?;
@@ -226,6 +232,7 @@ impl Device {
             met: AtomicU64::new(0),
             listening: Mutex::default(),
             strip: Mutex::default(),
+            strip_since: AtomicI64::new(now()),
             settings: Mutex::default(),
             fetching: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
@@ -550,7 +557,9 @@ impl Device {
     /// # use fieldkeep_model::RecordKey;
     /// # fieldkeep_lab::camp::example(async |device| {
     /// let key: RecordKey = "order/o1".parse()?;
+    /// let mut events = device.watch();
     /// device.dismiss(&key, Some("agreed by phone"))?;
+    /// assert_eq!(events.recv().await?, fieldkeep_device::Event::Changed(vec![key.clone()]));
     /// assert_eq!(device.get(&key)?.and_then(|order| order.dismissed).expect("aside").who, "ann");
     /// device.dismiss(&key, None)?; // Taken up again.
     /// # Ok(()) });
@@ -569,6 +578,7 @@ impl Device {
         engine.queue_dismissal(key, note)?;
         let outputs = engine.commit()?;
         self.0.deliver(&engine, outputs);
+        let _ = self.0.events.send(Event::Changed(vec![key.clone()]));
         Ok(true)
     }
 
@@ -756,6 +766,12 @@ impl Inner {
         }
     }
 
+    /// Tells whoever watches that what is shown of the device has changed.
+    pub(crate) fn tell_status(&self) {
+        // Nobody may watch.
+        let _ = self.events.send(Event::Status);
+    }
+
     /// Has the connection to the relay closed, if there is one.
     pub(crate) fn close_connection(&self, code: fieldkeep_protocol::Code, text: &str) -> bool {
         let close = Output::Close(code, text.to_owned());
@@ -816,7 +832,16 @@ impl Inner {
 
     /// Shows another strip, and returns the one before.
     pub(crate) fn replace_strip(&self, strip: Strip) -> Strip {
-        std::mem::replace(&mut self.strip.lock().unwrap_or_else(PoisonError::into_inner), strip)
+        let mut shown = self.strip.lock().unwrap_or_else(PoisonError::into_inner);
+        if *shown != strip {
+            self.strip_since.store(now(), Ordering::Relaxed);
+        }
+        std::mem::replace(&mut shown, strip)
+    }
+
+    /// Since when the present strip is shown, milliseconds UTC.
+    pub(crate) fn strip_since(&self) -> i64 {
+        self.strip_since.load(Ordering::Relaxed)
     }
 
     /// Shows those types as downloading, until what is returned is dropped.
@@ -904,6 +929,19 @@ fn shared(replica: &Replica) -> Shared {
     }
 }
 
+/// The keys of a device: those that it asked for, once the membership log says that it has them.
+fn in_force(directory: &Path, members: &MembershipLog) -> Result<Seed, OpenKeyError> {
+    let next = home::next_key(directory);
+    if next.exists() {
+        let seed = KeyFile::open(&next)?;
+        if members.by_tls(&seed.tls().public()).is_some() {
+            KeyFile::replace(home::key(directory), &next)?;
+            return Ok(seed);
+        }
+    }
+    KeyFile::open(home::key(directory))
+}
+
 fn device_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<Me, StoreError> {
     let damaged = || StoreError::Damaged("the device's member number".into());
     let number = store.setting("number")?.and_then(|bytes| bytes.try_into().ok());
@@ -917,6 +955,7 @@ fn device_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<
         keys: seed.signing(),
         incarnation: u32::from_be_bytes(incarnation.unwrap_or_default()),
         name,
+        former: Vec::new(),
     })
 }
 

@@ -1,74 +1,14 @@
 //! The doctor: what a device stores is checked against what it should be. What is derived can be
-//! derived again; changes, keys and the membership log are never touched.
+//! derived again; changes, keys and the membership log are never touched. What is said of a check is the
+//! same on a relay: see [`fieldkeep_replica::doctor`].
 
 use std::collections::BTreeMap;
 
 use fieldkeep_model::{BlobHash, SegmentId};
-use fieldkeep_replica::{Integrity, ReplicaError};
-use fieldkeep_store::{BlobFiles, Blobs as _, Log as _, Records as _, Store, StoreError};
+use fieldkeep_replica::{Check, Finding, Integrity, ReplicaError, doctor};
+use fieldkeep_store::{BlobFiles, Blobs as _, Log as _, Store, StoreError};
 
 use crate::device::{Device, now};
-
-/// Records that a segment is meant for; beyond a few times that, loading and writing it takes long.
-const MEANT_FOR: u64 = 5_000;
-/// How far the clock may be behind what others wrote, in milliseconds: a day.
-const BEHIND: i64 = 86_400_000;
-
-/// What a check found.
-///
-/// ```
-/// # use fieldkeep_device::Finding;
-/// # fieldkeep_lab::camp::example(async |device| {
-/// let worst = device.doctor()?.iter().map(|check| check.finding).max();
-/// assert_eq!(worst, Some(Finding::Fine));
-/// assert!(Finding::Fine < Finding::Notice && Finding::Notice < Finding::Wrong);
-/// # Ok(()) });
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Finding {
-    /// All is well.
-    Fine,
-    /// It works, and somebody should know.
-    Notice,
-    /// It is not as it should be.
-    Wrong,
-}
-
-/// A check, and what it found.
-///
-/// ```
-/// # fieldkeep_lab::camp::example(async |device| {
-/// let checks = device.doctor()?;
-/// let catalog = checks.iter().find(|check| check.name == "catalog").expect("it is looked at");
-/// assert_eq!((catalog.text.as_str(), &catalog.remedy), ("number 1 is in force", &None));
-/// # Ok(()) });
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// What was looked at.
-    pub name: &'static str,
-    /// What was found.
-    pub finding: Finding,
-    /// The same in words.
-    pub text: String,
-    /// What to do about it: a command without the directory, or words.
-    pub remedy: Option<String>,
-}
-
-impl Check {
-    fn fine(name: &'static str, text: impl Into<String>) -> Self {
-        Self { name, finding: Finding::Fine, text: text.into(), remedy: None }
-    }
-
-    fn found(
-        name: &'static str,
-        finding: Finding,
-        text: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
-        Self { name, finding, text: text.into(), remedy: Some(remedy.into()) }
-    }
-}
 
 /// What is wrong with each segment.
 type Verified = BTreeMap<SegmentId, Option<Integrity>>;
@@ -77,7 +17,8 @@ const REPAIR: &str = "doctor --repair";
 
 impl Device {
     /// Looks at everything: the file, the keys and the membership, the clock, the catalog, the sizes of
-    /// segments, the changes, what was derived from them, and the counts. Reads all of it.
+    /// segments, the changes, what was derived from them, and the counts. Reads all of it. A segment that is
+    /// not what it should be counts as proven no more, and a connection that is open begins anew.
     ///
     /// ```
     /// # use fieldkeep_device::Finding;
@@ -91,14 +32,17 @@ impl Device {
     /// When the disk fails so that nothing can be said.
     pub fn doctor(&self) -> Result<Vec<Check>, ReplicaError> {
         let verified = self.verified()?;
+        if let Err(error) = self.distrust(&verified) {
+            tracing::warn!(%error, "what was found wrong is not kept, and found again by the next look");
+        }
         Ok(vec![
             self.check_file(),
             self.check_membership()?,
-            self.check_clock()?,
-            self.check_catalog()?,
+            self.check_clock(),
+            self.check_catalog(),
             self.check_sizes(),
             self.check_changes(&verified)?,
-            self.check_records(&verified)?,
+            self.check_records(&verified),
             self.check_counts()?,
             self.check_attachments()?,
         ])
@@ -144,11 +88,29 @@ impl Device {
                 return Err(error);
             }
         };
+        let whole = derived == ids.len() as u64;
         let outputs = engine.commit()?;
         self.0.deliver(&engine, outputs);
         drop(engine);
+        if whole {
+            self.is_mended()?;
+        }
         self.hang_up();
         Ok(derived)
+    }
+
+    /// What was found wrong is not known to be what the relay has, and is told until it is mended.
+    fn distrust(&self, verified: &Verified) -> Result<(), ReplicaError> {
+        let wrong = verified.iter().filter_map(|(id, found)| Some((id, found.as_ref()?)));
+        let wrong: Vec<_> = wrong.collect();
+        let Some((_, first)) = wrong.first() else { return Ok(()) };
+        self.with_replica(|replica| {
+            wrong.iter().for_each(|(id, _)| replica.doubt(id));
+            Ok::<_, ReplicaError>(())
+        })?;
+        self.is_damaged(first);
+        self.hang_up();
+        Ok(())
     }
 
     /// Files that are not what their names say.
@@ -162,19 +124,9 @@ impl Device {
         let engine = self.engine();
         let store = engine.replica().store();
         let (count, damaged) = self.damaged(store)?;
-        let Some(first) = damaged.first() else {
-            let files = if count == 1 { "file is" } else { "files are" };
-            return Ok(Check::fine("attachments", format!("{count} {files} here, and sound")));
-        };
         let alone: Vec<_> = store.uploads()?.into_iter().map(|upload| upload.hash).collect();
         let alone = damaged.iter().filter(|hash| alone.contains(hash)).count();
-        let text = match (damaged.len(), alone) {
-            (many, 0) => format!("{many} files are damaged or gone, {first} among them"),
-            (many, lost) => {
-                format!("{many} files are damaged or gone, {lost} of which no relay has: {first}")
-            }
-        };
-        Ok(Check::found("attachments", Finding::Wrong, text, REPAIR))
+        Ok(doctor::check_attached(count, &damaged, alone, REPAIR))
     }
 
     /// Has files that are damaged or gone fetched again by whoever asks for them; what no relay has
@@ -191,11 +143,7 @@ impl Device {
     fn check_file(&self) -> Check {
         let remedy =
             "put a backup of the directory back, or join again: what the relay has comes back";
-        match self.engine().replica().store().check() {
-            Ok(None) => Check::fine("file", "the database is sound"),
-            Ok(Some(wrong)) => Check::found("file", Finding::Wrong, wrong, remedy),
-            Err(error) => Check::found("file", Finding::Wrong, error.to_string(), remedy),
-        }
+        doctor::check_file(self.engine().replica().store(), remedy)
     }
 
     fn check_membership(&self) -> Result<Check, ReplicaError> {
@@ -225,76 +173,40 @@ impl Device {
         })
     }
 
-    /// A clock that is wrong locks nobody out; histories look odd.
-    fn check_clock(&self) -> Result<Check, ReplicaError> {
+    fn check_clock(&self) -> Check {
         let engine = self.engine();
         let replica = engine.replica();
-        let mut newest: Option<i64> = None;
-        for row in replica.segments().values().filter(|row| row.tip > 0) {
-            let time = replica.time_of(row.sid, row.tip);
-            newest = newest.max(time.ok());
-        }
-        let ahead = newest.map_or(0, |newest| newest - now());
-        if ahead > BEHIND {
-            let days = ahead / BEHIND;
-            let text = format!("the newest was written {days} days after what this clock says");
-            let remedy = "set the clock; what was captured keeps its order all the same";
-            return Ok(Check::found("clock", Finding::Notice, text, remedy));
-        }
-        Ok(Check::fine("clock", "the newest was not written after what this clock says"))
+        doctor::check_clock(replica.store(), replica.segments().values(), now())
     }
 
-    fn check_catalog(&self) -> Result<Check, ReplicaError> {
+    fn check_catalog(&self) -> Check {
         let engine = self.engine();
         let replica = engine.replica();
-        let Some(published) = replica.published() else {
-            let text = "there is no catalog here yet";
-            return Ok(Check::found("catalog", Finding::Notice, text, "sync"));
-        };
-        let lost: Vec<_> = replica
-            .types()
-            .into_iter()
-            .filter(|ty| published.catalog.ty(ty).is_none())
-            .map(|ty| ty.to_string())
-            .collect();
-        if !lost.is_empty() {
-            let text =
-                format!("the catalog has no {}, of which there are records", lost.join(", "));
-            let remedy = "the records are kept; publish a catalog that has the type again";
-            return Ok(Check::found("catalog", Finding::Notice, text, remedy));
-        }
-        Ok(Check::fine("catalog", format!("number {} is in force", published.number)))
+        let published = replica.published().map(|in_force| (in_force.number, &in_force.catalog));
+        doctor::check_catalog(published, replica.types(), "sync")
     }
 
     fn check_sizes(&self) -> Check {
-        let engine = self.engine();
-        let rows = engine.replica().segments().values();
-        let largest = rows.max_by_key(|row| row.records);
-        match largest {
-            Some(row) if row.records > MEANT_FOR => {
-                let text = format!(
-                    "{} has {} records: writing and loading it takes long",
-                    row.address, row.records
-                );
-                let remedy = format!(
-                    "more buckets for {}, in a catalog that is not published yet",
-                    row.address.ty
-                );
-                Check::found("segments", Finding::Notice, text, remedy)
-            }
-            Some(row) => {
-                let records = if row.records == 1 { "record" } else { "records" };
-                Check::fine("segments", format!("the largest has {} {records}", row.records))
-            }
-            None => Check::fine("segments", "there are none yet"),
-        }
+        doctor::check_sizes(self.engine().replica().segments().values())
     }
 
-    /// What is wrong with each segment, if anything.
+    /// What is wrong with each segment, if anything: its changes and rows against their sums, and every
+    /// row against the document.
     fn verified(&self) -> Result<Verified, ReplicaError> {
-        let engine = self.engine();
-        let replica = engine.replica();
-        replica.segments().keys().map(|id| Ok((*id, replica.verify(id)?))).collect()
+        let mut engine = self.engine();
+        let replica = engine.replica_mut();
+        let segments: Vec<_> =
+            replica.segments().iter().map(|(id, row)| (*id, row.clone())).collect();
+        let verified = segments.into_iter().map(|(id, row)| {
+            let found = match replica.verify(&id)? {
+                None if row.damaged || !replica.is_projected(&id)? => {
+                    Some(Integrity::Records(row.address.to_string()))
+                }
+                found => found,
+            };
+            Ok((id, found))
+        });
+        verified.collect()
     }
 
     fn check_changes(&self, verified: &Verified) -> Result<Check, ReplicaError> {
@@ -313,34 +225,24 @@ impl Device {
         Ok(Check::fine("changes", format!("{changes}, {waiting} of them without a receipt")))
     }
 
-    /// Every row against its segment's sums, and against the document.
-    fn check_records(&self, verified: &Verified) -> Result<Check, ReplicaError> {
-        let mut engine = self.engine();
+    fn check_records(&self, verified: &Verified) -> Check {
+        let engine = self.engine();
         let mut records = 0;
         for (id, found) in verified {
-            let row = engine.replica().segments()[id].clone();
-            let differs = match found {
+            match found {
                 // Said already.
-                Some(Integrity::Changes(_)) => continue,
-                Some(Integrity::Records(_)) => true,
-                None => !engine.replica_mut().is_projected(id)?,
-            };
-            if differs || row.damaged {
-                let text = format!("records of {} are not what their changes come to", row.address);
-                return Ok(Check::found("records", Finding::Wrong, text, REPAIR));
+                Some(Integrity::Changes(_)) => {}
+                Some(Integrity::Records(_)) => {
+                    let row = &engine.replica().segments()[id];
+                    return doctor::check_records(Some(row), records, REPAIR);
+                }
+                None => records += engine.replica().segments()[id].records,
             }
-            records += row.records;
         }
-        Ok(Check::fine("records", format!("{records}, each what its changes come to")))
+        doctor::check_records(None, records, REPAIR)
     }
 
     fn check_counts(&self) -> Result<Check, StoreError> {
-        let engine = self.engine();
-        let store = engine.replica().store();
-        if store.tallies()? == store.recount()? {
-            return Ok(Check::fine("counts", "what is kept is what a recount finds"));
-        }
-        let text = "the counts that are kept are not what a recount finds";
-        Ok(Check::found("counts", Finding::Wrong, text, REPAIR))
+        doctor::check_counts(self.engine().replica().store(), REPAIR)
     }
 }

@@ -13,11 +13,12 @@ mod meeting;
 mod outgoing;
 mod pausing;
 mod peer;
+mod reporting;
 mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fieldkeep_model::membership::{Act, Entry};
+use fieldkeep_model::membership::Entry;
 use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::{ActorId, Epoch, Pos, RecordKey, SegmentId, Seq, Signed};
 use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Stats, Verdicts};
@@ -33,6 +34,7 @@ pub(crate) use files::{note_fetched, put_with_files};
 pub(crate) use pausing::PAUSED_SINCE;
 use peer::Peer;
 pub use peer::{PeerId, PeerInput, PeerOutput, PeerProgress};
+use reporting::Reporting;
 
 /// What happens to the engine.
 ///
@@ -208,6 +210,8 @@ pub struct Engine {
     /// The devices that this one is connected to.
     peers: BTreeMap<PeerId, Peer>,
     progress: Progress,
+    /// What the relay was told of this device.
+    reporting: Reporting,
     now: i64,
 }
 
@@ -249,6 +253,7 @@ impl Engine {
             paused: LeftOut::default(),
             peers: BTreeMap::new(),
             progress: Progress::default(),
+            reporting: Reporting::default(),
             now: 0,
         }
     }
@@ -497,6 +502,7 @@ impl Engine {
                 self.control(&Frame::Credit(frame::Credit { segment, pos }));
             }
             self.push_outgoing()?;
+            self.report()?;
         }
         self.attend_peers()?;
         let changed = std::mem::take(&mut self.changed);
@@ -581,6 +587,9 @@ impl Engine {
         if self.forgotten {
             return Ok(());
         }
+        // There may be room by now: it is tried once a connection.
+        self.replica.store_mut().forget_refusals("over-quota")?;
+        self.replica.store_mut().forget_refusals("quota")?;
         self.make_offer()?;
         // A device's own unsaved changes ride with its offer.
         self.push_outgoing()
@@ -632,7 +641,7 @@ impl Engine {
         self.progress.ended.get_or_insert_with(|| (code, text.to_owned()));
     }
 
-    fn introduction(&self) -> Hello {
+    pub(crate) fn introduction(&self) -> Hello {
         Hello {
             versions: vec![fieldkeep_protocol::VERSION],
             software: concat!("fieldkeep/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -745,6 +754,7 @@ impl Engine {
             | Frame::Ask(_)
             | Frame::Meet(_)
             | Frame::Mode(_)
+            | Frame::Report(_)
             | Frame::Part(_) => unreachable!("the session lets no such frame in"),
         }
         Ok(())
@@ -763,6 +773,7 @@ impl Engine {
             session.enter(Phase::Open);
         }
         self.progress.removals = Some(welcome.removals.unwrap_or(0));
+        self.reporting = Reporting::begin(welcome);
         self.bring_members(welcome);
         if self.forgotten { self.make_offer() } else { Ok(()) }
     }
@@ -783,6 +794,17 @@ impl Engine {
         }
     }
 
+    /// Takes entries of the membership log over that a relay gave where nothing else is exchanged. A
+    /// commit must follow.
+    ///
+    /// # Errors
+    /// When they do not extend the log: nothing was taken then. Failures of the store.
+    pub(crate) fn learn_members(&mut self, entries: &[Signed]) -> Result<(), ReplicaError> {
+        let before = self.replica.members().len();
+        self.replica.append_members(entries)?;
+        self.permissions_changed(before)
+    }
+
     fn members(&mut self, members: &frame::Members) -> Result<(), ReplicaError> {
         let before = self.replica.members().len();
         match self.replica.append_members(&members.entries) {
@@ -801,6 +823,7 @@ impl Engine {
                 self.control(&Frame::Members(frame::Members { base, entries }));
             }
         }
+        self.may_report();
         self.permissions_changed(before)?;
         for delta in std::mem::take(&mut self.parked) {
             self.delta(delta)?;
@@ -812,16 +835,9 @@ impl Engine {
     /// took away is taken out, what they gave back, to this device or to somebody whose changes it
     /// carries, is sent again.
     fn permissions_changed(&mut self, from: u64) -> Result<(), ReplicaError> {
-        let acts = self.replica.members().since(from).iter().filter_map(Signed::read::<Entry>);
-        let changed = |entry: Entry| match entry.act {
-            Act::Grant { .. } | Act::Revoke { .. } => true,
-            Act::Found { .. }
-            | Act::Relay { .. }
-            | Act::Invite { .. }
-            | Act::Join { .. }
-            | Act::Admit { .. } => false,
-        };
-        if !acts.into_iter().any(changed) {
+        let mut entries =
+            self.replica.members().since(from).iter().filter_map(Signed::read::<Entry>);
+        if !entries.any(|entry| entry.act.permissions().is_some()) {
             return Ok(());
         }
         self.replica.store_mut().forget_refusals("not-permitted")?;
@@ -845,6 +861,7 @@ impl Engine {
 
     fn catalog(&mut self, catalog: frame::CatalogFile) -> Result<(), ReplicaError> {
         let stated = catalog.notice.clone();
+        self.may_report();
         match self.replica.adopt_catalog(catalog.notice, catalog.source) {
             Ok(true) => Ok(()),
             Ok(false) => {
@@ -880,6 +897,7 @@ impl Engine {
         id: &SegmentId,
         records: impl IntoIterator<Item = fieldkeep_model::RecordId>,
     ) {
+        self.may_report();
         let ty = self.replica.segments()[id].address.ty.clone();
         let keys = records.into_iter().map(|record| RecordKey::new(ty.clone(), record));
         self.changed.extend(keys);
@@ -916,6 +934,7 @@ impl Engine {
         self.parked.clear();
         self.early.clear();
         self.asking.clear();
+        self.reporting = Reporting::default();
         self.nothing_under_way();
     }
 }

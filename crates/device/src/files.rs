@@ -29,8 +29,25 @@ use crate::sync::SyncError;
 
 /// The setting that says that no files are exchanged.
 const PAUSED: &str = "files_paused";
+/// The setting that says when that was said last, milliseconds UTC.
+pub(crate) const PAUSED_SINCE: &str = "files_paused_since";
 
 /// Where an attached file stands.
+///
+/// ```
+/// # use fieldkeep_device::FileState;
+/// # use std::time::Duration;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let photo = device.directory().join("front.txt");
+/// std::fs::write(&photo, "the shelf")?;
+/// let customer = "customer/c1".parse()?;
+///
+/// device.attach(&customer, "photos", &photo, None, None)?;
+/// assert_eq!(device.files(Some(&customer))?[0].state, FileState::WaitingForRecord);
+/// device.sync(Duration::from_secs(60)).await?;
+/// assert_eq!(device.files(Some(&customer))?[0].state, FileState::Here); // And on the relay.
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileState {
     /// It is sent once the record that names it is on the relay.
@@ -52,6 +69,18 @@ pub enum FileState {
 }
 
 /// A file that a record names, and where it stands.
+///
+/// ```
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let photo = device.directory().join("front.txt");
+/// std::fs::write(&photo, "the shelf")?;
+/// let customer = "customer/c1".parse()?;
+///
+/// device.attach(&customer, "photos", &photo, None, None)?;
+/// let views = device.files(Some(&customer))?;
+/// assert_eq!((views[0].file.name.as_str(), views[0].file.size, views[0].here), ("front.txt", 9, true));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileView {
     /// The record.
@@ -65,6 +94,20 @@ pub struct FileView {
 }
 
 /// Why a file was not attached; nothing was changed.
+///
+/// ```
+/// # use fieldkeep_device::AttachError;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let photo = device.directory().join("front.txt");
+/// std::fs::write(&photo, "the shelf")?;
+/// let customer = "customer/c1".parse()?;
+///
+/// let refused = device.attach(&customer, "name", &photo, None, None);
+/// assert_eq!(refused.expect_err("no field for files").to_string(), "`name` of customer holds no files: photos does");
+/// let refused = device.attach(&customer, "photos", &photo.with_extension("none"), None, None);
+/// assert!(matches!(refused, Err(AttachError::Read { .. })));
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// The type has no such field, or it holds no files.
@@ -125,6 +168,17 @@ fn known(fields: &[String]) -> String {
 }
 
 /// Why a file was not fetched.
+///
+/// ```
+/// # use fieldkeep_device::FetchError;
+/// # use fieldkeep_model::BlobHash;
+/// # use std::time::Duration;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let (customer, hash) = ("customer/c1".parse()?, BlobHash([7; 32]));
+/// let refused = device.fetch(&customer, &hash, Duration::from_secs(60)).await;
+/// assert!(matches!(refused, Err(FetchError::Absent(_)))); // No record here names it.
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// No record here names it.
@@ -302,6 +356,20 @@ impl Device {
 
     /// The files of a record, or, where none is given, all that wait to be sent or failed.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let photo = device.directory().join("front.txt");
+    /// std::fs::write(&photo, "the shelf")?;
+    /// let customer = "customer/c1".parse()?;
+    ///
+    /// device.attach(&customer, "photos", &photo, None, None)?;
+    /// assert_eq!(device.files(None)?.len(), 1); // It waits.
+    /// device.sync(Duration::from_secs(60)).await?;
+    /// assert_eq!((device.files(None)?.len(), device.files(Some(&customer))?.len()), (0, 1));
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the disk fails.
     pub fn files(&self, key: Option<&RecordKey>) -> Result<Vec<FileView>, StoreError> {
@@ -453,6 +521,26 @@ impl Device {
     /// Tries again what failed: files that the relay did not take, and those that were not to be had.
     /// Returns how many.
     ///
+    /// ```
+    /// # use fieldkeep_device::FileState;
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let photo = device.directory().join("front.txt");
+    /// std::fs::write(&photo, "the shelf")?;
+    /// let customer = "customer/c1".parse()?;
+    ///
+    /// let attached = device.attach(&customer, "photos", &photo, None, None)?;
+    /// let kept = device.file_path(&attached.hash);
+    /// std::fs::write(&kept, "the shelv")?; // The disk has rotted, and nobody takes that.
+    /// device.sync(Duration::from_secs(60)).await?;
+    /// assert!(matches!(device.files(None)?[0].state, FileState::Failed(_)));
+    /// std::fs::write(&kept, "the shelf")?;
+    /// assert_eq!(device.retry_files()?, 1);
+    /// device.sync(Duration::from_secs(60)).await?;
+    /// assert!(device.files(None)?.is_empty());
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the disk refuses.
     pub fn retry_files(&self) -> Result<u64, ReplicaError> {
@@ -468,17 +556,47 @@ impl Device {
 
     /// Exchanges no files until they are resumed; records go on. Kept over restarts.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// let photo = device.directory().join("front.txt");
+    /// std::fs::write(&photo, "the shelf")?;
+    /// let customer = "customer/c1".parse()?;
+    ///
+    /// device.pause_files(true)?;
+    /// device.attach(&customer, "photos", &photo, None, None)?;
+    /// device.sync(Duration::from_secs(60)).await?; // The record goes, and its file stays.
+    /// assert_eq!((device.status()?.unsaved(), device.status()?.files), (0, 1));
+    /// assert!(!device.status()?.is_synced());
+    /// device.pause_files(false)?;
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the disk refuses.
     pub fn pause_files(&self, paused: bool) -> Result<(), ReplicaError> {
         self.with_replica(|replica| {
-            Ok::<_, ReplicaError>(replica.store_mut().set(PAUSED, &[u8::from(paused)])?)
+            let store = replica.store_mut();
+            if store.setting(PAUSED)?.as_deref() != Some(&[u8::from(paused)]) {
+                store.set(PAUSED, &[u8::from(paused)])?;
+                store.set(PAUSED_SINCE, now().to_string().as_bytes())?;
+            }
+            Ok::<_, ReplicaError>(())
         })?;
         self.0.transfers.look();
+        self.0.tell_status();
         Ok(())
     }
 
     /// Whether files are paused.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// assert!(!device.files_paused()?);
+    /// device.pause_files(true)?;
+    /// assert!(device.files_paused()?); // After a restart, too.
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the disk fails.
@@ -488,6 +606,18 @@ impl Device {
 
     /// Says whether the present connection is paid by the byte: by rule files may be fetched on others
     /// only.
+    ///
+    /// ```
+    /// # use fieldkeep_device::{Device, Download};
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// # let path = device.directory().to_owned();
+    /// # drop(device);
+    /// std::fs::write(path.join("device.toml"), "[files]\ndownload = \"unmetered\"\n")?;
+    /// let device = Device::open(&path)?;
+    /// assert_eq!(device.settings().files.download, Download::Unmetered);
+    /// device.set_metered(true); // The telephone's own network: nothing is fetched by rule meanwhile.
+    /// # Ok(()) });
+    /// ```
     pub fn set_metered(&self, metered: bool) {
         self.0.transfers.metered.store(metered, Ordering::Relaxed);
         self.0.transfers.look();

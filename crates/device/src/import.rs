@@ -12,6 +12,14 @@ use minicbor::{Decode, Encode};
 use crate::device::{Device, now};
 
 /// How far an import has come.
+///
+/// ```
+/// # fieldkeep_lab::camp::example(async |device| {
+/// device.import_batch("shops.csv", 0, 2, &[])?;
+/// let imported = device.imported("shops.csv")?.expect("it has begun");
+/// assert!(imported.done < imported.total); // It goes on behind so many.
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Imported {
     /// How many of its records are saved: the first ones.
@@ -26,6 +34,15 @@ pub struct Imported {
 }
 
 /// Why a batch of an import was not saved; those before it are.
+///
+/// ```
+/// # use fieldkeep_device::ImportError;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// device.import_batch("shops.csv", 0, 9, &[])?;
+/// let refused = device.import_batch("shops.csv", 5, 9, &[]); // Only so many would be behind it.
+/// assert!(matches!(refused, Err(ImportError::OutOfStep { saved: 0, from: 5 })));
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// As many as that are saved by now: somebody else imports the same, or it was restarted.

@@ -12,7 +12,7 @@ use fieldkeep_protocol::{Code, Phase, Role, Session};
 use fieldkeep_replica::{Me, Replica, ReplicaError};
 use fieldkeep_store::{Home, HomeError, StoreError, home};
 
-use crate::device::drawn;
+use crate::device::{drawn, now};
 use crate::reach::{NO_NETWORK, ReachError, reach};
 
 /// Why a device could not join.
@@ -57,6 +57,8 @@ impl From<StoreError> for JoinError {
     }
 }
 
+/// The setting that says when this device joined, milliseconds UTC.
+pub(crate) const JOINED: &str = "joined";
 /// How long a relay may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -95,7 +97,11 @@ struct Joined {
 
 async fn enrol(ticket: &Ticket) -> Result<Joined, JoinError> {
     let seed = Seed(drawn()?);
-    let reached = reach(&ticket.addresses, Some(&ticket.relay), &seed.tls()).await;
+    let mut reached = reach(&ticket.addresses, Some(&ticket.relay), &seed.tls()).await;
+    if let Err(ReachError::Dial(DialError::WrongKey { address, presented, .. })) = &reached {
+        // The relay may have taken another key since: the membership log says so then.
+        reached = reach(&[*address], Some(&presented.clone()), &seed.tls()).await;
+    }
     let (_endpoint, connection) = reached.map_err(|error| match error {
         ReachError::NoAddress => JoinError::Offline("the ticket names no address".into()),
         ReachError::NoNetwork => JoinError::Offline(NO_NETWORK.to_owned()),
@@ -112,6 +118,7 @@ async fn converse(
     seed: Seed,
     connection: fieldkeep_link::Connection,
 ) -> Result<Joined, JoinError> {
+    let peer = connection.peer();
     let (sender, mut receiver) = connection.carry(fieldkeep_link::Role::Dialer);
     let say = |frame: &Frame| {
         let _ =
@@ -145,7 +152,8 @@ async fn converse(
                 }
                 Frame::Members(Members { base: 0, entries }) => {
                     let log = MembershipLog::open(entries).map_err(|_| JoinError::Impostor)?;
-                    let relay = log.by_tls(&ticket.relay).is_some_and(|member| member.relay);
+                    let relay = log.by_tls(&peer);
+                    let relay = relay.is_some_and(|by| by.relay && by.has_shown(&ticket.relay));
                     let me = log.by_tls(&seed.tls().public()).is_some();
                     if log.org() != ticket.org || !relay || !me {
                         return Err(JoinError::Impostor);
@@ -184,7 +192,8 @@ async fn converse(
                 | Frame::Rejudge(_)
                 | Frame::Dismiss(_)
                 | Frame::Call(_)
-                | Frame::Ask(_) => unreachable!("the session lets no such frame in"),
+                | Frame::Ask(_)
+                | Frame::Report(_) => unreachable!("the session lets no such frame in"),
             }
             if let Some(log) = members.take_if(|_| !expects_catalog) {
                 sender.close(Code::Done.number(), "joined");
@@ -254,6 +263,7 @@ fn settle(ticket: &Ticket, home: &Home, joined: Joined) -> Result<String, JoinEr
         store.append_member(number, entry)?;
     }
     store.set("role", b"device")?;
+    store.set(JOINED, now().to_string().as_bytes())?;
     store.set("number", &me.number.to_be_bytes())?;
     let addresses: Vec<_> = ticket.addresses.iter().map(ToString::to_string).collect();
     store.set("relays", addresses.join("\n").as_bytes())?;
@@ -264,6 +274,7 @@ fn settle(ticket: &Ticket, home: &Home, joined: Joined) -> Result<String, JoinEr
         keys: seed.signing(),
         incarnation: 0,
         name: me.name.clone(),
+        former: Vec::new(),
     };
     let mut replica = Replica::open(store, as_member, members, drawn()?)?;
     if let Some(catalog) = catalog {

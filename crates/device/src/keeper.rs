@@ -64,8 +64,9 @@ impl Device {
                 Ok(Parting::Done) => SyncError::Cut("the relay has not answered".to_owned()),
                 Ok(Parting::Away(time)) => {
                     // Nothing has gone wrong: it said that it stops, and when to come back.
-                    self.show(Strip::Offline);
-                    self.rest(jittered(time.clamp(BACKOFF_MIN, BACKOFF_MAX))).await;
+                    let wait = jittered(time.clamp(BACKOFF_MIN, BACKOFF_MAX));
+                    self.show(Strip::Away { retry_at: after(wait) });
+                    self.rest(wait).await;
                     continue;
                 }
                 Ok(Parting::Lost(text)) => SyncError::Cut(text),
@@ -73,8 +74,7 @@ impl Device {
             };
             let wait = if error.is_permanent() { BACKOFF_REFUSED } else { jittered(backoff) };
             backoff = (backoff * 2).min(BACKOFF_MAX);
-            let retry_at = now() + i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 2);
-            self.failed(&error, Some(retry_at));
+            self.failed(&error, Some(after(wait)));
             if self.rest(wait).await {
                 backoff = BACKOFF_MIN;
             }
@@ -118,6 +118,11 @@ impl Device {
             looks.tick().await;
         }
     }
+}
+
+/// The moment that so much later is, milliseconds UTC.
+fn after(wait: Duration) -> i64 {
+    now() + i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 2)
 }
 
 /// Says for as long as it lives that somebody keeps a device in touch with its relay.

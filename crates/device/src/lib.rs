@@ -4,6 +4,7 @@
 //! told to. [`Engine`] beneath it is sans-IO: frames go in, and what leaves comes out of
 //! [`Engine::commit`], after the disk has what it speaks of.
 
+mod acquaint;
 mod advice;
 mod bundle;
 mod control;
@@ -23,6 +24,7 @@ mod pin;
 mod reach;
 mod reading;
 mod resync;
+mod rotate;
 mod settings;
 mod share;
 mod status;
@@ -34,7 +36,6 @@ pub use advice::{Advice, Situation};
 pub use bundle::{BundleError, Bundled};
 pub use control::ControlError;
 pub use device::{Device, Event, OpenError, Remote, fresh_id};
-pub use doctor::{Check, Finding};
 pub use engine::{
     CallState, Engine, Exchanged, Input, Output, Packing, PeerId, PeerInput, PeerOutput,
     PeerProgress, Progress, Unpacking,
@@ -52,6 +53,7 @@ pub use pin::Pinned;
 pub use reach::jittered;
 pub use reading::{Choice, ResolveError};
 pub use resync::{ClearPlan, ResyncError, Resynced};
+pub use rotate::RotateError;
 pub use settings::{
     Download, FileSettings, Read, Settings, SettingsError, SubscribeError, TypeSettings,
 };
@@ -82,6 +84,29 @@ pub use typed::{LoadError, SaveError};
 /// ```
 pub use fieldkeep_documents::document::Conflict;
 
+/// A check of [`Device::doctor`], and what it found.
+///
+/// ```
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let checks = device.doctor()?;
+/// let catalog = checks.iter().find(|check| check.name == "catalog").expect("it is looked at");
+/// assert_eq!((catalog.text.as_str(), &catalog.remedy), ("number 1 is in force", &None));
+/// # Ok(()) });
+/// ```
+pub use fieldkeep_replica::Check;
+
+/// What a check of [`Device::doctor`] found.
+///
+/// ```
+/// # use fieldkeep_device::Finding;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let worst = device.doctor()?.iter().map(|check| check.finding).max();
+/// assert_eq!(worst, Some(Finding::Fine));
+/// assert!(Finding::Fine < Finding::Notice && Finding::Notice < Finding::Wrong);
+/// # Ok(()) });
+/// ```
+pub use fieldkeep_replica::Finding;
+
 /// What [`Device::history`] tells of a field.
 ///
 /// ```
@@ -108,7 +133,14 @@ pub use fieldkeep_replica::FieldChange;
 /// ```
 pub use fieldkeep_replica::HistoryEntry;
 
-/// What [`Device::history`] tells at once: see its example.
+/// What [`Device::history`] tells at once.
+///
+/// ```
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let page = device.history(&"order/o1".parse()?, 10, None)?;
+/// assert_eq!((page.entries.len(), page.changes, page.next), (1, 1, None)); // There is no more of it.
+/// # Ok(()) });
+/// ```
 pub use fieldkeep_replica::HistoryPage;
 
 /// Why [`Device::history`] tells nothing.
@@ -173,7 +205,12 @@ pub use fieldkeep_replica::RecordView;
 /// ```
 pub use fieldkeep_replica::Wrote;
 
-pub use fieldkeep_catalog::{AttachedFile, UnfitFile};
+/// What [`Device::attach`] and [`Device::files`] tell of a file: see their examples.
+pub use fieldkeep_catalog::AttachedFile;
+
+/// Why a field does not take a file: [`AttachError::Unfit`].
+pub use fieldkeep_catalog::UnfitFile;
+
 /// Asks the catalog for a type as [`Device::put`] does.
 ///
 /// ```
@@ -187,6 +224,30 @@ pub use fieldkeep_catalog::{AttachedFile, UnfitFile};
 /// ```
 pub use fieldkeep_replica::declared;
 
-pub use fieldkeep_protocol::bundle::{
-    Enclosing, NotTaken, Packed, ReadError, Subject, Unfit, Unpacked,
-};
+/// Whether a bundle has attached files in it: see [`Device::export_bundle`].
+pub use fieldkeep_protocol::bundle::Enclosing;
+
+/// What is in a bundle that was written: see [`Bundled`].
+pub use fieldkeep_protocol::bundle::Packed;
+
+/// What [`Device::import_bundle`] took, and what it did not.
+///
+/// ```
+/// # use fieldkeep_device::Enclosing;
+/// # use std::io::Cursor;
+/// # fieldkeep_lab::camp::meeting(async |ann, ben| {
+/// let to = ben.member()?.keys.signing;
+/// let mut file = Vec::new();
+/// ann.export_bundle(&mut file, &to, None, Enclosing::Files)?;
+/// let unpacked = ben.import_bundle(&mut Cursor::new(file))?;
+/// assert_eq!((unpacked.from.as_str(), unpacked.changes), ("ann", 2)); // A customer and an order.
+/// assert!(unpacked.not_taken.is_empty());
+/// # Ok(()) });
+/// ```
+pub use fieldkeep_protocol::bundle::Unpacked;
+
+/// What of a bundle was not taken, and why: [`Unpacked::not_taken`].
+pub use fieldkeep_protocol::bundle::{NotTaken, Subject};
+
+/// Why a bundle is not read, or not taken: [`BundleError`].
+pub use fieldkeep_protocol::bundle::{ReadError, Unfit};

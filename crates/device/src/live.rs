@@ -118,7 +118,7 @@ impl Live {
                 Ok(Event::Changed(keys)) => {
                     keys.into_iter().filter(|key| key.ty == self.ty).map(|key| key.id).collect()
                 }
-                Ok(Event::Met(_) | Event::Left(_) | Event::Strip(_)) => continue,
+                Ok(Event::Met(_) | Event::Left(_) | Event::Strip(_) | Event::Status) => continue,
                 // Too much to be told one by one: all of them are looked at.
                 Err(RecvError::Lagged(_)) => {
                     let page = Page { deleted: true, ..Page::default() };

@@ -36,6 +36,18 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const LISTED: usize = 100;
 
 /// What a call has done.
+///
+/// ```
+/// # use std::time::Duration;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let input = serde_json::json!({ "order": "o2" });
+/// let input = input.as_object().expect("an object");
+/// device.save(&"order/o2".parse()?, &serde_json::json!({ "customer": "c1" }))?;
+/// let called = device.call("confirm", input, Duration::from_secs(60)).await?;
+///
+/// assert_eq!((called.records[0].to_string(), called.answer), ("order/o2".into(), None));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Called {
     /// The text that names the call: the id of what it created, unless the catalog gives another.
@@ -47,6 +59,16 @@ pub struct Called {
 }
 
 /// What a question is answered.
+///
+/// ```
+/// # use std::time::Duration;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let answer = device.ask("orders", &serde_json::Map::new(), Duration::from_secs(60)).await?;
+/// let row = answer.columns.iter().zip(&answer.rows[0]);
+/// assert!(row.eq([(&"orders".to_owned(), &1.into()), (&"held".to_owned(), &1.into())]));
+/// assert!(answer.whole); // There are no more rows than these.
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
     /// The names of the columns.
@@ -58,6 +80,21 @@ pub struct Answer {
 }
 
 /// A call of this device, for a list.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use fieldkeep_model::{CallOutcome, Wish};
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let input = serde_json::json!({ "order": "o2" });
+/// let input = input.as_object().expect("an object");
+/// device.save(&"order/o2".parse()?, &serde_json::json!({ "customer": "c1" }))?;
+/// let called = device.call("confirm", input, Duration::from_secs(60)).await?;
+///
+/// let calls = device.calls()?;
+/// assert!(matches!(&calls[0].wish, Wish::Action { name, .. } if name == "confirm"));
+/// assert!(matches!(calls[0].outcome, Some(CallOutcome::Done { .. })));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallView {
     /// The device's number for it.
@@ -73,6 +110,16 @@ pub struct CallView {
 }
 
 /// Why nothing was done, or is not known to have been done.
+///
+/// ```
+/// # use fieldkeep_device::OnlineError;
+/// # use std::time::Duration;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let refused = device.call("confrim", &serde_json::Map::new(), Duration::from_secs(60)).await;
+/// let Err(OnlineError::Unknown { known, .. }) = refused else { panic!("a typo") };
+/// assert_eq!(known, ["confirm"]);
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum OnlineError {
     /// There is no connection: nothing was changed.
@@ -135,6 +182,12 @@ pub enum OnlineError {
 
 impl OnlineError {
     /// That the catalog has no action or query of a name.
+    ///
+    /// ```
+    /// use fieldkeep_device::OnlineError;
+    /// let unknown = OnlineError::unknown("query", "order", ["orders".to_owned()].iter());
+    /// assert_eq!(unknown.to_string(), "the catalog has no query `order`");
+    /// ```
     pub fn unknown<'n>(
         what: &'static str,
         name: &str,
@@ -487,6 +540,10 @@ impl Device {
             match self.0.strip() {
                 Strip::Offline => {
                     return Err(OnlineError::NeedsConnection("this device is offline".to_owned()));
+                }
+                Strip::Away { .. } => {
+                    let text = "the relay has stopped for a while";
+                    return Err(OnlineError::NeedsConnection(text.to_owned()));
                 }
                 Strip::Error { reason, .. } => return Err(OnlineError::NeedsConnection(reason)),
                 Strip::Connecting | Strip::Online { .. } => {}

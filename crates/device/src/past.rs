@@ -11,6 +11,15 @@ use crate::device::Device;
 use crate::tier::Written;
 
 /// Why a record was not brought back to what it was; nothing was written.
+///
+/// ```
+/// # use fieldkeep_device::{Moment, RevertError};
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let order = "order/o1".parse()?;
+/// let refused = device.revert(&order, None, &Moment::Time(0)); // 1970.
+/// assert!(matches!(refused, Err(RevertError::NotThere(_))));
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum RevertError {
     /// There is no such record.

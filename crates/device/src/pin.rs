@@ -45,6 +45,7 @@ impl Device {
         let (owner, reason) = (owner.to_owned(), reason.to_owned());
         let pin = Pin { key: key.clone(), owner: owner.clone(), reason, time: now() };
         self.with_replica(|replica| Ok::<_, ReplicaError>(replica.store_mut().put_pin(&pin)?))?;
+        self.0.tell_status();
         Ok(Pinned { device: self.clone(), key: key.clone(), owner, kept: false })
     }
 
@@ -61,7 +62,11 @@ impl Device {
     /// # Errors
     /// When the disk refuses.
     pub fn unpin(&self, key: Option<&RecordKey>, owner: Option<&str>) -> Result<u64, ReplicaError> {
-        self.with_replica(|replica| Ok(replica.store_mut().take_pins(key, owner)?))
+        let released = self.with_replica(|replica| {
+            Ok::<_, ReplicaError>(replica.store_mut().take_pins(key, owner)?)
+        })?;
+        self.0.tell_status();
+        Ok(released)
     }
 
     /// The records that are in use.

@@ -247,10 +247,11 @@ impl Device {
         }
         let copy = self.copy(&types)?;
         let fetching = self.0.fetch_into(&types, &copy);
-        if let Err(error) = self.fill(&copy, timeout).await {
-            self.failed(&error, None);
-            return Err(error.into());
+        let filled = self.fill(&copy, &types, timeout).await;
+        if let Err(ResyncError::Sync(error)) = &filled {
+            self.failed(error, None);
         }
+        filled?;
         drop(fetching);
         let (device, wanted) = (self.clone(), types.clone());
         let exchanged = off(move || device.put_in_place(&copy, &wanted, clears)).await?;
@@ -296,17 +297,31 @@ impl Device {
         synced.map(drop)
     }
 
-    /// Fetches into a copy, and shows meanwhile that something is under way.
-    async fn fill(&self, copy: &Self, timeout: Duration) -> Result<(), SyncError> {
-        let mut events = copy.watch();
+    /// Fetches into a copy, and shows meanwhile that something is under way. Whoever pauses a type of it
+    /// ends that.
+    async fn fill(
+        &self,
+        copy: &Self,
+        types: &BTreeSet<TypeName>,
+        timeout: Duration,
+    ) -> Result<(), ResyncError> {
+        let (mut events, mut own) = (copy.watch(), self.watch());
         let mut syncing = pin!(copy.sync(timeout));
         loop {
+            let paused = self.paused()?;
+            if let Some(ty) = types.iter().find(|ty| paused.pauses(ty)) {
+                return Err(ResyncError::Paused(ty.clone()));
+            }
             tokio::select! {
-                synced = &mut syncing => return synced.map(drop),
-                Ok(event) = events.recv() => {
-                    if let Event::Strip(Strip::Online { .. }) = event {
+                synced = &mut syncing => return Ok(synced.map(drop)?),
+                _ = own.recv() => {}
+                Ok(event) = events.recv() => match event {
+                    Event::Strip(Strip::Online { .. }) => {
                         self.show(Strip::Online { syncing: true });
                     }
+                    // How much has come is looked up by whoever shows it.
+                    Event::Changed(_) => self.0.tell_status(),
+                    Event::Strip(_) | Event::Status | Event::Met(_) | Event::Left(_) => {}
                 }
             }
         }

@@ -63,6 +63,16 @@ pub struct Settings {
 }
 
 /// Which attached files are fetched by themselves; every other one when somebody asks for it.
+///
+/// ```
+/// # use fieldkeep_device::{Download, FileSettings, Settings};
+/// # let directory = tempfile::tempdir()?;
+/// let file = directory.path().join("device.toml");
+/// std::fs::write(file, "[files]\ndownload = \"all\"\nunder = 5000000\n")?;
+/// let files = Settings::read(directory.path())?.files;
+/// assert_eq!(files, FileSettings { download: Download::All, under: Some(5_000_000) });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileSettings {
@@ -74,6 +84,8 @@ pub struct FileSettings {
 }
 
 /// On which connections attached files are fetched by themselves.
+///
+/// [`FileSettings`] has the example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Download {

@@ -12,6 +12,14 @@ use fieldkeep_store::StoreError;
 use crate::device::Device;
 
 /// Why a record was not made a text; nothing was changed.
+///
+/// ```
+/// # use fieldkeep_device::ShareError;
+/// # fieldkeep_lab::camp::example(async |device| {
+/// let refused = device.share(&"order/none".parse()?);
+/// assert!(matches!(refused, Err(ShareError::Absent(_))));
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum ShareError {
     /// There is no such record.

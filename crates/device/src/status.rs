@@ -6,7 +6,7 @@
 
 use fieldkeep_model::status::{LeftOut, TypeStatus};
 use fieldkeep_model::{DeviceNumber, TypeName};
-use fieldkeep_replica::{Replica, ReplicaError, TypeCounts};
+use fieldkeep_replica::{Integrity, Replica, ReplicaError, TypeCounts};
 use fieldkeep_store::{Blobs as _, SegmentRow, Settings as _, StoreError};
 use minicbor::{Decode, Encode};
 
@@ -35,6 +35,11 @@ pub enum Strip {
     Offline,
     /// It is being tried.
     Connecting,
+    /// The relay said that it stops for a while, and when to come back.
+    Away {
+        /// When it is tried again, milliseconds UTC.
+        retry_at: i64,
+    },
     /// A session is open.
     Online {
         /// Whether something is still under way, or not proven.
@@ -309,10 +314,34 @@ impl Device {
     pub(crate) fn failed(&self, error: &SyncError, retry_at: Option<i64>) {
         let (reason, permanent) = (error.to_string(), error.is_permanent());
         let damaged = matches!(error, SyncError::Integrity(_));
+        self.keep_failure(&reason, permanent, damaged);
+        self.show(Strip::Error { reason, retry_at, permanent });
+    }
+
+    /// Keeps that what is stored is not what was written, and shows it.
+    pub(crate) fn is_damaged(&self, wrong: &Integrity) {
+        let reason = format!("{wrong}: nothing is proven before that is mended");
+        self.keep_failure(&reason, false, true);
+        self.show(Strip::Error { reason, retry_at: None, permanent: false });
+    }
+
+    /// Forgets that something was damaged: it was derived again.
+    pub(crate) fn is_mended(&self) -> Result<(), ReplicaError> {
+        if !self.failure()?.is_some_and(|failure| failure.damaged) {
+            return Ok(());
+        }
+        self.with_replica(|replica| Ok::<_, ReplicaError>(replica.store_mut().set(FAILURE, b"")?))?;
+        if matches!(self.0.strip(), Strip::Error { .. }) {
+            self.show(Strip::Offline);
+        }
+        Ok(())
+    }
+
+    fn keep_failure(&self, reason: &str, permanent: bool, damaged: bool) {
         // The first of several tries tells since when.
         let before = self.failure().ok().flatten();
         let time = before.map_or_else(now, |failure| failure.time);
-        let failure = Failure { reason: reason.clone(), permanent, damaged, time };
+        let failure = Failure { reason: reason.to_owned(), permanent, damaged, time };
         let failure = minicbor::to_vec(&failure).expect("encoding into memory cannot fail");
         let kept = self.with_replica(|replica| {
             Ok::<_, ReplicaError>(replica.store_mut().set(FAILURE, &failure)?)
@@ -320,7 +349,6 @@ impl Device {
         if let Err(error) = kept {
             tracing::debug!(%error, "why a sync failed is not kept over a restart");
         }
-        self.show(Strip::Error { reason, retry_at, permanent });
     }
 }
 
@@ -441,7 +469,8 @@ fn offer(replica: &Replica) -> Result<Option<(i64, LeftOut)>, StoreError> {
     Ok(kept.and_then(|kept| minicbor::decode(&kept).ok()))
 }
 
-fn moment(replica: &Replica, key: &str) -> Result<Option<i64>, StoreError> {
+/// A moment that is kept as a setting, milliseconds UTC.
+pub(crate) fn moment(replica: &Replica, key: &str) -> Result<Option<i64>, StoreError> {
     let value = replica.store().setting(key)?;
     Ok(value.and_then(|value| String::from_utf8(value).ok()?.parse().ok()))
 }

@@ -463,7 +463,7 @@ impl Device {
         Ok(found)
     }
 
-    async fn dial(&self) -> Result<(Endpoint, Connection), SyncError> {
+    pub(crate) async fn dial(&self) -> Result<(Endpoint, Connection), SyncError> {
         let remote = self.remote()?;
         self.dial_at(&remote.addresses, &remote.key).await
     }
@@ -473,7 +473,18 @@ impl Device {
         addresses: &[SocketAddr],
         key: &PublicKey,
     ) -> Result<(Endpoint, Connection), SyncError> {
-        let reached = reach(addresses, Some(key), &self.0.seed.tls()).await;
+        let tls = self.0.seed.tls();
+        let (reached, key) = match reach(addresses, Some(key), &tls).await {
+            Err(ReachError::Dial(DialError::WrongKey { address, presented, .. }))
+                if self.is_relay_still(address, &presented).await? =>
+            {
+                (reach(&[address], Some(&presented), &tls).await, presented)
+            }
+            reached => (reached, *key),
+        };
+        if reached.is_ok() {
+            self.note_met(&key)?;
+        }
         reached.map_err(|error| match error {
             ReachError::NoAddress => SyncError::NoAddress,
             ReachError::NoNetwork => SyncError::Offline(NO_NETWORK.to_owned()),

@@ -189,7 +189,7 @@ impl Device {
                     match events.recv().await {
                         Ok(Event::Changed(keys)) if !keys.contains(key) => {}
                         Ok(Event::Changed(_)) | Err(RecvError::Lagged(_)) => return,
-                        Ok(Event::Met(_) | Event::Left(_) | Event::Strip(_)) => {}
+                        Ok(Event::Met(_) | Event::Left(_) | Event::Strip(_) | Event::Status) => {}
                         // The device itself holds the other end.
                         Err(RecvError::Closed) => std::future::pending().await,
                     }

@@ -309,7 +309,7 @@ fn in_memory(members: &MembershipLog, seed: &Seed, role: Role, incarnation: u32)
         store.append_member(number, entry).expect("memory takes it");
     }
     let (number, name) = (member.number, member.name.clone());
-    let me = Me { role, number, keys: seed.signing(), incarnation, name };
+    let me = Me { role, number, keys: seed.signing(), incarnation, name, former: Vec::new() };
     Replica::open(store, me, members.clone(), [0; 32]).expect("an empty store")
 }
 

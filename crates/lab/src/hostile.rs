@@ -6,6 +6,7 @@
 
 mod header;
 mod operations;
+mod renamed;
 
 use std::num::NonZeroU64;
 
@@ -14,6 +15,8 @@ use automerge::transaction::Transactable;
 use automerge::{
     ActorId, AutoCommit, Change, ChangeHash, ExpandedChange, ObjType, ROOT, ScalarValue,
 };
+
+pub use renamed::Renamed;
 
 use crate::anatomy::{Anatomy, hash};
 use crate::generate::{actor, commit, replica};

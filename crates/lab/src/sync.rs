@@ -10,7 +10,6 @@
 
 mod automerge;
 mod fieldkeep;
-mod place;
 mod report;
 pub mod results;
 #[cfg(feature = "engines")]
@@ -240,7 +239,7 @@ struct Ideal {
 }
 
 /// The slope of time over round trip time, by least squares.
-fn slope(points: &[(f64, f64)]) -> f64 {
+pub(crate) fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
     let (x, y) = (mean(|point| point.0), mean(|point| point.1));

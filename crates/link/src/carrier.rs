@@ -222,9 +222,23 @@ impl Receiver {
         poll_fn(|context| self.poll_recv(context)).await
     }
 
+    /// The same without reading: bytes stay where they are, which holds the peer back; only that there is
+    /// room again, and the end once nothing is left to be read. Safe to cancel.
+    pub async fn recv_unread(&mut self) -> Event {
+        poll_fn(|context| self.poll(context, Inbox::pop_unread)).await
+    }
+
     fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        self.poll(context, Inbox::pop)
+    }
+
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        pop: impl Fn(&mut Inbox) -> Option<Event>,
+    ) -> Poll<Event> {
         let mut state = self.0.lock();
-        let Some(event) = state.inbox.pop() else {
+        let Some(event) = pop(&mut state.inbox) else {
             state.inbox.wait(context.waker());
             return Poll::Pending;
         };

@@ -34,6 +34,12 @@ impl Connection {
         Self { quic, peer, send_window }
     }
 
+    /// The bare connection beneath, for measuring what everything above it costs.
+    #[must_use]
+    pub fn into_quic(self) -> quinn::Connection {
+        self.quic
+    }
+
     /// The key that the peer proved.
     #[must_use]
     pub fn peer(&self) -> PublicKey {

@@ -99,6 +99,16 @@ impl KeyFile {
         Ok(())
     }
 
+    /// Puts a key file in the place of another, durably: whatever happens, one of them is there.
+    ///
+    /// # Errors
+    /// When the file cannot be moved.
+    pub fn replace(path: impl AsRef<Path>, by: impl AsRef<Path>) -> Result<(), OpenKeyError> {
+        let (path, by) = (path.as_ref(), by.as_ref());
+        let io_error = |error| OpenKeyError::Io { path: path.into(), error };
+        fs::rename(by, path).and_then(|()| sync_directory(path)).map_err(io_error)
+    }
+
     /// Reads the seed.
     ///
     /// # Errors

@@ -1,14 +1,17 @@
 //! The membership log: who belongs to an organisation, and what each may do.
 //!
 //! Append-only; every entry names the one before it and is signed by the admin key, but for a join,
-//! which the invitation's one-time key signs, and its admission, which a relay signs. Every replica
-//! holds it and folds it to the same members, in whatever order entries came.
+//! which the invitation's one-time key signs, a device's new keys, which its old ones sign, the
+//! admission of either, which a relay signs, and what the recovery key signs. Every replica holds it
+//! and folds it to the same members, in whatever order entries came.
 
 mod log;
 mod member;
+mod request;
 
 pub use log::{MembershipError, MembershipLog};
 pub use member::{Grant, Invitation, Member};
+pub use request::{PaperError, SignedEntry, SigningRequest, Wanted};
 
 use minicbor::{Decode, Encode};
 
@@ -99,14 +102,122 @@ pub enum Act {
         #[n(1)]
         cuts: Vec<CutOff>,
     },
-    /// Admits whoever joins by the entry right before it: a relay took the join while the invitation
-    /// was good. Signed by that relay.
+    /// Admits whoever joins, or takes new keys, by the entry right before it: a relay took a join while
+    /// the invitation was good. Signed by that relay.
     #[n(6)]
     Admit {
         /// The relay's number.
         #[n(0)]
         relay: DeviceNumber,
     },
+    /// Gives a device another name.
+    #[n(7)]
+    Rename {
+        /// The member's signing key.
+        #[n(0)]
+        member: PublicKey,
+        /// Its name from now on.
+        #[n(1)]
+        name: String,
+    },
+    /// Replaces the admin key, which signs this.
+    #[n(8)]
+    RotateAdmin {
+        /// The key that signs what follows.
+        #[n(0)]
+        admin: PublicKey,
+        /// The ends of other branches that stand: what the old key signed elsewhere is void.
+        #[cbor(n(1), with = "hashes")]
+        others: Vec<[u8; 32]>,
+    },
+    /// Names the key that can replace a lost admin key. The admin key signs the first; who is named
+    /// already signs for another.
+    #[n(9)]
+    NameRecovery {
+        /// The recovery key.
+        #[n(0)]
+        key: PublicKey,
+    },
+    /// Replaces the admin key; signed by the recovery key.
+    #[n(10)]
+    Recover {
+        /// The key that signs what follows.
+        #[n(0)]
+        admin: PublicKey,
+        /// As in a rotation.
+        #[cbor(n(1), with = "hashes")]
+        others: Vec<[u8; 32]>,
+    },
+    /// Replaces a relay's keys.
+    #[n(11)]
+    RotateRelay {
+        /// The signing key that it has.
+        #[n(0)]
+        relay: PublicKey,
+        /// The keys that it will have.
+        #[n(1)]
+        keys: MemberKeys,
+    },
+    /// Replaces a device's keys; signed with the ones that it has. They are its keys only once a relay
+    /// has admitted that.
+    #[n(12)]
+    RotateDevice {
+        /// The signing key that it has.
+        #[n(0)]
+        member: PublicKey,
+        /// The keys that it will have.
+        #[n(1)]
+        keys: MemberKeys,
+    },
+}
+
+impl Act {
+    /// Whether a relay's admission has to follow it.
+    #[must_use]
+    pub fn awaits_admission(&self) -> bool {
+        matches!(self, Self::Join { .. } | Self::RotateDevice { .. })
+    }
+
+    /// Whose permissions it changes, to what, and how far what the member wrote stays authorised.
+    #[must_use]
+    pub fn permissions(&self) -> Option<(&PublicKey, &[Grant], &[CutOff])> {
+        match self {
+            Self::Grant { member, grants, cuts } => Some((member, grants, cuts)),
+            Self::Revoke { member, cuts } => Some((member, &[], cuts)),
+            Self::Found { .. }
+            | Self::Relay { .. }
+            | Self::Invite { .. }
+            | Self::Join { .. }
+            | Self::Admit { .. }
+            | Self::Rename { .. }
+            | Self::RotateAdmin { .. }
+            | Self::NameRecovery { .. }
+            | Self::Recover { .. }
+            | Self::RotateRelay { .. }
+            | Self::RotateDevice { .. } => None,
+        }
+    }
+}
+
+/// Hashes of entries, as a list of byte strings.
+mod hashes {
+    use minicbor::bytes::ByteArray;
+    use minicbor::decode::{Decoder, Error};
+    use minicbor::encode::{self, Encoder, Write};
+
+    pub(super) fn encode<C, W: Write>(
+        hashes: &[[u8; 32]],
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        e.array(hashes.len() as u64)?;
+        hashes.iter().try_for_each(|hash| e.bytes(hash).map(drop))
+    }
+
+    pub(super) fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Vec<[u8; 32]>, Error> {
+        let hashes: Vec<ByteArray<32>> = d.decode()?;
+        Ok(hashes.into_iter().map(Into::into).collect())
+    }
 }
 
 /// How far an actor's changes in a segment stay authorised after its member lost the permission.
@@ -154,7 +265,7 @@ pub struct Entry {
     pub act: Act,
 }
 
-/// A relay's admission of whoever joins by an entry that it has just looked at.
+/// A relay's admission of whoever joins, or takes new keys, by an entry that it has just looked at.
 #[must_use]
 pub fn admission(join: &Signed, relay: DeviceNumber, keys: &KeyPair) -> Signed {
     Signed::new(CONTEXT, &Entry { previous: join.digest(), act: Act::Admit { relay } }, keys)

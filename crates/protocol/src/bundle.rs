@@ -151,6 +151,12 @@ pub enum Unfit {
     /// Everything was taken from its writer, or from whom it is to be for.
     #[error("{0} was revoked")]
     Revoked(String),
+    /// Something in it is no change.
+    #[error("the bundle brings bytes that are no changes")]
+    Nonsense,
+    /// An operator is to accept it, and nothing was taken from its writer.
+    #[error("{0} was not revoked")]
+    InGoodStanding(String),
     /// The admin is about to sign what becomes of its writer.
     #[error("what {0} may do is being changed")]
     Suspended(String),

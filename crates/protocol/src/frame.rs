@@ -18,6 +18,7 @@ use crate::blob::{
 };
 use crate::meet::Meet;
 use crate::offer::Offer;
+use crate::report::Report;
 
 /// The first message of either side.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -557,6 +558,8 @@ frames! {
     Ask(Ask) = 55,
     /// The answer to a question.
     Answer(Answer) = 57,
+    /// What a device says of itself. The number is even: a relay that knows of none passes it over.
+    Report(Report) = 66,
 }
 
 /// A call.

@@ -8,11 +8,13 @@ pub mod bundle;
 pub mod frame;
 pub mod meet;
 pub mod offer;
+pub mod report;
 pub mod session;
 
 pub use frame::{Code, DecodeError, FileFrame, Frame, FrameBuffer, Framed};
 pub use meet::{Anchor, Meet, Standpoint};
 pub use offer::{Offer, OfferEntry, root};
+pub use report::{Report, TypeHeld};
 pub use session::{Phase, Role, Session, Violation};
 
 /// A frame that says nothing: of a type that everybody passes over. Who calls a stranger opens the
@@ -35,6 +37,8 @@ pub const PEER_WINDOW: u64 = 64 * 1024;
 pub mod capability {
     /// Receipts as statements that the relay signs.
     pub const RECEIPTS: u64 = 1;
+    /// Reports: a relay that says so keeps what devices say of themselves.
+    pub const REPORTS: u64 = 2;
 }
 
 /// The priorities of the streams: higher goes first.

@@ -40,7 +40,7 @@ impl Phase {
         use Frame::{
             Ack, Answer, Ask, Call, Catalog, Credit, Delta, Dismiss, Error, GoAway, Hello, Join,
             Meet, Members, Mode, Nack, Offer, OfferReply, Outcome, Part, Proof, Push, Receipt,
-            Rejudge, Stats, Vector, Verdicts, Welcome, Witness,
+            Rejudge, Report, Stats, Vector, Verdicts, Welcome, Witness,
         };
         match (role, frame) {
             (_, Error(_)) => self != Self::Closed,
@@ -58,7 +58,7 @@ impl Phase {
             (
                 Role::Relay,
                 Members(_) | Offer(_) | Push(_) | Credit(_) | Rejudge(_) | Dismiss(_) | Vector(_)
-                | Witness(_) | Mode(_) | Call(_) | Ask(_),
+                | Witness(_) | Mode(_) | Call(_) | Ask(_) | Report(_),
             )
             | (
                 Role::Device,
@@ -77,13 +77,13 @@ impl Phase {
             | (
                 Role::Device,
                 Hello(_) | Join(_) | Offer(_) | Push(_) | Credit(_) | Rejudge(_) | Dismiss(_)
-                | Vector(_) | Witness(_) | Meet(_) | Mode(_) | Call(_) | Ask(_),
+                | Vector(_) | Witness(_) | Meet(_) | Mode(_) | Call(_) | Ask(_) | Report(_),
             )
             | (
                 Role::Peer,
                 Welcome(_) | Join(_) | Offer(_) | OfferReply(_) | Delta(_) | Ack(_) | Nack(_)
                 | Stats(_) | Rejudge(_) | Dismiss(_) | Vector(_) | Witness(_) | Call(_)
-                | Outcome(_) | Ask(_) | Answer(_),
+                | Outcome(_) | Ask(_) | Answer(_) | Report(_),
             ) => false,
         }
     }

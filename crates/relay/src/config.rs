@@ -12,6 +12,10 @@
 //!
 //! [collection]                 # attached files that nothing refers to go: none ever unless it says so
 //! after = "30d"                # that long after it was seen
+//!
+//! [limits.device]              # what each device may; [limits.organisation] is what all may together
+//! bytes_a_minute = "64MiB"
+//! log_bytes = "none"           # no limit
 //! ```
 
 use std::net::SocketAddr;
@@ -21,6 +25,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::host::Hosts;
+use crate::limits::{self, Limits};
 
 /// The file's name.
 pub(crate) const FILE: &str = "relay.toml";
@@ -41,6 +46,8 @@ pub struct Config {
     /// How long after it was seen that nothing refers to an attached file it goes; none ever goes if
     /// that is not said.
     pub collect_after: Option<Duration>,
+    /// What devices may bring and have stored.
+    pub limits: Limits,
     /// The hosts that actions call.
     pub(crate) hosts: Hosts,
 }
@@ -56,6 +63,8 @@ struct Written {
     #[serde(default)]
     host: toml::Table,
     collection: Option<Collection>,
+    #[serde(default)]
+    limits: limits::Written,
 }
 
 #[derive(Deserialize)]
@@ -116,10 +125,12 @@ impl Config {
         };
         let written = toml::from_str(&text).map_err(|error| error.to_string());
         let config = written.and_then(|written| {
-            let Written { listen, health, console, behind_proxy, host, collection } = written;
+            let Written { listen, health, console, behind_proxy, host, collection, limits } =
+                written;
             let hosts = Hosts::parse(&host, directory)?;
             let collect_after = collection.map(|collection| collection.after.0);
-            Ok(Self { listen, health, console, behind_proxy, collect_after, hosts })
+            let limits = limits.limits();
+            Ok(Self { listen, health, console, behind_proxy, collect_after, limits, hosts })
         });
         config.map_err(|problem| ConfigError::Unclear {
             file,
@@ -147,6 +158,7 @@ mod tests {
         let nowhere = tempfile::tempdir().expect("a directory");
         let nothing = Config::read(nowhere.path()).expect("nothing is set");
         assert_eq!((nothing.listen, nothing.health, nothing.collect_after), (None, None, None));
+        assert_eq!(nothing.limits, Limits::default());
     }
 
     #[test]
@@ -175,6 +187,8 @@ mod tests {
         assert!(error.contains("`host.erp.timeot`") && error.contains("`timeout`"), "{error}");
         let error = config("[collection]\nafter = \"1d\"\ngrace = 1").expect_err("a typo");
         assert!(error.contains("`grace`") && error.contains("`after`"), "{error}");
+        let error = config("[limits.device]\nbytes = \"1MiB\"\n").expect_err("a typo");
+        assert!(error.contains("line 2") && error.contains("`bytes_a_minute`"), "{error}");
         assert!(config("health = \"here\"\n").expect_err("no address").contains("line 1"));
     }
 }

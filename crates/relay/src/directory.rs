@@ -2,12 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use fieldkeep_catalog::{Catalog, CatalogError};
+use fieldkeep_catalog::{Catalog, CatalogError, Judges};
 use fieldkeep_link::{CreateKeyError, KeyFile, OpenKeyError};
 use fieldkeep_model::membership::{Act, MemberKeys};
 use fieldkeep_model::{Epoch, Grant, KeyPair, MembershipLog, Seed, Signed, Ticket};
 use fieldkeep_replica::{Me, Note, Replica, ReplicaError, Role};
 use fieldkeep_store::{Home, HomeError, Settings as _, Store, StoreError, home};
+
+use crate::backup::LastBackup;
+use crate::recovery::Mark;
+
+/// What stands for the identity of a database that was put back from a backup: no file has it, so that
+/// whoever opens it knows.
+pub(crate) const PUT_BACK: &[u8] = b"put back";
 
 /// An opened relay directory: nobody else owns it as long as this lives.
 #[derive(Debug)]
@@ -16,6 +23,7 @@ pub struct Directory {
     seed: Seed,
     store: Store,
     members: MembershipLog,
+    judges: Judges,
 }
 
 /// Why an organisation could not be founded.
@@ -102,7 +110,8 @@ impl Directory {
         store.set("epoch", &minicbor::to_vec(epoch).expect("encoding into memory cannot fail"))?;
         home.renew_identity(&mut store, drawn()?)?;
         store.commit()?;
-        let directory = Self { home, seed, store, members };
+        let judges = Judges::default();
+        let directory = Self { home, seed, store, members, judges };
         if let Some(catalog) = catalog {
             let (mut replica, home, seed) = directory.into_replica()?;
             replica.publish(catalog)?;
@@ -132,9 +141,27 @@ impl Directory {
         if store.setting("role")?.as_deref() != Some(b"relay") {
             return Err(DirectoryError::NotARelay(path.to_owned()));
         }
-        let seed = KeyFile::open(home::key(home.directory()))?;
         let members = MembershipLog::open(store.members()?).map_err(ReplicaError::from)?;
-        Ok(Self { home, seed, store, members })
+        let seed = in_force(home.directory(), &members)?;
+        Ok(Self { home, seed, store, members, judges: Judges::default() })
+    }
+
+    /// The same, with the rules in Rust that its catalog names, or is to name.
+    ///
+    /// A record that such a rule decides is held by a relay that does not have it: whatever opens the
+    /// directory has to bring them.
+    #[must_use]
+    pub fn with_judges(self, judges: Judges) -> Self {
+        Self { judges, ..self }
+    }
+
+    /// Notes that a backup was made, where nobody serves the relay.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn note_backup(&mut self, backup: &LastBackup) -> Result<(), StoreError> {
+        backup.note(&mut self.store)?;
+        self.store.commit()
     }
 
     /// The engine's replica, with what the shell keeps: the lock and the secret seed. A directory
@@ -143,21 +170,42 @@ impl Directory {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn into_replica(self) -> Result<(Replica, Home, Seed), ReplicaError> {
-        let Self { home, seed, store, members } = self;
+        let Self { home, seed, store, members, judges } = self;
         let me = relay_member(&store, &seed, &members)?;
         let copy = home.is_copy(&store)?;
+        let put_back = store.setting("identity")?.as_deref() == Some(PUT_BACK);
         let mut replica = Replica::open(store, me, members, drawn()?)?;
+        replica.set_judges(judges);
         if copy {
             tracing::warn!("this directory is a copy: a new epoch is opened");
             // Devices may know what was stated here after the copy was made: under the same epoch
             // the same numbers would stand for other verdicts.
             replica.open_epoch_above(replica.epoch())?;
             replica.restate_verdicts()?;
+            if !put_back {
+                let mark = Mark::now(replica.store(), crate::server::now(), None)?;
+                mark.note(replica.store_mut())?;
+            }
         }
         home.renew_identity(replica.store_mut(), drawn()?)?;
         replica.commit()?;
         Ok((replica, home, seed))
     }
+}
+
+/// The keys of a directory's relay: those that it was to have, once the membership log says that it has
+/// them. The file of those that it had is gone then.
+fn in_force(directory: &Path, members: &MembershipLog) -> Result<Seed, OpenKeyError> {
+    let next = home::next_key(directory);
+    if next.exists() {
+        let seed = KeyFile::open(&next)?;
+        if members.by_tls(&seed.tls().public()).is_some_and(|member| member.relay) {
+            KeyFile::replace(home::key(directory), &next)?;
+            tracing::info!("this relay's keys were replaced");
+            return Ok(seed);
+        }
+    }
+    KeyFile::open(home::key(directory))
 }
 
 fn relay_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<Me, ReplicaError> {
@@ -173,6 +221,7 @@ fn relay_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<M
         keys: seed.signing(),
         incarnation: u32::from_be_bytes(incarnation.unwrap_or_default()),
         name,
+        former: Vec::new(),
     })
 }
 

@@ -8,15 +8,19 @@ mod authority;
 mod bundle;
 mod calls;
 mod collection;
+mod contacts;
 mod disk;
 mod fanout;
 mod files;
 mod influx;
 mod joining;
+mod keeping;
+mod mending;
 mod offers;
 mod operators;
 mod peer;
 mod quarantine;
+mod storage;
 mod tally;
 mod wishes;
 
@@ -26,18 +30,21 @@ use std::sync::Arc;
 use fieldkeep_model::{ChangeHash, DeviceNumber, PublicKey, RecordKey, SegmentId, Seq};
 use fieldkeep_protocol::frame::{self, Frame, Hello, Said, SegmentRef};
 use fieldkeep_protocol::{Code, Phase, Violation};
-use fieldkeep_replica::{AdmitError, Refused, Replica, ReplicaError};
-use fieldkeep_store::{Log as _, Question, Removals as _, SegmentRow, StoreError};
+use fieldkeep_replica::{AdmitError, OVER_QUOTA, Refused, Replica, ReplicaError};
+use fieldkeep_store::{Contact, Log as _, Question, Removals as _, SegmentRow, StoreError};
 
 pub use asks::{check_queries, said};
 pub use bundle::{Packing, Unpacking};
 pub use calls::{Fetch, HOST_CONTEXT};
 use collection::Collection;
 pub use collection::Doubt;
+pub use contacts::Attendance;
 pub use files::Found;
 use influx::Influx;
+use keeping::Returning;
 pub use operators::{AccountChange, AccountError};
 use peer::Peer;
+use storage::Storage;
 use tally::Tally;
 
 use crate::metrics::{Metrics, of_code};
@@ -139,7 +146,13 @@ pub struct Engine {
     /// Members that are kept away until then, because their permissions are being changed.
     suspended: BTreeMap<PublicKey, i64>,
     collection: Collection,
+    storage: Storage,
+    returning: Returning,
+    /// Visits of members, by what they are known by, that are to be written down.
+    contacts: BTreeMap<PublicKey, Contact>,
     tally: Tally,
+    /// How many changes each peer has brought since that was asked last.
+    brought: BTreeMap<PublicKey, u64>,
     /// How often the disk took nothing.
     unsaved: u64,
     now: i64,
@@ -150,9 +163,10 @@ impl Engine {
     #[must_use]
     pub fn new(replica: Replica) -> Self {
         let queue = replica.behind().into();
-        let tally = Tally::of(&replica);
-        Self {
+        let (tally, returning) = (Tally::of(&replica), Returning::of(&replica));
+        let engine = Self {
             tally,
+            returning,
             replica,
             peers: BTreeMap::new(),
             followers: BTreeMap::new(),
@@ -166,9 +180,14 @@ impl Engine {
             wanted: BTreeSet::new(),
             suspended: BTreeMap::new(),
             collection: Collection::default(),
+            storage: Storage::default(),
+            brought: BTreeMap::new(),
+            contacts: BTreeMap::new(),
             unsaved: 0,
             now: 0,
-        }
+        };
+        engine.show_backup();
+        engine
     }
 
     /// The replica, for reading.
@@ -208,6 +227,11 @@ impl Engine {
     /// What is counted.
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         self.tally.metrics()
+    }
+
+    /// How many changes each peer has brought since this was asked last, whatever became of them.
+    pub fn take_brought(&mut self) -> BTreeMap<PublicKey, u64> {
+        std::mem::take(&mut self.brought)
     }
 
     /// How often the disk took nothing of what was to be committed.
@@ -260,7 +284,7 @@ impl Engine {
     /// the peers send it again.
     pub fn commit(&mut self) -> Result<Vec<Output>, ReplicaError> {
         let writes = self.replica.store().is_writing();
-        if let Err(error) = self.replica.commit() {
+        if let Err(error) = self.note_stored().and_then(|()| self.replica.commit()) {
             self.give_up(&error);
             return Ok(std::mem::take(&mut self.outputs));
         }
@@ -300,6 +324,7 @@ impl Engine {
             Some(id) => self.slice(id).map(|()| true),
             None => self.renew(),
         };
+        let worked = worked.and_then(|worked| Ok(self.write_contacts()? || worked));
         match worked {
             Ok(false) => Ok(self.count_for_absent()? || self.collect()?),
             Ok(true) => Ok(true),
@@ -437,6 +462,7 @@ impl Engine {
             Frame::Dismiss(dismiss) => self.asked_to_dismiss(id, &dismiss)?,
             Frame::Call(call) => self.call(id, call)?,
             Frame::Ask(ask) => self.ask(id, &ask),
+            Frame::Report(report) => self.reported(id, report),
             Frame::Error(error) => tracing::info!(connection = id, ?error, "the peer gave up"),
             Frame::Welcome(_)
             | Frame::Catalog(_)
@@ -503,6 +529,7 @@ impl Engine {
         peer.software = hello.software.chars().take(SOFTWARE).collect();
         peer.receipts = hello.capabilities & fieldkeep_protocol::capability::RECEIPTS != 0;
         peer.session.enter(if member.is_some() { Phase::Open } else { Phase::Stranger });
+        self.note_contact(id, hello.members);
         let welcome = self.introduction()?;
         self.control(id, &Frame::Welcome(Box::new(welcome)));
         if revoked {
@@ -510,6 +537,7 @@ impl Engine {
             self.turn_away(id);
         } else if member.is_some() {
             self.introduce(id, known);
+            self.note_returned(key)?;
         }
         Ok(())
     }
@@ -520,7 +548,7 @@ impl Engine {
             versions: vec![fieldkeep_protocol::VERSION],
             software: concat!("fieldkeep/", env!("CARGO_PKG_VERSION")).to_owned(),
             org: self.replica.org(),
-            capabilities: 0,
+            capabilities: fieldkeep_protocol::capability::REPORTS,
             members: self.replica.members().len(),
             members_tip: self.replica.members().tip(),
             members_sum: self.replica.members().sum().to_be_bytes(),
@@ -545,7 +573,9 @@ impl Engine {
     }
 
     fn members(&mut self, id: ConnectionId, members: &frame::Members) -> Result<(), ReplicaError> {
-        match self.append_members(&members.entries) {
+        let mut entries = members.entries.clone();
+        entries.extend(entries.last().and_then(|last| self.admission_of_keys(id, last)));
+        match self.append_members(&entries) {
             Ok(_) => {}
             Err(ReplicaError::Membership(error)) => {
                 self.close(id, Code::Membership, &error.to_string());
@@ -584,6 +614,8 @@ impl Engine {
                 return Ok(());
             }
         };
+        let brought = self.brought.entry(self.peers[&id].key).or_default();
+        *brought += changes.chunks.len() as u64;
         if !self.replica.is_declared(&changes.segment) {
             let hash = changes.heads.first().map_or(ChangeHash([0; 32]), |head| head.head.hash);
             let text = "the relay's catalog has no such type, or divides it otherwise".to_owned();
@@ -614,16 +646,17 @@ impl Engine {
             self.has_grown(segment)?;
         }
         self.tally.received(received);
-        for hash in &received.aside {
-            let nack = frame::Nack {
-                segment: *segment,
-                hash: *hash,
-                stage: 1,
-                code: "not-permitted".into(),
-                text: "the device was not granted this scope: the relay keeps the change aside"
-                    .into(),
-                vector: None,
+        for (hash, reason) in &received.aside {
+            let (code, text) = if *reason == OVER_QUOTA {
+                ("over-quota", "too much is stored of its author: the relay keeps the change aside")
+            } else {
+                let text =
+                    "the device was not granted this scope: the relay keeps the change aside";
+                ("not-permitted", text)
             };
+            let (code, text) = (code.to_owned(), text.to_owned());
+            let (segment, hash) = (*segment, *hash);
+            let nack = frame::Nack { segment, hash, stage: 1, code, text, vector: None };
             self.control(id, &Frame::Nack(nack));
         }
         let pos = self.replica.segment(segment).map_or(0, |row| row.tip);
@@ -648,7 +681,12 @@ impl Engine {
         if !self.queue.contains(segment) {
             self.queue.push_back(*segment);
         }
-        self.follow_everyone(segment)
+        // Whoever may read it follows it since it began, or since he came: only where nobody does is it looked
+        // who might, which takes as long as there are devices.
+        if self.followers.get(segment).is_none_or(BTreeSet::is_empty) {
+            self.follow_everyone(segment)?;
+        }
+        Ok(())
     }
 
     fn refuse(
@@ -705,6 +743,7 @@ impl Engine {
 
     fn forget(&mut self, id: ConnectionId) {
         self.uncounted.remove(&id);
+        self.note_parting(id);
         let Some(peer) = self.peers.remove(&id) else { return };
         self.tally.connected(self.peers.len());
         if peer.member.is_some() {
@@ -731,6 +770,9 @@ impl Engine {
     pub fn go_away(&mut self) -> Vec<Output> {
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
             self.close(id, Code::GoingAway, STOPS);
+        }
+        if let Err(error) = self.write_contacts() {
+            tracing::warn!(%error, "who was here last is not written down");
         }
         std::mem::take(&mut self.outputs)
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fieldkeep_link::{Lane, carrier};
@@ -17,6 +18,7 @@ use fieldkeep_transfer::{Brought, Talk, TransferError, answer, possession, take}
 use tokio::sync::Notify;
 
 use crate::engine::Found;
+use crate::limits::{Amount, Throttle};
 use crate::server::Handle;
 
 /// The files of a relay that serves.
@@ -25,14 +27,15 @@ pub(crate) struct Files {
     files: BlobFiles,
     engine: Handle,
     coming: Arc<Mutex<Coming>>,
+    throttle: Arc<Throttle>,
 }
 
 /// Files that come in, from whom, and how that is ended.
 type Coming = BTreeMap<BlobHash, (PublicKey, Arc<Notify>)>;
 
 impl Files {
-    pub(crate) fn new(directory: &Path, engine: Handle) -> Self {
-        Self { files: BlobFiles::of(directory), engine, coming: Arc::default() }
+    pub(crate) fn new(directory: &Path, engine: Handle, throttle: Arc<Throttle>) -> Self {
+        Self { files: BlobFiles::of(directory), engine, coming: Arc::default(), throttle }
     }
 
     /// Serves the lanes of a connection until it ends.
@@ -42,6 +45,8 @@ impl Files {
         while let Ok(lane) = sender.accept_lane(priority::BLOB).await {
             let files = self.clone();
             tokio::spawn(async move {
+                let asked = Amount { bytes: 0, changes: 1 };
+                tokio::time::sleep(files.throttle.pause(key, asked)).await;
                 if let Err(error) = files.lane(lane, key).await {
                     tracing::debug!(%error, "a file did not go over");
                 }
@@ -98,7 +103,12 @@ impl Files {
                 let ended = self.begin(hash, key);
                 let coming = async {
                     talk.say(&FileFrame::Ready(Ready { from: incoming.at() })).await?;
-                    take(talk, incoming, |_| {}).await
+                    let before = AtomicU64::new(incoming.at());
+                    let progress = |at: u64| {
+                        let bytes = at.saturating_sub(before.swap(at, Ordering::Relaxed));
+                        self.throttle.pause(key, Amount { bytes, changes: 0 })
+                    };
+                    take(talk, incoming, progress).await
                 };
                 let taken = tokio::select! {
                     taken = coming => taken,

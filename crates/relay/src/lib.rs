@@ -4,23 +4,34 @@
 //! receipts, closes) comes out of [`Engine::commit`], after the disk has what it speaks of.
 //! [`Relay`] is the shell around it: sockets, the clock, one thread that writes.
 
+mod backup;
 mod config;
 mod directory;
+mod doctor;
+mod door;
 mod engine;
 mod files;
+pub mod fleet;
 mod host;
+pub mod limits;
 mod metrics;
 mod office;
 mod operators;
 mod outlook;
+mod recovery;
 mod sample;
 mod server;
 mod trial;
 mod vitals;
 mod whereabouts;
 
+pub use backup::{
+    BackupError, BackupState, Backups, Checked, Flaw, LastBackup, Occupied, Progress, PutBack,
+    RestoreError, Stage, Taken, Thorough, Which, restore_backup, take_backup,
+};
 pub use config::{Config, ConfigError};
 pub use directory::{Directory, DirectoryError, InitError, admin_key, invite};
+pub use doctor::{Examined, examine};
 pub use engine::{
     AccountChange, AccountError, ConnectionId, Doubt, Engine, Fetch, Found, HOST_CONTEXT, Input,
     Output, Packing, Present, Unpacking, check_queries, said,
@@ -32,11 +43,16 @@ pub use operators::{
 };
 pub use outlook::{Cause, CauseName, Example, Outlook, Sight, Weight};
 
+pub use fieldkeep_catalog::{Judge, Judges, Matter};
+pub use fieldkeep_replica::{Accepted, Accepting};
+
+pub use fieldkeep_protocol::Frame;
 pub use fieldkeep_protocol::bundle::{
     Content, Enclosed, Enclosing, Entry, NotTaken, Packed, ReadError, Reader, Subject, Survey,
     Unfit, Unpacked, Writer,
 };
 pub use fieldkeep_transfer::{ArriveError, Arriving, Brought, enclose};
+pub use recovery::{Recovery, Returned};
 pub use sample::{CommitTimes, Sample};
 pub use server::{Handle, Relay, ServeError};
 pub use trial::{Sequel, Trial, Tried, read_catalog, sequel, try_catalog};

@@ -1,6 +1,7 @@
 //! What a relay counts while it serves. Whatever happens is counted where it happens: who asks has nothing
 //! counted for him, and waits for nobody.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 use fieldkeep_model::TypeName;
@@ -19,6 +20,8 @@ type Label = [(&'static str, String); 1];
 type ByType = Family<Label, Gauge>;
 /// A counter for each code or reason.
 type ByCode = Family<Label, Counter>;
+/// Seconds, for each of something.
+type Seconds = Family<Label, Counter<f64, AtomicU64>>;
 
 /// Counts over all types, beside those that are served by type.
 #[derive(Debug, Default)]
@@ -62,6 +65,11 @@ metrics! {
     devices_online: Gauge = Gauge::default(), "Devices of the organisation that are connected";
     handshakes_refused: ByCode = Family::default(), "Handshakes that came to nothing, by reason";
     sessions_ended: ByCode = Family::default(), "Sessions that the relay ended, by code";
+    strangers: Gauge = Gauge::default(), "Connections of keys that are not enrolled";
+    limited_seconds: Seconds = Family::default(), "Seconds for which something was left unread or waited, by limit";
+    limited_sessions: ByCode = Family::default(), "Sessions that ended or did not begin, by limit";
+    limited_files: Counter = Counter::default(), "Attached files that were refused for want of room";
+    limited_changes: Counter = Counter::default(), "Changes that were kept aside, because too much is stored of their author";
     received_bytes: Counter = Counter::default(), "Bytes of frames that came, files left out";
     sent_bytes: Counter = Counter::default(), "Bytes of frames that were sent, files left out";
     changes_admitted: Counter = Counter::default(), "Changes of devices that are in the log and durable";
@@ -86,6 +94,8 @@ metrics! {
     questions_pending: Gauge = Gauge::default(), "Questions that are being answered";
     store_bytes: Gauge = Gauge::default(), "Bytes of the database and its journal";
     files_bytes: Gauge = Gauge::default(), "Bytes of attached files that are here whole";
+    backup_timestamp_seconds: Gauge = Gauge::default(),
+        "The moment of the newest good backup, in seconds since 1970; 0 if none is known";
     catalog_number: Gauge = Gauge::default(), "The number of the catalog in force, 0 without one";
     epoch: Gauge = Gauge::default(), "The epoch of the log";
 }
@@ -118,6 +128,11 @@ pub(crate) fn of_type(ty: &TypeName) -> Label {
 /// The label of a code.
 pub(crate) fn of_code(code: &str) -> Label {
     [("code", code.to_owned())]
+}
+
+/// The label of a limit.
+pub(crate) fn of_limit(limit: &str) -> Label {
+    [("limit", limit.to_owned())]
 }
 
 /// The label of a reason.

@@ -6,22 +6,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use fieldkeep_link::{
-    Backlog, BindError, Connection, Endpoint, Event, HandshakeError, Limits, Role,
-};
+use fieldkeep_link::{BindError, Endpoint, Limits};
 use fieldkeep_protocol::Code;
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::{BlobFiles, Home, Reader, StoreError, home};
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+use crate::backup::Backups;
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
+use crate::door::{Door, Known};
 use crate::engine::{ConnectionId, Engine, Input, Output, said};
 use crate::files::{Files, sweep};
 use crate::host::Hosts;
-use crate::metrics::{Metrics, gauge, of_reason};
+use crate::limits::{Amount, Report, Throttle};
+use crate::metrics::{Metrics, gauge};
 use crate::office::Office;
 use crate::vitals::Vitals;
 
@@ -31,8 +31,6 @@ const WAITING: usize = 1_024;
 const GROUP: usize = 4_096;
 /// Bytes of inputs after which a commit is due: receipts leave while the next are taken in.
 const GROUP_BYTES: usize = 128 * 1024;
-/// What may wait to be sent to one peer before it counts as lost.
-const BACKLOG: usize = 8 * 1024 * 1024;
 /// After so long without an input packs are compressed harder, one at a time.
 const QUIET: Duration = Duration::from_secs(5);
 /// How long a device that pushes may take to go on before something else is done.
@@ -43,8 +41,6 @@ const REST: Duration = Duration::from_millis(50);
 const ASKING: usize = 2;
 /// How often it is looked whether something is to be cleared away.
 const UPKEEP: Duration = Duration::from_hours(1);
-/// How long a peer may take to introduce itself.
-const HELLO: Duration = Duration::from_secs(3);
 /// How often a disk that refuses is tried.
 const PROBE: Duration = Duration::from_secs(1);
 /// How long devices may take to end their sessions when the relay stops.
@@ -74,8 +70,10 @@ impl From<StoreError> for ServeError {
 
 type Call = Box<dyn FnOnce(&mut Engine) + Send>;
 
-enum Message {
-    Input(Input),
+/// What comes to the engine's thread.
+pub(crate) enum Message {
+    /// An input, and its place in the queue of its connection until it is taken in.
+    Input(Input, Option<OwnedSemaphorePermit>),
     Connected(ConnectionId, fieldkeep_model::PublicKey, mpsc::UnboundedSender<Output>),
     Call(Call),
     Stop,
@@ -92,16 +90,31 @@ pub struct Relay {
     directory: PathBuf,
     hosts: watch::Sender<Arc<Hosts>>,
     metrics: Arc<Metrics>,
+    throttle: Arc<Throttle>,
+    backups: Backups,
 }
 
 /// A way to ask the engine something while it runs.
 #[derive(Clone, Debug)]
-pub struct Handle(mpsc::Sender<Message>);
+pub struct Handle {
+    messages: mpsc::Sender<Message>,
+    throttle: Arc<Throttle>,
+}
 
 impl Handle {
     /// How many inputs wait for the engine; nothing if it has stopped.
     pub(crate) fn waiting(&self) -> Option<usize> {
-        (!self.0.is_closed()).then(|| self.0.max_capacity() - self.0.capacity())
+        let messages = &self.messages;
+        (!messages.is_closed()).then(|| messages.max_capacity() - messages.capacity())
+    }
+
+    /// The limits, and what is used of them. Nothing if the relay has stopped.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn limits(&self) -> Option<Result<Report, StoreError>> {
+        let holdings = self.call(|engine| engine.holdings()).await?;
+        Some(holdings.map(|holdings| self.throttle.report(holdings)))
     }
 
     /// Runs something on the engine's thread; what it changed is durable when this returns. Nothing
@@ -114,14 +127,14 @@ impl Handle {
         let call: Call = Box::new(move |engine| {
             let _ = answer.send(act(engine));
         });
-        self.0.send(Message::Call(call)).await.ok()?;
+        self.messages.send(Message::Call(call)).await.ok()?;
         let answer = answered.await.ok()?;
         // The commit comes after the call: an empty second call waits for it.
         let (done, committed) = oneshot::channel();
         let call: Call = Box::new(move |_| {
             let _ = done.send(());
         });
-        self.0.send(Message::Call(call)).await.ok()?;
+        self.messages.send(Message::Call(call)).await.ok()?;
         committed.await.ok()?;
         Some(answer)
     }
@@ -144,7 +157,11 @@ impl Relay {
         let metrics = Arc::clone(engine.metrics());
         engine.replica_mut().store_mut().set("address", address.to_string().as_bytes())?;
         let (messages, inbox) = mpsc::channel(WAITING);
+        let throttle = Arc::new(Throttle::new(config.limits.clone()));
+        let (members, known) = Known::of(&engine);
         let runtime = tokio::runtime::Handle::current();
+        let handle = Handle { messages: messages.clone(), throttle: Arc::clone(&throttle) };
+        let backups = Backups::new(&path, handle.clone(), runtime.clone());
         let besides = Besides {
             database: home::database(home.directory()),
             directory: path.clone(),
@@ -153,7 +170,11 @@ impl Relay {
             messages: messages.downgrade(),
             asking: Arc::new(Semaphore::new(ASKING)),
             runtime: runtime.clone(),
+            throttle: Arc::clone(&throttle),
+            members,
         };
+        engine.count_stored()?;
+        engine.limit_storage(&config.limits)?;
         engine.collect_after(config.collect_after);
         engine.resume_removals();
         sweep(&mut engine, &path)?;
@@ -163,13 +184,23 @@ impl Relay {
             run(engine, inbox, &home, &runtime, &besides);
         });
         let thread = thread.map_err(|error| StoreError::Disk(error.to_string()))?;
-        let handle = Handle(messages.clone());
         tokio::spawn(upkeep(BlobFiles::of(&path), messages.downgrade()));
-        let files = Files::new(&path, handle.clone());
-        let door = Door { messages, files, metrics: Arc::clone(&metrics) };
+        let files = Files::new(&path, handle.clone(), Arc::clone(&throttle));
+        let door = Door::new(messages, files, Arc::clone(&metrics), Arc::clone(&throttle), known);
         let accepting = tokio::spawn(door.accept(Arc::clone(&endpoint)));
         let (thread, directory) = (Some(thread), path);
-        Ok(Self { address, endpoint, handle, thread, accepting, directory, hosts, metrics })
+        Ok(Self {
+            address,
+            endpoint,
+            handle,
+            thread,
+            accepting,
+            directory,
+            hosts,
+            metrics,
+            throttle,
+            backups,
+        })
     }
 
     /// Where it listens.
@@ -197,16 +228,29 @@ impl Relay {
         Office::new(&self.directory, self.handle(), self.vitals())
     }
 
-    /// Reads the configuration again, and has what it says of hosts and of collection hold from now on.
-    /// Where to listen is for the caller to compare.
+    /// Its backups: to start one, to see how far it is, and when the last was made.
+    #[must_use]
+    pub fn backups(&self) -> Backups {
+        self.backups.clone()
+    }
+
+    /// Reads the configuration again, and has what it says of hosts, of collection and of limits hold from
+    /// now on. Where to listen is for the caller to compare.
     ///
     /// # Errors
     /// When it is not to be understood: what was read before goes on to hold.
     pub async fn reload(&self) -> Result<Config, ConfigError> {
         let config = Config::read(&self.directory)?;
         self.hosts.send_replace(Arc::new(config.hosts.clone()));
-        let after = config.collect_after;
-        self.handle.call(move |engine| engine.collect_after(after)).await;
+        self.throttle.set(config.limits.clone());
+        let (after, limits) = (config.collect_after, config.limits.clone());
+        let limited = self.handle.call(move |engine| {
+            engine.collect_after(after);
+            engine.limit_storage(&limits)
+        });
+        if let Some(Err(error)) = limited.await {
+            tracing::error!(%error, "what lay aside for want of room lies there until the next start");
+        }
         Ok(config)
     }
 
@@ -214,7 +258,7 @@ impl Relay {
     /// become durable, and gives the directory back.
     pub async fn stop(mut self) {
         self.accepting.abort();
-        let _ = self.handle.0.send(Message::Stop).await;
+        let _ = self.handle.messages.send(Message::Stop).await;
         if let Some(thread) = self.thread.take() {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
@@ -294,7 +338,7 @@ fn run(
                     peers.insert(id, peer);
                     fail(engine.handle(now(), Input::Connected(id, key)));
                 }
-                Message::Input(input) => {
+                Message::Input(input, place) => {
                     match &input {
                         Input::Closed(id) => drop(peers.remove(id)),
                         Input::Bytes(_, _, piece) => bytes += piece.len(),
@@ -304,6 +348,7 @@ fn run(
                         | Input::Answered(..) => {}
                     }
                     fail(engine.handle(now(), input));
+                    drop(place);
                 }
             }
             taken += 1;
@@ -311,7 +356,13 @@ fn run(
                 next = inbox.try_recv().ok();
             }
         }
-        route(commit(&mut engine), &mut peers, besides);
+        let outputs = commit(&mut engine);
+        // Before the receipts leave, which whoever brought them goes on with.
+        for (key, changes) in engine.take_brought() {
+            besides.throttle.took(key, Amount { bytes: 0, changes });
+        }
+        route(outputs, &mut peers, besides);
+        besides.members.look(&engine);
         if ends.is_some() {
             continue;
         }
@@ -416,6 +467,8 @@ struct Besides {
     messages: mpsc::WeakSender<Message>,
     asking: Arc<Semaphore>,
     runtime: tokio::runtime::Handle,
+    throttle: Arc<Throttle>,
+    members: Known,
 }
 
 impl Besides {
@@ -423,13 +476,13 @@ impl Besides {
         let messages = self.messages.clone();
         let answer = async move |input| {
             if let Some(messages) = messages.upgrade() {
-                let _ = messages.send(Message::Input(input)).await;
+                let _ = messages.send(Message::Input(input, None)).await;
             }
         };
         match output {
             Output::Fetch(fetch) => {
                 let hosts = Arc::clone(&self.hosts.borrow());
-                let pending = Amount::of(&self.metrics.calls_pending, 1);
+                let pending = Shown::of(&self.metrics.calls_pending, 1);
                 self.runtime.spawn(async move {
                     let fetched = hosts.fetch(&fetch).await;
                     drop(pending);
@@ -438,7 +491,7 @@ impl Besides {
             }
             Output::Ask { to, number, question } => {
                 let (asking, database) = (Arc::clone(&self.asking), self.database.clone());
-                let pending = Amount::of(&self.metrics.questions_pending, 1);
+                let pending = Shown::of(&self.metrics.questions_pending, 1);
                 self.runtime.spawn(async move {
                     let _permit = asking.acquire().await;
                     let asked = tokio::task::spawn_blocking(move || {
@@ -457,131 +510,26 @@ impl Besides {
 }
 
 /// What a gauge shows of something as long as that lasts.
-struct Amount {
+pub(crate) struct Shown {
     gauge: Gauge,
     amount: usize,
 }
 
-impl Amount {
-    fn of(gauge: &Gauge, amount: usize) -> Self {
+impl Shown {
+    pub(crate) fn of(gauge: &Gauge, amount: usize) -> Self {
         let mut shown = Self { gauge: gauge.clone(), amount: 0 };
         shown.set(amount);
         shown
     }
 
-    fn set(&mut self, amount: usize) {
+    pub(crate) fn set(&mut self, amount: usize) {
         self.gauge.inc_by(gauge(amount as u64) - gauge(self.amount as u64));
         self.amount = amount;
     }
 }
 
-impl Drop for Amount {
+impl Drop for Shown {
     fn drop(&mut self) {
         self.set(0);
     }
-}
-
-/// Where connections come in.
-#[derive(Clone)]
-struct Door {
-    messages: mpsc::Sender<Message>,
-    files: Files,
-    metrics: Arc<Metrics>,
-}
-
-impl Door {
-    async fn accept(self, endpoint: Arc<Endpoint>) {
-        let mut next: ConnectionId = 0;
-        while let Some(incoming) = endpoint.accept().await {
-            next += 1;
-            let (id, door) = (next, self.clone());
-            tokio::spawn(async move {
-                match incoming.handshake().await {
-                    Ok(connection) => serve(connection, id, door).await,
-                    Err(error) => {
-                        tracing::debug!(%error, "a handshake failed");
-                        let reason = match error {
-                            HandshakeError::Slow { .. } => "slow",
-                            HandshakeError::Failed { .. } => "failed",
-                        };
-                        door.metrics.handshakes_refused.get_or_create(&of_reason(reason)).inc();
-                    }
-                }
-            });
-        }
-    }
-}
-
-/// Carries one connection's bytes to the engine and back.
-async fn serve(connection: Connection, id: ConnectionId, door: Door) {
-    let Door { messages, files, metrics } = door;
-    let key = connection.peer();
-    let (sender, mut receiver) = connection.carry(Role::Acceptor);
-    // Ends with the connection.
-    tokio::spawn(files.serve(sender.clone()));
-    let mut backlog = Backlog::new(sender);
-    let mut waiting = Amount::of(&metrics.fanout_backlog_bytes, 0);
-    let (outputs, mut outgoing) = mpsc::unbounded_channel();
-    if messages.send(Message::Connected(id, key, outputs)).await.is_err() {
-        return;
-    }
-    let mut introduced = false;
-    let deadline = tokio::time::sleep(HELLO);
-    tokio::pin!(deadline);
-    loop {
-        let input = tokio::select! {
-            biased;
-            output = outgoing.recv() => match output {
-                Some(Output::Send { stream, priority, bytes, .. }) => {
-                    metrics.sent_bytes.inc_by(bytes.len() as u64);
-                    backlog.send(stream, priority, Bytes::from(bytes));
-                    waiting.set(backlog.queued());
-                    if backlog.queued() > BACKLOG {
-                        backlog.close(Code::Busy.number(), "too much waits to be read");
-                    }
-                    continue;
-                }
-                Some(Output::Finish(_, stream)) => {
-                    backlog.finish(stream);
-                    continue;
-                }
-                Some(Output::Close(_, code, text)) => {
-                    backlog.close(code.number(), &text);
-                    break;
-                }
-                Some(Output::Fetch(_) | Output::Ask { .. }) => continue,
-                None => break,
-            },
-            () = &mut deadline, if !introduced => {
-                backlog.close(Code::OutOfOrder.number(), "no introduction within 3 s");
-                break;
-            }
-            event = receiver.recv() => match event {
-                Event::Bytes { stream, bytes } => {
-                    introduced = true;
-                    metrics.received_bytes.inc_by(bytes.len() as u64);
-                    Input::Bytes(id, stream, bytes.to_vec())
-                }
-                Event::Finished { stream } => Input::Finished(id, stream),
-                Event::Writable { stream } => {
-                    backlog.writable(stream);
-                    waiting.set(backlog.queued());
-                    continue;
-                }
-                Event::Closed { reason } => {
-                    tracing::debug!(connection = id, ?reason, "closed");
-                    break;
-                }
-            },
-        };
-        if messages.send(Message::Input(input)).await.is_err() {
-            return;
-        }
-    }
-    let _ = messages.send(Message::Input(Input::Closed(id))).await;
-    // Wait for the close to be told, so that its reason arrives.
-    let _ = tokio::time::timeout(Duration::from_millis(200), async {
-        while !matches!(receiver.recv().await, Event::Closed { .. }) {}
-    })
-    .await;
 }

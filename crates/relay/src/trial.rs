@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fieldkeep_catalog::Catalog;
+use fieldkeep_catalog::{Catalog, Judges};
 use fieldkeep_model::DeviceNumber;
 use fieldkeep_replica::{Reading, Rehearsal, ReplicaError, RollBackError, frozen};
 use fieldkeep_store::{Catalogs as _, Reader, Segments as _};
@@ -42,14 +42,15 @@ pub struct Trial {
     pub problems: Vec<String>,
 }
 
-/// Reads a catalog that could be published where nothing was yet.
+/// Reads a catalog that could be published where nothing was yet, by a relay that has these rules in Rust.
 ///
 /// # Errors
 /// [`ReplicaError::Catalog`] with all that is wrong with it.
-pub fn read_catalog(source: &str) -> Result<Catalog, ReplicaError> {
+pub fn read_catalog(source: &str, judges: &Judges) -> Result<Catalog, ReplicaError> {
     let catalog = Catalog::parse(source).map_err(ReplicaError::Catalog)?;
     check_queries(&catalog)?;
-    Ok(catalog)
+    let unjudged = catalog.unjudged(judges);
+    if unjudged.is_empty() { Ok(catalog) } else { Err(ReplicaError::Catalog(unjudged)) }
 }
 
 /// Whether a catalog may follow what was published.
@@ -75,18 +76,19 @@ pub fn try_catalog(
     reading: Reading,
     tried: Tried,
     present: &BTreeMap<DeviceNumber, Present>,
+    judges: Judges,
     told: &mut dyn FnMut(u64, u64),
 ) -> Result<Trial, RollBackError> {
     let Reading { store: reader, members, .. } = reading;
     let (catalog, goes_back) = match tried {
-        Tried::Source(source) => (read_catalog(&source)?, false),
+        Tried::Source(source) => (read_catalog(&source, &judges)?, false),
         Tried::Number(number) => {
             let kept = reader.catalog(number)?.ok_or(RollBackError::Unknown(number))?;
-            (read_catalog(&kept.source)?, true)
+            (read_catalog(&kept.source, &judges)?, true)
         }
     };
     let all = reader.segments()?.iter().map(|row| row.records).sum();
-    let mut rehearsal = Rehearsal::begin(reader, catalog)?;
+    let mut rehearsal = Rehearsal::begin(reader, catalog, judges)?;
     let outlook = Outlook::watched(&mut rehearsal, &members, present, &mut |seen| told(seen, all))?;
     let problems = match rehearsal.in_force() {
         // Going back may leave out what was declared since.

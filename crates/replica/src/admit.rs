@@ -16,6 +16,7 @@ use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, StoreError};
 
 use crate::cache::Pending;
 use crate::identity::Role;
+use crate::quota::may_be_built_on;
 use crate::replica::{Replica, ReplicaError};
 use crate::taint::Noted;
 
@@ -67,8 +68,8 @@ pub struct Received {
     pub admitted: Option<(Pos, Pos)>,
     /// For each actor of the batch the newest change that is in the log.
     pub newest: Vec<(ActorId, Seq, ChangeHash)>,
-    /// Changes that were kept aside.
-    pub aside: Vec<ChangeHash>,
+    /// Changes that were kept aside, and why: `not_permitted` or [`crate::OVER_QUOTA`].
+    pub aside: Vec<(ChangeHash, &'static str)>,
 }
 
 /// The refusal of a batch, named by its first bad change.
@@ -169,10 +170,12 @@ impl Replica {
         act: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
         let before = self.segments.get(id).cloned();
+        let appended = self.appended.clone();
         self.store.begin_step()?;
         let result = act(self);
         self.store.end_step(result.is_ok())?;
         if result.is_err() {
+            self.appended = appended;
             // The index has noted changes that were not kept: it is read again when it is needed.
             self.cache.evict(id);
             self.behind.remove(id);
@@ -207,10 +210,10 @@ impl Replica {
                 intake.newest.insert(header.actor, (header.seq, header.hash));
                 continue;
             }
-            if judges && !self.is_authorised(id, header) {
+            if let Some(reason) = self.kept_back(id, header).filter(|_| judges) {
                 let records = self.aside_records(id, chunk, header)?;
-                self.keep_aside(id, change, records, &batch.heads, ("not_permitted", now))?;
-                received.aside.push(header.hash);
+                self.keep_aside(id, change, records, &batch.heads, (reason, now))?;
+                received.aside.push((header.hash, reason));
                 continue;
             }
             let admitted = self.check_with_asides(id, change, &mut intake)?;
@@ -222,7 +225,7 @@ impl Replica {
         self.keep_heads(id, &intake.heads)?;
         // What lay aside for a moment only, because others build on it, is in the log.
         let history = &self.load(id)?.history;
-        received.aside.retain(|hash| !history.contains(hash));
+        received.aside.retain(|(hash, _)| !history.contains(hash));
         received.newest =
             intake.newest.into_iter().map(|(actor, (seq, hash))| (actor, seq, hash)).collect();
         Ok(received)
@@ -261,7 +264,7 @@ impl Replica {
                 head.head.actor == header.actor
                     && head.head.seq == header.seq
                     && head.head.hash == header.hash
-                    && head.verifies(&self.org(), &segment, &member.keys.signing)
+                    && member.vouches(head, &self.org(), &segment)
             });
             if !vouched {
                 let ChangeHeader { actor, seq, hash, .. } = **header;
@@ -296,7 +299,7 @@ impl Replica {
     fn vouch(&mut self, id: &SegmentId, intake: &mut Intake) -> Result<(), AdmitError> {
         let sid = self.row(id).sid;
         // A device's own key vouches for what it wrote, whenever that is asked for.
-        let own = |actor: &ActorId| self.me.role == Role::Device && self.me.is(actor);
+        let own = |actor: &ActorId| self.me.role == Role::Device && self.me.signs_for(actor);
         let authors = intake.newest.keys().copied().filter(|actor| !own(actor));
         let authors: Vec<ActorId> = authors.collect();
         for actor in authors {
@@ -338,7 +341,7 @@ impl Replica {
                 continue;
             }
             let aside = self.store.aside(sid, &hash)?;
-            let Some(aside) = aside.filter(|aside| aside.reason == "not_permitted") else {
+            let Some(aside) = aside.filter(|aside| may_be_built_on(&aside.reason)) else {
                 return Ok(false);
             };
             let deps = ChangeHeader::parse(&aside.bytes).map(|h| h.deps).unwrap_or_default();
@@ -387,6 +390,9 @@ impl Replica {
             bytes: chunk.to_vec(),
         };
         self.store.append_change(sid, &change)?;
+        if self.me.role == Role::Relay && matches!(origin, Origin::Peer | Origin::Tainted) {
+            *self.appended.entry(header.actor.device()).or_default() += chunk.len() as u64;
+        }
         let (log_pos, unsaved) = match (origin, self.me.role) {
             (Origin::Log(log_pos), _) => (log_pos, 0),
             (Origin::Own, _) => (0, 0),
@@ -422,7 +428,7 @@ impl Replica {
                 continue;
             };
             let author = self.members.author(&head.head.actor);
-            if !author.is_some_and(|m| head.verifies(&self.org(), id, &m.keys.signing)) {
+            if !author.is_some_and(|member| member.vouches(head, &self.org(), id)) {
                 continue;
             }
             if let Some(chain) = self.chain_at(id, pos)? {
@@ -499,7 +505,7 @@ impl Replica {
         let sid = self.row(id).sid;
         for hash in refusal.waits().ok_or_else(|| refused(header, &refusal))? {
             let aside = self.store.aside(sid, hash)?;
-            if aside.is_none_or(|aside| aside.reason != "not_permitted") {
+            if aside.is_none_or(|aside| !may_be_built_on(&aside.reason)) {
                 return Err(refused(header, &refusal));
             }
         }

@@ -56,7 +56,7 @@ impl Replica {
             let header =
                 header.ok_or_else(|| StoreError::Damaged(format!("change {}", row.pos)))?;
             taken += row.bytes.len();
-            if !self.me.is(&header.actor) {
+            if !self.me.signs_for(&header.actor) {
                 newest.insert(header.actor, header.hash);
             }
             entries.push(Entry {

@@ -97,7 +97,7 @@ impl Replica {
                 if gone.contains(&header.hash) || vouched.contains(&header.actor) {
                     continue;
                 }
-                let own = self.me.is(&header.actor);
+                let own = self.me.signs_for(&header.actor);
                 if own || !waiting.contains(pos) || heads.contains(&header.hash) {
                     vouched.insert(header.actor);
                 } else {
@@ -153,7 +153,7 @@ impl Replica {
             let vouches =
                 |(at, head): &&(Pos, SignedHead)| *at >= *pos && head.head.actor == header.actor;
             let head = heads.iter().find(vouches).map(|(_, head)| *head);
-            let own = self.me.is(&header.actor);
+            let own = self.me.signs_for(&header.actor);
             let head = head.or_else(|| {
                 let head = Head { actor: header.actor, seq: header.seq, hash: header.hash };
                 own.then(|| SignedHead::new(&self.org(), id, head, &self.me.keys))

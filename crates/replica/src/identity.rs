@@ -1,6 +1,6 @@
 //! Who this replica is: its role, its member number, its keys and its incarnation.
 
-use fieldkeep_model::{ActorId, DeviceNumber, KeyPair};
+use fieldkeep_model::{ActorId, DeviceNumber, KeyPair, PublicKey};
 
 /// Which side of the product a replica serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Me {
     pub incarnation: u32,
     /// Its name: the person's, on a device.
     pub name: String,
+    /// The keys that it signed with before: what it wrote then is its own.
+    pub former: Vec<PublicKey>,
 }
 
 impl Me {
@@ -36,6 +38,12 @@ impl Me {
     /// Whether an actor is this replica in one of its lives. Its number alone does not say so: members
     /// who joined on two branches of a relay may share one.
     pub(crate) fn is(&self, actor: &ActorId) -> bool {
+        let former = || self.former.iter().any(|key| actor.belongs_to(self.number, key));
+        self.signs_for(actor) || former()
+    }
+
+    /// Whether an actor is this replica under the key that it has at present: it can vouch for it.
+    pub(crate) fn signs_for(&self, actor: &ActorId) -> bool {
         actor.belongs_to(self.number, &self.keys.public())
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fieldkeep_catalog::{Catalog, Holder, Judgement, Referent, Surroundings};
+use fieldkeep_catalog::{Catalog, Holder, Judgement, Judges, Referent, Rule, Surroundings};
 use fieldkeep_model::status::{Forecast, State};
 use fieldkeep_model::verdict::{self, Arg, ArgValue, LastValid, Opening};
 use fieldkeep_model::{
@@ -41,6 +41,8 @@ pub(crate) struct World<'a, S> {
     pub(crate) segment: &'a dyn Fn(i64) -> SegmentId,
     /// Types of which this replica holds only some scopes.
     pub(crate) partial: &'a dyn Fn(&TypeName) -> bool,
+    /// The rules in Rust, where a relay judges.
+    pub(crate) judges: Option<&'a Judges>,
 }
 
 impl<S: Records> Surroundings for World<'_, S> {
@@ -76,6 +78,10 @@ impl<S: Records> Surroundings for World<'_, S> {
         let holders = claimants.into_iter();
         holders.map(|(sid, id)| Holder { id, segment: (self.segment)(sid) }).collect()
     }
+
+    fn judges(&self) -> Option<&Judges> {
+        self.judges
+    }
 }
 
 /// What a record of that segment comes to under a catalog, whoever asks.
@@ -106,11 +112,12 @@ pub(crate) fn fields_of(json: &str) -> Map<String, Value> {
 }
 
 impl Replica {
-    fn judge(&self, catalog: &Catalog, subject: &Subject) -> Judgement {
+    pub(crate) fn judge(&self, catalog: &Catalog, subject: &Subject) -> Judgement {
         let address = &self.row(&subject.segment).address;
         let partial = |ty: &TypeName| self.holds_in_part(ty);
         let segment = |sid| self.segment_of(sid).map_or(SegmentId([0; 16]), |row| row.id);
-        let world = World { store: &self.store, segment: &segment, partial: &partial };
+        let judges = (self.me.role == Role::Relay).then_some(&self.judges);
+        let world = World { store: &self.store, segment: &segment, partial: &partial, judges };
         judge(catalog, address, subject, &world)
     }
 
@@ -276,7 +283,7 @@ impl Replica {
     }
 
     /// Counts what is held and what waits in a segment.
-    fn count_judged(
+    pub(crate) fn count_judged(
         &mut self,
         id: &SegmentId,
         before: Option<&RecordRow>,
@@ -627,7 +634,7 @@ fn valid_before(previous: Option<&RecordRow>) -> Option<String> {
 /// Whether a rule reads fields of records of that type through a reference.
 fn rules_look_into(catalog: &Catalog, ty: &TypeName) -> bool {
     catalog.types().values().any(|object| {
-        let reads = object.rules.iter().any(|rule| rule.cel.contains("refs"));
+        let reads = object.rules.iter().any(Rule::looks_into_referents);
         let refers = |field: &fieldkeep_catalog::Field| field.reference.as_ref() == Some(ty);
         reads && object.fields.values().any(|f| refers(f) || f.children.values().any(refers))
     })

@@ -4,44 +4,56 @@
 //! arguments, knows no network, no thread and no clock. Everything that it writes becomes durable
 //! together, with [`Replica::commit`]; the shell lets nothing out before that.
 
+mod acceptance;
 mod admit;
 mod adopt;
+mod blame;
 mod cache;
 mod carry;
 mod compact;
+pub mod doctor;
 mod fork;
 mod identity;
+pub mod integrity;
 mod judging;
 mod log;
 mod materialise;
+mod mending;
 mod online;
 mod past;
 mod permission;
 mod proof;
 mod publishing;
+mod quota;
 mod read;
 mod receipts;
 mod received;
 mod rehearsal;
 mod renewal;
 mod replica;
+mod rotation;
 mod taint;
 mod verdicts;
 mod witness;
 mod write;
 
+pub use acceptance::{Accepted, Accepting};
 pub use admit::{AdmitError, Batch, BatchError, Received, Refused};
 pub use adopt::Adopted;
+pub use blame::Blame;
 pub use carry::{Carried, Known, UndecidedFork};
+pub use doctor::{Check, Finding};
 pub use identity::{Me, Role};
+pub use integrity::Integrity;
 pub use log::{Item, Stretch};
 pub use materialise::Materialised;
 pub use online::{Standing, WriteForError, WrittenFor};
 pub use past::{FieldChange, HistoryEntry, HistoryError, HistoryPage, Moment, WriterView};
-pub use proof::{Integrity, SegmentProof};
+pub use proof::SegmentProof;
 pub use publishing::{
     KeptCatalog, Note, Published, RollBackError, earlier_catalog, frozen, kept_catalogs,
 };
+pub use quota::{OVER_QUOTA, OverQuota};
 pub use read::{AttentionView, CulpritView, HeldView, Reading, RecordView, TypeCounts, Views};
 pub use received::{Follow, FollowError, Settled};
 pub use rehearsal::{Fate, Rehearsal};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_documents::batch;
 use fieldkeep_model::{ActorId, Chain, ChangeHash, ChangeHeader, Pos, SegmentId, Seq, SignedHead};
-use fieldkeep_store::{ChangeRow, Log as _, PackRow, StoreError};
+use fieldkeep_store::{ChangeRow, Log, PackRow, StoreError};
 
 use crate::replica::{Replica, ReplicaError};
 
@@ -58,38 +58,14 @@ impl Replica {
         &self,
         sid: i64,
         from: Pos,
-        mut visit: impl FnMut(Entry) -> Result<(), E>,
+        visit: impl FnMut(Entry) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut pos = from.max(1);
-        let fail = |error: StoreError| E::from(ReplicaError::from(error));
-        while let Some(pack) = self.store.pack(sid, pos).map_err(fail)? {
-            for entry in unpack(&pack).map_err(E::from)? {
-                if entry.pos >= pos {
-                    visit(entry)?;
-                }
-            }
-            pos = pack.last + 1;
-        }
-        loop {
-            let rows = self.store.changes(sid, pos, READ).map_err(fail)?;
-            let Some(last) = rows.last().map(|row| row.pos) else { return Ok(()) };
-            for row in rows {
-                visit(row_entry(sid, row).map_err(E::from)?)?;
-            }
-            pos = last + 1;
-        }
+        each_entry(&self.store, sid, from, visit)
     }
 
     /// One entry.
     pub(crate) fn entry(&self, sid: i64, pos: Pos) -> Result<Option<Entry>, ReplicaError> {
-        if let Some(pack) = self.store.pack(sid, pos)? {
-            return Ok(unpack(&pack)?.into_iter().find(|entry| entry.pos == pos));
-        }
-        let rows = self.store.changes(sid, pos, 1)?;
-        let Some(row) = rows.into_iter().next().filter(|row| row.pos == pos) else {
-            return Ok(None);
-        };
-        row_entry(sid, row).map(Some)
+        entry(&self.store, sid, pos)
     }
 
     /// The entries at some positions, in order; a pack is unpacked once for all that are in it.
@@ -335,6 +311,46 @@ impl Gathering {
         }
         Ok(self.stretch)
     }
+}
+
+/// Calls `visit` with every entry of a stored log from a position on, in order. Each is checked against
+/// the hash that was written with it.
+pub(crate) fn each_entry<E: From<ReplicaError>>(
+    store: &impl Log,
+    sid: i64,
+    from: Pos,
+    mut visit: impl FnMut(Entry) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut pos = from.max(1);
+    let fail = |error: StoreError| E::from(ReplicaError::from(error));
+    while let Some(pack) = store.pack(sid, pos).map_err(fail)? {
+        for entry in unpack(&pack).map_err(E::from)? {
+            if entry.pos >= pos {
+                visit(entry)?;
+            }
+        }
+        pos = pack.last + 1;
+    }
+    loop {
+        let rows = store.changes(sid, pos, READ).map_err(fail)?;
+        let Some(last) = rows.last().map(|row| row.pos) else { return Ok(()) };
+        for row in rows {
+            visit(row_entry(sid, row).map_err(E::from)?)?;
+        }
+        pos = last + 1;
+    }
+}
+
+/// One entry of a stored log.
+pub(crate) fn entry(store: &impl Log, sid: i64, pos: Pos) -> Result<Option<Entry>, ReplicaError> {
+    if let Some(pack) = store.pack(sid, pos)? {
+        return Ok(unpack(&pack)?.into_iter().find(|entry| entry.pos == pos));
+    }
+    let rows = store.changes(sid, pos, 1)?;
+    let Some(row) = rows.into_iter().next().filter(|row| row.pos == pos) else {
+        return Ok(None);
+    };
+    row_entry(sid, row).map(Some)
 }
 
 /// The entries of a pack.

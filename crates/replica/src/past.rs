@@ -210,7 +210,7 @@ impl Replica {
     }
 
     /// What a change did to a record.
-    fn told(
+    pub(crate) fn told(
         &mut self,
         segment: &SegmentId,
         key: &RecordKey,

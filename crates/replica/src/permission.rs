@@ -8,12 +8,10 @@
 use std::collections::BTreeSet;
 
 use fieldkeep_model::membership::CutOff;
-use fieldkeep_model::{
-    ChangeHash, ChangeHeader, Grant, Head, Member, Pos, PublicKey, SegmentId, SignedHead,
-};
+use fieldkeep_model::{ChangeHash, ChangeHeader, Grant, Head, Member, Pos, PublicKey, SegmentId};
 use fieldkeep_store::{Log as _, Permissions as _, StoreError};
 
-use crate::admit::Origin;
+use crate::acceptance::NOT_PERMITTED;
 use crate::log::Entry;
 use crate::replica::{Replica, ReplicaError};
 
@@ -40,7 +38,7 @@ impl Replica {
         let cuts = newest.into_iter().filter_map(|((sid, actor), head)| {
             let row = self.segment_of(sid)?;
             let lost = !then.may(&row.address.ty, &row.address.scope);
-            let own = actor.belongs_to(member.number, &member.keys.signing);
+            let own = member.is(&actor);
             let Head { seq, hash, .. } = head;
             (lost && own).then_some(CutOff { segment: row.id, actor, seq, hash })
         });
@@ -59,14 +57,13 @@ impl Replica {
         key: &PublicKey,
     ) -> Result<(BTreeSet<SegmentId>, BTreeSet<SegmentId>), ReplicaError> {
         let Some(member) = self.members.device(key).cloned() else { return Ok(Default::default()) };
-        let grown = self.readmit(&member)?;
+        let grown =
+            self.readmit(|_, aside| member.is(&aside.actor) && aside.reason == NOT_PERMITTED)?;
         let mut tainted = BTreeSet::new();
         for ((sid, actor), newest) in self.store.newest_of(member.number)? {
             let Some(row) = self.segment_of(sid) else { continue };
             let (id, address) = (row.id, row.address.clone());
-            if !actor.belongs_to(member.number, &member.keys.signing)
-                || member.may_have_written(&address, id, &newest)
-            {
+            if !member.is(&actor) || member.may_have_written(&address, id, &newest) {
                 continue;
             }
             let mut beyond: Vec<Pos> = Vec::new();
@@ -84,32 +81,6 @@ impl Replica {
             }
         }
         Ok((grown, tainted))
-    }
-
-    /// Admits what lies aside of a member and is authorised now.
-    fn readmit(&mut self, member: &Member) -> Result<BTreeSet<SegmentId>, ReplicaError> {
-        let mut grown = BTreeSet::new();
-        for aside in self.store.asides()? {
-            let theirs = aside.actor.belongs_to(member.number, &member.keys.signing);
-            let Some(row) = self.segment_of(aside.sid) else { continue };
-            let (id, sid) = (row.id, row.sid);
-            let header = ChangeHeader::parse(&aside.bytes).ok();
-            let header = header.filter(|_| theirs && aside.reason == "not_permitted");
-            // The head may name a later change: nothing vouches for this one without that.
-            let Ok(head) = minicbor::decode::<SignedHead>(&aside.head) else { continue };
-            let authorised = |header: &ChangeHeader| {
-                self.is_authorised(&id, header) && self.is_head_authorised(&id, &head.head)
-            };
-            let Some(header) = header.filter(authorised) else { continue };
-            // What waits for something else stays aside until that builds on it.
-            let Ok(admitted) = self.load(&id)?.history.check(&aside.bytes) else { continue };
-            self.append(&id, &aside.bytes, admitted, Origin::Peer)?;
-            self.store.take_aside(sid, &header.hash)?;
-            self.keep_heads(&id, &[head])?;
-            self.note_newest(&id, &header.actor, header.seq)?;
-            grown.insert(id);
-        }
-        Ok(grown)
     }
 
     /// Takes out of a device's segment what is not authorised, is not in the relay's log as far as
@@ -157,7 +128,7 @@ impl Replica {
         }
         tracing::warn!(segment = %id, changes = lost.len(), "what is not authorised is kept aside");
         self.undoable(id, |replica| {
-            replica.keep_branch(id, &lost, "not_permitted", now)?;
+            replica.keep_branch(id, &lost, NOT_PERMITTED, now)?;
             replica.rebuild(id, kept)
         })?;
         Ok(lost.len() as u64)

@@ -1,17 +1,17 @@
 //! Reading: what applications see of records, from the projection alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_catalog::Catalog;
 use fieldkeep_model::status::State;
 use fieldkeep_model::verdict::{ArgValue, Opening};
 use fieldkeep_model::{
-    ChangeHash, Culprit, DeviceNumber, MembershipLog, Outcome, Pos, Reason, RecordKey, TypeName,
-    Verdict,
+    ChangeHash, ChangeHeader, Culprit, DeviceNumber, MembershipLog, Outcome, Pos, Reason, RecordId,
+    RecordKey, TypeName, Verdict,
 };
 use fieldkeep_store::{
-    Catalogs as _, Dismissal, Found, Page, Place, Quarantine, Reader, RecordRow, Records, Segments,
-    Settings, StoreError, Verdicts, Wanted,
+    Catalogs as _, Dismissal, Found, Log, Page, Place, Quarantine, Reader, RecordRow, Records,
+    Segments, Settings, StoreError, Verdicts, Wanted,
 };
 use serde_json::{Map, Value};
 
@@ -37,6 +37,10 @@ pub struct RecordView {
     pub reasons: Vec<String>,
     /// The fields that the reasons speak of.
     pub reason_fields: Vec<String>,
+    /// Since when that is so: when the newest change that the rules object to was written, or, where only
+    /// a forecast speaks, the newest that has no receipt; by its author's clock, milliseconds UTC. Nothing
+    /// where no change is the reason: another catalog, say.
+    pub since: Option<i64>,
     /// Who wrote what the rules object to.
     pub culprits: Vec<CulpritView>,
     /// The fields at the newest state that passed; the present ones if it passes.
@@ -133,14 +137,15 @@ impl Reading {
     }
 }
 
-impl<S: Records + Verdicts + Segments + Settings> Views<'_, S> {
+impl<S: Records + Verdicts + Segments + Settings + Log> Views<'_, S> {
     /// A record, deleted or not.
     ///
     /// # Errors
     /// When the disk fails.
     pub fn record(&self, key: &RecordKey) -> Result<Option<RecordView>, StoreError> {
         let row = self.store.find(&key.ty, &key.id)?.into_iter().next();
-        row.map(|row| self.view(&key.ty, row)).transpose()
+        let row = row.map(|row| (key.ty.clone(), row));
+        Ok(self.views(row)?.pop())
     }
 
     /// A page of a type's records.
@@ -149,7 +154,7 @@ impl<S: Records + Verdicts + Segments + Settings> Views<'_, S> {
     /// When the disk fails.
     pub fn list(&self, ty: &TypeName, page: &Page) -> Result<Vec<RecordView>, StoreError> {
         let rows = self.store.records(ty, page)?;
-        rows.into_iter().map(|row| self.view(ty, row)).collect()
+        self.views(rows.into_iter().map(|row| (ty.clone(), row)))
     }
 
     /// The records that are held, wait, or are likely to be held; deleted ones left out.
@@ -160,9 +165,7 @@ impl<S: Records + Verdicts + Segments + Settings> Views<'_, S> {
         let types: BTreeMap<i64, TypeName> =
             self.store.segments()?.into_iter().map(|row| (row.sid, row.address.ty)).collect();
         let rows = self.store.attention()?.into_iter().filter(|row| !row.deleted);
-        rows.filter_map(|row| Some((types.get(&row.sid)?, row)))
-            .map(|(ty, row)| self.view(ty, row))
-            .collect()
+        self.views(rows.filter_map(|row| Some((types.get(&row.sid)?.clone(), row))))
     }
 
     /// A page of the quarantine, and from where to go on where there may be more.
@@ -241,6 +244,40 @@ impl<S: Records + Verdicts + Segments + Settings> Views<'_, S> {
         Ok(types)
     }
 
+    /// Records as they are shown. What a forecast speaks of is dated for all of them at once.
+    fn views(
+        &self,
+        rows: impl IntoIterator<Item = (TypeName, RecordRow)>,
+    ) -> Result<Vec<RecordView>, StoreError> {
+        let (mut views, mut undated) = (Vec::new(), BTreeMap::<i64, BTreeSet<RecordId>>::new());
+        let mut segments = Vec::new();
+        for (ty, row) in rows {
+            let (sid, unsaved) = (row.sid, row.unsaved > 0);
+            let view = self.view(&ty, row)?;
+            if unsaved && matches!(view.state, State::Forecast(_)) && !view.reasons.is_empty() {
+                undated.entry(sid).or_default().insert(view.key.id.clone());
+            }
+            views.push(view);
+            segments.push(sid);
+        }
+        for (sid, records) in undated {
+            let newest = self.store.newest_outgoing(sid, &records)?;
+            for (view, _) in views.iter_mut().zip(&segments).filter(|(_, of)| **of == sid) {
+                if let Some(pos) = newest.get(&view.key.id) {
+                    view.since = self.written_at(sid, *pos)?;
+                }
+            }
+        }
+        Ok(views)
+    }
+
+    /// When a change was written that waits for its receipt, by its author's clock.
+    fn written_at(&self, sid: i64, pos: Pos) -> Result<Option<i64>, StoreError> {
+        let row = self.store.changes(sid, pos, 1)?.into_iter().find(|row| row.pos == pos);
+        // Where the bytes are damaged, the record is read all the same.
+        Ok(row.and_then(|row| Some(ChangeHeader::parse(&row.bytes).ok()?.time)))
+    }
+
     fn view(&self, ty: &TypeName, row: RecordRow) -> Result<RecordView, StoreError> {
         let key = RecordKey::new(ty.clone(), row.id.clone());
         let fields = fields_of(&row.json);
@@ -253,6 +290,7 @@ impl<S: Records + Verdicts + Segments + Settings> Views<'_, S> {
             conflicts: row.conflicts,
             reasons: Vec::new(),
             reason_fields: Vec::new(),
+            since: None,
             culprits: Vec::new(),
             last_valid: None,
             dismissed,
@@ -283,7 +321,9 @@ impl<S: Records + Verdicts + Segments + Settings> Views<'_, S> {
             view.reason_fields.extend(reason.fields.iter().cloned());
             view.reasons.push(self.explain(ty, reason));
         }
+        view.reason_fields.sort_unstable();
         view.reason_fields.dedup();
+        view.since = view.culprits.iter().map(|culprit| culprit.time).max();
         Ok(view)
     }
 

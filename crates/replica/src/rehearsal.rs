@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fieldkeep_catalog::{Catalog, Holder, Referent, Surroundings};
+use fieldkeep_catalog::{Catalog, Holder, Judges, Referent, Surroundings};
 use fieldkeep_model::{
     Outcome, Reason, RecordId, RecordKey, SegmentAddress, SegmentId, TypeName, Verdict,
 };
@@ -43,6 +43,7 @@ pub struct Rehearsal {
     in_force: Option<Catalog>,
     number: u64,
     next: Catalog,
+    judges: Judges,
     segments: BTreeMap<i64, SegmentRow>,
     /// Unique fields that are not indexed as the next catalog wants it.
     unindexed: BTreeSet<(TypeName, String)>,
@@ -54,11 +55,11 @@ pub struct Rehearsal {
 }
 
 impl Rehearsal {
-    /// Begins one, on what a reader of a relay's store sees now.
+    /// Begins one, on what a reader of a relay's store sees now, with the rules in Rust that the relay has.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn begin(reader: Reader, next: Catalog) -> Result<Self, ReplicaError> {
+    pub fn begin(reader: Reader, next: Catalog, judges: Judges) -> Result<Self, ReplicaError> {
         reader.stand_still()?;
         let published = reader.newest_catalog()?.map(restore_catalog).transpose()?;
         let number = published.as_ref().map_or(0, |published| published.number);
@@ -82,7 +83,19 @@ impl Rehearsal {
             !row.damaged && types.contains(ty) && unindexed.iter().any(|(of, _)| of == ty)
         });
         let noting = noted.map(|row| (row.sid, 0)).collect();
-        Ok(Self { reader, in_force, number, next, segments, unindexed, noting, judging, seen: 0 })
+        let seen = 0;
+        Ok(Self {
+            reader,
+            in_force,
+            number,
+            next,
+            judges,
+            segments,
+            unindexed,
+            noting,
+            judging,
+            seen,
+        })
     }
 
     /// The catalog in force, with its number; 0 if there is none.
@@ -157,7 +170,8 @@ impl Rehearsal {
         let key = RecordKey::new(ty.clone(), row.id.clone());
         let subject = unchanged(segment.id, row);
         let of = |sid: i64| self.segments.get(&sid).map_or(SegmentId([0; 16]), |row| row.id);
-        let base = World { store: &self.reader, segment: &of, partial: &|_| false };
+        let judges = Some(&self.judges);
+        let base = World { store: &self.reader, segment: &of, partial: &|_| false, judges };
         let world = Foreseen { rehearsal: self, base };
         let judgement = judge(&self.next, &segment.address, &subject, &world);
         let (mut after, mut reasons) = (judgement.outcome, judgement.reasons);
@@ -231,5 +245,9 @@ impl Surroundings for Foreseen<'_> {
         }
         let claimants = reader.would_claim(ty, field, value).unwrap_or_default().into_iter();
         claimants.map(|(sid, id)| Holder { id, segment: (self.base.segment)(sid) }).collect()
+    }
+
+    fn judges(&self) -> Option<&Judges> {
+        self.base.judges()
     }
 }

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fieldkeep_catalog::CatalogError;
+use fieldkeep_catalog::{CatalogError, Judges};
+use fieldkeep_model::membership::{Act, Entry};
 use fieldkeep_model::status::Subscriptions;
 use fieldkeep_model::{
-    Epoch, MembershipError, MembershipLog, OrgId, SegmentAddress, SegmentId, Signed,
+    DeviceNumber, Epoch, MembershipError, MembershipLog, OrgId, SegmentAddress, SegmentId, Signed,
 };
 use fieldkeep_store::{Catalogs as _, SegmentRow, Segments as _, Settings as _, Store, StoreError};
 
 use crate::cache::Cache;
 use crate::identity::Me;
 use crate::publishing::{Published, restore_catalog};
+use crate::quota::OverQuota;
 use crate::renewal::Renewal;
 
 /// Why a replica could not do what it was asked: all of it lies in the store or in the catalog.
@@ -65,6 +67,12 @@ pub struct Replica {
     pub(crate) renewal: Renewal,
     /// Of these types only those scopes are kept here.
     pub(crate) subscriptions: Subscriptions,
+    /// The rules in Rust that a relay judges by.
+    pub(crate) judges: Judges,
+    /// Whose further changes a relay keeps aside.
+    pub(crate) over_quota: OverQuota,
+    /// Bytes of changes that members brought into the log since they were asked for, by author.
+    pub(crate) appended: BTreeMap<DeviceNumber, u64>,
     entropy: blake3::OutputReader,
 }
 
@@ -73,6 +81,17 @@ impl Replica {
     /// a forecast would have to look at may be elsewhere.
     pub fn set_subscriptions(&mut self, subscriptions: Subscriptions) {
         self.subscriptions = subscriptions;
+    }
+
+    /// Judges by those rules in Rust, where a catalog names them; a device leaves that to its relay.
+    pub fn set_judges(&mut self, judges: Judges) {
+        self.judges = judges;
+    }
+
+    /// The rules in Rust that it judges by.
+    #[must_use]
+    pub fn judges(&self) -> &Judges {
+        &self.judges
     }
 
     /// Opens a replica over its store. `entropy` is 32 bytes drawn by the shell: seals of verdicts
@@ -90,6 +109,10 @@ impl Replica {
         let published = store.newest_catalog()?.map(restore_catalog).transpose()?;
         let epoch = stored_epoch(&store)?;
         let cache = Cache::of(me.role);
+        let key = me.keys.public();
+        let known = members.by_signing(&key).into_iter();
+        let former = known.flat_map(|member| member.signing_keys()).filter(|had| *had != key);
+        let me = Me { former: former.collect(), ..me };
         let behind = rows.iter().filter(|row| row.done < row.tip).map(|row| row.id).collect();
         let mut replica = Self {
             store,
@@ -104,6 +127,9 @@ impl Replica {
             epoch,
             renewal: Renewal::default(),
             subscriptions: Subscriptions::default(),
+            judges: Judges::default(),
+            over_quota: OverQuota::default(),
+            appended: BTreeMap::new(),
             entropy: blake3::Hasher::new_keyed(&entropy).finalize_xof(),
         };
         replica.take_up_renewal()?;
@@ -136,6 +162,7 @@ impl Replica {
     /// When the store cannot be read either.
     pub fn forget(&mut self) -> Result<(), StoreError> {
         self.store.rollback();
+        self.appended.clear();
         self.dirty.clear();
         self.cache.clear();
         self.segments = self.store.segments()?.into_iter().map(|row| (row.id, row)).collect();
@@ -259,6 +286,12 @@ impl Replica {
         let new = self.members.merge(entries)?;
         for (number, entry) in (known..).zip(&new) {
             self.store.append_member(number, entry)?;
+        }
+        let acts = new.iter().filter_map(Signed::read::<Entry>).map(|entry| entry.act);
+        if acts.into_iter().any(|act| matches!(act, Act::Rename { .. }))
+            && let Some(own) = self.members.by_signing(&self.me.keys.public())
+        {
+            self.me.name.clone_from(&own.name);
         }
         Ok(new.len() as u64)
     }

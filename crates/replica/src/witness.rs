@@ -60,7 +60,7 @@ impl Replica {
     ) -> Option<(u64, T)> {
         let mut relays = self.members.members().values().filter(|member| member.relay);
         relays.find_map(|relay| {
-            let stated = statement.open(context, &relay.keys.signing)?;
+            let stated = relay.stated(context, statement)?;
             Some((relay.number, stated))
         })
     }

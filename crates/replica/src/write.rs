@@ -373,7 +373,7 @@ impl Replica {
 
     /// Writes an edit that is too large for one change field by field. What even so cannot be
     /// written stays readable in the bytes that were kept aside.
-    fn write_in_parts(
+    pub(crate) fn write_in_parts(
         &mut self,
         id: &SegmentId,
         key: &RecordKey,
@@ -521,7 +521,7 @@ impl Replica {
             if known(&actor, seq) {
                 continue;
             }
-            let own = self.me.is(&actor);
+            let own = self.me.signs_for(&actor);
             let stands = own || vouched.get(&actor).is_some_and(|head| seq <= *head);
             let builds = || history.deps_of(&hash).iter().any(|dep| left_out.contains(dep));
             if !stands || !left_out.is_empty() && builds() {
@@ -548,7 +548,7 @@ impl Replica {
         let stored = self.store.heads(row.sid, *first, row.tip)?;
         let mut newest: BTreeMap<ActorId, Head> = BTreeMap::new();
         let (mut chunks, mut taken, mut reached) = (Vec::new(), 0, after);
-        let own = |actor: &ActorId| self.me.is(actor);
+        let own = |actor: &ActorId| self.me.signs_for(actor);
         let vouched = |newest: &BTreeMap<ActorId, Head>| {
             newest.values().all(|head| {
                 own(&head.actor) || stored.iter().any(|(_, stored)| stored.head == *head)

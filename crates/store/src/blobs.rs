@@ -1,13 +1,13 @@
 //! Attached files: which are known, which are here whole, which records name them, what waits to be
 //! uploaded. Their bytes are files: see `files`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_model::{BlobHash, BlobTree, RecordId, RecordKey, TypeName};
 use rusqlite::{OptionalExtension as _, Row, params};
 
 use crate::error::damaged;
-use crate::{Queries, Reader, Result, Store};
+use crate::{Queries, Reader, Result, Store, StoreError};
 
 /// A file that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,6 +208,24 @@ pub trait Blobs: Queries {
         Ok(self.connection().query_row(sum, [], |row| row.get::<_, i64>(0))? as u64)
     }
 
+    /// The bytes of the whole files that each member has shown to be his, each file once for him. Looks at
+    /// all of them.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn blob_bytes_by_member(&self) -> Result<BTreeMap<u64, u64>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT member, sum(size) FROM
+                 (SELECT DISTINCT o.member, o.hash, b.size FROM blob_opened o
+                     JOIN blob b ON b.hash = o.hash AND b.whole = 1)
+             GROUP BY member",
+        )?;
+        let rows = query.query_map([], |row| {
+            Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// The segments for which somebody has shown that a file is his.
     ///
     /// # Errors
@@ -217,6 +235,17 @@ pub trait Blobs: Queries {
             self.connection().prepare_cached("SELECT sid FROM blob_opened WHERE hash = ?")?;
         let rows = query.query_map([hash.0], |row| row.get(0))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Whether a member has shown that a file is his, wherever.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn is_opened_by(&self, hash: &BlobHash, member: u64) -> Result<bool> {
+        let mut query = self
+            .connection()
+            .prepare_cached("SELECT 1 FROM blob_opened WHERE hash = ? AND member = ? LIMIT 1")?;
+        Ok(query.exists(params![hash.0, member as i64])?)
     }
 
     /// The segments with a record that names a file.
@@ -299,11 +328,31 @@ pub trait Blobs: Queries {
     /// # Errors
     /// When the disk fails.
     fn blobs_here(&self) -> Result<Vec<(BlobHash, u64)>> {
-        let mut query =
-            self.connection().prepare_cached("SELECT hash, size FROM blob WHERE whole = 1")?;
-        let rows =
-            query.query_map([], |row| Ok((BlobHash(row.get(0)?), row.get::<_, i64>(1)? as u64)))?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let mut here = Vec::new();
+        self.each_blob_here(|hash, size| {
+            here.push((hash, size));
+            Ok::<_, StoreError>(())
+        })?;
+        Ok(here)
+    }
+
+    /// Calls `visit` with each of them, in the order of their hashes.
+    ///
+    /// # Errors
+    /// When the disk fails, and what `visit` says.
+    fn each_blob_here<E: From<StoreError>>(
+        &self,
+        mut visit: impl FnMut(BlobHash, u64) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let fail = |error: rusqlite::Error| E::from(error.into());
+        let sql = "SELECT hash, size FROM blob WHERE whole = 1 ORDER BY hash";
+        let mut query = self.connection().prepare_cached(sql).map_err(fail)?;
+        let mut rows = query.query([]).map_err(fail)?;
+        while let Some(row) = rows.next().map_err(fail)? {
+            let size: i64 = row.get(1).map_err(fail)?;
+            visit(BlobHash(row.get(0).map_err(fail)?), size as u64)?;
+        }
+        Ok(())
     }
 
     /// How many files wait to be uploaded or failed, and how many of them failed.

@@ -44,6 +44,21 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind::{
+            PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+        };
+        if [StorageFull, QuotaExceeded].contains(&error.kind()) {
+            Self::Full
+        } else if [PermissionDenied, ReadOnlyFilesystem].contains(&error.kind()) {
+            Self::ReadOnly
+        } else {
+            Self::Disk(error.to_string())
+        }
+    }
+}
+
 /// A row that does not decode.
 pub(crate) fn damaged(what: &str) -> StoreError {
     StoreError::Damaged(what.to_owned())

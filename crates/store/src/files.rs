@@ -5,7 +5,7 @@
 //! looked at again before that.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -78,21 +78,36 @@ impl BlobFiles {
     }
 
     fn copy(&self, source: &mut impl Read, size: u64, beside: &Path) -> Result<BlobTree> {
-        let changed = |_| StoreError::Disk("the file changed while it was read".into());
-        let mut builder = TreeBuilder::new(size).map_err(changed)?;
         let mut file = File::create(beside).map_err(disk)?;
-        let mut piece = vec![0; PIECE];
-        loop {
-            let read = source.read(&mut piece).map_err(disk)?;
-            if read == 0 {
-                break;
-            }
-            builder.take(&piece[..read]).map_err(changed)?;
-            file.write_all(&piece[..read]).map_err(disk)?;
-        }
-        let tree = builder.finish().map_err(changed)?;
+        let changed =
+            || StoreError::Disk("the file changed while it was read, or cannot be read".into());
+        let tree = pour(source, size, &mut file)?.ok_or_else(changed)?;
         self.settle(&file, beside, &tree.hash())?;
         Ok(tree)
+    }
+
+    /// Copies a whole file of another directory in; it is durable when this returns. Whether it was there
+    /// and is what its name says: else nothing of it is kept.
+    ///
+    /// # Errors
+    /// When the disk refuses: nothing of it is kept then.
+    pub fn take_over(&self, from: &Self, hash: &BlobHash, size: u64) -> Result<bool> {
+        let Ok(mut source) = from.open(hash) else { return Ok(false) };
+        fs::create_dir_all(&self.folder).map_err(disk)?;
+        let beside = self.part(hash);
+        point();
+        let taken = File::create(&beside).map_err(disk).and_then(|mut file| {
+            let tree = pour(&mut source, size, &mut file)?;
+            let sound = tree.is_some_and(|tree| tree.hash() == *hash);
+            if sound {
+                self.settle(&file, &beside, hash)?;
+            }
+            Ok(sound)
+        });
+        if !matches!(taken, Ok(true)) {
+            let _ = fs::remove_file(&beside);
+        }
+        taken
     }
 
     /// Gives a file that is whole its name.
@@ -134,18 +149,10 @@ impl BlobFiles {
     /// Whether a whole file is what its name says. Reads all of it.
     #[must_use]
     pub fn is_sound(&self, hash: &BlobHash, size: u64) -> bool {
-        let hashed = || -> Option<BlobHash> {
-            let (mut file, mut builder) = (self.open(hash).ok()?, TreeBuilder::new(size).ok()?);
-            let mut piece = vec![0; PIECE];
-            loop {
-                let read = file.read(&mut piece).ok()?;
-                if read == 0 {
-                    return Some(builder.finish().ok()?.hash());
-                }
-                builder.take(&piece[..read]).ok()?;
-            }
-        };
-        hashed().as_ref() == Some(hash)
+        let source = self.open(hash).ok();
+        let tree =
+            source.and_then(|mut file| pour(&mut file, size, &mut io::sink()).ok().flatten());
+        tree.is_some_and(|tree| tree.hash() == *hash)
     }
 
     /// Removes a file, whole or in part.
@@ -196,6 +203,12 @@ impl BlobFiles {
             }
         }
         Ok(cleared)
+    }
+
+    /// How long a whole file is, if it lies here.
+    #[must_use]
+    pub fn length(&self, hash: &BlobHash) -> Option<u64> {
+        fs::metadata(self.path(hash)).ok().map(|file| file.len())
     }
 
     fn entries(&self) -> Result<Option<fs::ReadDir>> {
@@ -318,7 +331,25 @@ impl Incoming {
     }
 }
 
-fn remove_file(path: &Path) -> Result<()> {
+/// Copies what a source has, and tells its tree; nothing where it cannot be read, or has another length.
+fn pour(source: &mut impl Read, size: u64, to: &mut impl Write) -> Result<Option<BlobTree>> {
+    let Ok(mut builder) = TreeBuilder::new(size) else { return Ok(None) };
+    let mut piece = vec![0; PIECE];
+    loop {
+        let read = match source.read(&mut piece) {
+            Ok(0) => return Ok(builder.finish().ok()),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return Ok(None),
+        };
+        if builder.take(&piece[..read]).is_err() {
+            return Ok(None);
+        }
+        to.write_all(&piece[..read]).map_err(disk)?;
+    }
+}
+
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
     point();
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(error)),
@@ -326,15 +357,8 @@ fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
-fn disk(error: io::Error) -> StoreError {
-    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    if [StorageFull, QuotaExceeded].contains(&error.kind()) {
-        StoreError::Full
-    } else if [PermissionDenied, ReadOnlyFilesystem].contains(&error.kind()) {
-        StoreError::ReadOnly
-    } else {
-        StoreError::Disk(error.to_string())
-    }
+pub(crate) fn disk(error: io::Error) -> StoreError {
+    error.into()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::{Result, Settings as _, Store, StoreError};
 #[derive(Debug)]
 pub struct Home {
     directory: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// Why a directory cannot be owned.
@@ -39,6 +39,14 @@ pub enum HomeError {
         /// What it says.
         error: std::io::Error,
     },
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // A process that is being started has a copy of the handle for a moment: closing this one would
+        // leave the directory owned until then. If it fails, closing is what is left.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Home {
@@ -86,7 +94,7 @@ impl Home {
         lock.set_len(0).map_err(io)?;
         writeln!(lock, "{}", std::process::id()).map_err(io)?;
         let directory = directory.canonicalize().map_err(io)?;
-        Ok(Self { directory, _lock: lock })
+        Ok(Self { directory, lock })
     }
 
     /// The directory.
@@ -175,6 +183,12 @@ pub fn database(directory: &Path) -> PathBuf {
 #[must_use]
 pub fn socket(directory: &Path) -> PathBuf {
     directory.join("owner.sock")
+}
+
+/// The key file that takes the place of a directory's, once its keys are in force.
+#[must_use]
+pub fn next_key(directory: &Path) -> PathBuf {
+    directory.join("key.next")
 }
 
 /// The key file of a directory.

@@ -7,9 +7,11 @@
 //! the first write and ends with [`Store::commit`], which returns when the disk has it.
 
 mod asking;
+pub mod backup;
 mod blobs;
 mod calls;
 mod catalogs;
+mod contacts;
 mod error;
 #[cfg(feature = "failpoints")]
 mod failpoint;
@@ -28,12 +30,15 @@ mod schema;
 mod search;
 mod segments;
 mod settings;
+mod soundness;
+mod space;
 mod verdicts;
 
 pub use asking::{AskError, Question, ROWS, Rows};
 pub use blobs::{BlobRow, Blobs, OpenFile, Upload};
 pub use calls::{CallRow, Calls};
 pub use catalogs::{Catalogs, Publication, StoredCatalog, Turned};
+pub use contacts::{Contact, Contacts};
 pub use error::StoreError;
 pub use files::{ABANDONED, BlobFiles, Incoming};
 pub use home::{Home, HomeError};
@@ -48,6 +53,8 @@ pub use removals::{LooseBlob, Removals, RemovedBlob, SeenBlob, Unmerged};
 pub use search::Search;
 pub use segments::{Cursor, SegmentRow, Segments};
 pub use settings::Settings;
+pub use soundness::Soundness;
+pub use space::{Space, space};
 pub use verdicts::{BlockRow, Dismissal, StandingVerdict, Verdicts};
 
 use std::path::Path;
@@ -211,16 +218,6 @@ impl Store {
         let most = pages.map_or(u32::MAX - 1, |pages| used.saturating_add(pages));
         self.connection.query_row(&format!("PRAGMA max_page_count = {most}"), [], |_| Ok(()))?;
         Ok(())
-    }
-
-    /// Has SQLite check the whole file; what it finds wrong, if anything.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn check(&self) -> Result<Option<String>> {
-        let found: String =
-            self.connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-        Ok((found != "ok").then_some(found))
     }
 
     /// How the store waits for the disk, as SQLite counts it: 2 is `FULL`, each commit synced before

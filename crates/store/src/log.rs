@@ -85,7 +85,8 @@ pub struct Aside {
     pub actor: ActorId,
     /// The author's counter.
     pub seq: Seq,
-    /// Why: `not_permitted`, `fork`, or `undecided` for a branch that no relay has decided about.
+    /// Why: `not_permitted`, `over_quota`, `fork`, or `undecided` for a branch that no relay has decided
+    /// about.
     pub reason: String,
     /// When, milliseconds UTC by this replica's clock.
     pub time: i64,
@@ -195,6 +196,15 @@ impl Store {
                 [first, last],
             )?;
         }
+        self.forget_caches(sid)
+    }
+
+    /// Drops what only speeds the loading of a segment.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn forget_caches(&mut self, sid: i64) -> Result<()> {
+        let connection = self.write()?;
         for table in ["snapshot", "history"] {
             connection.execute(&format!("DELETE FROM {table} WHERE sid = ?"), [sid])?;
         }
@@ -312,6 +322,17 @@ impl Store {
                 aside.head,
                 aside.bytes
             ])?;
+        Ok(())
+    }
+
+    /// Notes for another reason why a change lies aside.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn mark_aside(&mut self, sid: i64, hash: &ChangeHash, reason: &str) -> Result<()> {
+        self.write()?
+            .prepare_cached("UPDATE aside SET reason = ? WHERE sid = ? AND hash = ?")?
+            .execute(params![reason, sid, hash.0])?;
         Ok(())
     }
 
@@ -531,6 +552,32 @@ pub trait Log: Queries {
         Ok(())
     }
 
+    /// Of some records of a segment the newest change each that has no receipt: where it lies.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn newest_outgoing(
+        &self,
+        sid: i64,
+        records: &BTreeSet<RecordId>,
+    ) -> Result<BTreeMap<RecordId, Pos>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT key, records FROM outbox WHERE key BETWEEN ? AND ? ORDER BY key DESC",
+        )?;
+        let mut rows = query.query([SegmentRow::key(sid, 0), SegmentRow::key(sid + 1, 0) - 1])?;
+        let mut newest = BTreeMap::new();
+        while newest.len() < records.len()
+            && let Some(row) = rows.next()?
+        {
+            let pos = pos_of(row.get(0)?);
+            let touched = split(&row.get::<_, String>(1)?).into_iter();
+            for id in touched.filter(|id| records.contains(id)) {
+                newest.entry(id).or_insert(pos);
+            }
+        }
+        Ok(newest)
+    }
+
     /// The positions after one of what of a segment is to be sent: it has no receipt, and was not
     /// refused.
     ///
@@ -684,16 +731,44 @@ pub trait Log: Queries {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// How many bytes of one member's changes lie aside.
+    /// How many changes of each actor lie aside because it may not write them.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn not_permitted_by_actor(&self) -> Result<BTreeMap<ActorId, u64>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT actor, count(*) FROM aside WHERE reason = 'not_permitted' GROUP BY actor",
+        )?;
+        let rows =
+            query.query_map([], |row| Ok((ActorId(row.get(0)?), row.get::<_, i64>(1)? as u64)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// How many bytes of one member's changes lie aside, those left out that an operator accepted.
     ///
     /// # Errors
     /// When the disk fails.
     fn aside_bytes(&self, device: u64) -> Result<u64> {
         let mut query = self.connection().prepare_cached(
-            "SELECT coalesce(sum(length(bytes)), 0) FROM aside WHERE substr(actor, 1, 8) = ?",
+            "SELECT coalesce(sum(length(bytes)), 0) FROM aside
+             WHERE substr(actor, 1, 8) = ? AND reason != 'accepted'",
         )?;
         let bytes = query.query_row([device.to_be_bytes()], |row| row.get::<_, i64>(0))?;
         Ok(bytes as u64)
+    }
+
+    /// The same of every device of which something lies aside.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn aside_bytes_by_device(&self) -> Result<BTreeMap<u64, u64>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT substr(actor, 1, 8), sum(length(bytes)) FROM aside GROUP BY substr(actor, 1, 8)",
+        )?;
+        let rows = query.query_map([], |row| {
+            Ok((u64::from_be_bytes(row.get(0)?), row.get::<_, i64>(1)? as u64))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 }
 

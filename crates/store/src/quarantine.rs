@@ -70,7 +70,7 @@ pub struct Decision {
     pub time: i64,
     /// Who decided it.
     pub who: String,
-    /// What: `dismiss`, `reopen`, `assign`, `rejudge`.
+    /// What: `dismiss`, `reopen`, `assign`, `rejudge`, `accept`.
     pub act: String,
     /// The record.
     pub key: RecordKey,

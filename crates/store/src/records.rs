@@ -402,6 +402,23 @@ pub trait Records: Queries {
         read_tallies(&mut query)
     }
 
+    /// How many records of each segment are not deleted, and how many of those are held, and wait; counted
+    /// afresh.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn count_standing(&self) -> Result<BTreeMap<i64, [u64; 3]>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT sid, count(*), sum(state = 1), sum(state = 2) FROM record WHERE deleted = 0
+             GROUP BY sid",
+        )?;
+        let rows = query.query_map([], |row| {
+            let count = |at| Ok::<_, rusqlite::Error>(row.get::<_, i64>(at)? as u64);
+            Ok((row.get(0)?, [count(1)?, count(2)?, count(3)?]))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// By segment how many records have changes without a receipt of other devices alone.
     ///
     /// # Errors

@@ -18,6 +18,26 @@ impl Store {
         Ok(())
     }
 
+    /// Takes a value out.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn unset(&mut self, key: &str) -> Result<()> {
+        self.write()?.prepare_cached("DELETE FROM setting WHERE key = ?")?.execute([key])?;
+        Ok(())
+    }
+
+    /// Forgets the values whose keys begin like that.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn unset_beginning(&mut self, beginning: &str) -> Result<()> {
+        self.write()?
+            .prepare_cached("DELETE FROM setting WHERE substr(key, 1, length(?1)) = ?1")?
+            .execute([beginning])?;
+        Ok(())
+    }
+
     /// Appends an entry of the membership log.
     ///
     /// # Errors
@@ -42,6 +62,20 @@ pub trait Settings: Queries {
         let mut query =
             self.connection().prepare_cached("SELECT value FROM setting WHERE key = ?")?;
         Ok(query.query_row([key], |row| row.get(0)).optional()?)
+    }
+
+    /// The values whose keys begin like that, with what follows in their keys. What the keys begin with
+    /// ends in ASCII.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn settings_under(&self, beginning: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT substr(key, length(?1) + 1), value FROM setting
+             WHERE key >= ?1 AND key < ?1 || char(127) ORDER BY key",
+        )?;
+        let rows = query.query_map([beginning], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// The membership log.

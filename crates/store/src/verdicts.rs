@@ -197,6 +197,20 @@ pub trait Verdicts: Queries {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// When what the oldest matter among the held records is about was written: of each its newest change
+    /// that the rules object to, milliseconds UTC. Deleted records are left out.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn held_since(&self) -> Result<Option<i64>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT v.since FROM verdict v INDEXED BY verdict_found
+                 CROSS JOIN record r ON r.id = v.id AND r.sid = v.sid
+             WHERE v.since > 0 AND r.state = 1 AND r.deleted = 0 ORDER BY v.since LIMIT 1",
+        )?;
+        Ok(query.query_row([], |row| row.get(0)).optional()?)
+    }
+
     /// The newest block of a segment.
     ///
     /// # Errors

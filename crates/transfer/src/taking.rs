@@ -1,6 +1,8 @@
 //! Taking a file in: its bytes go to a thread that verifies and writes them, and how far that is goes
 //! back.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fieldkeep_model::BlobTree;
 use fieldkeep_protocol::FileFrame;
@@ -37,14 +39,15 @@ impl Brought {
 }
 
 /// Takes the rest of a file in. When this returns it is verified and durable under its name; that it is
-/// whole is for the caller to say, once his own books say so as well.
+/// whole is for the caller to say, once his own books say so as well. `progress` hears how far it is, and
+/// says how long the next bytes are to wait: what is under way is bounded, so that holds the other side back.
 ///
 /// # Errors
 /// See [`TransferError`]; what came stays, but for a group that was wrong.
 pub async fn take(
     talk: &mut Talk,
     incoming: Incoming,
-    progress: impl Fn(u64),
+    progress: impl Fn(u64) -> Duration,
 ) -> Result<BlobTree, TransferError> {
     let (mut at, size) = (incoming.at(), incoming.tree().size());
     let mut expected = size - at;
@@ -58,7 +61,10 @@ pub async fn take(
             far = came.recv() => match far {
                 Some(far) => {
                     at = far;
-                    progress(at);
+                    let wait = progress(at);
+                    if !wait.is_zero() {
+                        tokio::time::sleep(wait).await;
+                    }
                     if let Err(error) = talk.say(&FileFrame::Got(Got { at })).await {
                         break Err(error);
                     }

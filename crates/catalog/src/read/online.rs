@@ -15,7 +15,7 @@ use super::items::Item;
 use crate::action::{Action, Effect, HostCall, Inputs, Named, Party, Piece, Query, Who};
 use crate::error::suggestion;
 use crate::object::{Kind, ObjectType};
-use crate::rule::{Engine, Formula, Rule, RuleError, Vocabulary};
+use crate::rule::{Engine, Formula, Rule, RuleError, Vocabulary, Written};
 
 type Types = BTreeMap<TypeName, ObjectType>;
 
@@ -136,13 +136,9 @@ impl Reader<'_, '_> {
             let path = format!("type.{name}");
             let Some((cel, span)) = self.text(table, &path, "online_only") else { continue };
             let Some(object) = types.get(&ty) else { continue };
-            let rule = Rule::compile(
-                "online_only".to_owned(),
-                cel,
-                String::new(),
-                &Vocabulary::before(object),
-                engine,
-            );
+            let (name, reason) = ("online_only".to_owned(), String::new());
+            let written = Written { name, reason, place: self.problems.place(&span) };
+            let rule = Rule::compile(written, cel, &Vocabulary::before(object), engine);
             let rule = self.compiled(rule, format!("{path}.online_only"), &span);
             if let Some(object) = types.get_mut(&ty) {
                 object.online_only = rule;
@@ -247,7 +243,9 @@ impl Reader<'_, '_> {
         if cel.is_empty() {
             return None;
         }
-        let rule = Rule::compile(format!("require_{number}"), cel, reason, vocabulary, engine);
+        let written =
+            Written { name: format!("require_{number}"), reason, place: self.problems.place(&at) };
+        let rule = Rule::compile(written, cel, vocabulary, engine);
         self.compiled(rule, format!("{path}.cel"), &at)
     }
 
@@ -364,7 +362,7 @@ impl Reader<'_, '_> {
         Some(Party::Granted(ty.clone(), (scope != "*").then(|| scope.to_owned())))
     }
 
-    fn needed_in(
+    pub(super) fn needed_in(
         &mut self,
         table: &DeTable<'_>,
         path: &str,

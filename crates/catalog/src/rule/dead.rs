@@ -11,7 +11,7 @@ use cel::common::ast::operators as op;
 use cel::common::ast::{CallExpr, Expr};
 
 use super::bound::{TYPES, parts};
-use super::{Engine, Rule};
+use super::{By, Engine, Rule};
 use crate::object::ObjectType;
 
 /// Why a rule decides nothing.
@@ -28,7 +28,10 @@ pub enum Dead {
 impl ObjectType {
     /// Why a rule of this type decides nothing, if that can be proven.
     pub(crate) fn dead(&self, rule: &Rule, engine: &Engine) -> Option<Dead> {
-        let may = Proof { ty: self, engine }.of(&rule.expr);
+        let may = match &rule.by {
+            By::Expression(expr) => Proof { ty: self, engine }.of(expr),
+            By::Module(_) | By::Judge(_) => May::ANYTHING,
+        };
         if !may.be_true {
             return Some(Dead::AlwaysBroken);
         }
@@ -36,7 +39,7 @@ impl ObjectType {
             return Some(Dead::NeverBroken);
         }
         let before = self.rules.iter().take_while(|other| other.name != rule.name);
-        let mut same = before.filter(|other| other.cel.trim() == rule.cel.trim());
+        let mut same = before.filter(|other| other.text.trim() == rule.text.trim());
         same.next().map(|other| Dead::Repeats(other.name.clone()))
     }
 }

@@ -1,5 +1,6 @@
 //! The arguments of `relay quarantine`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
@@ -55,6 +56,18 @@ pub(crate) enum Quarantine {
         record: RecordKey,
         /// Who.
         person: Option<String>,
+    },
+    /// Take what a revoked device had captured, from a bundle that it wrote for this relay: its changes are
+    /// verified, kept aside, and written again by the relay under its name, to be judged like any other.
+    Accept {
+        /// The bundle.
+        file: PathBuf,
+        /// Only tell what would be written, and what would become of it.
+        #[arg(long, conflicts_with = "aside")]
+        dry_run: bool,
+        /// Only keep the changes aside, where `relay quarantine list` shows them.
+        #[arg(long)]
+        aside: bool,
     },
     /// What was decided, newest first: by whom, when and why.
     Trail {

@@ -88,6 +88,7 @@ mod tests {
             conflicts: Vec::new(),
             reasons: Vec::new(),
             reason_fields: Vec::new(),
+            since: None,
             culprits: Vec::new(),
             last_valid: None,
             dismissed: None,

@@ -7,19 +7,22 @@ use std::path::Path;
 
 use fieldkeep_model::{MembershipLog, PublicKey};
 use fieldkeep_relay::{
-    Arriving, Content, Enclosing, NotTaken, Packed, ReadError, Reader, Subject, Survey, Unpacked,
-    Writer, enclose,
+    Accepting, Arriving, Content, Enclosing, Entry, Frame, NotTaken, Packed, ReadError, Reader,
+    Subject, Survey, Unpacked, Unpacking, Writer, enclose,
 };
 use fieldkeep_store::BlobFiles;
 
 use crate::access::{Owner, RelayOwner};
 use crate::member;
-use crate::request::{Bundled, Response, Unbundled, Untaken};
+use crate::request::{Accept, Accepted, Bundled, Response, Unbundled, Untaken};
 use crate::time::now_ms;
+use fieldkeep_console::shape::Record;
 use fieldkeep_console::{Code, Failure};
 
 /// Entries that are taken into one commit of a relay.
 const SLICE: usize = 64;
+/// Bytes of changes of a revoked device's bundle that are accepted at once: all of them or none.
+const ACCEPTED: usize = 64 * 1024 * 1024;
 
 pub(super) fn export(
     owner: &Owner,
@@ -141,6 +144,15 @@ fn import_into_relay(relay: &RelayOwner, file: &mut File) -> Result<Unpacked, Fa
         engine.unpack_wishes(now_ms(), &mut unpacking)?;
         Ok(unpacking)
     })?;
+    Ok(take_files(relay, reader, unpacking)?.unpacked().clone())
+}
+
+/// Takes the files in that a bundle brings, once everything else of it is judged.
+fn take_files(
+    relay: &RelayOwner,
+    mut reader: Reader<BufReader<&mut File>>,
+    mut unpacking: Unpacking,
+) -> Result<Unpacking, Failure> {
     let files = BlobFiles::of(relay.directory());
     while let Some(file) = reader.next_file()? {
         let asked = file.clone();
@@ -156,7 +168,85 @@ fn import_into_relay(relay: &RelayOwner, file: &mut File) -> Result<Unpacked, Fa
         })?;
     }
     relay.settle()?;
-    Ok(unpacking.unpacked().clone())
+    Ok(unpacking)
+}
+
+/// Takes a revoked device's bundle, as far as an operator goes.
+pub(super) fn accept(
+    owner: &Owner,
+    path: &Path,
+    who: String,
+    how: Accept,
+) -> Result<Response, Failure> {
+    let relay = super::relay::relay(owner)?;
+    let mut file = open(path)?;
+    let survey = Survey::of(BufReader::new(&mut file))?;
+    file.rewind().map_err(|error| Failure::from(ReadError::Io(error)))?;
+    let mut reader = Reader::open(BufReader::new(&mut file))?;
+    let (mut pushes, mut bytes) = (Vec::new(), 0);
+    loop {
+        let entries = reader.entries(SLICE)?;
+        if entries.is_empty() {
+            break;
+        }
+        for entry in entries {
+            if let Entry::Frame(Frame::Push(push)) = entry {
+                bytes += push.batch.len();
+                pushes.push(push);
+            }
+        }
+        if bytes > ACCEPTED {
+            let message = format!("the bundle has more than {ACCEPTED} bytes of changes");
+            let remedy = "nothing was changed: so much is not accepted at once";
+            return Err(Failure::new(Code::Failure, message, remedy));
+        }
+    }
+    let accepting = match how {
+        Accept::Try => Accepting::Trying,
+        Accept::KeepAside => Accepting::KeepingAside,
+        Accept::Write => Accepting::Writing,
+    };
+    relay.settle()?;
+    let (author, accepted, members) = relay.with_engine(move |engine| {
+        let by = (now_ms(), &*who);
+        let (author, accepted) = engine.accept(by, &survey, pushes, accepting)??;
+        Ok((author, accepted, engine.replica().members().clone()))
+    })?;
+    relay.settle()?;
+    let mut taken = Unpacked::default();
+    if accepting == Accepting::Writing
+        && let Some(unpacking) = relay.with_engine(|engine| Ok(engine.accept_files()))?
+    {
+        taken = take_files(relay, reader, unpacking)?.unpacked().clone();
+    }
+    let refused = accepted.refused.into_iter().map(|(segment, refused)| Untaken {
+        segment: Some(segment.to_string()),
+        record: None,
+        file: None,
+        code: refused.code.to_owned(),
+        text: refused.text,
+    });
+    let undeclared = accepted.undeclared.into_iter().map(|segment| Untaken {
+        segment: Some(segment.to_string()),
+        record: None,
+        file: None,
+        code: "undeclared".to_owned(),
+        text: "the relay's catalog has no such type, or divides it otherwise".to_owned(),
+    });
+    let files = taken.not_taken.into_iter().map(untaken);
+    let records = accepted.records.into_iter().map(|view| Record::new(view, &members));
+    Ok(Response::Accepted(Box::new(Accepted {
+        from: author.name,
+        number: author.number,
+        known: accepted.known,
+        aside: accepted.aside,
+        written: accepted.written,
+        carried: accepted.carried,
+        files: taken.files,
+        records: records.collect(),
+        absent: accepted.absent.iter().map(ToString::to_string).collect(),
+        not_taken: refused.chain(undeclared).chain(files).collect(),
+    })))
 }
 
 fn unbundled(unpacked: Unpacked) -> Unbundled {

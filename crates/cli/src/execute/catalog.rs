@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::TryLockError;
 
-use fieldkeep_catalog::Catalog;
+use fieldkeep_catalog::{Catalog, Judges};
 use fieldkeep_console::shape::catalog::{Diff, Kept, Standing};
 use fieldkeep_console::{Code, Failure};
 use fieldkeep_relay::{read_catalog, sequel, try_catalog};
@@ -22,7 +22,8 @@ fn reader(owner: &Owner) -> Result<Reader, Failure> {
 
 fn in_force(reader: &Reader) -> Result<Option<(u64, Catalog)>, Failure> {
     let stored = reader.newest_catalog()?;
-    let parsed = stored.map(|stored| Ok((stored.number, read_catalog(&stored.source)?)));
+    let parsed =
+        stored.map(|stored| Ok((stored.number, read_catalog(&stored.source, &Judges::default())?)));
     parsed.transpose()
 }
 
@@ -53,7 +54,7 @@ pub(super) fn roll_back(
 }
 
 pub(super) fn follows(owner: &Owner, source: &str) -> Result<Response, Failure> {
-    let (reading, next) = (Reading::of(reader(owner)?)?, read_catalog(source)?);
+    let (reading, next) = (Reading::of(reader(owner)?)?, read_catalog(source, &Judges::default())?);
     Ok(Response::CatalogFollows(sequel(&reading, &next)?.into()))
 }
 
@@ -74,7 +75,7 @@ pub(super) fn diff(owner: &Owner, tried: Tried) -> Result<Response, Failure> {
         Tried::Number(number) => fieldkeep_relay::Tried::Number(number),
     };
     let reading = Reading::of(reader(owner)?)?;
-    let trial = try_catalog(reading, tried, &present, &mut |_, _| ())?;
+    let trial = try_catalog(reading, tried, &present, Judges::default(), &mut |_, _| ())?;
     Ok(Response::CatalogDiff(Box::new(Diff::of(trial))))
 }
 

@@ -7,8 +7,8 @@ use fieldkeep_model::{RecordKey, TypeName};
 use super::run;
 use crate::access::DeviceOwner;
 use crate::request::Response;
-use fieldkeep_console::Failure;
 use fieldkeep_console::shape::Pin;
+use fieldkeep_console::{Code, Failure};
 
 pub(super) fn pause(owner: &DeviceOwner, ty: Option<&TypeName>) -> Result<Response, Failure> {
     owner.device.pause(ty)?;
@@ -41,6 +41,18 @@ pub(super) fn unsubscribe(
 fn subscribed(owner: &DeviceOwner, ty: TypeName) -> Result<Response, Failure> {
     let scopes = owner.device.paused()?.scopes.remove(&ty);
     Ok(Response::Subscribed(ty, scopes.map(|scopes| scopes.into_iter().collect())))
+}
+
+pub(super) fn rotate_key(owner: &DeviceOwner, timeout: Duration) -> Result<Response, Failure> {
+    if owner.runtime.is_some() {
+        let message = "a process serves this directory under the key that it has";
+        return Err(Failure::new(Code::Failure, message, "stop it first, and start it again then"));
+    }
+    let device = &owner.device;
+    let before = device.member()?.identity;
+    run(owner, device.rotate_key(timeout))??;
+    let key = device.members().device(&before).map(|member| member.keys.signing.to_string());
+    Ok(Response::Me(key.unwrap_or_default()))
 }
 
 pub(super) fn resync(

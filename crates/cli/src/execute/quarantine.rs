@@ -1,7 +1,7 @@
 //! What is asked of a relay's quarantine. Pages are read beside the engine and hold up nobody.
 
 use fieldkeep_console::Failure;
-use fieldkeep_console::shape::{Aside, Held};
+use fieldkeep_console::shape::{Aside, Blamed, Held};
 use fieldkeep_model::RecordKey;
 use fieldkeep_store::{Quarantine as _, Wanted};
 
@@ -52,13 +52,16 @@ pub(super) fn page(
 }
 
 pub(super) fn record(owner: &Owner, name: Name) -> Result<Response, Failure> {
-    relay(owner)?;
-    let (reading, key) = (Reading::open(owner)?, key(name));
+    let (relay, key) = (relay(owner)?, key(name));
+    let asked = key.clone();
+    let blame = relay.with_engine(move |engine| Ok(engine.replica_mut().blame(&asked)?))?;
+    let reading = Reading::open(owner)?;
     let found = reading.views().in_quarantine(&key)?;
     let (held, referrers) = found.ok_or_else(|| Failure::absent(&key))?;
     let held = Box::new(Held::new(held, &reading.members));
+    let blame = blame.map(|blame| Blamed::new(blame, &reading.members));
     let referrers = referrers.iter().map(ToString::to_string).collect();
-    Ok(Response::HeldRecord { held, referrers })
+    Ok(Response::HeldRecord { held, referrers, blame })
 }
 
 pub(super) fn decisions(

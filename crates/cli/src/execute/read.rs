@@ -172,7 +172,7 @@ pub(super) fn watch(
     loop {
         let keys = match events.blocking_recv() {
             Ok(Event::Changed(keys)) => keys,
-            Ok(Event::Met(_) | Event::Left(_) | Event::Strip(_)) => continue,
+            Ok(Event::Met(_) | Event::Left(_) | Event::Strip(_) | Event::Status) => continue,
             Err(RecvError::Lagged(missed)) => {
                 let text = format!("{missed} changes were too fast to be told");
                 let remedy = "watch again: `fieldkeep list` shows what is here";

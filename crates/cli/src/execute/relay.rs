@@ -2,7 +2,7 @@
 
 use data_encoding::HEXLOWER;
 use fieldkeep_model::membership::{self, Act};
-use fieldkeep_model::{Grant, PublicKey, Signature, Signed, TypeName};
+use fieldkeep_model::{Grant, MembershipLog, PublicKey, Signature, Signed, TypeName};
 use fieldkeep_replica::Replica;
 use fieldkeep_store::Settings as _;
 
@@ -47,23 +47,68 @@ pub(super) fn append(owner: &Owner, base: u64, entry: &Entry) -> Result<Response
     Ok(Response::Appended(appended))
 }
 
+/// Appends an entry that was signed elsewhere, if it follows the log as it is.
+pub(super) fn apply(owner: &Owner, entry: &Entry) -> Result<Response, Failure> {
+    let entry = signed(entry)?;
+    relay(owner)?.with_engine(move |engine| {
+        let log = engine.replica().members();
+        if log.holds(&entry) {
+            return Ok(Response::Applied { already: true, beyond: 0 });
+        }
+        let stated: Option<membership::Entry> = entry.read();
+        let previous = stated.as_ref().map(|stated| stated.previous);
+        if previous != Some(log.tip()) {
+            return Err(overtaken(log, previous));
+        }
+        let beyond = stated.map_or(Ok(0), |stated| beyond(engine.replica(), &stated.act))?;
+        engine.append_members(&[entry])?;
+        Ok(Response::Applied { already: false, beyond })
+    })
+}
+
+fn overtaken(log: &MembershipLog, previous: Option<[u8; 32]>) -> Failure {
+    let entries = log.since(0);
+    let known = entries.iter().position(|entry| Some(entry.digest()) == previous);
+    let message = match known {
+        Some(at) => format!(
+            "the membership log has grown by {} entries since this was asked for",
+            entries.len() - at - 1
+        ),
+        None => "this follows an entry that is not in the relay's membership log".to_owned(),
+    };
+    let remedy = "nothing was changed: ask again with --request, and have that signed";
+    Failure::new(Code::Held, message, remedy)
+}
+
+/// In how many segments the relay holds more of a member than an entry commits to.
+fn beyond(replica: &Replica, act: &Act) -> Result<u64, Failure> {
+    let Some((member, grants, cuts)) = act.permissions() else { return Ok(0) };
+    let Some(member) = replica.members().device(member) else { return Ok(0) };
+    let held = replica.cut_offs(member, grants)?;
+    Ok(held.iter().filter(|held| !cuts.contains(held)).count() as u64)
+}
+
+pub(super) fn me(owner: &Owner) -> Result<Response, Failure> {
+    let key = relay(owner)?.with_engine(|engine| Ok(engine.replica().me().keys.public()))?;
+    Ok(Response::Me(key.to_string()))
+}
+
+/// Reads a key.
+///
+/// # Errors
+/// When it is none in hexadecimal.
+pub(crate) fn key_of(text: &str) -> Result<PublicKey, Failure> {
+    let bytes = HEXLOWER.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.map(PublicKey).ok_or_else(Failure::unexpected)
+}
+
 /// Whether the relay holds of a member what an entry says that it holds.
 fn holds(replica: &Replica, entry: &Signed) -> Result<bool, Failure> {
-    let act = entry.read::<membership::Entry>().map(|entry| entry.act);
-    let (key, grants, cuts) = match act {
-        Some(Act::Grant { member, grants, cuts }) => (member, grants, cuts),
-        Some(Act::Revoke { member, cuts }) => (member, Vec::new(), cuts),
-        Some(
-            Act::Found { .. }
-            | Act::Relay { .. }
-            | Act::Invite { .. }
-            | Act::Join { .. }
-            | Act::Admit { .. },
-        )
-        | None => return Ok(true),
-    };
-    Ok(match replica.members().device(&key) {
-        Some(member) => replica.cut_offs(member, &grants)? == cuts,
+    let entry: Option<membership::Entry> = entry.read();
+    let permissions = entry.as_ref().and_then(|entry| entry.act.permissions());
+    let Some((key, grants, cuts)) = permissions else { return Ok(true) };
+    Ok(match replica.members().device(key) {
+        Some(member) => replica.cut_offs(member, grants)? == cuts,
         None => false,
     })
 }
@@ -72,12 +117,19 @@ pub(super) fn cut_offs(
     owner: &Owner,
     member: &str,
     grants: Vec<(Option<TypeName>, Option<String>)>,
+    at_once: bool,
 ) -> Result<Response, Failure> {
-    let key = HEXLOWER.decode(member.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
-    let key = PublicKey(key.ok_or_else(Failure::unexpected)?);
+    let key = key_of(member)?;
     let grants: Vec<_> = grants.into_iter().map(|(ty, scope)| Grant { ty, scope }).collect();
     let cuts = relay(owner)?
-        .with_engine(move |engine| Ok(engine.cut_offs(now_ms(), &key, &grants)?))?
+        .with_engine(move |engine| {
+            if at_once {
+                return Ok(engine.cut_offs(now_ms(), &key, &grants)?);
+            }
+            let replica = engine.replica();
+            let member = replica.members().device(&key);
+            Ok(member.map(|member| replica.cut_offs(member, &grants)).transpose()?)
+        })?
         .ok_or_else(|| Failure::new(Code::NotFound, "there is no such device", ""))?;
     let bytes = minicbor::to_vec(cuts).expect("encoding into memory cannot fail");
     Ok(Response::CutOffs(HEXLOWER.encode(&bytes)))
@@ -85,11 +137,15 @@ pub(super) fn cut_offs(
 
 pub(super) fn restore(owner: &Owner) -> Result<Response, Failure> {
     relay(owner)?.with_engine(|engine| {
-        engine.restore()?;
+        engine.restore(now_ms())?;
         let epoch = engine.replica().epoch().counter;
         let segments = engine.replica().segments().len() as u64;
         Ok(Response::Restored { epoch, segments })
     })
+}
+
+pub(super) fn limits(owner: &Owner) -> Result<Response, Failure> {
+    Ok(Response::Limits(Box::new(relay(owner)?.limits()?)))
 }
 
 /// Reads an entry.

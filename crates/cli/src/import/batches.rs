@@ -1,10 +1,10 @@
 //! Writing in batches, each durable at once, with progress for whoever waits.
 
-use std::io::{IsTerminal as _, Write as _, stderr};
 use std::time::{Duration, Instant};
 
 use super::Job;
 use crate::access::Access;
+use crate::progress::{Bar, Far};
 use crate::request::{Content, Request, Response, Write};
 use fieldkeep_console::{Failure, Trouble};
 
@@ -36,7 +36,7 @@ pub(super) fn write(
     job: &Job,
     saved: u64,
 ) -> Result<Tally, Trouble> {
-    let mut progress = Progress::new(writes.len());
+    let mut progress = Progress::new(writes.len() as u64);
     let mut tally = Tally { records: saved, saved_before: saved, ..Tally::default() };
     let mut batch = Vec::new();
     let mut text = 0;
@@ -65,7 +65,6 @@ pub(super) fn write(
         }
         progress.show(tally.records);
     }
-    progress.end();
     Ok(tally)
 }
 
@@ -96,28 +95,22 @@ fn size(write: &Write) -> usize {
     contents.sum::<usize>() + 64
 }
 
-/// A line that shows how far an import has come, on a terminal, once it takes long.
+/// Shows how far an import has come, on a terminal, once it takes long.
 struct Progress {
     started: Instant,
-    total: usize,
-    shown: bool,
+    total: u64,
+    bar: Option<Bar>,
 }
 
 impl Progress {
-    fn new(total: usize) -> Self {
-        Self { started: Instant::now(), total, shown: false }
+    fn new(total: u64) -> Self {
+        Self { started: Instant::now(), total, bar: None }
     }
 
     fn show(&mut self, done: u64) {
-        if self.started.elapsed() > QUIET && stderr().is_terminal() {
-            self.shown = true;
-            let _ = write!(stderr().lock(), "\r{done} of {} records", self.total);
-        }
-    }
-
-    fn end(&self) {
-        if self.shown {
-            let _ = writeln!(stderr().lock());
+        if self.started.elapsed() > QUIET {
+            let far = Far::counted(done, self.total, "records saved");
+            self.bar.get_or_insert_with(Bar::new).show(&far);
         }
     }
 }

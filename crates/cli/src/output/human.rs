@@ -25,10 +25,19 @@ pub(crate) fn record(out: &mut impl Write, record: &Record) -> io::Result<()> {
     Ok(())
 }
 
-/// The reasons, the culprits, and whether somebody put it aside.
+/// The reasons, of which fields and since when, the culprits, and whether somebody put it aside.
 pub(crate) fn why(out: &mut impl Write, record: &Record) -> io::Result<()> {
     for reason in record.reasons() {
         writeln!(out, "  {}: {}", record.state.replace('_', " "), safe(reason))?;
+    }
+    let about = [
+        (!record.reason_fields.is_empty())
+            .then(|| format!("about {}", safe(&record.reason_fields.join(", ")))),
+        record.since.as_ref().map(|since| format!("since {since}")),
+    ];
+    let about: Vec<String> = about.into_iter().flatten().collect();
+    if !about.is_empty() {
+        writeln!(out, "  {}", about.join(", "))?;
     }
     for culprit in record.verdict.iter().flat_map(|verdict| &verdict.culprits) {
         writeln!(out, "  written by {}", author(culprit))?;
@@ -149,8 +158,7 @@ pub(crate) fn strip(status: &Status) -> String {
             parts.push(format!("{} carried for others, unsaved", status.carried));
         }
         if status.files > 0 {
-            let files =
-                if status.files == 1 { "1 file" } else { &format!("{} files", status.files) };
+            let files = crate::files::several(status.files);
             parts.push(format!("{files} to be sent: fieldkeep attachments list"));
         }
         if !status.forks.is_empty() {

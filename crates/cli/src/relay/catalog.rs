@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use fieldkeep_catalog::Catalog as Parsed;
 use fieldkeep_console::shape::catalog::{
     Cause, Change, Checked, Counts, Diff, Follows, Kept, Standing,
 };
 use fieldkeep_console::{Failure, Trouble};
+use fieldkeep_replica::ReplicaError;
 use serde::Serialize;
 
 use crate::access::Access;
@@ -35,7 +37,9 @@ struct Listed<'k> {
 
 pub(super) fn run(directory: &Path, command: Catalog, output: &mut Output) -> Result<(), Trouble> {
     match command {
-        Catalog::Check { .. } => unreachable!("it needs no directory, and was taken care of"),
+        Catalog::Check { .. } | Catalog::Module { .. } => {
+            unreachable!("it needs no directory, and was taken care of")
+        }
         Catalog::Diff { catalog, number } => {
             let tried = match (catalog, number) {
                 (Some(path), _) => Tried::Source(read(&path)?),
@@ -51,6 +55,31 @@ pub(super) fn run(directory: &Path, command: Catalog, output: &mut Output) -> Re
         Catalog::List => list(directory, output),
         Catalog::Status => status(directory, output),
     }
+}
+
+#[derive(Serialize)]
+struct Module<'m> {
+    name: &'m str,
+    catalog: &'m str,
+}
+
+/// Prints a module as it is to stand in a catalog.
+pub(super) fn module(
+    path: &Path,
+    name: Option<String>,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
+    let wasm = std::fs::read(path).map_err(|error| Failure::file(path, &error))?;
+    let stem = || path.file_stem().map(|stem| stem.to_string_lossy().replace('-', "_"));
+    let name = name.or_else(stem).unwrap_or_default();
+    let text = Parsed::module_text(&name, &wasm).map_err(ReplicaError::Catalog);
+    let text = text.map_err(Failure::from)?;
+    if output.is_json() {
+        output.object("relay-catalog-module", &Module { name: &name, catalog: &text })?;
+    } else {
+        output.line(text.trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -90,7 +119,8 @@ pub(super) fn check(
     output: &mut Output,
 ) -> Result<ExitCode, Trouble> {
     let source = read(path)?;
-    let parsed = fieldkeep_relay::read_catalog(&source).map_err(Failure::from)?;
+    let parsed = Parsed::parse(&source).map_err(ReplicaError::Catalog).map_err(Failure::from)?;
+    fieldkeep_relay::check_queries(&parsed).map_err(Failure::from)?;
     let mut checked = Checked::of(&parsed);
     if let Ok(directory) = dir.path() {
         let mut access = Access::new(&directory)?;
@@ -120,14 +150,12 @@ fn print_check(output: &mut Output, checked: &Checked) -> Result<(), Trouble> {
         };
         table.row(vec![ty.ty.clone(), "-".into(), "-".into(), "-".into(), fields]);
         for rule in &ty.rules {
-            let share = rule.steps as f64 * 100.0 / checked.budget as f64;
-            table.row(vec![
-                ty.ty.clone(),
-                rule.name.clone(),
-                rule.steps.to_string(),
-                format!("{share:.1} %"),
-                rule.remark.clone().unwrap_or_default(),
-            ]);
+            let share = |budget: u64| format!("{:.1} %", rule.steps as f64 * 100.0 / budget as f64);
+            let (steps, share) = rule
+                .budget
+                .map_or(("-".into(), "-".into()), |budget| (rule.steps.to_string(), share(budget)));
+            let remark = rule.remark.clone().unwrap_or_default();
+            table.row(vec![ty.ty.clone(), rule.name.clone(), steps, share, remark]);
         }
     }
     table.print(output.writer())?;

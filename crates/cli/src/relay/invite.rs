@@ -1,38 +1,23 @@
-//! `relay invite`: an entry of the membership log, signed with the admin key, and the ticket that
-//! takes it up. This command opens the key; the process that serves is handed the signed entry.
+//! `relay invite`: an entry of the membership log, and the ticket that takes it up. Whoever signs draws the
+//! one-time key of the ticket: the process that serves is handed the signed entry, and never has it.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use data_encoding::HEXLOWER;
-use fieldkeep_model::{Grant, KeyPair, MembershipLog, Ticket, TypeName};
-use fieldkeep_relay::invite;
-use fieldkeep_replica::ReplicaError;
+use fieldkeep_model::membership::Wanted;
+use fieldkeep_model::{Grant, MembershipLog, Ticket, TypeName};
 use serde::Serialize;
 
 use super::LISTEN;
-use super::permission::{admin, growing};
+use super::signing::{self, Made};
 use crate::access::Access;
-use crate::execute::signed;
+use crate::args::fleet::Invite;
 use crate::export::catalog;
-use crate::output::Output;
-use crate::request::{Entry, Request, Response};
+use crate::output::{Output, code};
+use crate::request::{Request, Response};
 use crate::time::now_ms;
 use fieldkeep_console::rfc3339;
 use fieldkeep_console::{Code, Failure, Trouble};
-
-/// How often the log may grow between reading and appending.
-const TRIES: usize = 5;
-
-/// What is invited to.
-pub(super) struct Wish {
-    pub(super) name: Option<String>,
-    pub(super) scopes: Vec<(TypeName, String)>,
-    pub(super) ttl: Duration,
-    pub(super) addresses: Vec<SocketAddr>,
-    pub(super) admin_key: Option<PathBuf>,
-}
 
 #[derive(Serialize)]
 struct Shape {
@@ -42,54 +27,46 @@ struct Shape {
     addresses: Vec<String>,
 }
 
-pub(super) fn run(directory: &Path, wish: Wish, output: &mut Output) -> Result<(), Trouble> {
+pub(super) fn run(directory: &Path, wish: Invite, output: &mut Output) -> Result<(), Trouble> {
     let mut access = Access::new(directory)?;
-    let admin = admin(directory, wish.admin_key)?;
-    check_scopes(&mut access, &wish.scopes)?;
-    let expires = now_ms().saturating_add(i64::try_from(wish.ttl.as_millis()).unwrap_or(i64::MAX));
-    for _ in 0..TRIES {
-        let (log, listens) = members(&mut access)?;
-        let addresses = addresses(&wish.addresses, listens.as_deref())?;
-        let name = wish.name.clone().unwrap_or_else(|| numbered(&log));
-        let one_time = KeyPair::from_secret(drawn()?);
-        let (entry, mut ticket) =
-            invite(&log, &admin, one_time, &name, grants(&wish.scopes), expires);
-        ticket.addresses = addresses;
-        let entry = Entry {
-            bytes: HEXLOWER.encode(&entry.bytes),
-            signature: HEXLOWER.encode(&entry.signature.0),
-        };
-        let answer = access.ask(Request::AppendMember { base: log.len(), entry })?;
-        let Response::Appended(appended) = answer else { return Err(Failure::unexpected().into()) };
-        if appended {
-            return print(output, &ticket, name, expires);
-        }
-    }
-    Err(growing().into())
-}
-
-fn print(output: &mut Output, ticket: &Ticket, name: String, expires: i64) -> Result<(), Trouble> {
+    let Invite { name, scope: scopes, ttl, address, qr, signing } = wish;
+    let means = signing.means(directory)?;
+    check_scopes(&mut access, &scopes)?;
+    let expires_ms = now_ms().saturating_add(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
+    let mut invited = String::new();
+    let made = signing::decide(&mut access, &means, None, output, &mut |access, log| {
+        let listens = listens(access)?;
+        let addresses = addresses(&address, listens.as_deref())?;
+        let addresses = addresses.iter().map(ToString::to_string).collect();
+        invited = name.clone().unwrap_or_else(|| numbered(log));
+        let (name, grants) = (invited.clone(), grants(&scopes));
+        Ok(Wanted::Invite { name, grants, expires_ms, addresses })
+    })?;
+    let Some((_, Made { ticket: Some(ticket), .. })) = made else { return Ok(()) };
     if output.is_json() {
         let addresses = ticket.addresses.iter().map(ToString::to_string).collect();
-        let (ticket, expires) = (ticket.to_string(), rfc3339(expires));
-        output.object("relay-invite", &Shape { ticket, name, expires, addresses })?;
-    } else {
-        output.line(&ticket.to_string())?;
+        let (ticket, expires) = (ticket.to_string(), rfc3339(expires_ms));
+        output.object("relay-invite", &Shape { ticket, name: invited, expires, addresses })?;
+        return Ok(());
     }
-    Ok(())
+    show(&ticket, qr, output)
 }
 
-/// The membership log, and where the relay listens.
-///
-/// # Errors
-/// When the directory is no relay's, or the log does not verify.
-pub(super) fn members(access: &mut Access) -> Result<(MembershipLog, Option<String>), Trouble> {
-    let Response::Members { entries, address } = access.ask(Request::Members)? else {
+/// Prints a ticket, as a code before that if it is asked for.
+pub(super) fn show(ticket: &Ticket, qr: bool, output: &mut Output) -> Result<(), Trouble> {
+    let line = ticket.to_string();
+    if qr {
+        // Capital letters make a smaller code, and a ticket is read whatever the case.
+        output.line(&code(&line.to_uppercase())?)?;
+    }
+    Ok(output.line(&line)?)
+}
+
+fn listens(access: &mut Access) -> Result<Option<String>, Trouble> {
+    let Response::Members { address, .. } = access.ask(Request::Members)? else {
         return Err(Failure::unexpected().into());
     };
-    let entries = entries.iter().map(signed).collect::<Result<Vec<_>, _>>()?;
-    let log = MembershipLog::open(entries).map_err(ReplicaError::from).map_err(Failure::from)?;
-    Ok((log, address))
+    Ok(address)
 }
 
 /// Everything, but for the types that are limited to scopes.
@@ -149,12 +126,4 @@ fn addresses(named: &[SocketAddr], listens: Option<&str>) -> Result<Vec<SocketAd
         return Err(Failure::new(Code::Usage, message, remedy));
     }
     Ok(vec![address])
-}
-
-fn drawn() -> Result<[u8; 32], Failure> {
-    let mut bytes = [0; 32];
-    let failed =
-        |error| Failure::new(Code::Failure, format!("no randomness: {error}"), "try again");
-    getrandom::fill(&mut bytes).map_err(failed)?;
-    Ok(bytes)
 }

@@ -1,24 +1,21 @@
-//! `relay grant` and `relay revoke`: entries of the membership log that change what a member may,
-//! signed with the admin key. They commit to what the relay holds of the member.
+//! `relay grant`, `relay revoke` and `relay rename`: entries of the membership log about a device, signed
+//! with the admin key. Those that change what it may commit to what the relay holds of it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use data_encoding::HEXLOWER;
-use fieldkeep_link::KeyFile;
-use fieldkeep_model::membership::{Act, CutOff};
-use fieldkeep_model::{Grant, KeyPair, Member, MembershipLog, TypeName};
-use fieldkeep_relay::admin_key;
+use fieldkeep_model::membership::{Act, CutOff, Wanted};
+use fieldkeep_model::{Grant, Member, TypeName};
 use serde::Serialize;
 
 use super::invite;
+use super::signing::{self, Made, Means};
 use crate::access::Access;
+use crate::args::fleet::Signing;
 use crate::member::find;
 use crate::output::{Output, safe};
-use crate::request::{Entry, Request, Response};
-use fieldkeep_console::{Code, Failure, Trouble};
-
-/// How often the log may grow, or the member's changes arrive, between asking and appending.
-const TRIES: usize = 5;
+use crate::request::{Request, Response};
+use fieldkeep_console::{Failure, Trouble};
 
 /// What becomes of a member.
 pub(super) enum Change {
@@ -26,6 +23,8 @@ pub(super) enum Change {
     Revoke,
     /// It may everything, but of these types only these scopes.
     Grant(Vec<(TypeName, String)>),
+    /// It is called otherwise.
+    Rename(String),
 }
 
 #[derive(Serialize)]
@@ -39,82 +38,47 @@ pub(super) fn run(
     directory: &Path,
     who: &str,
     change: &Change,
-    key: Option<PathBuf>,
+    signing: Signing,
     output: &mut Output,
 ) -> Result<(), Trouble> {
     let mut access = Access::new(directory)?;
-    let admin = admin(directory, key)?;
+    let means = signing.means(directory)?;
     if let Change::Grant(scopes) = change {
         invite::check_scopes(&mut access, scopes)?;
     }
-    for _ in 0..TRIES {
-        let (log, _) = invite::members(&mut access)?;
-        let member = find(&log, who)?;
-        let grants = match change {
-            Change::Revoke => Vec::new(),
-            Change::Grant(scopes) => invite::grants(scopes),
-        };
-        let cuts = cut_offs(&mut access, member, &grants)?;
-        let segments = cuts.len();
-        let signing = member.keys.signing;
+    // What is signed elsewhere is signed later: nobody is kept away for that.
+    let at_once = matches!(means, Means::Key(_));
+    let made = signing::decide(&mut access, &means, None, output, &mut |access, log| {
+        let found = find(log, who)?;
+        let member = found.keys.signing;
         let act = match change {
-            Change::Revoke => Act::Revoke { member: signing, cuts },
-            Change::Grant(_) => Act::Grant { member: signing, grants, cuts },
+            Change::Rename(name) => Act::Rename { member, name: name.clone() },
+            Change::Revoke => {
+                let cuts = cut_offs(access, found, &[], at_once)?;
+                Act::Revoke { member, cuts }
+            }
+            Change::Grant(scopes) => {
+                let grants = invite::grants(scopes);
+                let cuts = cut_offs(access, found, &grants, at_once)?;
+                Act::Grant { member, grants, cuts }
+            }
         };
-        if append(&mut access, &log, act, &admin)? {
-            return tell(output, change, member, segments);
-        }
-    }
-    Err(growing().into())
-}
-
-/// The admin key, where it was named or where `relay init` put it.
-///
-/// # Errors
-/// When it is not there: nothing can be signed then.
-pub(super) fn admin(directory: &Path, named: Option<PathBuf>) -> Result<KeyPair, Failure> {
-    let path = named.unwrap_or_else(|| admin_key(directory));
-    let key = KeyFile::open(path).map_err(|error| {
-        let remedy = "the admin key signs this: bring it back, or name it with --admin-key FILE";
-        Failure::new(Code::Denied, error.to_string(), remedy)
+        Ok(Wanted::Act(act))
     })?;
-    Ok(key.signing())
-}
-
-/// Signs an entry and has it appended; not if the log has grown meanwhile, or what the relay holds
-/// is not what the entry says.
-///
-/// # Errors
-/// When the entry contradicts the log, or the directory cannot be reached.
-pub(super) fn append(
-    access: &mut Access,
-    log: &MembershipLog,
-    act: Act,
-    admin: &KeyPair,
-) -> Result<bool, Trouble> {
-    let entry = log.sign(act, admin);
-    let entry = Entry {
-        bytes: HEXLOWER.encode(&entry.bytes),
-        signature: HEXLOWER.encode(&entry.signature.0),
-    };
-    let answer = access.ask(Request::AppendMember { base: log.len(), entry })?;
-    let Response::Appended(appended) = answer else { return Err(Failure::unexpected().into()) };
-    Ok(appended)
-}
-
-pub(super) fn growing() -> Failure {
-    let message = "the membership log keeps growing under this command";
-    Failure::new(Code::Failure, message, "try again")
+    let Some((log, Made { act, .. })) = made else { return Ok(()) };
+    let cuts = act.permissions().map_or(0, |(.., cuts)| cuts.len());
+    tell(output, change, find(&log, who)?, cuts)
 }
 
 fn cut_offs(
     access: &mut Access,
     member: &Member,
     grants: &[Grant],
+    at_once: bool,
 ) -> Result<Vec<CutOff>, Trouble> {
     let member = HEXLOWER.encode(member.keys.signing.as_bytes());
     let grants = grants.iter().map(|grant| (grant.ty.clone(), grant.scope.clone())).collect();
-    let Response::CutOffs(hex) = access.ask(Request::CutOffs { member, grants })? else {
+    let Response::CutOffs(hex) = access.ask(Request::CutOffs { member, grants, at_once })? else {
         return Err(Failure::unexpected().into());
     };
     let bytes = HEXLOWER.decode(hex.as_bytes()).ok();
@@ -130,9 +94,10 @@ fn tell(
 ) -> Result<(), Trouble> {
     let (number, name) = (member.number, &*member.name);
     if output.is_json() {
-        let schema = match change {
-            Change::Revoke => "relay-revoke",
-            Change::Grant(_) => "relay-grant",
+        let (schema, name) = match change {
+            Change::Revoke => ("relay-revoke", name),
+            Change::Grant(_) => ("relay-grant", name),
+            Change::Rename(name) => ("relay-rename", &**name),
         };
         output.object(schema, &Shape { number, name, segments })?;
         return Ok(());
@@ -154,6 +119,9 @@ fn tell(
             output.line(&format!(
                 "{name} (device {number}) may read and write everything, but of these types only {scopes}"
             ))?;
+        }
+        Change::Rename(to) => {
+            output.line(&format!("{name} (device {number}) is called {} from now on", safe(to)))?;
         }
     }
     Ok(())

@@ -1,10 +1,12 @@
 //! `relay quarantine`: find what is held, see why, and decide. Nothing here deletes anything, and what is
 //! decided stays on the trail.
 
+mod accept;
+
 use std::io::{self, Write};
 use std::path::Path;
 
-use fieldkeep_console::shape::{Aside, Decision, Held, Record, export};
+use fieldkeep_console::shape::{Aside, Blamed, Decision, Held, Record, export};
 use fieldkeep_console::{Failure, Trouble};
 use fieldkeep_model::RecordKey;
 use serde::Serialize;
@@ -15,7 +17,7 @@ use crate::args;
 use crate::args::quarantine::{Form, Quarantine};
 use crate::attention::{self, records};
 use crate::output::{self, Align, Output, Stream, Table, safe};
-use crate::request::{Name, Request, Response, Sought};
+use crate::request::{Accept, Name, Request, Response, Sought};
 use crate::time::now_ms;
 
 /// Records that are asked for at a time.
@@ -76,6 +78,14 @@ pub(super) fn run(
             let said = format!("{}: {who} looks after it", safe(&record.to_string()));
             let assigned = Request::Assign((record.ty, record.id), person, operator());
             decide(access, assigned, "assign", &said, output)
+        }
+        Quarantine::Accept { file, dry_run, aside } => {
+            let how = match (dry_run, aside) {
+                (true, _) => Accept::Try,
+                (false, true) => Accept::KeepAside,
+                (false, false) => Accept::Write,
+            };
+            accept::run(access, &file, how, operator(), output)
         }
         Quarantine::Trail { record, limit } => trail(access, record, limit, output),
         Quarantine::Export { sought, format: Form::Jsonl } => {
@@ -177,14 +187,15 @@ fn list(
 
 fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), Trouble> {
     let name = (key.ty, key.id);
-    let Response::HeldRecord { held, referrers } = access.ask(Request::HeldRecord(name.clone()))?
-    else {
+    let asked = access.ask(Request::HeldRecord(name.clone()))?;
+    let Response::HeldRecord { held, referrers, blame } = asked else {
         return Err(Failure::unexpected().into());
     };
     let decisions = decisions(access, Some(name), DECISIONS)?;
     if output.is_json() {
         let mut shown = export::whole(&held)?;
         let besides = [
+            ("blame", serde_json::to_value(&blame).map_err(io::Error::from)?),
             ("referrers", serde_json::to_value(&referrers).map_err(io::Error::from)?),
             ("decisions", serde_json::to_value(&decisions).map_err(io::Error::from)?),
         ];
@@ -196,6 +207,9 @@ fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), 
     let record = &held.record;
     attention::print(output, record)?;
     sides(record, output)?;
+    if let Some(blame) = &blame {
+        blamed(blame, output)?;
+    }
     if let Some(person) = &held.assigned {
         output.line(&format!("{} looks after it", safe(person)))?;
     }
@@ -206,6 +220,22 @@ fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), 
         output.line(&sentence(decision))?;
     }
     Ok(())
+}
+
+/// What it takes to make the record one that is held.
+fn blamed(blame: &Blamed, output: &mut Output) -> io::Result<()> {
+    match (blame.changes.as_slice(), blame.since) {
+        (_, Some(since)) => output.line(&format!(
+            "{since} changes since it was last valid: which of them it takes is not looked for"
+        )),
+        ([], None) => output.line(
+            "no change of the record is to blame: as it last was valid it would be held, too; the \
+             catalog has changed, or another record",
+        ),
+        ([_], None) => output.line("without this change it would not be held so:"),
+        (_, None) => output.line("without any one of these changes it would not be held so:"),
+    }?;
+    blame.changes.iter().try_for_each(|change| output::change(output.writer(), change))
 }
 
 /// The fields as merged beside those that last passed; what differs is marked.

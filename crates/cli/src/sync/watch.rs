@@ -95,6 +95,7 @@ struct View {
     state: &'static str,
     unsaved: u64,
     held: u64,
+    files: u64,
     reason: Option<String>,
     retry_s: Option<u64>,
 }
@@ -144,7 +145,7 @@ impl Watch<'_> {
     /// Tells whom this device meets, and what that came to.
     fn tell(&mut self, event: Event) -> Result<(), Trouble> {
         match event {
-            Event::Changed(_) | Event::Strip(_) => return self.show(),
+            Event::Changed(_) | Event::Strip(_) | Event::Status => return self.show(),
             Event::Met(name) if self.output.is_json() => {
                 self.output.object("meets", &json!({ "name": name }))?;
             }
@@ -181,26 +182,32 @@ impl Watch<'_> {
     fn show(&mut self) -> Result<(), Trouble> {
         let status = self.device.status().map_err(Failure::from)?;
         let (unsaved, held) = (status.unsaved() + status.carried(), status.held());
+        let (files, synced) = (status.files, status.is_synced());
         let (state, reason, retry_s) = match status.strip {
             Strip::Offline | Strip::Connecting => return Ok(()),
             Strip::Online { syncing: true } => ("syncing", None, None),
-            Strip::Online { syncing: false } if unsaved > 0 => ("online", None, None),
-            Strip::Online { syncing: false } => ("synced", None, None),
+            Strip::Online { syncing: false } if synced => ("synced", None, None),
+            Strip::Online { syncing: false } => ("online", None, None),
+            Strip::Away { retry_at } => {
+                let reason = "the relay has stopped for a while".to_owned();
+                ("away", Some(reason), Some(seconds_until(retry_at)))
+            }
             Strip::Error { reason, retry_at, .. } => {
-                let wait = retry_at.map(|at| at - now_ms());
-                let wait = wait.map(|ms| u64::try_from(ms).unwrap_or(0).div_ceil(1_000).max(1));
-                ("offline", Some(reason), wait)
+                ("offline", Some(reason), retry_at.map(seconds_until))
             }
         };
-        let view = View { state, unsaved, held, reason, retry_s };
+        let view = View { state, unsaved, held, files, reason, retry_s };
         if self.shown.as_ref() == Some(&view) {
             return Ok(());
         }
         if self.output.is_json() {
             self.output.object("watch", &view)?;
         } else {
-            let View { state, unsaved, held, reason, retry_s } = &view;
+            let View { state, unsaved, held, files, reason, retry_s } = &view;
             let mut line = format!("{state}  {unsaved} unsaved, {held} held");
+            if *files > 0 {
+                line = format!("{line}, {} to be sent", crate::files::several(*files));
+            }
             if let (Some(reason), Some(retry)) = (reason, retry_s) {
                 line = format!("{line}; {}; next try in {retry} s", safe(reason));
             }
@@ -210,4 +217,9 @@ impl Watch<'_> {
         self.shown = Some(view);
         Ok(())
     }
+}
+
+/// The seconds until a moment in milliseconds UTC, at least one.
+fn seconds_until(moment: i64) -> u64 {
+    u64::try_from(moment - now_ms()).unwrap_or(0).div_ceil(1_000).max(1)
 }

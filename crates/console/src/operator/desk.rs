@@ -247,7 +247,8 @@ impl App {
         }
         if let Tried::Source(source) = &tried {
             let source = source.clone();
-            self.on_disk(move |_| read_catalog(&source)).await?;
+            let judges = self.with_engine(|engine| Ok(engine.replica().judges().clone())).await?;
+            self.on_disk(move |_| read_catalog(&source, &judges)).await?;
         }
         let number = self.desk().begin(Work::Compare, by, None)?;
         let (app, by) = (self.clone(), by.to_owned());
@@ -272,13 +273,15 @@ impl App {
     }
 
     async fn compare(&self, number: u64, by: &str, tried: Tried) -> Result<Compared, Failure> {
-        let present = self.with_engine(|engine| Ok(engine.present())).await?;
+        let asked =
+            self.with_engine(|engine| Ok((engine.present(), engine.replica().judges().clone())));
+        let (present, judges) = asked.await?;
         let by = by.to_owned();
         self.read(move |app, reading| {
             let comparing = app.office().comparing();
             let Ok(_alone) = comparing.try_lock() else { return Err(is_comparing()) };
             let mut told = |done, of| app.desk().moved(number, done, Some(of));
-            let trial = try_catalog(reading, tried.clone(), &present, &mut told)?;
+            let trial = try_catalog(reading, tried.clone(), &present, judges, &mut told)?;
             let checked = Checked::of(&trial.catalog);
             Ok(Compared { by, time: time::now(), tried, checked, diff: Diff::of(trial) })
         })

@@ -33,7 +33,8 @@ use super::sessions::form_token;
 use crate::desk::Notice;
 use crate::pages::{back, html};
 use crate::refusal::Refusal;
-use crate::{Failure, assets, live};
+use crate::shape::{Change, FieldWrite};
+use crate::{Failure, assets, live, words};
 
 /// What a page answers.
 type Answer = Result<Response, Refusal>;
@@ -187,6 +188,20 @@ fn as_long_as_signed_in(
         std::future::ready(signed_in)
     });
     Sse::new(told).keep_alive(KeepAlive::default())
+}
+
+/// What a change wrote, in words.
+fn wrote(write: &FieldWrite) -> String {
+    write.sentence(words::value)
+}
+
+/// The first digits of a change.
+fn short(change: &Change) -> &str {
+    digits(&change.change)
+}
+
+fn digits(hash: &str) -> &str {
+    &hash[..12.min(hash.len())]
 }
 
 /// A page of a trail: what is behind a number.

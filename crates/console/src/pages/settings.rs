@@ -68,10 +68,27 @@ fn files(directory: &Path) -> Vec<(String, String)> {
     let size = |name: &str| std::fs::metadata(directory.join(name)).map_or(0, |file| file.len());
     let records = size("fieldkeep.db");
     let journal = size("fieldkeep.db-wal") + size("fieldkeep.db-shm");
-    vec![
-        ("Records, changes and verdicts".to_owned(), bytes(records)),
-        ("Not yet folded in".to_owned(), bytes(journal)),
-    ]
+    let files = [
+        ("Records, changes and verdicts", records),
+        ("Not yet folded in", journal),
+        ("Attached files", size_of(&directory.join("blobs"))),
+        ("A download that is under way or broke off", size_of(&directory.join("resync"))),
+    ];
+    // What comes first is there always, the rest now and then.
+    let shown = files.into_iter().enumerate().filter(|(at, (_, size))| *at < 2 || *size > 0);
+    shown.map(|(_, (name, size))| (name.to_owned(), bytes(size))).collect()
+}
+
+/// The bytes of a folder's files, those in its folders too.
+fn size_of(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => size_of(&entry.path()),
+        Ok(found) => found.len(),
+        // It went meanwhile.
+        Err(_) => 0,
+    });
+    sizes.sum()
 }
 
 fn bytes(size: u64) -> String {

@@ -45,7 +45,7 @@ async fn today(State(app): State<App>) -> Response {
         let advice = advice.map(Advice::from).filter(|advice| {
             !matches!(
                 advice.situation.as_str(),
-                "held" | "sync_error" | "all_paused" | "unsaved" | "syncing"
+                "held" | "sync_error" | "all_paused" | "unsaved" | "files_unsent" | "syncing"
             )
         });
         Ok::<_, Failure>(Today {

@@ -15,7 +15,7 @@ use crate::time::rfc3339;
 pub struct Checked {
     /// Its hash.
     pub hash: String,
-    /// The most steps that a rule may take.
+    /// The most steps that an expression may take.
     pub budget: u64,
     /// Its types.
     pub types: Vec<CheckedType>,
@@ -50,8 +50,10 @@ pub struct CheckedRule {
     pub name: String,
     /// What it reads.
     pub reads: Vec<String>,
-    /// The most steps that it takes, for the largest record.
+    /// The most steps that it takes, for the largest record; of a module, after how many it is stopped.
     pub steps: u64,
+    /// What that may be at most; nothing for a rule in Rust, which bounds itself.
+    pub budget: Option<u64>,
     /// Why it decides nothing, if that is proven: `never_broken`, `always_broken` or `repeats`.
     pub dead: Option<String>,
     /// The same as a sentence.
@@ -92,9 +94,9 @@ impl Checked {
                     .map(|rule| {
                         let dead = catalog.dead_rule(ty, rule);
                         let (dead, remark) = dead.as_ref().map(remark).unzip();
-                        let (name, reads, steps) =
-                            (rule.name.clone(), rule.reads.clone(), rule.steps);
-                        CheckedRule { name, reads, steps, dead, remark }
+                        let (name, reads) = (rule.name.clone(), rule.reads.clone());
+                        let (steps, budget) = (rule.steps, rule.budget());
+                        CheckedRule { name, reads, steps, budget, dead, remark }
                     })
                     .collect(),
             })

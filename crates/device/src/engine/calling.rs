@@ -16,6 +16,20 @@ use super::Engine;
 const KEPT_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 
 /// How a call stands.
+///
+/// ```
+/// # use fieldkeep_device::CallState;
+/// # use fieldkeep_model::Wish;
+/// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+/// let input = r#"{"order":"o1"}"#.to_owned();
+/// let wish = Wish::Action { name: "confirm".into(), input };
+/// let number = ann.call(wish, 0)?.expect("it is short");
+/// ann.commit()?;
+/// assert_eq!(ann.call_state(number)?, CallState::UnderWay); // It is on the disk, and there is no session.
+/// wire.relay(&mut ann)?;
+/// assert!(matches!(ann.call_state(number)?, CallState::Settled(_)));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallState {
     /// The relay has not said what came of it.
@@ -29,6 +43,8 @@ pub enum CallState {
 impl Engine {
     /// Asks the relay for something, now if there is a session, and with the next one otherwise, unless
     /// the relay was put back by then; a commit must follow. Its number; nothing where it is too long.
+    ///
+    /// [`CallState`] has the example.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -55,6 +71,22 @@ impl Engine {
     /// Nobody waits for a call any more, or for any that was made before this process; a commit must
     /// follow.
     ///
+    /// ```
+    /// # use fieldkeep_device::CallState;
+    /// # use fieldkeep_model::{CallOutcome, Refusal, Wish};
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// let input = r#"{"order":"o1"}"#.to_owned();
+    /// let number = ann.call(Wish::Action { name: "confirm".into(), input }, 0)?.expect("it is short");
+    /// ann.withdraw_calls(Some(number))?; // Before the relay has heard of it.
+    /// ann.commit()?;
+    /// wire.relay(&mut ann)?;
+    /// let CallState::Settled(CallOutcome::Refused { refusal, .. }) = ann.call_state(number)? else {
+    ///     panic!("the relay says what came of it");
+    /// };
+    /// assert_eq!(refusal, Refusal::Withdrawn); // It never runs.
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// When the disk refuses.
     pub fn withdraw_calls(&mut self, number: Option<u64>) -> Result<(), ReplicaError> {
@@ -66,6 +98,8 @@ impl Engine {
     }
 
     /// How a call stands.
+    ///
+    /// [`CallState`] has the example.
     ///
     /// # Errors
     /// When the disk fails.
@@ -114,6 +148,18 @@ impl Engine {
     }
 
     /// Asks the relay a question; its number, or nothing where there is no session.
+    ///
+    /// ```
+    /// # use fieldkeep_device::Input;
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// assert_eq!(ann.ask("orders", "{}"), None); // There is no session.
+    /// wire.relay(&mut ann)?;
+    /// let number = ann.ask("orders", "{}").expect("there is one by now");
+    /// assert_eq!(ann.take_answer(number), Some(None)); // The relay has not said it yet.
+    /// ann.handle(0, Input::Closed)?;
+    /// assert_eq!(ann.take_answer(number), None); // Nor will it: it may be asked again.
+    /// # Ok(()) });
+    /// ```
     pub fn ask(&mut self, query: &str, params: &str) -> Option<u64> {
         if !self.is_online() {
             return None;
@@ -127,6 +173,8 @@ impl Engine {
     }
 
     /// What a question was answered, once: nothing yet, or nothing any more where the session has ended.
+    ///
+    /// [`Engine::ask`] has the example.
     pub fn take_answer(&mut self, number: u64) -> Option<Option<Said>> {
         let said = self.asking.get(&number)?.clone();
         if said.is_some() {

@@ -72,6 +72,8 @@ impl Engine {
 
     /// What is said of a file that is to be sent; nothing where its record no longer names it.
     ///
+    /// [`Engine::attach`] has the example.
+    ///
     /// # Errors
     /// When the disk fails.
     pub fn upload(&self, upload: &Upload) -> Result<Option<blob::Upload>, StoreError> {
@@ -86,6 +88,8 @@ impl Engine {
     }
 
     /// The relay has a file, or it is not to be sent any more. A commit must follow.
+    ///
+    /// [`Engine::attach`] has the example.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -130,6 +134,8 @@ impl Engine {
 
     /// The files that a record names as merged, and as it last passed.
     ///
+    /// [`Engine::fetched`] has the example.
+    ///
     /// # Errors
     /// When the disk fails.
     pub fn files_named(&self, key: &RecordKey) -> Result<Vec<AttachedFile>, StoreError> {
@@ -142,6 +148,23 @@ impl Engine {
     }
 
     /// A file is here whole that was given for a record. A commit must follow.
+    ///
+    /// ```
+    /// # use fieldkeep_device::AttachedFile;
+    /// # use fieldkeep_model::blob::TreeBuilder;
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// let customer = "customer/c1".parse()?;
+    /// let mut builder = TreeBuilder::new(9)?;
+    /// builder.take(b"the shelf")?;
+    /// let tree = builder.finish()?;
+    /// let (field, name, media) = ("photos".into(), "shelf.txt".into(), "text/plain".into());
+    /// let file = AttachedFile { field, hash: tree.hash(), name, media, size: 9 };
+    /// ann.replica_mut().put(&customer, &vec![file.edit()].into(), 0)?;
+    /// assert_eq!(ann.files_named(&customer)?, [file]); // Somebody has named it in a record.
+    /// ann.fetched(&customer, &tree, 0)?; // All of it is on the disk.
+    /// ann.commit()?;
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// When the disk refuses.

@@ -194,6 +194,7 @@ impl Engine {
             | Frame::Outcome(_)
             | Frame::Ask(_)
             | Frame::Answer(_)
+            | Frame::Report(_)
             | Frame::Part(_) => unreachable!("the session lets no such frame in"),
         }
     }

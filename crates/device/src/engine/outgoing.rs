@@ -45,6 +45,10 @@ impl Engine {
                 break;
             }
         }
+        if self.under_way.is_empty() {
+            // What waits does not go, because its type is paused or it was refused.
+            self.may_report();
+        }
         Ok(())
     }
 
@@ -116,6 +120,7 @@ impl Engine {
         let sid = row.sid;
         tracing::warn!(segment = %nack.segment, code = nack.code, text = nack.text, "refused");
         self.nothing_under_way();
+        self.may_report();
         match nack.code.as_str() {
             "missing-deps" => {
                 // Of a segment that this device may not read the relay does not say what it holds:
@@ -162,7 +167,7 @@ impl Engine {
                 let why = format!("{code}: {}", nack.text);
                 // The rest of its batch goes without it.
                 self.pushed.remove(&nack.segment);
-                if code == "not-permitted" {
+                if code == "not-permitted" || code == "over-quota" {
                     self.replica.note_aside(&nack.segment, &nack.hash, &why)?;
                     self.set_unauthorised_aside(&nack.segment)?;
                 } else {

@@ -216,6 +216,7 @@ impl Device {
     }
 
     fn uploaded(&self, upload: &Upload) -> Result<(), StoreError> {
+        self.engine().may_report();
         let done = self.with_replica(|replica| {
             let store = replica.store_mut();
             store.forget_removal(&upload.hash)?;
@@ -305,6 +306,7 @@ impl Device {
         let incoming = begun.ok_or(LaneError::BrokenOff)?;
         let progress = |got| {
             self.0.transfers.open().fetching.insert(hash, got);
+            Duration::ZERO
         };
         progress(incoming.at());
         talk.say(&FileFrame::Ready(Ready { from: incoming.at() })).await?;
@@ -366,7 +368,7 @@ async fn changed(events: &mut tokio::sync::broadcast::Receiver<Event>) {
     loop {
         match events.recv().await {
             Ok(Event::Changed(_)) | Err(RecvError::Lagged(_)) => return,
-            Ok(Event::Met(_) | Event::Left(_) | Event::Strip(_)) => {}
+            Ok(Event::Met(_) | Event::Left(_) | Event::Strip(_) | Event::Status) => {}
             // The device itself holds the other end.
             Err(RecvError::Closed) => std::future::pending().await,
         }

@@ -5,6 +5,12 @@
 //! well. A kind of file in which a place may be and that is none of these is refused, not let through.
 
 /// Why the place of a file cannot be taken out.
+///
+/// ```
+/// use fieldkeep_device::LocationError;
+/// let refused = LocationError::Unknown.to_string();
+/// assert!(refused.starts_with("the place cannot be taken out of this kind of file"));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
     /// It may say a place, in a way that is not known here.

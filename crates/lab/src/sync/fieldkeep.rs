@@ -13,13 +13,13 @@ use fieldkeep_replica::ReplicaError;
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::place::Serving;
 use super::results::{Property, Row, Subject};
 use super::{Ideal, PATIENCE, Plan, RUNS, Sample};
 use crate::authors::{Authors, By, Office};
 use crate::camp::{catalog, catalog_in, dial, key};
 use crate::merge::copy;
 use crate::merge::work::{self, Write};
+use crate::place::Serving;
 use crate::proxy::Proxy;
 
 /// Members who write what is there from the beginning.

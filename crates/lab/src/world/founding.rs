@@ -170,7 +170,7 @@ pub(crate) fn me(
     let incarnation = store.setting("incarnation")?.and_then(|bytes| bytes.try_into().ok());
     let incarnation = u32::from_be_bytes(incarnation.unwrap_or_default());
     let name = members.member(number).ok_or_else(damaged)?.name.clone();
-    Ok(Me { role, number, keys: seed.signing(), incarnation, name })
+    Ok(Me { role, number, keys: seed.signing(), incarnation, name, former: Vec::new() })
 }
 
 /// The first bytes of many.

@@ -100,7 +100,8 @@ impl World {
     /// `relay restore`, where the relay runs.
     pub(crate) fn epoch_opens(&mut self) -> Checked {
         if !self.relay.full {
-            self.commands(|engine| engine.restore().map(Some))?;
+            let now = self.relay_clock();
+            self.commands(|engine| engine.restore(now).map(Some))?;
         }
         Ok(())
     }

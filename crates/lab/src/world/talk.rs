@@ -51,7 +51,7 @@ impl fmt::Display for Saying {
 }
 
 /// Every frame, by number.
-pub const FRAMES: [(u64, &str); 28] = [
+pub const FRAMES: [(u64, &str); 29] = [
     (1, "Hello"),
     (3, "Welcome"),
     (5, "Join"),
@@ -80,6 +80,7 @@ pub const FRAMES: [(u64, &str); 28] = [
     (53, "Outcome"),
     (55, "Ask"),
     (57, "Answer"),
+    (66, "Report"),
 ];
 
 /// Said by who leaves something out.
@@ -92,7 +93,7 @@ const CALLS: [u64; 2] = [51, 53];
 const QUESTIONS: [u64; 2] = [55, 57];
 
 /// What an open relay hears of a member, an open device of the relay, and one of another.
-const TO_RELAY: [u64; 12] = [5, 7, 11, 15, 23, 31, 33, 39, 41, MODE, 51, 55];
+const TO_RELAY: [u64; 13] = [5, 7, 11, 15, 23, 31, 33, 39, 41, MODE, 51, 55, 66];
 const TO_DEVICE: [u64; 13] = [7, 9, 13, 17, 19, 21, 25, 27, 29, 35, 45, 53, 57];
 const TO_PEER: [u64; 10] = [7, 9, 15, 23, 25, 27, 35, 43, 45, MODE];
 

@@ -62,6 +62,14 @@ impl Inbox {
             .or_else(|| self.closed.clone().map(|reason| Event::Closed { reason }))
     }
 
+    /// The same without what is to be read.
+    pub(super) fn pop_unread(&mut self) -> Option<Event> {
+        let read = self.control.events.is_empty() && self.data.events.is_empty();
+        let over = || self.closed.clone().filter(|_| read).map(|reason| Event::Closed { reason });
+        let writable = self.writable.pop_first().map(|stream| Event::Writable { stream });
+        writable.or_else(over)
+    }
+
     /// Whether the driver waits for room and there is enough of it again. Told once.
     pub(super) fn drained(&mut self) -> bool {
         self.control.drained(CONTROL_BYTES_MAX) | self.data.drained(DATA_BYTES_MAX)
@@ -167,6 +175,18 @@ mod tests {
         assert_eq!(order[2], chunk(7, 1));
         assert!(matches!(order[3], Event::Closed { .. }));
         assert_eq!(order[3], order[4]);
+    }
+
+    #[test]
+    fn who_does_not_read_hears_of_room_and_of_the_end_once_nothing_is_left() {
+        let mut inbox = Inbox::default();
+        inbox.close(ClosedReason { code: None, text: "gone".into(), by_peer: true });
+        inbox.push(7, chunk(7, 1));
+        inbox.push_writable(3);
+        assert_eq!(inbox.pop_unread(), Some(Event::Writable { stream: 3 }));
+        assert_eq!(inbox.pop_unread(), None);
+        assert_eq!(inbox.pop(), Some(chunk(7, 1)));
+        assert!(matches!(inbox.pop_unread(), Some(Event::Closed { .. })));
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use minicbor::{Decode, Encode};
 
 use super::{CutOff, MemberKeys};
-use crate::head::Head;
-use crate::id::{ActorId, ChangeHash, DeviceNumber, SegmentAddress, SegmentId, Seq, TypeName};
-use crate::key::PublicKey;
+use crate::head::{Head, SignedHead};
+use crate::id::{
+    ActorId, ChangeHash, DeviceNumber, OrgId, SegmentAddress, SegmentId, Seq, TypeName,
+};
+use crate::key::{PublicKey, Signed};
 
 /// A permission to read and write a type, all of it or one scope.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -39,6 +41,10 @@ pub struct Member {
     pub relay: bool,
     /// Whether everything was taken from it: it is the author of what it wrote, and no more.
     pub revoked: bool,
+    /// The signing key that it was admitted with: what it is known by, whatever keys it takes later.
+    pub identity: PublicKey,
+    /// All keys that it has or had, the ones in force last, by the entries that brought them.
+    had: BTreeMap<(u64, [u8; 32]), MemberKeys>,
     /// How far its changes are authorised where it lost the permission.
     cuts: BTreeMap<(SegmentId, ActorId), (Seq, ChangeHash)>,
 }
@@ -51,11 +57,53 @@ impl Member {
         grants: Vec<Grant>,
     ) -> Self {
         let (relay, revoked, cuts) = (false, false, BTreeMap::new());
-        Self { number, name, keys, grants, relay, revoked, cuts }
+        let had = BTreeMap::from([((0, [0; 32]), keys)]);
+        Self { number, name, identity: keys.signing, keys, had, grants, relay, revoked, cuts }
     }
 
     pub(super) fn relay(number: DeviceNumber, name: String, keys: MemberKeys) -> Self {
         Self { relay: true, ..Self::admitted(number, name, keys, vec![Grant::ALL]) }
+    }
+
+    /// Takes keys that an entry brings; the newest entry's are in force.
+    pub(super) fn take_keys(&mut self, entry: (u64, [u8; 32]), keys: MemberKeys) {
+        self.had.insert(entry, keys);
+        self.keys = *self.had.values().next_back().expect("just inserted");
+    }
+
+    /// The keys that it signs with or did, the one in force last.
+    pub fn signing_keys(&self) -> impl DoubleEndedIterator<Item = PublicKey> + use<> {
+        self.had.values().map(|keys| keys.signing).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Whether it signs with that key, or did.
+    #[must_use]
+    pub fn has_had(&self, key: &PublicKey) -> bool {
+        self.had.values().any(|keys| keys.signing == *key)
+    }
+
+    /// Whether it proves its connections with that key, or did.
+    #[must_use]
+    pub fn has_shown(&self, tls: &PublicKey) -> bool {
+        self.had.values().any(|keys| keys.tls == *tls)
+    }
+
+    /// Whether an actor is this member's, under whichever of its keys it wrote.
+    #[must_use]
+    pub fn is(&self, actor: &ActorId) -> bool {
+        self.had.values().any(|keys| actor.belongs_to(self.number, &keys.signing))
+    }
+
+    /// Whether it vouches for a head, with the key under which the head's actor wrote.
+    #[must_use]
+    pub fn vouches(&self, head: &SignedHead, org: &OrgId, segment: &SegmentId) -> bool {
+        self.had.values().any(|keys| head.verifies(org, segment, &keys.signing))
+    }
+
+    /// A statement, if one of its keys signed it.
+    #[must_use]
+    pub fn stated<'s, T: Decode<'s, ()>>(&self, context: &str, signed: &'s Signed) -> Option<T> {
+        self.signing_keys().rev().find_map(|key| signed.open(context, &key))
     }
 
     /// The member with other grants.
@@ -85,9 +133,10 @@ impl Member {
     }
 
     fn cut(&mut self, cuts: &[CutOff]) {
-        for cut in
-            cuts.iter().filter(|cut| cut.actor.belongs_to(cut.actor.device(), &self.keys.signing))
-        {
+        let had: Vec<PublicKey> = self.signing_keys().collect();
+        let theirs =
+            |cut: &&CutOff| had.iter().any(|key| cut.actor.belongs_to(cut.actor.device(), key));
+        for cut in cuts.iter().filter(theirs) {
             let kept = self.cuts.entry((cut.segment, cut.actor)).or_insert((cut.seq, cut.hash));
             if kept.0 < cut.seq {
                 *kept = (cut.seq, cut.hash);
@@ -136,24 +185,30 @@ pub struct Invitation {
     pub expires_ms: i64,
 }
 
+/// An entry by its index on its branch and its hash: of several the highest stands.
+type EntryId = (u64, [u8; 32]);
+
 /// What was decided about a device since it joined.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
-    /// The grants that replace its own.
-    replaced: Option<Vec<Grant>>,
-    /// The entry that says so: its index and hash.
-    entry: (u64, [u8; 32]),
+    /// The grants that replace its own, and the entry that says so.
+    replaced: Option<(EntryId, Vec<Grant>)>,
+    /// The name that replaces its own, likewise.
+    renamed: Option<(EntryId, String)>,
     revoked: bool,
     cuts: Vec<CutOff>,
 }
 
 impl Standing {
-    /// Notes other grants; of entries on several branches the one with the highest index stands.
-    pub(super) fn replace(&mut self, entry: (u64, [u8; 32]), grants: Vec<Grant>, cuts: &[CutOff]) {
+    /// Notes other grants.
+    pub(super) fn replace(&mut self, entry: EntryId, grants: Vec<Grant>, cuts: &[CutOff]) {
         self.cuts.extend(cuts);
-        if self.entry < entry {
-            (self.replaced, self.entry) = (Some(grants), entry);
-        }
+        later(&mut self.replaced, (entry, grants));
+    }
+
+    /// Notes another name.
+    pub(super) fn rename(&mut self, entry: EntryId, name: String) {
+        later(&mut self.renamed, (entry, name));
     }
 
     /// Notes a revocation: nothing undoes it.
@@ -162,16 +217,34 @@ impl Standing {
         self.revoked = true;
     }
 
+    /// Takes over what was decided under another of its keys.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        other.replaced.iter().cloned().for_each(|one| later(&mut self.replaced, one));
+        other.renamed.iter().cloned().for_each(|one| later(&mut self.renamed, one));
+        self.revoked |= other.revoked;
+        self.cuts.extend(&other.cuts);
+    }
+
     /// Makes a member what was decided.
     pub(super) fn apply(&self, member: &mut Member) {
         member.cut(&self.cuts);
-        if let Some(grants) = &self.replaced {
+        if let Some((_, grants)) = &self.replaced {
             member.grants.clone_from(grants);
+        }
+        if let Some((_, name)) = &self.renamed {
+            member.name.clone_from(name);
         }
         if self.revoked {
             member.revoked = true;
             member.grants.clear();
         }
+    }
+}
+
+/// Keeps what the later of two entries says.
+fn later<T>(kept: &mut Option<(EntryId, T)>, other: (EntryId, T)) {
+    if kept.as_ref().is_none_or(|(entry, _)| *entry < other.0) {
+        *kept = Some(other);
     }
 }
 

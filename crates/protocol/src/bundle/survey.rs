@@ -92,6 +92,24 @@ impl Survey {
     /// # Errors
     /// [`Unfit`] where it is not.
     pub fn sender(&self, members: &MembershipLog, mine: &PublicKey) -> Result<Member, Unfit> {
+        let from = self.writer(members, mine)?;
+        if from.revoked { Err(Unfit::Revoked(from.name)) } else { Ok(from) }
+    }
+
+    /// The same where everything was taken from whoever wrote it: an operator may take it all the same.
+    ///
+    /// # Errors
+    /// [`Unfit`] where it is another's, or one that is taken without an operator.
+    pub fn revoked_sender(
+        &self,
+        members: &MembershipLog,
+        mine: &PublicKey,
+    ) -> Result<Member, Unfit> {
+        let from = self.writer(members, mine)?;
+        if from.revoked { Ok(from) } else { Err(Unfit::InGoodStanding(from.name)) }
+    }
+
+    fn writer(&self, members: &MembershipLog, mine: &PublicKey) -> Result<Member, Unfit> {
         let Header { org, from, to, .. } = &self.header;
         if *org != members.org() {
             return Err(Unfit::Foreign);
@@ -102,9 +120,11 @@ impl Survey {
             let name = log.by_signing(to).map(|member| member.name.clone());
             return Err(name.map_or(Unfit::ForAStranger, Unfit::ForAnother));
         }
-        let from = log.by_signing(from).ok_or(Unfit::Stranger)?;
+        // A key that was replaced signs nothing any more.
+        let from = log.by_signing(from).filter(|by| by.keys.signing == *from);
+        let from = from.ok_or(Unfit::Stranger)?;
         merged.map_err(|error| Unfit::Membership(error.to_string()))?;
-        if from.revoked { Err(Unfit::Revoked(from.name.clone())) } else { Ok(from.clone()) }
+        Ok(from.clone())
     }
 
     /// Whether it shows that member to have a file: because he wrote so, or it was for him and brings
@@ -178,7 +198,8 @@ impl Survey {
             | Frame::Stats(_)
             | Frame::Rejudge(_)
             | Frame::Dismiss(_)
-            | Frame::Witness(_) => {}
+            | Frame::Witness(_)
+            | Frame::Report(_) => {}
             Frame::Hello(_)
             | Frame::Welcome(_)
             | Frame::Join(_)

@@ -10,6 +10,7 @@ use fieldkeep_protocol::Code;
 use fieldkeep_protocol::frame::{self, Frame, GoAway, OfferReply};
 use fieldkeep_replica::{Note, ReplicaError, RollBackError};
 
+use super::peer::Peer;
 use super::{ConnectionId, Engine};
 
 /// How long a member is kept away while the admin signs what becomes of it, in milliseconds.
@@ -17,6 +18,8 @@ const SUSPENSION_MS: i64 = 10_000;
 /// What a revoked device is told.
 const REVOKED: &str = "this device was revoked: nothing on it is lost, but it exchanges nothing any more; \
      whoever administers the organisation can say why, and invite it again";
+/// What somebody is told whose key was replaced.
+const OTHER_KEYS: &str = "this key is no member's any more";
 /// What a device is told whose grants were replaced.
 const REPLACED: &str = "what this device may read and write has changed: it comes again";
 
@@ -36,8 +39,20 @@ impl Engine {
         }
         if !new.is_empty() {
             self.announce_members();
+            self.part_from_the_gone();
         }
         Ok(appended)
+    }
+
+    /// Ends the sessions of those whose keys are nobody's any more: they took others, or what made them
+    /// members is void.
+    fn part_from_the_gone(&mut self) {
+        let members = self.replica.members();
+        let gone = |(_, peer): &(&ConnectionId, &Peer)| {
+            peer.member.is_some() && members.by_tls(&peer.key).is_none()
+        };
+        let gone: Vec<ConnectionId> = self.peers.iter().filter(gone).map(|(id, _)| *id).collect();
+        gone.into_iter().for_each(|id| self.send_away(id, OTHER_KEYS));
     }
 
     /// What a relay's log holds of a member where it may not write once it has those grants. The
@@ -69,6 +84,10 @@ impl Engine {
     pub fn publish(&mut self, source: &str) -> Result<u64, ReplicaError> {
         let catalog = Catalog::parse(source).map_err(ReplicaError::Catalog)?;
         super::check_queries(&catalog)?;
+        let unjudged = catalog.unjudged(self.replica.judges());
+        if !unjudged.is_empty() {
+            return Err(ReplicaError::Catalog(unjudged));
+        }
         let number = self.replica.publish(catalog)?;
         self.announce_catalog();
         Ok(number)
@@ -105,12 +124,13 @@ impl Engine {
     }
 
     /// Opens a new epoch with a new incarnation: this directory was put back from an old copy, and
-    /// its log is not the one that devices know. Connected devices compare all again. A commit must
-    /// follow.
+    /// its log is not the one that devices know. Connected devices compare all again, and it is noted
+    /// from now on what comes back: see [`Recovery`](crate::Recovery). A commit must follow.
     ///
     /// # Errors
     /// When the store fails.
-    pub fn restore(&mut self) -> Result<(), ReplicaError> {
+    pub fn restore(&mut self, now: i64) -> Result<(), ReplicaError> {
+        self.now = now;
         self.open_epoch(self.replica.epoch())
     }
 
@@ -138,6 +158,7 @@ impl Engine {
     pub(super) fn open_epoch(&mut self, above: Epoch) -> Result<(), ReplicaError> {
         tracing::warn!(%above, "this relay was put back from an old copy: it opens an epoch");
         self.replica.open_epoch_above(above)?;
+        self.note_restored()?;
         self.moved.extend(self.replica.restate_verdicts()?);
         self.announce_catalog();
         let members = self.peers.iter_mut().filter(|(_, peer)| peer.member.is_some());
@@ -155,15 +176,8 @@ impl Engine {
     }
 
     fn take_effect(&mut self, act: &Act) -> Result<(), ReplicaError> {
-        let (member, revoked) = match act {
-            Act::Grant { member, .. } => (member, false),
-            Act::Revoke { member, .. } => (member, true),
-            Act::Found { .. }
-            | Act::Relay { .. }
-            | Act::Invite { .. }
-            | Act::Join { .. }
-            | Act::Admit { .. } => return Ok(()),
-        };
+        let Some((member, ..)) = act.permissions() else { return Ok(()) };
+        let revoked = matches!(act, Act::Revoke { .. });
         let Some(keys) = self.replica.members().device(member).map(|member| member.keys) else {
             return Ok(());
         };

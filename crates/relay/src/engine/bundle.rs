@@ -3,6 +3,7 @@
 //!
 //! Nothing is kept of who has taken which bundle: where a device stands, its own last bundle says.
 
+mod accepting;
 mod packing;
 mod unpacking;
 

@@ -58,7 +58,7 @@ impl Engine {
             self.close(id, Code::TooLong, "a call is longer than allowed");
             return Ok(());
         }
-        let intent: Option<Intent> = call.intent.open(CONTEXT, &member.keys.signing);
+        let intent: Option<Intent> = member.stated(CONTEXT, &call.intent);
         let own = |intent: &Intent| {
             let number = i64::try_from(intent.number).is_ok_and(|number| number > 0);
             intent.org == self.replica.org() && intent.device == member.number && number
@@ -280,8 +280,7 @@ impl Engine {
 
     /// Who made a call that is kept.
     fn caller(&self, row: &CallRow) -> Option<&Member> {
-        let signed =
-            |member: &&Member| row.intent.open::<Intent>(CONTEXT, &member.keys.signing).is_some();
+        let signed = |member: &&Member| member.stated::<Intent>(CONTEXT, &row.intent).is_some();
         self.replica.members().numbered(row.device).find(signed)
     }
 

@@ -214,6 +214,7 @@ impl Engine {
         gone.iter().try_for_each(|hash| store.note_gone(hash))?;
         let left = self.replica.store().blob_bytes()?;
         self.metrics().files_bytes.set(gauge(left));
+        self.files_went();
         Ok(())
     }
 

@@ -20,10 +20,14 @@ impl Engine {
         let text = error.to_string();
         self.tally.failed(text.clone());
         self.influx = Influx::default();
+        self.forget_returned();
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
             self.close(id, Code::Storage, &text);
         }
         self.moved.clear();
+        if let Err(error) = self.read_stored() {
+            tracing::error!(%error, "what is stored of whom is counted as it was");
+        }
         // What waits to be judged is taken up when somebody comes again: there may be room then.
         self.queue.clear();
         tracing::error!(%error, "nothing was saved");

@@ -59,16 +59,24 @@ impl Engine {
             }
             if !self.places_of(&member, &upload.hash)?.is_empty() {
                 let now = self.now;
+                self.count_file(member.number, &upload.hash, upload.size)?;
                 let store = self.replica.store_mut();
                 store.open_blob(&upload.hash, named.sid, member.number, now)?;
                 return Ok(Brought::Whole);
             }
         }
-        Ok(match BlobTree::new(upload.hash, upload.size, &upload.tree) {
-            Ok(tree) if known => Brought::Prove(tree),
-            Ok(tree) => Brought::Take(tree),
-            Err(error) => Brought::unfit("tree", &error.to_string(), false),
-        })
+        let tree = match BlobTree::new(upload.hash, upload.size, &upload.tree) {
+            Ok(tree) => tree,
+            Err(error) => return Ok(Brought::unfit("tree", &error.to_string(), false)),
+        };
+        if let Some(why) = self.no_room(member.number, &upload.hash, upload.size)? {
+            return Ok(Brought::unfit("quota", &why, false));
+        }
+        if known {
+            return Ok(Brought::Prove(tree));
+        }
+        self.file_begins(member.number, &upload.hash, upload.size)?;
+        Ok(Brought::Take(tree))
     }
 
     /// Who brought a file for a record has shown that he has it: all of it came, or he knew its bytes.
@@ -85,6 +93,10 @@ impl Engine {
         let now = self.now;
         if !self.replica.store().has_blob(&tree.hash())? {
             self.metrics().files_bytes.inc_by(gauge(tree.size()));
+        }
+        self.file_is_whole(&tree.hash())?;
+        if let Some(number) = self.replica.members().by_tls(key).map(|member| member.number) {
+            self.count_file(number, &tree.hash(), tree.size())?;
         }
         let store = self.replica.store_mut();
         store.put_blob(tree, true, now)?;

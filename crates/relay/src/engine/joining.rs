@@ -38,8 +38,22 @@ impl Engine {
         peer.member = Some(number);
         peer.session.enter(Phase::Open);
         self.tally.came(key);
+        self.note_contact(id, 0);
         self.introduce(id, 0);
-        Ok(())
+        Ok(self.note_returned(key)?)
+    }
+
+    /// The admission of other keys that a device takes, if an entry is that, of this very device, and follows
+    /// the log as it is.
+    pub(super) fn admission_of_keys(&self, id: ConnectionId, signed: &Signed) -> Option<Signed> {
+        let entry: Entry = signed.read()?;
+        let Act::RotateDevice { member, .. } = entry.act else { return None };
+        let members = self.replica.members();
+        let device = members.by_tls(&self.peers.get(&id)?.key)?;
+        let own = device.keys.signing == member && !device.revoked && !device.relay;
+        let me = self.replica.me();
+        (own && entry.previous == members.tip())
+            .then(|| membership::admission(signed, me.number, &me.keys))
     }
 
     /// Takes a device in that joins: by an invitation that is good now, or by entries that say that a
@@ -54,15 +68,9 @@ impl Engine {
         let key = self.peers[&id].key;
         let read = |signed: &Signed| Some((signed.clone(), signed.read::<Entry>()?));
         let entries: Vec<(Signed, Entry)> = join.entries.iter().filter_map(read).collect();
-        let own = entries.iter().find_map(|(signed, entry)| match entry.act {
-            Act::Join { invite, keys } if keys.tls == key => Some((signed, entry, invite)),
-            Act::Found { .. }
-            | Act::Relay { .. }
-            | Act::Invite { .. }
-            | Act::Join { .. }
-            | Act::Grant { .. }
-            | Act::Revoke { .. }
-            | Act::Admit { .. } => None,
+        let own = entries.iter().find_map(|(signed, entry)| {
+            let Act::Join { invite, keys } = entry.act else { return None };
+            (keys.tls == key).then_some((signed, entry, invite))
         });
         let Some((signed, entry, invite)) = own else { return Ok(Err(unknown)) };
         let hash = signed.digest();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::{ActorId, DeviceNumber, Pos, PublicKey, SegmentId, Seq};
 use fieldkeep_protocol::{Role, Session};
+use fieldkeep_store::Contact;
 
 /// A peer and what it follows.
 #[derive(Debug)]
@@ -36,6 +37,10 @@ pub(crate) struct Peer {
     pub(crate) stats: Option<fieldkeep_protocol::frame::Stats>,
     /// Its questions that are under way.
     pub(crate) asks: usize,
+    /// When it introduced itself, milliseconds UTC.
+    pub(crate) came: i64,
+    /// Its visit, as far as it is a member.
+    pub(crate) contact: Option<Contact>,
 }
 
 /// Where a peer stands in a segment.
@@ -80,6 +85,8 @@ impl Peer {
             left_out: LeftOut::default(),
             stats: None,
             asks: 0,
+            came: 0,
+            contact: None,
         }
     }
 

@@ -99,7 +99,7 @@ impl Engine {
         Ok((known.len() as u64, still))
     }
 
-    fn decided(
+    pub(super) fn decided(
         &mut self,
         time: i64,
         who: &str,

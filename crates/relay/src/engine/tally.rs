@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fieldkeep_model::{PublicKey, SegmentId, TypeName};
-use fieldkeep_replica::{Received, Replica};
+use fieldkeep_replica::{OVER_QUOTA, Received, Replica};
 use fieldkeep_store::{Blobs as _, SegmentRow, StoreError, Verdicts as _};
 
-use crate::metrics::{Metrics, gauge, of_code, of_reason, of_type};
+use crate::metrics::{Metrics, gauge, of_code, of_limit, of_reason, of_type};
 
 /// The counts of an engine.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub(super) struct Tally {
     /// Changes that were admitted or kept aside, and are not durable yet.
     arrived: u64,
     aside: u64,
+    /// Those of them of whose authors too much is stored.
+    over: u64,
 }
 
 /// What a segment adds to the counts.
@@ -42,6 +44,10 @@ impl Tally {
         let mut tally = Self::default();
         for reason in ["busy", "failed", "slow"] {
             drop(tally.metrics.handshakes_refused.get_or_create(&of_reason(reason)));
+        }
+        for limit in ["connections", "handshakes", "strangers", "traffic"] {
+            drop(tally.metrics.limited_seconds.get_or_create(&of_limit(limit)));
+            drop(tally.metrics.limited_sessions.get_or_create(&of_limit(limit)));
         }
         tally.metrics.set_trouble(None);
         for row in replica.segments().values() {
@@ -108,7 +114,9 @@ impl Tally {
     /// Changes of devices were taken in.
     pub(super) fn received(&mut self, received: &Received) {
         self.arrived += received.admitted.map_or(0, |(first, last)| last - first + 1);
-        self.aside += received.aside.len() as u64;
+        let over = received.aside.iter().filter(|(_, reason)| *reason == OVER_QUOTA).count() as u64;
+        self.over += over;
+        self.aside += received.aside.len() as u64 - over;
     }
 
     /// Changes were refused, with that code.
@@ -120,6 +128,7 @@ impl Tally {
     pub(super) fn committed(&mut self) {
         let (arrived, aside) = (take(&mut self.arrived), take(&mut self.aside));
         self.metrics.changes_aside.inc_by(aside);
+        self.metrics.limited_changes.inc_by(take(&mut self.over));
         if arrived > 0 {
             self.metrics.changes_admitted.inc_by(arrived);
             self.metrics.ingest_changes.observe(arrived as f64);
@@ -128,7 +137,7 @@ impl Tally {
 
     /// The disk refused what was taken in.
     pub(super) fn failed(&mut self, why: String) {
-        (self.arrived, self.aside) = (0, 0);
+        (self.arrived, self.aside, self.over) = (0, 0, 0);
         self.metrics.commit_failures.inc();
         self.metrics.set_trouble(Some(why));
     }

@@ -110,5 +110,5 @@ impl Engine {
 }
 
 fn setting(member: &Member) -> String {
-    format!("heard {}", member.keys.signing)
+    format!("heard {}", member.identity)
 }

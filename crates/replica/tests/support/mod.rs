@@ -67,7 +67,14 @@ impl Peer {
     fn open(number: u64, role: Role, keys: KeyPair, members: &MembershipLog) -> Self {
         let path = tempfile::tempdir().unwrap();
         let store = Store::open(&path.path().join("store.db")).unwrap();
-        let me = Me { role, number, keys, incarnation: 0, name: format!("member {number}") };
+        let me = Me {
+            role,
+            number,
+            keys,
+            incarnation: 0,
+            name: format!("member {number}"),
+            former: vec![],
+        };
         let replica = Replica::open(store, me, members.clone(), [number as u8; 32]).unwrap();
         Self { replica, number, path }
     }

@@ -8,12 +8,12 @@ use axum::{Extension, Router};
 use fieldkeep_model::RecordKey;
 use fieldkeep_store::Quarantine as _;
 
-use super::{Answer, Chrome, page};
+use super::{Answer, Chrome, page, short, wrote};
 use crate::operator::App;
 use crate::operator::gate::{Posted, Who};
 use crate::pages::{back, key, record_path};
 use crate::refusal::Refusal;
-use crate::shape::{Decision, Record};
+use crate::shape::{Blamed, Decision, Record};
 use crate::sides::{Row, rows};
 use crate::words::{self, Badge, of_state};
 use crate::{Failure, time};
@@ -30,6 +30,8 @@ struct Shown {
     rows: Vec<Row>,
     /// Whether it once passed otherwise than it is.
     differs: bool,
+    /// The smallest set of changes that makes it invalid.
+    blame: Option<Blamed>,
     since: Option<String>,
     assigned: Option<String>,
     /// Names and addresses of what refers to it.
@@ -57,8 +59,11 @@ async fn shown(
     Extension(who): Extension<Who>,
     Path((ty, id)): Path<(String, String)>,
 ) -> Answer {
+    let key = key(&ty, &id)?;
+    let asked = key.clone();
+    // Its changes lie in its document, which the engine has.
+    let blame = app.with_engine(move |engine| engine.replica_mut().blame(&asked)).await?;
     page(&app, move |app, reading| {
-        let key = key(&ty, &id)?;
         let own = held_path(&key);
         let mut chrome = Chrome::of(app, &who, reading, "quarantine", "", &own);
         let found = reading.views().in_quarantine(&key)?;
@@ -73,6 +78,7 @@ async fn shown(
             badge: of_state(&record.state),
             differs: rows.iter().any(|row| row.differs) && record.last_valid().is_some(),
             rows,
+            blame: blame.map(|blame| Blamed::new(blame, &reading.members)),
             since,
             assigned,
             referrers: referrers

@@ -15,11 +15,11 @@ use fieldkeep_store::{Page, Removals as _};
 use serde::Deserialize;
 
 use super::held::held_path;
-use super::{Answer, Chrome, html, page};
+use super::{Answer, Chrome, digits, html, page, short, wrote};
 use crate::operator::App;
 use crate::operator::gate::Who;
 use crate::pages::{key, record_path, segment, type_name};
-use crate::shape::{Change, FieldWrite, Held, History, Record, Writer, device_name};
+use crate::shape::{Held, History, Record, Writer, device_name};
 use crate::sides::{Row, rows};
 use crate::time::rfc3339;
 use crate::words::{self, Badge, label, of_state};
@@ -247,20 +247,6 @@ async fn timeline(
         Ok(Timeline { chrome, own, history, later: before.is_some() })
     });
     Ok(html(&built.await?))
-}
-
-/// What a change wrote, in words.
-fn wrote(write: &FieldWrite) -> String {
-    write.sentence(words::value)
-}
-
-/// The first digits of a change.
-fn short(change: &Change) -> &str {
-    digits(&change.change)
-}
-
-fn digits(hash: &str) -> &str {
-    &hash[..12.min(hash.len())]
 }
 
 impl Shown {

@@ -120,6 +120,8 @@ impl Engine {
     /// What becomes of a file that a bundle brings, once all else of it was taken. Who brings it has to
     /// be one who may read the record that names it. A commit must follow.
     ///
+    /// [`Device::import_bundle`](crate::Device::import_bundle) takes files in, and does this.
+    ///
     /// # Errors
     /// When the store fails.
     pub fn unpack_file(
@@ -162,6 +164,8 @@ impl Engine {
 
     /// Notes what became of that file: what waits for the relay's receipt is carried there from here
     /// too. A commit must follow.
+    ///
+    /// [`Device::import_bundle`](crate::Device::import_bundle) takes files in, and does this.
     ///
     /// # Errors
     /// When the store fails.

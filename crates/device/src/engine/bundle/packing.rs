@@ -17,6 +17,8 @@ use crate::engine::peer::{Peer, PeerOutput};
 use crate::engine::{Engine, Output};
 
 /// A bundle in the making.
+///
+/// [`Engine::pack`] has the example.
 #[derive(Debug)]
 pub struct Packing {
     pub(super) peer: Peer,
@@ -48,12 +50,16 @@ enum Step {
 
 impl Packing {
     /// What is packed by now.
+    ///
+    /// [`Engine::pack`] has the example.
     #[must_use]
     pub fn packed(&self) -> Packed {
         self.packed
     }
 
     /// Notes that a file was written, all of it or as far as it could be read.
+    ///
+    /// [`Device::export_bundle`](crate::Device::export_bundle) writes files, and does this.
     pub fn note_file(&mut self, file: &Enclosure, whole: bool) {
         self.packed.note_file(file.file.size, whole);
     }
@@ -62,6 +68,33 @@ impl Packing {
 impl Engine {
     /// Begins a bundle for a member. What `since` shows it to have is left out. Everything that was
     /// written must be committed.
+    ///
+    /// ```
+    /// # use fieldkeep_device::Enclosing;
+    /// # use fieldkeep_protocol::bundle::{Content, Reader, Survey, Writer};
+    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
+    /// let to = ben.replica().me().keys.public();
+    /// let packed = ann.pack(0, &to, None, Enclosing::NoFiles)?;
+    /// let (header, mut packing) = packed.expect("ben is a member");
+    /// let mut file = Vec::new();
+    /// let mut writer = Writer::new(&mut file, &header)?;
+    /// while let Some(content) = ann.pack_more(&mut packing)? {
+    ///     let Content::Frames(frames) = content else { panic!("no file is enclosed") };
+    ///     writer.frames(&frames)?;
+    /// }
+    /// writer.finish(&ann.replica().me().keys)?;
+    /// assert_eq!(packing.packed().changes, 1); // The order.
+    ///
+    /// let survey = Survey::of(&file[..])?; // What its writer signed, from the first byte to the last.
+    /// let mut unpacking = ben.unpack(0, survey)?.expect("it is for ben");
+    /// for entry in Reader::open(&file[..])?.entries(64)? {
+    ///     ben.unpack_entry(0, &mut unpacking, entry)?.expect("the relay's log is the one he knows");
+    /// }
+    /// ben.unpack_end(&mut unpacking)?;
+    /// ben.commit()?;
+    /// assert_eq!(unpacking.unpacked().changes, 1);
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// [`Unfit`] where that member gets none, or `since` was exchanged with another.
@@ -144,6 +177,8 @@ impl Engine {
 
     /// What comes next in a bundle; nothing once everything is packed.
     ///
+    /// [`Engine::pack`] has the example.
+    ///
     /// # Errors
     /// When the store fails.
     pub fn pack_more(&mut self, packing: &mut Packing) -> Result<Option<Content>, ReplicaError> {
@@ -152,7 +187,7 @@ impl Engine {
                 Step::Beginning => (Some(self.pack_beginning(packing)?), Step::Files),
                 Step::Files => (self.name_files(packing)?, Step::Segments),
                 Step::Segments => (self.pack_segments(packing)?, Step::Wishes),
-                Step::Wishes if packing.relay => (self.pack_wishes()?, Step::Enclosures),
+                Step::Wishes if packing.relay => (Some(self.pack_last_words()?), Step::Enclosures),
                 Step::Wishes => (None, Step::Enclosures),
                 Step::Enclosures => return self.pack_file(packing),
             };
@@ -163,6 +198,13 @@ impl Engine {
                 return Ok(Some(Content::Frames(bytes)));
             }
         }
+    }
+
+    /// What is wished of the relay, and how things stand here.
+    fn pack_last_words(&self) -> Result<Vec<u8>, ReplicaError> {
+        let mut bytes = self.pack_wishes()?.unwrap_or_default();
+        bytes.extend(Frame::Report(self.whole_report()?).encode());
+        Ok(bytes)
     }
 
     /// The next frames of segments.

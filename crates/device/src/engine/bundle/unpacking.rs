@@ -17,6 +17,8 @@ use crate::engine::peer::Peer;
 use crate::engine::{Engine, Output};
 
 /// A bundle that is being taken in.
+///
+/// [`Engine::pack`] has the example.
 #[derive(Debug)]
 pub struct Unpacking {
     pub(super) from: Member,
@@ -36,6 +38,8 @@ pub struct Unpacking {
 
 impl Unpacking {
     /// What was taken by now.
+    ///
+    /// [`Engine::pack`] has the example.
     #[must_use]
     pub fn unpacked(&self) -> &Unpacked {
         &self.unpacked
@@ -59,6 +63,8 @@ impl Engine {
     /// Begins to take a bundle in, once it was read through: whose it is, for whom, and whether it
     /// goes on where this device stands. What it brings of the membership log is taken; a commit must
     /// follow.
+    ///
+    /// [`Engine::pack`] has the example.
     ///
     /// # Errors
     /// [`Unfit`] where it is not taken: nothing was changed.
@@ -114,6 +120,8 @@ impl Engine {
     }
 
     /// Takes in what a bundle consists of; files come by [`Engine::unpack_file`]. A commit must follow.
+    ///
+    /// [`Engine::pack`] has the example.
     ///
     /// # Errors
     /// When the store fails, and [`Unfit`] where the relay's log is another one.
@@ -341,6 +349,8 @@ impl Engine {
     }
 
     /// Ends the taking in of all but the files, which come once it is merged. A commit must follow.
+    ///
+    /// [`Engine::pack`] has the example.
     ///
     /// # Errors
     /// When the store fails.

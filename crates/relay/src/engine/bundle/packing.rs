@@ -174,9 +174,9 @@ impl Engine {
     /// where the device may not read, and which of its wishes were heard.
     fn pack_beginning(&mut self, packing: &mut Packing) -> Result<Vec<u8>, ReplicaError> {
         let mut bytes = Vec::new();
-        let Member { number, keys, .. } = &packing.member;
-        packing.own = self.replica.store().newest_of(*number)?;
-        packing.own.retain(|(_, actor), _| actor.belongs_to(*number, &keys.signing));
+        let member = &packing.member;
+        packing.own = self.replica.store().newest_of(member.number)?;
+        packing.own.retain(|(_, actor), _| member.is(actor));
         let since = packing.since.as_ref().map(|since| since.header.clone());
         let members = self.replica.members();
         let continues =

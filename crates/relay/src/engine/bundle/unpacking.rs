@@ -24,6 +24,12 @@ pub struct Unpacking {
 }
 
 impl Unpacking {
+    /// One of which nothing was taken yet.
+    pub(super) fn of(from: Member) -> Self {
+        let unpacked = Unpacked { from: from.name.clone(), ..Unpacked::default() };
+        Self { from, refused: BTreeSet::new(), wishes: Vec::new(), told: 0, unpacked }
+    }
+
     /// What was taken by now.
     #[must_use]
     pub fn unpacked(&self) -> &Unpacked {
@@ -61,9 +67,7 @@ impl Engine {
             Err(unfit) => return Ok(Err(unfit)),
         };
         self.append_members(&survey.members)?;
-        let unpacked = Unpacked { from: from.name.clone(), ..Unpacked::default() };
-        let (refused, wishes) = (BTreeSet::new(), Vec::new());
-        Ok(Ok(Unpacking { from, refused, wishes, told: 0, unpacked }))
+        Ok(Ok(Unpacking::of(from)))
     }
 
     /// Takes in what a bundle consists of, as from a session of whoever wrote it; wishes are kept until
@@ -86,6 +90,9 @@ impl Engine {
                 return Ok(());
             }
             Entry::Frame(Frame::Push(push)) => return self.unpack_push(unpacking, push),
+            Entry::Frame(Frame::Report(report)) => {
+                return Ok(self.report_unpacked(&unpacking.from.identity, report)?);
+            }
             Entry::Frame(Frame::Rejudge(key)) => Wish::Rejudge(key),
             Entry::Frame(Frame::Dismiss(dismiss)) => Wish::Dismiss(dismiss),
             Entry::Enclosed(Enclosed::Told(told)) => {

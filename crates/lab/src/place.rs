@@ -9,16 +9,21 @@ use std::time::Duration;
 
 /// A relay that serves until this is dropped.
 #[derive(Debug)]
-pub(super) struct Serving {
+pub(crate) struct Serving {
     child: Child,
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Serving {
     /// Serves a relay's directory on loopback.
-    pub(super) fn start(program: &Path, directory: &Path) -> Self {
+    pub(crate) fn start(program: &Path, directory: &Path) -> Self {
         let mut command = Command::new(program);
         command.args(["relay", "serve", "--listen", "127.0.0.1:0", "--dir"]).arg(directory);
+        Self::run(command)
+    }
+
+    /// Starts a program that says `listening ADDRESS` once it serves.
+    pub(crate) fn run(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("the program starts");
         let mut line = String::new();
@@ -31,7 +36,7 @@ impl Serving {
     }
 
     /// The processor time that it has used so far.
-    pub(super) fn processor_time(&self) -> Duration {
+    pub(crate) fn processor_time(&self) -> Duration {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
         let tasks = tasks.into_iter().flatten().flatten();
         let times = tasks.filter_map(|task| {
@@ -40,6 +45,20 @@ impl Serving {
             text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
         });
         times.sum()
+    }
+
+    /// The memory that is its own and resident, in bytes: what its files have in memory is left out.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.unwrap_or(0) * 1_024
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 }
 

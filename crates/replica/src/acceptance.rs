@@ -1,0 +1,234 @@
+//! What a revoked device had captured, taken all the same: an operator brings its bundle.
+//!
+//! Its changes are vouched for and pass the gate like anybody's, and lie aside, because their author may
+//! write nothing any more. What is accepted of them a relay writes again: ordinary changes of its own,
+//! which name the author and are judged. The changes themselves stay aside, marked, so that nothing is
+//! accepted twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fieldkeep_documents::document::Author;
+use fieldkeep_documents::{Document, History};
+use fieldkeep_model::header::limit;
+use fieldkeep_model::{
+    ChangeHash, ChangeHeader, Head, Member, RecordEdit, RecordId, RecordKey, SegmentAddress,
+    SegmentId, SignedHead,
+};
+use fieldkeep_store::{Aside, Log as _};
+
+use crate::admit::{AdmitError, Batch, Refused};
+use crate::read::RecordView;
+use crate::replica::{Replica, ReplicaError};
+use crate::write::PutError;
+
+/// Why a change lies aside that its author may not write.
+pub(crate) const NOT_PERMITTED: &str = "not_permitted";
+/// Why one lies aside of which the content was accepted, and written again.
+pub(crate) const ACCEPTED: &str = "accepted";
+
+/// How far an operator goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepting {
+    /// Nothing is changed: it is found out what accepting would come to.
+    Trying,
+    /// The changes are kept aside, where the quarantine shows them.
+    KeepingAside,
+    /// What they wrote is written again.
+    Writing,
+}
+
+/// What became of a device's changes, or would.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Accepted {
+    /// Changes of others that it brought and that were not here.
+    pub carried: u64,
+    /// Its own changes that are in the log, or were accepted before.
+    pub known: u64,
+    /// Its own changes that lie aside by now.
+    pub aside: u64,
+    /// Of these so many as were written again.
+    pub written: u64,
+    /// The records that were written, as they are then.
+    pub records: Vec<RecordView>,
+    /// Records that are not there, so that nothing could be written again of what was done to them: the
+    /// changes stay aside.
+    pub absent: Vec<RecordKey>,
+    /// Segments of which nothing was taken, and why.
+    pub refused: Vec<(SegmentAddress, Refused)>,
+    /// Segments that no catalog here declares: nothing of them was taken.
+    pub undeclared: BTreeSet<SegmentAddress>,
+    /// Segments that are otherwise than before.
+    pub moved: BTreeSet<SegmentId>,
+}
+
+/// Whether a change lies aside for want of a permission alone.
+pub(crate) fn lacks_permission_only(aside: &Aside) -> bool {
+    matches!(aside.reason.as_str(), NOT_PERMITTED | ACCEPTED)
+}
+
+impl Replica {
+    /// Takes what a revoked device brings, as far as an operator goes; all or nothing. A commit must
+    /// follow.
+    ///
+    /// # Errors
+    /// When the store fails: nothing was changed then. What the gate refuses is told in the answer.
+    pub fn accept(
+        &mut self,
+        author: &Member,
+        batches: &[Batch],
+        how: Accepting,
+        now: i64,
+    ) -> Result<Accepted, PutError> {
+        let keep = how != Accepting::Trying;
+        let (mut accepted, moved) = self.together(keep, |replica| {
+            let mut accepted = Accepted::default();
+            let own = replica.receive_own(author, batches, &mut accepted, now)?;
+            if how != Accepting::KeepingAside {
+                for (segment, hashes) in own {
+                    replica.write_accepted(&segment, &hashes, author, &mut accepted, now)?;
+                }
+            }
+            Ok::<_, PutError>(accepted)
+        })?;
+        accepted.moved = moved;
+        Ok(accepted)
+    }
+
+    /// Receives batches as from their author; returns which of his own changes lie aside by that.
+    fn receive_own(
+        &mut self,
+        author: &Member,
+        batches: &[Batch],
+        accepted: &mut Accepted,
+        now: i64,
+    ) -> Result<BTreeMap<SegmentId, BTreeSet<ChangeHash>>, ReplicaError> {
+        let mut own: BTreeMap<SegmentId, BTreeSet<ChangeHash>> = BTreeMap::new();
+        let mut refused = BTreeSet::new();
+        for batch in batches {
+            let id = batch.segment.id(&self.org());
+            if refused.contains(&id) {
+                continue;
+            }
+            match self.receive(author.number, batch, now) {
+                Ok(received) => {
+                    let admitted = received.admitted.map_or(0, |(first, last)| last - first + 1);
+                    accepted.carried += admitted;
+                    for (actor, seq, _) in &received.newest {
+                        self.note_newest(&id, actor, *seq)?;
+                    }
+                }
+                Err(AdmitError::Refused(why)) => {
+                    refused.insert(id);
+                    accepted.refused.push((batch.segment.clone(), *why));
+                    continue;
+                }
+                Err(AdmitError::Replica(error)) => return Err(error),
+            }
+            let sid = self.row(&id).sid;
+            let headers = batch.chunks.iter().filter_map(|chunk| ChangeHeader::parse(chunk).ok());
+            for header in headers {
+                if !author.is(&header.actor) {
+                    continue;
+                }
+                let aside = self.store.aside(sid, &header.hash)?;
+                if aside.is_some_and(|aside| aside.reason == NOT_PERMITTED) {
+                    accepted.aside += 1;
+                    own.entry(id).or_default().insert(header.hash);
+                } else {
+                    accepted.known += 1;
+                }
+            }
+        }
+        Ok(own)
+    }
+
+    /// Writes again what some changes wrote that lie aside.
+    fn write_accepted(
+        &mut self,
+        id: &SegmentId,
+        wanted: &BTreeSet<ChangeHash>,
+        author: &Member,
+        accepted: &mut Accepted,
+        now: i64,
+    ) -> Result<(), PutError> {
+        let (edits, ready) = self.content_aside(id, wanted)?;
+        let (sid, ty) = (self.row(id).sid, self.row(id).address.ty.clone());
+        let mut person = author.name.clone();
+        person.truncate(person.floor_char_boundary(limit::MESSAGE));
+        let writer = Author { actor: self.me.actor(), person, time: now };
+        let mut keys = Vec::new();
+        for (record, edit) in edits {
+            let key = RecordKey::new(ty.clone(), record);
+            match self.put_in(id, &key, &edit, &writer) {
+                Ok(_) => keys.push(key),
+                Err(PutError::Write(_)) => {
+                    self.write_in_parts(id, &key, &edit, &writer)?;
+                    keys.push(key);
+                }
+                Err(PutError::Absent(key)) => accepted.absent.push(key),
+                Err(error) => return Err(error),
+            }
+        }
+        self.vouch_for_own(id)?;
+        for hash in &ready {
+            self.store.mark_aside(sid, hash, ACCEPTED)?;
+        }
+        accepted.written += ready.len() as u64;
+        for key in keys {
+            accepted.records.extend(self.views().record(&key)?);
+        }
+        Ok(())
+    }
+
+    /// Signs for the newest change that this replica wrote in a segment.
+    fn vouch_for_own(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+        let (org, actor) = (self.org(), self.me.actor());
+        let history = &self.load(id)?.history;
+        let seq = history.vector().seq(&actor);
+        let Some(hash) = history.hash_of(&actor, seq) else { return Ok(()) };
+        let head = SignedHead::new(&org, id, Head { actor, seq, hash }, &self.me.keys);
+        self.keep_heads(id, &[head])
+    }
+
+    /// What changes wrote that lie aside, as edits, and which of them can be told: in a copy of the
+    /// segment that has them, each once it has passed the gate.
+    fn content_aside(
+        &mut self,
+        id: &SegmentId,
+        wanted: &BTreeSet<ChangeHash>,
+    ) -> Result<(Vec<(RecordId, RecordEdit)>, Vec<ChangeHash>), ReplicaError> {
+        let sid = self.row(id).sid;
+        let (mut history, mut chunks) = (History::new(), Vec::new());
+        self.each_entry(sid, 1, |entry| {
+            let replayed = history.replay(&entry.bytes);
+            replayed.map_err(|refusal| ReplicaError::Damaged(*id, refusal.to_string()))?;
+            chunks.push(entry.bytes);
+            Ok::<_, ReplicaError>(())
+        })?;
+        let mut rest = self.store.asides_in(sid)?;
+        rest.retain(lacks_permission_only);
+        let (mut own, mut ready) = (Vec::new(), Vec::new());
+        loop {
+            let before = rest.len();
+            rest.retain(|aside| {
+                let Ok(admitted) = history.check(&aside.bytes) else { return true };
+                history.admit(&admitted);
+                chunks.push(aside.bytes.clone());
+                if wanted.contains(&aside.hash) {
+                    own.push(chunks.len() - 1);
+                    ready.push(aside.hash);
+                }
+                false
+            });
+            if rest.len() == before {
+                break;
+            }
+        }
+        let mut document = Document::new();
+        let applied = document.apply(chunks.iter().map(Vec::as_slice));
+        applied.map_err(|error| ReplicaError::Damaged(*id, error.to_string()))?;
+        let own: Vec<&[u8]> = own.into_iter().map(|at| chunks[at].as_slice()).collect();
+        let edits = document.rewritten(&own, &|actor, counter| document.locate(actor, counter));
+        Ok((edits, ready))
+    }
+}

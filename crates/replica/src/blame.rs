@@ -1,0 +1,155 @@
+//! What is to blame for a held record: a smallest set of changes after its last valid state that makes
+//! it one, found in its history.
+//!
+//! A verdict names who wrote the values that a rule read. That is known at once, and may be more than it
+//! takes: somebody changed the price, somebody the discount, and somebody the note. Here states are
+//! judged that never were, with one change less and one change less again, until each that is left is
+//! needed.
+
+use std::collections::BTreeSet;
+
+use fieldkeep_catalog::Judgement;
+use fieldkeep_model::status::State;
+use fieldkeep_model::{ChangeHash, Outcome, Pos, RecordKey, SegmentId};
+use fieldkeep_store::{RecordRow, Records as _};
+
+use crate::judging::Subject;
+use crate::past::HistoryEntry;
+use crate::replica::{Replica, ReplicaError};
+
+/// Changes that are looked through at most: each costs a state of the record, and a judgement of it.
+const MOST: usize = 256;
+
+/// What is to blame.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Blame {
+    /// These changes, oldest first: with any one of them less, it would not be held as it is. Of changes
+    /// that only lie below them, those are left out that wrote nothing the broken rules read.
+    Changes(Vec<HistoryEntry>),
+    /// No change of the record: its last valid state would be held as well. The catalog has changed, or
+    /// what it refers to, or another record claims its unique value.
+    Surroundings,
+    /// So many changes came since it was last valid that they are not looked through.
+    TooMany(u64),
+}
+
+/// A record that is taken apart.
+struct Case {
+    segment: SegmentId,
+    row: RecordRow,
+    /// The segment's heads when the record was last valid.
+    base: Vec<ChangeHash>,
+    /// The record's changes since, oldest first.
+    since: Vec<(Pos, ChangeHash)>,
+}
+
+impl Replica {
+    /// What is to blame for a held record. Nothing where it is not held, or for what no catalog says:
+    /// that it was written without permission, say.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn blame(&mut self, key: &RecordKey) -> Result<Option<Blame>, ReplicaError> {
+        let rows = self.store.find(&key.ty, &key.id)?.into_iter();
+        let mut held = rows.filter(|row| row.state == State::Judged(Outcome::Held));
+        let Some(row) = held.next() else { return Ok(None) };
+        let Some(segment) = self.segment_of(row.sid).map(|row| row.id) else { return Ok(None) };
+        let done = self.row(&segment).done;
+        let history = &self.load(&segment)?.history;
+        let positions = history.changes_of(&row.id, done + 1);
+        let recent = positions.take_while(|pos| *pos > row.valid_pos);
+        let mut since: Vec<(Pos, ChangeHash)> =
+            recent.filter_map(|pos| Some((pos, history.change_at(pos)?.2))).collect();
+        if since.len() > MOST {
+            return Ok(Some(Blame::TooMany(since.len() as u64)));
+        }
+        since.reverse();
+        let base = history.heads_through(row.valid_pos);
+        let case = Case { segment, row, base, since };
+        let whole = (0..case.since.len()).collect();
+        if self.hypothesis(&case, &BTreeSet::new())?.is_some() {
+            return Ok(Some(Blame::Surroundings));
+        }
+        if self.hypothesis(&case, &whole)?.is_none() {
+            return Ok(None);
+        }
+        let (kept, judgement) = self.least(&case, whole)?;
+        Ok(Some(Blame::Changes(self.blamed(key, &case, &kept, &judgement)?)))
+    }
+
+    /// Leaves out whatever may be left out, the newest first, until nothing may.
+    fn least(
+        &mut self,
+        case: &Case,
+        mut kept: BTreeSet<usize>,
+    ) -> Result<(BTreeSet<usize>, Judgement), ReplicaError> {
+        let mut broken = self.hypothesis(case, &kept)?.expect("that it is held was just seen");
+        loop {
+            let before = kept.len();
+            for candidate in kept.clone().into_iter().rev() {
+                if !kept.contains(&candidate) {
+                    continue;
+                }
+                let mut fewer = kept.clone();
+                let history = &self.load(&case.segment)?.history;
+                let gone = case.since[candidate].1;
+                fewer.retain(|other| !history.covers(&[case.since[*other].1], &gone));
+                if let Some(judgement) = self.hypothesis(case, &fewer)? {
+                    (kept, broken) = (fewer, judgement);
+                }
+            }
+            if kept.len() == before {
+                return Ok((kept, broken));
+            }
+        }
+    }
+
+    /// What the record would be with those changes alone, and those that they build upon: its judgement,
+    /// if it would be held.
+    fn hypothesis(
+        &mut self,
+        case: &Case,
+        kept: &BTreeSet<usize>,
+    ) -> Result<Option<Judgement>, ReplicaError> {
+        let Some(catalog) = self.catalog() else { return Ok(None) };
+        let mut heads = case.base.clone();
+        heads.extend(kept.iter().map(|index| case.since[*index].1));
+        let record = self.document(&case.segment)?.record_at(&case.row.id, &heads);
+        let Some(record) = record.filter(|record| !record.deleted) else { return Ok(None) };
+        let row = RecordRow { deleted: false, ..case.row.clone() };
+        let previous = Some(case.row.clone());
+        let subject = Subject { segment: case.segment, row, previous, fields: record.fields };
+        let judgement = self.judge(&catalog, &subject);
+        Ok((judgement.outcome == Outcome::Held).then_some(judgement))
+    }
+
+    /// The changes that are to be told.
+    fn blamed(
+        &mut self,
+        key: &RecordKey,
+        case: &Case,
+        kept: &BTreeSet<usize>,
+        judgement: &Judgement,
+    ) -> Result<Vec<HistoryEntry>, ReplicaError> {
+        let positions = kept.iter().map(|index| case.since[*index].0).collect();
+        let sid = self.row(&case.segment).sid;
+        let mut entries = Vec::new();
+        for entry in self.entries(sid, &positions)? {
+            entries.push(self.told(&case.segment, key, entry)?);
+        }
+        let read = judgement.reasons.iter().flat_map(|reason| &reason.fields);
+        let read: BTreeSet<&str> = read.map(|field| top(field)).collect();
+        let speaks = |entry: &HistoryEntry| {
+            entry.writes.iter().any(|write| read.contains(top(&write.field)))
+        };
+        if entries.iter().any(speaks) {
+            entries.retain(speaks);
+        }
+        Ok(entries)
+    }
+}
+
+/// The field of the record that a path lies in: `lines` of `lines[7].quantity`.
+fn top(path: &str) -> &str {
+    path.split(['.', '[']).next().unwrap_or(path)
+}
