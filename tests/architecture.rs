@@ -28,7 +28,7 @@ const NARROWER: [(&str, &[&str]); 7] = [
 ];
 
 /// Dependencies that one product crate has, and no other.
-const ALONE: [(&str, &str); 9] = [
+const ALONE: [(&str, &str); 10] = [
     ("automerge", "documents"),
     ("rusqlite", "store"),
     ("quinn", "link"),
@@ -36,6 +36,7 @@ const ALONE: [(&str, &str); 9] = [
     ("mdns-sd", "link"),
     ("axum", "console"),
     ("prometheus-client", "relay"),
+    ("argon2", "relay"),
     ("jsonschema", "catalog"),
     ("minijinja", "catalog"),
 ];

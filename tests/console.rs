@@ -184,14 +184,7 @@ fn every_answer_says_what_a_page_may_do_and_every_value_is_escaped() {
         "/nowhere",
     ];
     for path in pages {
-        let page = browser.get(path);
-        let policy = page.header("content-security-policy").unwrap_or_default();
-        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{path}");
-        assert_eq!(page.header("x-content-type-options"), Some("nosniff"), "{path}");
-        assert_eq!(page.header("cache-control"), Some("no-store"), "{path}");
-        assert!(!page.body.contains("<script>"), "{path}: {}", page.body);
-        // A style or a handler in an attribute would be against the policy.
-        assert!(!page.body.contains(" style=") && !page.body.contains(" onclick="), "{path}");
+        browser.get(path).is_closed(path);
     }
     assert!(browser.get("/records/customer/c1").body.contains("&#60;script&#62;"));
     assert_eq!(browser.get("/records/order/none").status, 404);

@@ -13,7 +13,10 @@ const CHROMIUM = process.env.FIELDKEEP_CHROMIUM ?? "/usr/bin/chromium";
 export const SHOTS = process.env.FIELDKEEP_SHOTS ?? join(tmpdir(), "fieldkeep-screenshots");
 const PATIENCE = 30_000;
 
-const CATALOG = `
+/** What every operator of a test signs in with. */
+export const PASSWORD = "correct horse battery";
+
+export const CATALOG = `
 catalog = 1
 [type.outlet]
 share = "{{ record.name }}, {{ record.city }}"
@@ -77,17 +80,41 @@ export class Field {
   #running = [];
 
   static async pitched() {
+    const field = await Field.founded();
+    await field.relayServes("127.0.0.1:0");
+    await field.settled();
+    return field;
+  }
+
+  /** One whose relay has a console, for operators with these roles. */
+  static async overseen(operators) {
+    const field = await Field.founded();
+    for (const [name, role] of Object.entries(operators)) {
+      await field.runWith("relay", `${PASSWORD}\n`, "relay", "operator", "add", name, "--role", role);
+    }
+    const { child, line } = await field.start("relay", ["relay", "serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"], "console ");
+    field.relay = child;
+    field.console = line.split(" ")[1];
+    await field.settled();
+    return field;
+  }
+
+  /** An organisation that nobody serves yet. */
+  static async founded() {
     const field = new Field();
     field.root = await mkdtemp(join(tmpdir(), "fieldkeep-browser-"));
     await writeFile(join(field.root, "catalog.toml"), CATALOG);
     await field.run("relay", "relay", "init", "--catalog", join(field.root, "catalog.toml"), "--name", "Harbour Supplies");
-    await field.relayServes("127.0.0.1:0");
-    for (const name of ["ann", "ben"]) {
-      const ticket = await field.run("relay", "relay", "invite", "--name", name);
-      await field.run(name, "join", ticket.trim());
-    }
-    await field.run("ben", "sync");
     return field;
+  }
+
+  /** Has two devices join. */
+  async settled() {
+    for (const name of ["ann", "ben"]) {
+      const ticket = await this.run("relay", "relay", "invite", "--name", name);
+      await this.run(name, "join", ticket.trim());
+    }
+    await this.run("ben", "sync");
   }
 
   environment(dir) {
@@ -98,6 +125,13 @@ export class Field {
   async run(dir, ...args) {
     const ran = await promisify(execFile)(BINARY, args, { env: this.environment(dir), timeout: PATIENCE * 2 });
     return ran.stdout;
+  }
+
+  /** Runs a command that reads its standard input. */
+  async runWith(dir, input, ...args) {
+    const running = promisify(execFile)(BINARY, args, { env: this.environment(dir), timeout: PATIENCE * 2 });
+    running.child.stdin.end(input);
+    return (await running).stdout;
   }
 
   async json(dir, ...args) {
@@ -158,6 +192,27 @@ export class Visit {
   complaints = [];
 
   static async of(field, dir, options = {}) {
+    const visit = await Visit.begun(options);
+    visit.url = (await field.run(dir, "console")).trim();
+    await visit.page.goto(visit.url);
+    await visit.page.waitForURL((url) => url.pathname === "/");
+    return visit;
+  }
+
+  /** An operator at the console of the relay. */
+  static async signedIn(field, name, options = {}) {
+    const visit = await Visit.begun(options);
+    visit.url = field.console;
+    await visit.open("/");
+    await visit.page.fill("#name", name);
+    await visit.page.fill("#password", PASSWORD);
+    await visit.page.click("#enter");
+    await visit.page.waitForURL((url) => url.pathname === "/");
+    return visit;
+  }
+
+  /** A browser that has gone nowhere yet. */
+  static async begun(options) {
     const visit = new Visit();
     visit.browser = await chromium.launch({
       executablePath: CHROMIUM,
@@ -174,9 +229,6 @@ export class Visit {
     await visit.page.addInitScript(() => {
       document.addEventListener("securitypolicyviolation", (event) => console.error("policy", event.violatedDirective, event.blockedURI));
     });
-    visit.url = (await field.run(dir, "console")).trim();
-    await visit.page.goto(visit.url);
-    await visit.page.waitForURL((url) => url.pathname === "/");
     return visit;
   }
 

@@ -27,6 +27,18 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
+    /// Says what a page may do, and has nothing in it that this does not allow.
+    #[track_caller]
+    pub fn is_closed(&self, path: &str) {
+        let policy = self.header("content-security-policy").unwrap_or_default();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{path}");
+        assert_eq!(self.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert_eq!(self.header("cache-control"), Some("no-store"), "{path}");
+        assert!(!self.body.contains("<script>"), "{path}: {}", self.body);
+        // A style or a handler in an attribute would be against the policy.
+        assert!(!self.body.contains(" style=") && !self.body.contains(" onclick="), "{path}");
+    }
+
     /// The body as JSON, of a request that went well.
     #[track_caller]
     pub fn ok(&self) -> Value {

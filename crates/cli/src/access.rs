@@ -4,7 +4,7 @@
 //! an owner that neither ends nor answers is told by its process id.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fieldkeep_device::Device;
@@ -58,7 +58,7 @@ pub(crate) struct RelayOwner {
     directory: PathBuf,
     engine: RelayEngine,
     /// Whoever compares a catalog with all the data holds this: one at a time.
-    pub(crate) comparing: Mutex<()>,
+    pub(crate) comparing: Arc<Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -192,17 +192,14 @@ impl Owner {
 impl RelayOwner {
     fn open(opened: Directory, directory: &Path) -> Self {
         let state = RelayState::Closed(Some(Box::new(opened)));
-        Self::new(directory, RelayEngine::Here(Mutex::new(state)))
+        let engine = RelayEngine::Here(Mutex::new(state));
+        Self { directory: directory.to_owned(), engine, comparing: Arc::default() }
     }
 
     /// A relay that serves.
-    pub(crate) fn serving(directory: &Path, handle: Handle) -> Self {
+    pub(crate) fn serving(directory: &Path, handle: Handle, comparing: Arc<Mutex<()>>) -> Self {
         let engine = RelayEngine::Serving(handle, tokio::runtime::Handle::current());
-        Self::new(directory, engine)
-    }
-
-    fn new(directory: &Path, engine: RelayEngine) -> Self {
-        Self { directory: directory.to_owned(), engine, comparing: Mutex::new(()) }
+        Self { directory: directory.to_owned(), engine, comparing }
     }
 
     /// The directory.

@@ -2,6 +2,7 @@
 //! by the catalog, not here.
 
 pub(crate) mod fleet;
+pub(crate) mod operator;
 pub(crate) mod quarantine;
 
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use fieldkeep_model::{RecordId, RecordKey, TypeName};
 
 use crate::time;
-use fieldkeep_console::{Code, Failure};
+use fieldkeep_console::{Code, Failure, Origin};
 
 /// Changes of a history that are told unless it is asked for more or fewer.
 pub(crate) const CHANGES: u64 = 50;
@@ -381,6 +382,11 @@ pub(crate) enum Relay {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Accounts on the relay's console: who may see, decide about held records, and publish catalogs.
+    Operator {
+        #[command(subcommand)]
+        command: operator::Operator,
+    },
     /// What devices may bring and have stored, what they use of that, and who was slowed down or refused.
     Limits,
     /// The records that are held or wait, and the changes that were kept aside.
@@ -408,7 +414,7 @@ pub(crate) struct Restore {
 }
 
 /// `relay serve`.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RelayServe {
     /// Where to listen, 127.0.0.1:7440 unless this or `relay.toml` says otherwise; port 0 takes any free
     /// one.
@@ -418,6 +424,14 @@ pub(crate) struct RelayServe {
     /// `relay.toml` says so.
     #[arg(long, env = "FIELDKEEP_HEALTH", value_name = "ADDRESS")]
     pub(crate) health: Option<SocketAddr>,
+    /// Serve the console there, to whoever has an account; nowhere unless this or `relay.toml` says so.
+    /// Another address than loopback needs --behind-proxy.
+    #[arg(long, env = "FIELDKEEP_CONSOLE", value_name = "ADDRESS")]
+    pub(crate) console: Option<SocketAddr>,
+    /// The address by which browsers reach the console through a proxy that speaks TLS to them, as
+    /// https://relay.example; requests that are not for it are refused.
+    #[arg(long, env = "FIELDKEEP_BEHIND_PROXY", value_name = "ORIGIN")]
+    pub(crate) behind_proxy: Option<Origin>,
 }
 
 /// `relay publish` and `relay catalog publish`.

@@ -12,6 +12,7 @@ mod files;
 mod fleet;
 mod health;
 mod online;
+mod operator;
 mod quarantine;
 mod read;
 mod relay;
@@ -199,6 +200,9 @@ pub(crate) fn execute(
         Request::Catalogs => Ok(catalog::list(owner)?),
         Request::CatalogStanding => Ok(catalog::standing(owner)?),
         Request::Restore => Ok(relay::restore(owner)?),
+        Request::Operators => Ok(operator::list(owner)?),
+        Request::ChangeAccount(name, wish, by) => Ok(operator::change(owner, name, wish, by)?),
+        Request::Deeds(limit) => Ok(operator::deeds(owner, limit)?),
         Request::Limits => Ok(relay::limits(owner)?),
         Request::NoteBackup(taken, folder, number) => {
             Ok(backup::note(owner, LastBackup { taken, folder, number })?)

@@ -9,6 +9,7 @@ mod doctor;
 mod invite;
 mod keys;
 mod limits;
+mod operator;
 mod permission;
 mod quarantine;
 mod serve;
@@ -87,6 +88,7 @@ pub(crate) fn run(
         Relay::Restore(wish) => return backup::restore(&directory, &wish, output),
         Relay::Doctor { repair } => return doctor::run(&directory, repair, output),
         Relay::Gc { dry_run } => collection::run(&directory, dry_run, output)?,
+        Relay::Operator { command } => operator::run(&directory, command, output)?,
         Relay::Limits => limits::run(&directory, output)?,
         Relay::Quarantine { command } => quarantine::run(&directory, command, output)?,
     }

@@ -15,8 +15,8 @@ use fieldkeep_console::shape::catalog::{Diff, Follows, Kept, Standing};
 use fieldkeep_console::shape::fleet::FleetDevice;
 use fieldkeep_console::shape::{
     Advice, Answer, Aside, Attachment, Blamed, CallRow, Called, CatalogState, Check, ClearPlan,
-    Conflict, Decision, Explanation, Gone, Held, History, Met, Paused, Peers, Pin, Record,
-    Resynced, Status, Synced,
+    Conflict, Decision, Deed, Explanation, Gone, Held, History, Met, Operator, Paused, Peers, Pin,
+    Record, Resynced, Status, Synced,
 };
 use fieldkeep_relay::limits::Report;
 
@@ -250,6 +250,12 @@ pub(crate) enum Request {
     CatalogStanding,
     /// Open a new epoch: the directory was put back from an old copy.
     Restore,
+    /// The accounts of the console.
+    Operators,
+    /// Change one of them: whose, how, and for whom.
+    ChangeAccount(String, AccountWish, String),
+    /// What operators did on the console, at most so many.
+    Deeds(u64),
     /// A backup was made: as of when (milliseconds UTC), in which folder, and its number there.
     NoteBackup(i64, String, u64),
     /// Derive the records of those segments again, by their ids, and count anew.
@@ -269,6 +275,19 @@ pub(crate) enum Accept {
     KeepAside,
     /// Write what they wrote again.
     Write,
+}
+
+/// What is to become of an account: roles in one word, passwords as their hashes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum AccountWish {
+    /// It is made.
+    Add(String, String),
+    /// It has another password.
+    Password(String),
+    /// It has another role.
+    Role(String),
+    /// It goes.
+    Remove,
 }
 
 /// Which records of the quarantine are asked for; all conditions hold.
@@ -483,6 +502,10 @@ pub(crate) enum Response {
         /// Those that are held or wait.
         still: u64,
     },
+    /// The accounts of the console, by name.
+    Operators(Vec<Operator>),
+    /// What operators did, newest first.
+    Deeds(Vec<Deed>),
     /// The membership log, and where the relay listens.
     Members {
         /// Its entries.

@@ -5,7 +5,7 @@
 // Only the user opens and closes a part of the page, and types into it; an update does not.
 Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) =>
   !(node.tagName === "DETAILS" && name === "open") &&
-  !(node.tagName === "INPUT" && name === "value" && node.type !== "hidden");
+  !(node.tagName === "INPUT" && ["value", "checked"].includes(name) && node.type !== "hidden");
 
 // A browser has six connections to one place: a page that nobody sees gives its own back, and catches
 // up when it is looked at again.
@@ -59,13 +59,12 @@ const gone = (text) => {
 
 document.addEventListener("htmx:sseOpen", () => gone(""));
 document.addEventListener("htmx:sseError", async () => {
+  const { probe, ended, silent } = document.getElementById("gone").dataset;
   try {
-    const answer = await fetch("/settings", { method: "HEAD" });
-    gone(answer.status === 401
-      ? "This session has ended: “fieldkeep console” prints an address that opens another."
-      : "");
+    const answer = await fetch(probe, { method: "HEAD", redirect: "manual" });
+    gone(answer.ok || answer.status >= 500 ? "" : ended);
   } catch {
-    gone("The console does not answer. Everything is safe on the device: start “fieldkeep serve” again.");
+    gone(silent);
   }
 });
 

@@ -7,7 +7,6 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 use crate::refusal::Refusal;
-use crate::server::App;
 
 const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
@@ -22,7 +21,7 @@ const ASSETS: [(&str, &str, &str); 6] = [
     ("morph.js", JS, include_str!("../assets/vendor/idiomorph-ext.min.js")),
 ];
 
-pub(crate) fn routes() -> Router<App> {
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/assets/{version}/{name}", get(asset))
 }
 

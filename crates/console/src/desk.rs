@@ -76,6 +76,17 @@ pub(crate) struct Notice {
     pub(crate) remedy: String,
 }
 
+impl Notice {
+    pub(crate) fn new(good: bool, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { time: time::now(), good, text: text.into(), remedy: remedy.into() }
+    }
+
+    /// Whether it is to be told no longer: good news are none for long.
+    pub(crate) fn is_old(&self, now: i64) -> bool {
+        self.good && now - self.time > GOOD_NEWS_MS
+    }
+}
+
 impl Work {
     /// What is being done.
     pub(crate) fn words(&self) -> String {
@@ -95,10 +106,10 @@ impl Work {
 }
 
 impl Desk {
-    /// What there is to be told: good news are none for long.
+    /// What there is to be told.
     pub(crate) fn book(&self) -> Book {
         let mut book = self.open().clone();
-        book.notice.take_if(|notice| notice.good && time::now() - notice.time > GOOD_NEWS_MS);
+        book.notice.take_if(|notice| notice.is_old(time::now()));
         book
     }
 
@@ -114,7 +125,7 @@ impl Desk {
 
     /// Tells something.
     pub(crate) fn tell(&self, good: bool, text: impl Into<String>, remedy: impl Into<String>) {
-        let notice = Notice { time: time::now(), good, text: text.into(), remedy: remedy.into() };
+        let notice = Notice::new(good, text, remedy);
         self.write(|book| book.notice = Some(notice));
     }
 

@@ -113,7 +113,11 @@ fn same(one: &str, other: &str) -> bool {
     one.len() == other.len() && differences == 0
 }
 
-fn secret() -> Result<String, Failure> {
+/// Random bytes as a word.
+///
+/// # Errors
+/// When the system has no randomness.
+pub(crate) fn secret() -> Result<String, Failure> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| {
         Failure::new(Code::Failure, format!("no randomness: {error}"), "try again")
@@ -128,12 +132,15 @@ pub(crate) fn shown(headers: &HeaderMap, address: SocketAddr) -> Option<(&str, b
     if let Some(session) = bearer.and_then(|value| value.strip_prefix("Bearer ")) {
         return Some((session, true));
     }
+    cookie_named(headers, &format!("{COOKIE}{}", address.port())).map(|session| (session, false))
+}
+
+/// The cookie of a name.
+pub(crate) fn cookie_named<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut cookies =
         cookies.flat_map(|value| value.split(';')).filter_map(|c| c.trim().split_once('='));
-    let port = address.port().to_string();
-    let session = cookies.find(|(name, _)| name.strip_prefix(COOKIE) == Some(&port));
-    session.map(|(_, session)| (session, false))
+    cookies.find(|(other, _)| *other == name).map(|(_, value)| value)
 }
 
 /// The cookie of a session; of one that ends where there is none.
@@ -152,6 +159,12 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
         Err(refusal) if api => refusal.into_json(),
         Err(refusal) => refusal.into_page(),
     };
+    dress(&mut response, asset);
+    response
+}
+
+/// Says with an answer what a page may do, and who may keep it.
+pub(crate) fn dress(response: &mut Response, asset: bool) {
     let headers = response.headers_mut();
     let mut say = |name: HeaderName, value| headers.insert(name, HeaderValue::from_static(value));
     say(header::CONTENT_SECURITY_POLICY, POLICY);
@@ -164,20 +177,13 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
     if !asset {
         say(header::CACHE_CONTROL, "no-store");
     }
-    response
 }
 
 fn admit(app: &App, request: &Request) -> Result<(), Refusal> {
     let headers = request.headers();
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !is_ours(host, app.address()) {
-        let text = "this console is reached by its number, or as localhost";
-        return Err(Refusal::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            Code::Denied,
-            text,
-            "open the address that `fieldkeep console` prints",
-        ));
+        return Err(misdirected("open the address that `fieldkeep console` prints"));
     }
     let path = request.uri().path();
     if path.starts_with("/assets/") || path.starts_with("/enter/") {
@@ -194,24 +200,35 @@ fn admit(app: &App, request: &Request) -> Result<(), Refusal> {
         ));
     };
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    if reads || by_itself || is_same_origin(headers, host) {
+    if reads || by_itself || is_from(headers, &format!("http://{host}")) {
         return Ok(());
     }
-    let text = "this did not come from a page of this console, and nothing was done";
-    Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, text, "open the console itself"))
+    Err(foreign())
 }
 
-/// Whether a request comes from a page of this console.
-fn is_same_origin(headers: &HeaderMap, host: &str) -> bool {
+/// What somebody gets who comes by another name.
+pub(crate) fn misdirected(remedy: &str) -> Refusal {
+    let text = "this console is reached by its number, or as localhost";
+    Refusal::new(StatusCode::MISDIRECTED_REQUEST, Code::Denied, text, remedy)
+}
+
+/// What a form gets that is on another site's page.
+pub(crate) fn foreign() -> Refusal {
+    let text = "this did not come from a page of this console, and nothing was done";
+    Refusal::new(StatusCode::FORBIDDEN, Code::Denied, text, "open the console itself")
+}
+
+/// Whether a request comes from a page of this console, whose origin that is.
+pub(crate) fn is_from(headers: &HeaderMap, own: &str) -> bool {
     match headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()) {
-        Some(origin) => origin.strip_prefix("http://") == Some(host),
+        Some(origin) => origin == own,
         // Where a browser leaves the origin out, it says this.
         None => headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin"),
     }
 }
 
 /// Whether a name is this console's: a number, or `localhost`, with its port.
-fn is_ours(host: &str, address: SocketAddr) -> bool {
+pub(crate) fn is_ours(host: &str, address: SocketAddr) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()),
         _ => (host, Some(80)),

@@ -14,7 +14,7 @@ use fieldkeep_model::{Refusal, TypeName};
 use fieldkeep_relay::{
     ArriveError, BackupError, ConfigError, DirectoryError, InitError, RestoreError, ServeError,
 };
-use fieldkeep_replica::ReplicaError;
+use fieldkeep_replica::{ReplicaError, RollBackError};
 use fieldkeep_store::backup::FolderError;
 use fieldkeep_store::{HomeError, StoreError};
 use serde::{Deserialize, Serialize};
@@ -190,6 +190,19 @@ impl From<ReplicaError> for Failure {
             }
             ReplicaError::CatalogUnsigned => Self::plain(Code::Denied, &error),
         }
+    }
+}
+
+impl From<RollBackError> for Failure {
+    fn from(error: RollBackError) -> Self {
+        let remedy = match error {
+            RollBackError::Replica(error) => return error.into(),
+            RollBackError::Unknown(_) => {
+                "nothing was published: `fieldkeep relay catalog list` shows which are"
+            }
+            RollBackError::Nothing => "nothing was published",
+        };
+        Self::new(Code::NotFound, error.to_string(), remedy)
     }
 }
 

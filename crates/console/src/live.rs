@@ -11,6 +11,7 @@ use axum::routing::get;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use serde::Deserialize;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::server::App;
@@ -33,13 +34,20 @@ async fn events(
     State(app): State<App>,
     Query(known): Query<Known>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let stream = unfold((app.desk().turned(), known.since, false), |watching| async move {
+    Sse::new(told(app.desk().turned(), known.since)).keep_alive(KeepAlive::default())
+}
+
+/// Tells that something has turned whenever it has, behind what is known.
+pub(crate) fn told(
+    turned: watch::Receiver<u64>,
+    known: u64,
+) -> impl Stream<Item = Result<Event, Infallible>> {
+    unfold((turned, known, false), |watching| async move {
         let (mut turned, known, told) = watching;
         if told {
             sleep(PAUSE).await;
         }
         let turn = *turned.wait_for(|turn| *turn != known).await.ok()?;
         Some((Ok(Event::default().event("changed").data(turn.to_string())), (turned, turn, true)))
-    });
-    Sse::new(stream).keep_alive(KeepAlive::default())
+    })
 }

@@ -166,12 +166,12 @@ async fn page<T: Template + Send + 'static>(
 }
 
 /// Where a record's page is.
-fn record_path(ty: &TypeName, id: &RecordId) -> String {
+pub(crate) fn record_path(ty: &TypeName, id: &RecordId) -> String {
     format!("/records/{}/{}", segment(ty.as_str()), segment(id.as_str()))
 }
 
 /// A part of a path.
-fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
     utf8_percent_encode(text, KEPT).to_string()
 }
@@ -190,7 +190,7 @@ pub(crate) fn key(ty: &str, id: &str) -> Result<RecordKey, Failure> {
 }
 
 /// The way back after something was done.
-fn back(to: &str) -> Response {
+pub(crate) fn back(to: &str) -> Response {
     // Only to a page of this console.
     let plain = to.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     let own = plain && to.starts_with('/') && !to.starts_with("//");

@@ -1,6 +1,7 @@
 //! The shapes of what is shown: records, verdicts, statuses, as JSON has them.
 
 pub mod catalog;
+pub mod export;
 pub mod fleet;
 mod removed;
 
@@ -15,6 +16,7 @@ use fieldkeep_model::{ActorId, CallOutcome, MembershipLog, RecordId, Refusal, Ty
 use fieldkeep_replica::{
     Blame, CulpritView, HeldView, HistoryEntry, HistoryPage, RecordView, ReplicaError,
 };
+use fieldkeep_store::{Log as _, Reader, Segments as _, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -275,6 +277,35 @@ pub struct Decision {
     /// The record.
     pub record: String,
     /// Why, or who looks after it.
+    pub note: String,
+}
+
+/// An account on the relay's console.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Operator {
+    /// Its name.
+    pub name: String,
+    /// `view`, `judge` or `administer`.
+    pub role: String,
+    /// When it was last changed.
+    pub since: String,
+    /// Who did that.
+    pub by: String,
+}
+
+/// What an operator did on the console, or was not let do.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Deed {
+    /// Its number: they rise.
+    pub number: u64,
+    /// When.
+    pub time: String,
+    /// Who, by the name that was given.
+    pub who: String,
+    /// `sign_in`, `sign_out`, `refused`, `denied`, `publish`, `roll_back`, `rejudge`, `export`; of
+    /// accounts `add`, `password`, `role`, `remove`.
+    pub act: String,
+    /// To whom, or why not.
     pub note: String,
 }
 
@@ -628,6 +659,42 @@ impl Held {
         let HeldView { view, since, person } = held;
         let since = since.map(rfc3339);
         Self { record: Record::new(view, members), since, assigned: person }
+    }
+}
+
+impl Aside {
+    /// The changes that were kept aside, with the names of devices.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn all(store: &Reader, members: &MembershipLog) -> Result<Vec<Self>, StoreError> {
+        let segments = store.segments()?;
+        let ty_of =
+            |sid| segments.iter().find(|row| row.sid == sid).map(|row| row.address.ty.to_string());
+        let undecided = store.asides()?.into_iter().filter(|aside| aside.reason != "accepted");
+        let asides = undecided.map(|aside| Self {
+            ty: ty_of(aside.sid).unwrap_or_default(),
+            records: aside.records,
+            reason: aside.reason,
+            device: device_name(members, aside.actor.device()),
+            time: rfc3339(aside.time),
+            change: aside.hash.to_string(),
+        });
+        Ok(asides.collect())
+    }
+}
+
+impl From<fieldkeep_store::OperatorRow> for Operator {
+    fn from(row: fieldkeep_store::OperatorRow) -> Self {
+        let fieldkeep_store::OperatorRow { name, role, time, who, .. } = row;
+        Self { name, role, since: rfc3339(time), by: who }
+    }
+}
+
+impl From<fieldkeep_store::Deed> for Deed {
+    fn from(deed: fieldkeep_store::Deed) -> Self {
+        let fieldkeep_store::Deed { number, time, who, act, note } = deed;
+        Self { number, time: rfc3339(time), who, act, note }
     }
 }
 

@@ -39,6 +39,10 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// Where the relay tells how it is doing.
     pub health: Option<SocketAddr>,
+    /// Where operators find the console.
+    pub console: Option<SocketAddr>,
+    /// The address by which they reach it through a proxy, as `https://relay.example`.
+    pub behind_proxy: Option<String>,
     /// How long after it was seen that nothing refers to an attached file it goes; none ever goes if
     /// that is not said.
     pub collect_after: Option<Duration>,
@@ -54,6 +58,8 @@ pub struct Config {
 struct Written {
     listen: Option<SocketAddr>,
     health: Option<SocketAddr>,
+    console: Option<SocketAddr>,
+    behind_proxy: Option<String>,
     #[serde(default)]
     host: toml::Table,
     collection: Option<Collection>,
@@ -119,10 +125,12 @@ impl Config {
         };
         let written = toml::from_str(&text).map_err(|error| error.to_string());
         let config = written.and_then(|written| {
-            let Written { listen, health, host, collection, limits } = written;
+            let Written { listen, health, console, behind_proxy, host, collection, limits } =
+                written;
             let hosts = Hosts::parse(&host, directory)?;
             let collect_after = collection.map(|collection| collection.after.0);
-            Ok(Self { listen, health, collect_after, limits: limits.limits(), hosts })
+            let limits = limits.limits();
+            Ok(Self { listen, health, console, behind_proxy, collect_after, limits, hosts })
         });
         config.map_err(|problem| ConfigError::Unclear {
             file,

@@ -15,11 +15,16 @@ pub mod fleet;
 mod host;
 pub mod limits;
 mod metrics;
+mod office;
+mod operators;
 mod outlook;
 mod recovery;
+mod sample;
 mod server;
+mod trial;
 mod turns;
 mod vitals;
+mod whereabouts;
 
 pub use backup::{
     BackupError, BackupState, Backups, Flaw, LastBackup, Occupied, Progress, PutBack, RestoreError,
@@ -29,10 +34,14 @@ pub use config::{Config, ConfigError};
 pub use directory::{Directory, DirectoryError, InitError, admin_key, invite};
 pub use doctor::{Examined, examine};
 pub use engine::{
-    ConnectionId, Doubt, Engine, Fetch, Found, HOST_CONTEXT, Input, Output, Packing, Present,
-    Unpacking, check_queries, said,
+    AccountChange, AccountError, ConnectionId, Doubt, Engine, Fetch, Found, HOST_CONTEXT, Input,
+    Output, Packing, Present, Unpacking, check_queries, said,
 };
 pub use files::sweep;
+pub use office::Office;
+pub use operators::{
+    OperatorRole, Password, PasswordError, check_operator_name, decoy, is_password,
+};
 pub use outlook::{Cause, CauseName, Example, Outlook, Sight, Weight};
 
 pub use fieldkeep_catalog::{Judge, Judges, Matter};
@@ -45,5 +54,8 @@ pub use fieldkeep_protocol::bundle::{
 };
 pub use fieldkeep_transfer::{ArriveError, Arriving, Brought, enclose};
 pub use recovery::{Recovery, Returned};
+pub use sample::{CommitTimes, Sample};
 pub use server::{Handle, Relay, ServeError};
+pub use trial::{Sequel, Trial, Tried, read_catalog, sequel, try_catalog};
 pub use vitals::Vitals;
+pub use whereabouts::Whereabouts;

@@ -12,6 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::sample::Stopwatch;
+
 /// One label and its value.
 type Label = [(&'static str, String); 1];
 /// A gauge for each type of records.
@@ -21,6 +23,17 @@ type ByCode = Family<Label, Counter>;
 /// Seconds, for each of something.
 type Seconds = Family<Label, Counter<f64, AtomicU64>>;
 
+/// Counts over all types, beside those that are served by type.
+#[derive(Debug, Default)]
+pub(crate) struct Sums {
+    pub(crate) records: Gauge,
+    pub(crate) held: Gauge,
+    pub(crate) waiting: Gauge,
+    /// What was decided of held records.
+    pub(crate) decided: Counter,
+    pub(crate) commits: Stopwatch,
+}
+
 macro_rules! metrics {
     ($($name:ident: $kind:ty = $made:expr, $help:literal;)*) => {
         /// The counts, under the names that they are served by.
@@ -28,6 +41,8 @@ macro_rules! metrics {
         pub(crate) struct Metrics {
             registry: Registry,
             trouble: Mutex<Option<String>>,
+            /// What is summed up for whoever draws it, and not served.
+            pub(crate) sums: Sums,
             $(#[doc = $help] pub(crate) $name: $kind,)*
         }
 
@@ -38,7 +53,7 @@ macro_rules! metrics {
                     let $name: $kind = $made;
                     registry.register(stringify!($name), $help, $name.clone());
                 )*
-                Self { registry, trouble: Mutex::default(), $($name,)* }
+                Self { registry, trouble: Mutex::default(), sums: Sums::default(), $($name,)* }
             }
         }
     };

@@ -126,6 +126,19 @@ impl Outlook {
         members: &MembershipLog,
         present: &BTreeMap<DeviceNumber, Present>,
     ) -> Result<Self, ReplicaError> {
+        Self::watched(rehearsal, members, present, &mut |_| ())
+    }
+
+    /// The same; `told` hears now and then how many records were judged.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn watched(
+        rehearsal: &mut Rehearsal,
+        members: &MembershipLog,
+        present: &BTreeMap<DeviceNumber, Present>,
+        told: &mut dyn FnMut(u64),
+    ) -> Result<Self, ReplicaError> {
         let (in_force, number) = rehearsal.in_force();
         let (in_force, next) = (in_force.cloned(), rehearsal.next().clone());
         let mut outlook = Self { number, unmerged: rehearsal.unmerged(), ..Self::default() };
@@ -141,6 +154,7 @@ impl Outlook {
         }
         let mut scopes: BTreeMap<(TypeName, String), Weight> = BTreeMap::new();
         while let Some(fates) = rehearsal.go_on(SLICE)? {
+            told(rehearsal.seen());
             for fate in fates {
                 let scope = (fate.key.ty.clone(), fate.scope.clone());
                 scopes.entry(scope).or_default().count(&fate);

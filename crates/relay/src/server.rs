@@ -23,6 +23,7 @@ use crate::files::{Files, sweep};
 use crate::host::Hosts;
 use crate::limits::{Amount, Report, Throttle};
 use crate::metrics::{Metrics, gauge};
+use crate::office::Office;
 use crate::turns::Turns;
 use crate::vitals::Vitals;
 
@@ -235,6 +236,12 @@ impl Relay {
         Vitals::new(metrics, endpoint, self.handle(), &self.directory)
     }
 
+    /// What a console of it asks.
+    #[must_use]
+    pub fn office(&self) -> Office {
+        Office::new(&self.directory, self.handle(), self.vitals())
+    }
+
     /// Its backups: to start one, to see how far it is, and when the last was made.
     #[must_use]
     pub fn backups(&self) -> Backups {
@@ -417,7 +424,9 @@ fn commit(engine: &mut Engine) -> Vec<Output> {
     let (writes, began) = (engine.replica().store().is_writing(), Instant::now());
     let outputs = engine.commit().unwrap_or_else(|error| stop(&error));
     if writes {
-        engine.metrics().commit_seconds.observe(began.elapsed().as_secs_f64());
+        let took = began.elapsed();
+        engine.metrics().commit_seconds.observe(took.as_secs_f64());
+        engine.metrics().sums.commits.add(took);
     }
     outputs
 }

@@ -7,9 +7,11 @@ use std::sync::atomic::Ordering;
 
 use fieldkeep_link::Endpoint;
 use fieldkeep_store::home;
+use prometheus_client::metrics::gauge::Gauge;
 
 use crate::metrics::{Metrics, gauge, of_reason};
-use crate::server::Handle;
+use crate::sample::Sample;
+use crate::server::{Handle, now};
 
 /// How a relay that serves is doing.
 #[derive(Clone, Debug)]
@@ -53,13 +55,43 @@ impl Vitals {
     /// What it has counted, in the text format of OpenMetrics, which Prometheus reads.
     #[must_use]
     pub fn metrics(&self) -> String {
-        let waiting = self.engine.waiting().unwrap_or_default();
-        self.metrics.engine_queue_length.set(gauge(waiting as u64));
-        let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-        self.metrics.store_bytes.set(gauge(length(&self.database) + length(&self.journal)));
+        self.look();
         let refused = self.metrics.handshakes_refused.get_or_create(&of_reason("busy"));
         refused.inner().store(self.endpoint.refused(), Ordering::Relaxed);
         drop(refused);
         self.metrics.text()
+    }
+
+    /// How it stands at this moment.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        self.look();
+        let Metrics { sums, .. } = &*self.metrics;
+        let level = |gauge: &Gauge| u64::try_from(gauge.get()).unwrap_or(0);
+        Sample {
+            time: now(),
+            admitted: self.metrics.changes_admitted.get(),
+            verdicts: self.metrics.verdicts.get(),
+            bytes: (self.metrics.received_bytes.get(), self.metrics.sent_bytes.get()),
+            commits: sums.commits.read(),
+            lag: level(&self.metrics.judging_lag_changes),
+            renewing: level(&self.metrics.judging_anew_segments),
+            queue: level(&self.metrics.engine_queue_length),
+            devices: level(&self.metrics.devices_online),
+            records: level(&sums.records),
+            held: level(&sums.held),
+            waiting: level(&sums.waiting),
+            decided: sums.decided.get(),
+            catalog: level(&self.metrics.catalog_number),
+            stored: level(&self.metrics.store_bytes),
+        }
+    }
+
+    /// Looks at what nobody counts: how much waits, and how long the files are.
+    fn look(&self) {
+        let waiting = self.engine.waiting().unwrap_or_default();
+        self.metrics.engine_queue_length.set(gauge(waiting as u64));
+        let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        self.metrics.store_bytes.set(gauge(length(&self.database) + length(&self.journal)));
     }
 }

@@ -10,8 +10,8 @@ use fieldkeep_model::{
     RecordKey, TypeName, Verdict,
 };
 use fieldkeep_store::{
-    Dismissal, Found, Log, Page, Place, Quarantine, RecordRow, Records, Segments, Settings,
-    StoreError, Verdicts, Wanted,
+    Catalogs as _, Dismissal, Found, Log, Page, Place, Quarantine, Reader, RecordRow, Records,
+    Segments, Settings, StoreError, Verdicts, Wanted,
 };
 use serde_json::{Map, Value};
 
@@ -107,6 +107,36 @@ pub struct Views<'a, S> {
     pub members: &'a MembershipLog,
 }
 
+/// A reader of a directory, with the words that it needs.
+#[derive(Debug)]
+pub struct Reading {
+    /// The reader.
+    pub store: Reader,
+    /// The catalog in force, if there is one.
+    pub catalog: Option<Catalog>,
+    /// The membership log.
+    pub members: MembershipLog,
+}
+
+impl Reading {
+    /// What a reader sees now.
+    ///
+    /// # Errors
+    /// When the disk fails, or what is stored is damaged.
+    pub fn of(store: Reader) -> Result<Self, ReplicaError> {
+        let catalog = store.newest_catalog()?.map(|stored| Catalog::parse(&stored.source));
+        let catalog = catalog.transpose().map_err(ReplicaError::Catalog)?;
+        let members = MembershipLog::open(store.members()?)?;
+        Ok(Self { store, catalog, members })
+    }
+
+    /// The records.
+    #[must_use]
+    pub fn views(&self) -> Views<'_, Reader> {
+        Views { store: &self.store, catalog: self.catalog.as_ref(), members: &self.members }
+    }
+}
+
 impl<S: Records + Verdicts + Segments + Settings + Log> Views<'_, S> {
     /// A record, deleted or not.
     ///
@@ -157,6 +187,29 @@ impl<S: Records + Verdicts + Segments + Settings + Log> Views<'_, S> {
             Ok(HeldView { view: self.view(&ty, row)?, since, person })
         });
         Ok((views.collect::<Result<_, StoreError>>()?, next))
+    }
+
+    /// A record as the quarantine shows it, held or not, with the records that refer to it.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn in_quarantine(
+        &self,
+        key: &RecordKey,
+    ) -> Result<Option<(HeldView, Vec<RecordKey>)>, StoreError>
+    where
+        S: Quarantine,
+    {
+        let Some(view) = self.record(key)? else { return Ok(None) };
+        let since = view.culprits.iter().map(|culprit| culprit.time).max();
+        let held = HeldView { view, since, person: self.store.assignee(key)? };
+        let segments = self.store.segments()?;
+        let named = |(sid, id)| {
+            let segment = segments.iter().find(|row| row.sid == sid)?;
+            Some(RecordKey::new(segment.address.ty.clone(), id))
+        };
+        let referrers = self.store.referrers(&key.ty, &key.id)?.into_iter().filter_map(named);
+        Ok(Some((held, referrers.collect())))
     }
 
     /// What is known of a type. Reads no record.

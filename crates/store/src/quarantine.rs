@@ -199,6 +199,28 @@ pub trait Quarantine: Queries + Records + Segments + Verdicts {
         Ok((found, None))
     }
 
+    /// How many records are held or wait for each rule, or for each reason that no rule has a name for. One
+    /// that breaks two rules counts for both.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn held_by_rule(&self) -> Result<BTreeMap<String, u64>> {
+        let mut query = self.connection().prepare_cached(
+            "SELECT about, count(*) FROM verdict v JOIN record r ON r.id = v.id AND r.sid = v.sid
+             WHERE r.state IN (1, 2) AND r.deleted = 0 GROUP BY about",
+        )?;
+        let rows =
+            query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
+        let mut rules: BTreeMap<String, u64> = BTreeMap::new();
+        for row in rows {
+            let (about, count) = row?;
+            for rule in rules_of(&about) {
+                *rules.entry(rule.to_owned()).or_default() += count as u64;
+            }
+        }
+        Ok(rules)
+    }
+
     /// Who looks after a record.
     ///
     /// # Errors
@@ -250,8 +272,25 @@ pub fn about_rule(rule: &str) -> String {
     format!(" rule:{rule} ")
 }
 
+/// The rules that such notes speak of.
+fn rules_of(about: &str) -> impl Iterator<Item = &str> {
+    about.split("  ").filter_map(|note| note.trim().strip_prefix("rule:"))
+}
+
 /// How it notes that it names a change of a device.
 #[must_use]
 pub fn about_device(device: DeviceNumber) -> String {
     format!(" device:{device} ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_of_a_verdict_are_read_from_its_notes() {
+        let about = [about_device(12), about_rule("discount"), about_rule("unique")].concat();
+        assert_eq!(rules_of(&about).collect::<Vec<_>>(), ["discount", "unique"]);
+        assert_eq!(rules_of("").count(), 0);
+    }
 }

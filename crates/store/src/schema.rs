@@ -9,7 +9,7 @@ use crate::{Result, StoreError};
 const APPLICATION: i64 = 0x464b_5031;
 
 /// Each step brings the file from one version to the next; none is ever changed.
-const MIGRATIONS: [&str; 11] = [
+const MIGRATIONS: [&str; 12] = [
     r"
 CREATE TABLE setting (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE member (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL, signature BLOB NOT NULL);
@@ -185,6 +185,19 @@ CREATE TABLE publication (counter INTEGER NOT NULL, number INTEGER NOT NULL, tim
 -- What a relay noted of its members' last visits, and what each said of itself last.
 CREATE TABLE contact (member BLOB PRIMARY KEY, seen INTEGER NOT NULL, software TEXT NOT NULL,
     catalog INTEGER NOT NULL, members INTEGER NOT NULL, heard INTEGER, report BLOB) WITHOUT ROWID;
+",
+    r"
+-- Who may use a relay's console, and what operators did there, which nothing alters.
+CREATE TABLE operator (name TEXT PRIMARY KEY, role TEXT NOT NULL, password TEXT NOT NULL,
+    time INTEGER NOT NULL, who TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE deed (number INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL,
+    who TEXT NOT NULL, act TEXT NOT NULL, note TEXT NOT NULL);
+CREATE TRIGGER deed_stays BEFORE UPDATE ON deed BEGIN
+    SELECT RAISE(ABORT, 'what was done is not altered');
+END;
+CREATE TRIGGER deed_is_kept BEFORE DELETE ON deed BEGIN
+    SELECT RAISE(ABORT, 'what was done is not removed');
+END;
 ",
 ];
 

@@ -5,14 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::TryLockError;
 
 use fieldkeep_catalog::{Catalog, Judges};
-use fieldkeep_console::shape::catalog::{Diff, Follows, Kept, Standing};
+use fieldkeep_console::shape::catalog::{Diff, Kept, Standing};
 use fieldkeep_console::{Code, Failure};
-use fieldkeep_model::MembershipLog;
-use fieldkeep_relay::{Outlook, check_queries};
-use fieldkeep_replica::{
-    Note, Rehearsal, ReplicaError, RollBackError, earlier_catalog, frozen, kept_catalogs,
-};
-use fieldkeep_store::{Catalogs as _, Reader, Settings as _, home};
+use fieldkeep_relay::{read_catalog, sequel, try_catalog};
+use fieldkeep_replica::{Note, Reading, RollBackError, earlier_catalog, kept_catalogs};
+use fieldkeep_store::{Catalogs as _, Reader, home};
 
 use super::relay::relay;
 use crate::access::Owner;
@@ -25,15 +22,9 @@ fn reader(owner: &Owner) -> Result<Reader, Failure> {
 
 fn in_force(reader: &Reader) -> Result<Option<(u64, Catalog)>, Failure> {
     let stored = reader.newest_catalog()?;
-    let parsed = stored.map(|stored| Ok((stored.number, parse(&stored.source)?)));
+    let parsed =
+        stored.map(|stored| Ok((stored.number, read_catalog(&stored.source, &Judges::default())?)));
     parsed.transpose()
-}
-
-fn parse(source: &str) -> Result<Catalog, Failure> {
-    let catalog = Catalog::parse(source).map_err(ReplicaError::Catalog)?;
-    check_queries(&catalog)?;
-    let unjudged = catalog.unjudged(&Judges::default());
-    if unjudged.is_empty() { Ok(catalog) } else { Err(ReplicaError::Catalog(unjudged).into()) }
 }
 
 pub(super) fn publish(owner: &Owner, source: String, note: String) -> Result<Response, Failure> {
@@ -50,48 +41,21 @@ pub(super) fn roll_back(
     note: Option<String>,
 ) -> Result<Response, Failure> {
     let reader = reader(owner)?;
-    let Some((_, catalog)) = in_force(&reader)? else { return Err(nothing_earlier()) };
+    let Some((_, catalog)) = in_force(&reader)? else { return Err(RollBackError::Nothing.into()) };
     // Found here, so that the note can name it.
-    let earlier = earlier_catalog(&reader, &catalog, to).map_err(no_way_back)?;
+    let earlier = earlier_catalog(&reader, &catalog, to)?;
     let text = note.unwrap_or_else(|| format!("back to catalog {}", earlier.number));
     relay(owner)?.with_engine(move |engine| {
         let before = engine.replica().published().map(|published| published.number);
         let note = Note { text: &text, time: now_ms() };
-        let number = engine.roll_back(Some(earlier.number), note).map_err(no_way_back)?;
+        let number = engine.roll_back(Some(earlier.number), note)?;
         Ok(Response::Published { number, changed: before != Some(number) })
     })
 }
 
-fn no_way_back(error: RollBackError) -> Failure {
-    match error {
-        RollBackError::Unknown(number) => {
-            let message = format!("no catalog {number} is kept here");
-            let remedy = "nothing was published: `fieldkeep relay catalog list` shows which are";
-            Failure::new(Code::NotFound, message, remedy)
-        }
-        RollBackError::Nothing => nothing_earlier(),
-        RollBackError::Replica(error) => error.into(),
-    }
-}
-
-fn nothing_earlier() -> Failure {
-    let message = "there is no earlier catalog than the one in force";
-    Failure::new(Code::NotFound, message, "nothing was published")
-}
-
 pub(super) fn follows(owner: &Owner, source: &str) -> Result<Response, Failure> {
-    let (reader, next) = (reader(owner)?, parse(source)?);
-    let Some((number, catalog)) = in_force(&reader)? else {
-        return Ok(Response::CatalogFollows(Follows::default()));
-    };
-    let (same, problems) = (catalog.hash() == next.hash(), problems(&reader, &catalog, &next)?);
-    Ok(Response::CatalogFollows(Follows { number, same, problems }))
-}
-
-/// What keeps a catalog from being published after what was.
-fn problems(reader: &Reader, before: &Catalog, next: &Catalog) -> Result<Vec<String>, Failure> {
-    let problems = frozen(reader, before, next)?;
-    Ok(problems.iter().map(ToString::to_string).collect())
+    let (reading, next) = (Reading::of(reader(owner)?)?, read_catalog(source, &Judges::default())?);
+    Ok(Response::CatalogFollows(sequel(&reading, &next)?.into()))
 }
 
 pub(super) fn diff(owner: &Owner, tried: Tried) -> Result<Response, Failure> {
@@ -106,23 +70,13 @@ pub(super) fn diff(owner: &Owner, tried: Tried) -> Result<Response, Failure> {
     };
     // What was received and not yet merged when the relay was stopped is merged first.
     let present = relay.with_engine(|engine| Ok(engine.present()))?;
-    let reader = reader(owner)?;
-    let members = MembershipLog::open(reader.members()?).map_err(ReplicaError::from)?;
-    let (next, goes_back) = match tried {
-        Tried::Source(source) => (parse(&source)?, false),
-        Tried::Number(number) => {
-            let unknown = || no_way_back(RollBackError::Unknown(number));
-            (parse(&reader.catalog(number)?.ok_or_else(unknown)?.source)?, true)
-        }
+    let tried = match tried {
+        Tried::Source(source) => fieldkeep_relay::Tried::Source(source),
+        Tried::Number(number) => fieldkeep_relay::Tried::Number(number),
     };
-    let mut rehearsal = Rehearsal::begin(reader, next, Judges::default())?;
-    let outlook = Outlook::of(&mut rehearsal, &members, &present)?;
-    let problems = match rehearsal.in_force() {
-        // Going back may leave out what was declared since.
-        (Some(before), _) if !goes_back => problems(rehearsal.reader(), before, rehearsal.next())?,
-        _ => Vec::new(),
-    };
-    Ok(Response::CatalogDiff(Box::new(Diff::new(outlook, rehearsal.next(), problems))))
+    let reading = Reading::of(reader(owner)?)?;
+    let trial = try_catalog(reading, tried, &present, Judges::default(), &mut |_, _| ())?;
+    Ok(Response::CatalogDiff(Box::new(Diff::of(trial))))
 }
 
 pub(super) fn list(owner: &Owner) -> Result<Response, Failure> {

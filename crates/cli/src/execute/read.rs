@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use fieldkeep_catalog::{Catalog, ObjectType};
 use fieldkeep_device::{Event, HistoryError};
 use fieldkeep_model::{MembershipLog, RecordId, RecordKey, SegmentAddress, TypeName};
-use fieldkeep_replica::{RecordView, Replica, ReplicaError, Views};
-use fieldkeep_store::{Catalogs as _, Page, Reader, Removals as _, Settings as _, home};
+use fieldkeep_replica::{RecordView, Replica, Views};
+use fieldkeep_store::{Catalogs as _, Page, Reader, Removals as _, home};
 use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -29,9 +29,8 @@ pub(super) struct Reading {
 impl Reading {
     pub(super) fn open(owner: &Owner) -> Result<Self, Failure> {
         let store = Reader::open(&home::database(owner.directory()))?;
-        let catalog = store.newest_catalog()?.map(|stored| Catalog::parse(&stored.source));
-        let catalog = catalog.transpose().map_err(ReplicaError::Catalog)?;
-        let members = MembershipLog::open(store.members()?).map_err(ReplicaError::from)?;
+        let fieldkeep_replica::Reading { store, catalog, members } =
+            fieldkeep_replica::Reading::of(store)?;
         Ok(Self { store, catalog, members })
     }
 

@@ -6,7 +6,7 @@ mod accept;
 use std::io::{self, Write};
 use std::path::Path;
 
-use fieldkeep_console::shape::{Aside, Blamed, Decision, Held, Record};
+use fieldkeep_console::shape::{Aside, Blamed, Decision, Held, Record, export};
 use fieldkeep_console::{Failure, Trouble};
 use fieldkeep_model::RecordKey;
 use serde::Serialize;
@@ -98,7 +98,7 @@ pub(super) fn run(
 }
 
 /// Who decides on the command line: whoever is signed in on the machine.
-fn operator() -> String {
+pub(super) fn operator() -> String {
     let named = |name| std::env::var(name).ok().filter(|user| !user.is_empty());
     named("USER").or_else(|| named("LOGNAME")).unwrap_or_else(|| "operator".to_owned())
 }
@@ -160,7 +160,7 @@ fn list(
         for held in found.into_iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
             left -= 1;
             match &mut stream {
-                Some(stream) => stream.push(&whole(&held)?)?,
+                Some(stream) => stream.push(&export::whole(&held)?)?,
                 None => lines.push(held),
             }
         }
@@ -185,16 +185,6 @@ fn list(
     Ok(())
 }
 
-/// A record with what the quarantine knows besides.
-fn whole(held: &Held) -> Result<Value, io::Error> {
-    let mut whole = serde_json::to_value(&held.record)?;
-    let besides = [("since", &held.since), ("assigned", &held.assigned)];
-    if let Some(fields) = whole.as_object_mut() {
-        fields.extend(besides.map(|(name, value)| (name.to_owned(), Value::from(value.clone()))));
-    }
-    Ok(whole)
-}
-
 fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), Trouble> {
     let name = (key.ty, key.id);
     let asked = access.ask(Request::HeldRecord(name.clone()))?;
@@ -203,7 +193,7 @@ fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), 
     };
     let decisions = decisions(access, Some(name), DECISIONS)?;
     if output.is_json() {
-        let mut shown = whole(&held)?;
+        let mut shown = export::whole(&held)?;
         let besides = [
             ("blame", serde_json::to_value(&blame).map_err(io::Error::from)?),
             ("referrers", serde_json::to_value(&referrers).map_err(io::Error::from)?),
@@ -336,52 +326,15 @@ fn decide(
 
 fn lines(access: &mut Access, sought: &Sought, out: &mut impl Write) -> Result<(), Trouble> {
     pages(access, sought, &mut |_, Page { found, .. }| {
-        for held in &found {
-            writeln!(out, "{}", whole(held)?)?;
-        }
+        export::lines(&found, out)?;
         Ok(true)
     })
 }
 
 fn table(access: &mut Access, sought: &Sought, out: &mut impl Write) -> Result<(), Trouble> {
-    let mut table = csv::Writer::from_writer(out);
-    let head = [
-        "type",
-        "id",
-        "state",
-        "reasons",
-        "since",
-        "written_by",
-        "assigned",
-        "dismissed_by",
-        "note",
-        "as_merged",
-        "last_valid",
-    ];
-    table.write_record(head).map_err(io::Error::from)?;
+    let mut first = true;
     pages(access, sought, &mut |_, Page { found, .. }| {
-        for Held { record, since, assigned } in found {
-            let culprits = record.verdict.iter().flat_map(|verdict| &verdict.culprits);
-            let writers: Vec<_> = culprits.map(|culprit| culprit.device.clone()).collect();
-            let valid = record.last_valid().cloned();
-            let reasons = record.reasons().join("; ");
-            let (who, note) = record.dismissed.map(|by| (by.who, by.note)).unwrap_or_default();
-            let row = [
-                record.ty.to_string(),
-                String::from(record.id),
-                record.state,
-                reasons,
-                since.unwrap_or_default(),
-                writers.join(", "),
-                assigned.unwrap_or_default(),
-                who,
-                note,
-                Value::Object(record.fields).to_string(),
-                valid.map(|valid| Value::Object(valid).to_string()).unwrap_or_default(),
-            ];
-            table.write_record(row).map_err(io::Error::from)?;
-        }
+        export::table(found, std::mem::take(&mut first), out)?;
         Ok(true)
-    })?;
-    Ok(table.flush()?)
+    })
 }

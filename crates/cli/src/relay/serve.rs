@@ -18,7 +18,7 @@ use crate::notify::{Notice, notify};
 use crate::output::Output;
 use crate::socket;
 use crate::sync::{Stop, runtime};
-use fieldkeep_console::{Code, Failure, Health, Trouble};
+use fieldkeep_console::{Code, Failure, Health, OperatorConsole, Origin, Trouble};
 
 /// How often the serving process looks whether its engine still runs.
 const PULSE: Duration = Duration::from_secs(2);
@@ -30,11 +30,13 @@ struct Listening {
     address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     health: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    console: Option<String>,
 }
 
 pub(super) fn run(directory: &Path, args: RelayServe, output: &mut Output) -> Result<(), Trouble> {
     let config = Config::read(directory).map_err(Failure::from)?;
-    let places = Places::of(args, &config);
+    let places = Places::of(&args, &config)?;
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let mut stop = Stop::new()?;
@@ -42,6 +44,13 @@ pub(super) fn run(directory: &Path, args: RelayServe, output: &mut Output) -> Re
         let hangup = signal(SignalKind::hangup()).map_err(refused)?;
         let health = match places.health {
             Some(address) => Some(Health::bind(address).await?),
+            None => None,
+        };
+        // Taken before the relay is opened: an address that is not to be had ends the process at once.
+        let console = match places.console {
+            Some(address) => {
+                Some(OperatorConsole::bind(address, places.behind_proxy.clone()).await?)
+            }
             None => None,
         };
         let opened = tokio::select! {
@@ -52,18 +61,21 @@ pub(super) fn run(directory: &Path, args: RelayServe, output: &mut Output) -> Re
         if let Some(health) = &health {
             health.serves(relay.vitals());
         }
-        let owner = RelayOwner::serving(directory, relay.handle());
+        let office = relay.office();
+        let owner = RelayOwner::serving(directory, relay.handle(), office.comparing());
         // Without the socket devices are served all the same; only other commands have to wait.
         let socket = socket::serve(Arc::new(Owner::Relay(owner)));
         if let Err(error) = &socket {
             tracing::warn!(%error, "other commands cannot reach this process");
         }
-        tell(&relay, health.as_ref(), output)?;
+        let origin = console.as_ref().map(OperatorConsole::origin);
+        let _console = console.map(|console| Ends(tokio::spawn(console.serve(office))));
+        tell(&relay, health.as_ref(), origin, output)?;
         notify(Notice::Ready(&relay.address().to_string()));
         let alive = tokio::select! {
             () = stop.asked() => true,
             () = pulse(&relay) => false,
-            never = follow(&relay, args, places, hangup) => match never {},
+            never = follow(&relay, &args, &places, hangup) => match never {},
         };
         tracing::info!("the relay stops");
         notify(Notice::Stopping);
@@ -91,15 +103,32 @@ async fn opened(directory: &Path) -> Result<Opened, Failure> {
     opened.unwrap_or_else(|error| Err(Failure::new(Code::Failure, error.to_string(), "")))
 }
 
-fn tell(relay: &Server, health: Option<&Health>, output: &mut Output) -> Result<(), Trouble> {
+/// A task that ends with this.
+struct Ends(tokio::task::JoinHandle<Result<(), Failure>>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn tell(
+    relay: &Server,
+    health: Option<&Health>,
+    console: Option<String>,
+    output: &mut Output,
+) -> Result<(), Trouble> {
     let address = relay.address().to_string();
     let health = health.map(|health| format!("http://{}", health.address()));
     if output.is_json() {
-        output.object("relay-serve", &Listening { address, health })?;
+        output.object("relay-serve", &Listening { address, health, console })?;
     } else {
         output.line(&format!("listening {address}"))?;
         if let Some(health) = health {
             output.line(&format!("health {health}"))?;
+        }
+        if let Some(console) = console {
+            output.line(&format!("console {console}"))?;
         }
     }
     Ok(output.flush()?)
@@ -114,18 +143,24 @@ async fn pulse(relay: &Server) {
 }
 
 /// Where the process listens: said by a flag, by the environment, or by the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Places {
     listen: SocketAddr,
     health: Option<SocketAddr>,
+    console: Option<SocketAddr>,
+    behind_proxy: Option<Origin>,
 }
 
 impl Places {
-    fn of(args: RelayServe, config: &Config) -> Self {
-        Self {
+    fn of(args: &RelayServe, config: &Config) -> Result<Self, Failure> {
+        let unclear = |text| Failure::new(Code::Usage, format!("relay.toml: {text}"), "");
+        let configured = config.behind_proxy.as_deref().map(str::parse).transpose();
+        Ok(Self {
             listen: args.listen.or(config.listen).unwrap_or(LISTEN),
             health: args.health.or(config.health),
-        }
+            console: args.console.or(config.console),
+            behind_proxy: args.behind_proxy.clone().or(configured.map_err(unclear)?),
+        })
     }
 }
 
@@ -133,14 +168,14 @@ impl Places {
 /// changes nothing.
 async fn follow(
     relay: &Server,
-    args: RelayServe,
-    places: Places,
+    args: &RelayServe,
+    places: &Places,
     mut hangup: Signal,
 ) -> Infallible {
     loop {
         hangup.recv().await;
         match relay.reload().await {
-            Ok(config) if Places::of(args, &config) == places => {
+            Ok(config) if Places::of(args, &config).is_ok_and(|read| read == *places) => {
                 tracing::info!("relay.toml was read again");
             }
             Ok(_) => tracing::warn!(

@@ -21,6 +21,7 @@ use crate::Failure;
 use crate::refusal::Refusal;
 use crate::server::App;
 use crate::shape::{Change, Conflict, Explanation, FieldWrite, History, Pin, Record, gone};
+use crate::sides::{Row, rows};
 
 /// Changes that a record's page shows, and those of a page of its history.
 const NEWEST: usize = 10;
@@ -47,22 +48,6 @@ struct Shown {
     own: String,
     /// Whether it once passed otherwise than it is.
     differs: bool,
-}
-
-/// A field as merged, beside what it was when the record last passed.
-#[derive(Debug)]
-pub(super) struct Row {
-    /// The field as an edit names it.
-    pub(super) name: String,
-    /// The same as a label.
-    pub(super) field: String,
-    pub(super) merged: String,
-    pub(super) valid: String,
-    pub(super) differs: bool,
-    /// Whether a reason speaks of it.
-    pub(super) blamed: bool,
-    /// Whether it belongs to a child.
-    pub(super) inner: bool,
 }
 
 #[derive(Template)]
@@ -326,81 +311,6 @@ fn without(fields: &Map<String, Value>, files: &[files::Field]) -> Map<String, V
     fields
 }
 
-/// The fields of a record in rows, those of children under their set.
-fn rows(
-    fields: &Map<String, Value>,
-    valid: Option<&Map<String, Value>>,
-    blamed: &[String],
-) -> Vec<Row> {
-    let mut rows = Vec::new();
-    let empty = Map::new();
-    let before = valid.unwrap_or(&empty);
-    for (name, (merged, last)) in both(fields, before) {
-        let children = |value: Option<&Value>| -> Option<Map<String, Value>> {
-            let children = value?
-                .as_array()?
-                .iter()
-                .map(|child| Some((child.get("id")?.as_str()?.to_owned(), child.clone())));
-            children.collect()
-        };
-        let is_blamed = blamed
-            .iter()
-            .any(|field| field == name || field.split(['.', '[']).next() == Some(name));
-        let is_set = merged.or(last).and_then(|value| children(Some(value)));
-        let Some(_) = is_set.filter(|children| !children.is_empty()) else {
-            rows.push(Row::new(name, label(name), merged, last, valid.is_some(), is_blamed));
-            continue;
-        };
-        rows.push(Row::new(name, label(name), merged, last, valid.is_some(), is_blamed));
-        let (now, then) =
-            (children(merged).unwrap_or_default(), children(last).unwrap_or_default());
-        for (id, (now, then)) in both(&now, &then) {
-            let (now, then) = (now.and_then(Value::as_object), then.and_then(Value::as_object));
-            for (field, (now, then)) in both(now.unwrap_or(&empty), then.unwrap_or(&empty)) {
-                if field != "id" {
-                    let text = format!("{id}: {}", label(field).to_lowercase());
-                    let row = Row::new(field, text, now, then, valid.is_some(), false);
-                    rows.push(Row { inner: true, ..row });
-                }
-            }
-        }
-    }
-    rows
-}
-
-type Sides<'v> = (Option<&'v Value>, Option<&'v Value>);
-
-/// The fields of two records, in order of name.
-fn both<'v>(
-    one: &'v Map<String, Value>,
-    other: &'v Map<String, Value>,
-) -> std::collections::BTreeMap<&'v str, Sides<'v>> {
-    let mut all: std::collections::BTreeMap<&str, Sides<'_>> = std::collections::BTreeMap::new();
-    for (name, value) in one {
-        all.entry(name).or_default().0 = Some(value);
-    }
-    for (name, value) in other {
-        all.entry(name).or_default().1 = Some(value);
-    }
-    all
-}
-
-impl Row {
-    fn new(
-        name: &str,
-        field: String,
-        merged: Option<&Value>,
-        valid: Option<&Value>,
-        compared: bool,
-        blamed: bool,
-    ) -> Self {
-        let text = |value: Option<&Value>| value.map(words::value).unwrap_or_default();
-        let differs = compared && merged != valid;
-        let (merged, valid) = (text(merged), text(valid));
-        Self { name: name.to_owned(), field, merged, valid, differs, blamed, inner: false }
-    }
-}
-
 /// What a change wrote, in words.
 fn wrote(write: &FieldWrite) -> String {
     write.sentence(words::value)
@@ -413,7 +323,7 @@ fn short(change: &Change) -> &str {
 
 impl Record {
     /// Where its page is.
-    pub(super) fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         record_path(&self.ty, &self.id)
     }
 }

@@ -1,24 +1,13 @@
-//! Words, numbers and pictures for what is shown.
-
-use serde_json::Value;
+//! Words and pictures for what a device's pages show besides.
 
 use crate::desk::{Book, Work};
-use crate::shape::{Record, Status, TypeRow};
+use crate::shape::{Status, TypeRow};
 use crate::time::local;
+use crate::words::badge;
 
-/// A word with a shape and a colour, which say the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Badge {
-    pub(super) word: &'static str,
-    /// The picture's name.
-    pub(super) icon: &'static str,
-    /// `good`, `calm`, `busy`, `warn` or `bad`.
-    pub(super) tone: &'static str,
-}
-
-const fn badge(word: &'static str, icon: &'static str, tone: &'static str) -> Badge {
-    Badge { word, icon, tone }
-}
+pub(crate) use crate::words::{
+    Badge, changes, count, label, of_state, plain, records, several, title, value,
+};
 
 /// How the device stands to its relay, in one line.
 #[derive(Clone, Debug)]
@@ -76,18 +65,6 @@ pub(super) fn of_type(row: &TypeRow) -> Badge {
     }
 }
 
-/// The badge of a record's state.
-pub(super) fn of_state(state: &str) -> Badge {
-    match state {
-        "valid" => badge("Valid", "check", "good"),
-        "held" => badge("Held", "hold", "bad"),
-        "waiting" => badge("Waiting", "clock", "warn"),
-        "likely_valid" => badge("Likely valid", "dots", "calm"),
-        "likely_held" => badge("Likely held", "hold", "warn"),
-        _ => badge("To be judged", "dots", "calm"),
-    }
-}
-
 /// How much of a type is here.
 pub(super) fn progress(row: &TypeRow) -> String {
     match (row.fetched, row.server) {
@@ -99,86 +76,5 @@ pub(super) fn progress(row: &TypeRow) -> String {
         }
         (None, Some(of)) => format!("Synced {} of {}", count(&row.local), count(&of)),
         (None, None) => format!("{} here", count(&row.local)),
-    }
-}
-
-/// A number with its thousands apart.
-pub(super) fn count(number: &u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// So many of something.
-pub(crate) fn several(number: impl TryInto<u64>, what: &str) -> String {
-    let number = number.try_into().unwrap_or(u64::MAX);
-    format!("{} {what}{}", count(&number), if number == 1 { "" } else { "s" })
-}
-
-/// So many changes.
-pub(crate) fn changes(number: &u64) -> String {
-    several(*number, "change")
-}
-
-/// So many records.
-pub(crate) fn records(number: &u64) -> String {
-    several(*number, "record")
-}
-
-/// A field's name as a label: `outlet_id` as `Outlet id`.
-pub(super) fn label(name: &str) -> String {
-    let text = name.replace('_', " ");
-    let mut chars = text.chars();
-    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
-}
-
-/// A sentence without the marks that a terminal needs.
-pub(super) fn plain(text: &str) -> String {
-    text.replace('`', "")
-}
-
-/// A value as it is read.
-pub(super) fn value(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::Bool(true) => "yes".to_owned(),
-        Value::Bool(false) => "no".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(children) if children.iter().all(|child| child.get("id").is_some()) => {
-            match children.len() {
-                1 => "1 entry".to_owned(),
-                many => format!("{many} entries"),
-            }
-        }
-        Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
-    }
-}
-
-/// What a record is called: by its name where it has one.
-pub(super) fn title(record: &Record) -> String {
-    let named = fieldkeep_catalog::title(&record.fields);
-    named.map_or_else(|| record.id.to_string(), str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_stand_apart() {
-        let shown = [0, 999, 1_000, 1_234_567].map(|number| count(&number));
-        assert_eq!(shown, ["0", "999", "1,000", "1,234,567"]);
-    }
-
-    #[test]
-    fn a_label_reads_like_words() {
-        assert_eq!(label("outlet_id"), "Outlet id");
-        assert_eq!(label(""), "");
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use fieldkeep_catalog::{Catalog, Dead, Difference, Part, limit};
-use fieldkeep_relay::{Outlook, Present, Weight};
+use fieldkeep_relay::{Outlook, Present, Sequel, Trial, Weight};
 use fieldkeep_replica::{KeptCatalog, RenewalProgress};
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,12 @@ pub struct Follows {
     pub same: bool,
     /// What stands in the way.
     pub problems: Vec<String>,
+}
+
+impl From<Sequel> for Follows {
+    fn from(Sequel { number, same, problems }: Sequel) -> Self {
+        Self { number, same, problems }
+    }
 }
 
 impl Checked {
@@ -241,6 +247,13 @@ pub struct Sight {
 }
 
 impl Diff {
+    /// What a trial came to.
+    #[must_use]
+    pub fn of(trial: Trial) -> Self {
+        let Trial { outlook, catalog, problems } = trial;
+        Self::new(outlook, &catalog, problems)
+    }
+
     /// What an outlook says.
     #[must_use]
     pub fn new(outlook: Outlook, next: &Catalog, problems: Vec<String>) -> Self {

@@ -1,7 +1,8 @@
 //! What is decided about held records: by an operator here, by a member from his device. Each decision is
 //! on the trail, in the commit that has its effect.
 
-use fieldkeep_model::{RecordHash, RecordKey};
+use fieldkeep_model::status::State;
+use fieldkeep_model::{Outcome, RecordHash, RecordKey};
 use fieldkeep_replica::ReplicaError;
 use fieldkeep_store::{Decision, Dismissal, Records as _};
 
@@ -71,7 +72,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// Judges records again as they stand, for an operator. A commit must follow.
+    /// Judges records again as they stand, for an operator; what is not there is passed over. A commit must
+    /// follow. Returns how many there were, and how many of them are not valid.
     ///
     /// # Errors
     /// When the store fails.
@@ -80,11 +82,21 @@ impl Engine {
         now: i64,
         who: &str,
         keys: &[RecordKey],
-    ) -> Result<(), ReplicaError> {
+    ) -> Result<(u64, u64), ReplicaError> {
+        let mut known = Vec::new();
         for key in keys {
-            self.decided(now, who, "rejudge", key, String::new())?;
+            if !self.replica.store().find(&key.ty, &key.id)?.is_empty() {
+                self.decided(now, who, "rejudge", key, String::new())?;
+                known.push(key.clone());
+            }
         }
-        self.rejudge(keys)
+        self.rejudge(&known)?;
+        let mut still = 0;
+        for key in &known {
+            let judged = self.replica.views().record(key)?.map(|view| view.state);
+            still += u64::from(judged != Some(State::Judged(Outcome::Valid)));
+        }
+        Ok((known.len() as u64, still))
     }
 
     pub(super) fn decided(
@@ -97,6 +109,7 @@ impl Engine {
     ) -> Result<(), ReplicaError> {
         let (who, act, key) = (who.to_owned(), act.to_owned(), key.clone());
         let decision = Decision { number: 0, time, who, act, key, note };
+        self.tally.decided();
         Ok(self.replica.store_mut().add_decision(&decision)?)
     }
 }

@@ -98,13 +98,14 @@ impl Tally {
         log_changes.inc_by(more(share.log, before.log));
         judging_lag_changes.inc_by(more(share.lag, before.lag));
         verdicts.inc_by(share.verdicts.saturating_sub(before.verdicts));
-        let Metrics { records, records_held, records_waiting, .. } = &*self.metrics;
-        for (by_type, now, before) in [
-            (records, share.live, before.live),
-            (records_held, share.held, before.held),
-            (records_waiting, share.waiting, before.waiting),
+        let Metrics { records, records_held, records_waiting, sums, .. } = &*self.metrics;
+        for (by_type, sum, now, before) in [
+            (records, &sums.records, share.live, before.live),
+            (records_held, &sums.held, share.held, before.held),
+            (records_waiting, &sums.waiting, share.waiting, before.waiting),
         ] {
             if now != before {
+                sum.inc_by(more(now, before));
                 by_type.get_or_create(&of_type(&row.address.ty)).inc_by(more(now, before));
             }
         }
@@ -154,6 +155,11 @@ impl Tally {
         let count = replica.store().dismissals(ty)?;
         self.metrics.records_dismissed.get_or_create(&of_type(ty)).set(gauge(count));
         Ok(())
+    }
+
+    /// Something was decided of a held record.
+    pub(super) fn decided(&self) {
+        self.metrics.sums.decided.inc();
     }
 
     /// So many connections are open.

@@ -1,0 +1,75 @@
+//! Held records as they are written into files: lines of JSON, or a table.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+use super::Held;
+
+/// The columns of a table.
+const HEAD: [&str; 11] = [
+    "type",
+    "id",
+    "state",
+    "reasons",
+    "since",
+    "written_by",
+    "assigned",
+    "dismissed_by",
+    "note",
+    "as_merged",
+    "last_valid",
+];
+
+/// A record with what the quarantine knows besides.
+///
+/// # Errors
+/// When it cannot be put into JSON.
+pub fn whole(held: &Held) -> io::Result<Value> {
+    let mut whole = serde_json::to_value(&held.record)?;
+    let besides = [("since", &held.since), ("assigned", &held.assigned)];
+    if let Some(fields) = whole.as_object_mut() {
+        fields.extend(besides.map(|(name, value)| (name.to_owned(), Value::from(value.clone()))));
+    }
+    Ok(whole)
+}
+
+/// Writes records as lines of JSON.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn lines(held: &[Held], out: &mut impl Write) -> io::Result<()> {
+    held.iter().try_for_each(|held| writeln!(out, "{}", whole(held)?))
+}
+
+/// Writes records as rows of a table, below its head where `first` says that they are the first ones.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn table(held: Vec<Held>, first: bool, out: &mut impl Write) -> io::Result<()> {
+    let mut table = csv::Writer::from_writer(out);
+    if first {
+        table.write_record(HEAD)?;
+    }
+    for Held { record, since, assigned } in held {
+        let culprits = record.verdict.iter().flat_map(|verdict| &verdict.culprits);
+        let writers: Vec<_> = culprits.map(|culprit| culprit.device.clone()).collect();
+        let valid = record.last_valid().cloned();
+        let reasons = record.reasons().join("; ");
+        let (who, note) = record.dismissed.map(|by| (by.who, by.note)).unwrap_or_default();
+        table.write_record([
+            record.ty.to_string(),
+            String::from(record.id),
+            record.state,
+            reasons,
+            since.unwrap_or_default(),
+            writers.join(", "),
+            assigned.unwrap_or_default(),
+            who,
+            note,
+            Value::Object(record.fields).to_string(),
+            valid.map(|valid| Value::Object(valid).to_string()).unwrap_or_default(),
+        ])?;
+    }
+    table.flush()
+}
