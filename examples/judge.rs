@@ -51,9 +51,9 @@ async fn main() -> anyhow::Result<()> {
     let relay = Relay::serve(directory, "127.0.0.1:0".parse()?)?;
 
     let ann = enrolled(&relay, &path, root.path()).await?;
-    ann.put(&"order/small".parse()?, json!({"account": "kiosk", "total": 4_900}))?;
-    ann.put(&"order/large".parse()?, json!({"account": "kiosk", "total": 90_000}))?;
-    ann.put(&"order/odd".parse()?, json!({"account": "pier", "total": 100}))?;
+    ann.save(&"order/small".parse()?, &json!({"account": "kiosk", "total": 4_900}))?;
+    ann.save(&"order/large".parse()?, &json!({"account": "kiosk", "total": 90_000}))?;
+    ann.save(&"order/odd".parse()?, &json!({"account": "pier", "total": 100}))?;
     for (when, sync) in [("before it has synced", false), ("afterwards", true)] {
         if sync {
             ann.sync(Duration::from_secs(20)).await?;
@@ -79,7 +79,8 @@ async fn enrolled(
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut secret)?;
     let one_time = KeyPair::from_secret(secret);
     let address = relay.address();
-    let asked = relay.handle().call(move |engine| {
+    let handle = relay.handle();
+    let asked = handle.call(move |engine| {
         let members = engine.replica().members();
         let (entry, mut ticket) =
             invite(members, &admin, one_time, "ann", vec![Grant::ALL], i64::MAX);
