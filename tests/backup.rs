@@ -329,10 +329,16 @@ fn what_a_folder_has_is_not_written_again_and_two_backups_stay() {
     let (place, relay, client, _starting) = organisation();
     let age = "fieldkeep_backup_timestamp_seconds";
     assert_eq!(metric(&client, age), 0.0);
+    // So many that one change does not touch every piece that is compared.
+    let rows: String = (0..4_000).map(|n| format!("m{n},Kiosk at the pier {n}\n")).collect();
+    let rows = place.file("many.csv", &format!("id,text\n{rows}"));
+    place.run("ann", &["import", "order", rows.to_str().expect("a plain path")]).ok();
+    place.run("ann", &["sync"]).ok();
     let first = backup(&place, &[]).json();
     assert_eq!((&first["number"], &first["place"]), (&json!(1), &json!("a")));
-    assert_eq!(first["contents"]["records"], 3);
-    assert_eq!(first["contents"]["changes"], 4);
+    assert_eq!(first["contents"]["records"], 4_003);
+    let changes = first["contents"]["changes"].as_u64().expect("a number");
+    assert_eq!(changes as f64, metric(&client, "fieldkeep_log_changes"));
     assert_eq!((&first["contents"]["files"], &first["files_copied"]), (&json!(1), &json!(1)));
     assert_eq!(first["database_written"], first["contents"]["database_bytes"]);
     assert!(metric(&client, age) > 1e9, "its age can be watched");

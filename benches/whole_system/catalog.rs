@@ -6,7 +6,7 @@ use std::time::Instant;
 use fieldkeep_catalog::Catalog;
 use fieldkeep_device::{Device, Event};
 use fieldkeep_model::Grant;
-use fieldkeep_relay::Outlook;
+use fieldkeep_relay::{Judges, Outlook};
 use fieldkeep_replica::Rehearsal;
 use fieldkeep_store::{Reader, home};
 use tokio::sync::broadcast::Receiver;
@@ -48,7 +48,8 @@ pub(crate) fn run(sizes: &Sizes, table: &mut Table) {
         let catalog = Catalog::parse(&next).expect("it is sound");
         let diff = std::thread::spawn(move || {
             let begin = Instant::now();
-            let mut rehearsal = Rehearsal::begin(reader, catalog).expect("it reads");
+            let mut rehearsal =
+                Rehearsal::begin(reader, catalog, Judges::default()).expect("it reads");
             let members = fieldkeep_store::Settings::members(rehearsal.reader()).expect("it reads");
             let members = fieldkeep_model::MembershipLog::open(members).expect("it verifies");
             let outlook = Outlook::of(&mut rehearsal, &members, &Default::default());

@@ -350,12 +350,12 @@ test("all of it is downloaded again, and what is unsaved stays and is sent", asy
 });
 
 test("how much of a download has come is shown while it comes", async () => {
-  const rows = Array.from({ length: 3_000 }, (_, n) => `l${n},Lead ${n}\n`);
+  const rows = Array.from({ length: 20_000 }, (_, n) => `l${n},Lead ${n}\n`);
   await writeFile(join(field.root, "leads.csv"), `id,name\n${rows.join("")}`);
   await field.run("ben", "import", "lead", join(field.root, "leads.csv"));
   await field.run("ben", "sync");
   await visit.open("/data");
-  await page.locator("#type-lead", { hasText: "Synced 3,000 of 3,000" }).waitFor();
+  await page.locator("#type-lead", { hasText: "Synced 20,000 of 20,000" }).waitFor();
   // The page itself notes what it shows: nobody looks in time from here.
   await page.evaluate(() => {
     window.shown = new Set();
@@ -363,10 +363,10 @@ test("how much of a download has come is shown while it comes", async () => {
     new MutationObserver(note).observe(document.body, { subtree: true, childList: true, characterData: true });
   });
   await field.run("ann", "resync", "lead");
-  await page.locator("#type-lead", { hasText: "Synced 3,000 of 3,000" }).waitFor();
+  await page.locator("#type-lead", { hasText: "Synced 20,000 of 20,000" }).waitFor();
   const shown = await page.evaluate(() => [...window.shown]);
-  const come = shown.map((text) => text.match(/^Downloaded ([\d,]+) of 3,000$/)?.[1]).filter(Boolean);
-  const counts = come.map((count) => Number(count.replace(",", "")));
+  const come = shown.map((text) => text.match(/^Downloaded ([\d,]+) of 20,000$/)?.[1]).filter(Boolean);
+  const counts = come.map((count) => Number(count.replaceAll(",", "")));
   assert.ok(counts.length > 1 && counts.some((count, n) => n > 0 && count > counts[n - 1]), shown.join("; "));
 
   // A table of that many goes on page by page.

@@ -1,5 +1,7 @@
 //! Rules that a module decides, or a judge of the relay.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use fieldkeep_catalog::{
     Catalog, Holder, Judgement, Judges, Matter, Referent, Subject, Surroundings, limit,
 };

@@ -8,10 +8,15 @@ use fieldkeep_console::{Code, Failure};
 ///
 /// # Errors
 /// When there is nobody to ask, or the answer is not yes: nothing was changed then.
-pub(crate) fn confirm(what: &str, lines: &[String], question: &str) -> Result<(), Failure> {
+pub(crate) fn confirm(
+    what: &str,
+    lines: &[String],
+    question: &str,
+    otherwise: &str,
+) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         let message = format!("{what} asks first, and there is nobody to ask");
-        return Err(Failure::new(Code::Usage, message, "give --yes"));
+        return Err(Failure::new(Code::Usage, message, otherwise));
     }
     let mut terminal = std::io::stderr().lock();
     for line in lines {

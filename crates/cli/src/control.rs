@@ -91,7 +91,7 @@ pub(crate) fn clear(
         return Ok(ExitCode::SUCCESS);
     }
     if !args.yes {
-        confirm("clearing", &tell(&plan), "clear?")?;
+        confirm("clearing", &tell(&plan), "clear?", "give --yes, or see --dry-run")?;
     }
     download(&mut access, args.ty, true, args.timeout, output)
 }

@@ -36,7 +36,7 @@ pub(super) fn sign(wish: &Sign, output: &mut Output) -> Result<(), Trouble> {
     )];
     lines.extend(words::of_wanted(&request.wanted, log));
     if !wish.yes {
-        confirm("signing", &lines, "sign?")?;
+        confirm("signing", &lines, "sign?", "give --yes")?;
     }
     let makes_key = match request.wanted {
         Wanted::RotateAdmin | Wanted::NameRecovery | Wanted::Recover => true,
