@@ -346,8 +346,8 @@ fn what_is_on_disks_and_wires_does_not_change() {
     offers(&mut golden);
     calls(&mut golden);
     bundles(&mut golden);
-    backups(&mut golden);
     papers(&mut golden);
+    backups(&mut golden);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/formats.txt");
     if std::env::var_os("FIELDKEEP_WRITE_GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
