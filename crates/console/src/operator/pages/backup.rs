@@ -58,8 +58,13 @@ async fn built(
             BackupState::Idle | BackupState::Taken(_) | BackupState::Failed { .. } => None,
         };
         let unmade = chrome.book.unmade.clone();
-        let used = under_way.clone().or_else(|| last.as_ref().map(|last| last.folder.clone()));
-        let folder = if typed.is_empty() { used.unwrap_or_default() } else { typed };
+        let folder = if typed.is_empty() {
+            let unmade = unmade.as_ref().map(|unmade: &Unmade| unmade.folder.clone());
+            let used = under_way.clone().or(unmade);
+            used.or_else(|| last.as_ref().map(|last| last.folder.clone())).unwrap_or_default()
+        } else {
+            typed
+        };
         Ok(BackupPage { chrome, last, under_way, unmade, folder, problem })
     })
     .await
