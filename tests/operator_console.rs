@@ -8,6 +8,7 @@ mod process;
 
 use std::time::{Duration, Instant};
 
+use fieldkeep_store::backup::BackupFolder;
 use http::{Answer, Client};
 use process::{Place, Running};
 use serde_json::{Value, json};
@@ -258,7 +259,16 @@ fn each_role_may_what_it_says_and_no_more() {
     let [vic, jon, eve] = ["vic", "jon", "eve"].map(|name| office.signed_in(name));
     let dismissed =
         || office.relay("quarantine list --dismissed")["records"].as_array().map(Vec::len);
-    for path in ["/", "/quarantine", "/quarantine/order/o1", "/records", "/devices", "/catalog"] {
+    for path in [
+        "/",
+        "/quarantine",
+        "/quarantine/order/o1",
+        "/records",
+        "/devices",
+        "/catalog",
+        "/limits",
+        "/backup",
+    ] {
         assert_eq!(vic.get(path).status, 200, "{path}");
     }
     let page = vic.get("/quarantine/order/o1").body;
@@ -340,6 +350,8 @@ fn every_answer_says_what_a_page_may_do_and_every_value_is_escaped() {
         "/records/order/none",
         "/devices",
         "/catalog",
+        "/limits",
+        "/backup",
         "/access",
         "/sign-in",
         "/nowhere",
@@ -512,6 +524,87 @@ fn a_catalog_is_tried_against_all_the_data_and_what_was_tried_is_published() {
     assert_eq!(order(), json!("held"));
     let told = [["eve", "roll_back", "catalog 1, as number 3"], ["eve", "publish", "catalog 2"]];
     assert_eq!(office.deeds()[..2], told.map(|row| row.map(str::to_owned)));
+}
+
+#[test]
+fn limits_are_shown_with_what_a_device_uses_of_them_and_cannot_be_changed_here() {
+    let office = Office::new();
+    office.place.device("ann", &[]);
+    let vic = office.signed_in("vic");
+    let row = |id: &str| {
+        let page = vic.get("/limits").body;
+        let at = page.find(&format!("id=\"{id}\"")).unwrap_or_else(|| panic!("no {id}: {page}"));
+        page[at..].split("</tr>").next().expect("it ends").to_owned()
+    };
+    let number = office.relay("limits")["devices"][0]["number"].as_u64().expect("a number");
+    let uses = || row(&format!("use-{number}"));
+    let cell = |label: &str, value: &str| format!("data-label=\"{label}\">{value}</td>");
+    for label in ["changes", "connections"] {
+        assert!(uses().contains(&cell(label, "0")), "{}", uses());
+    }
+    office.place.run("ann", &["put", "order/o1", "outlet=41"]).ok();
+    office.place.run("ann", &["sync"]).ok();
+    let used = uses();
+    assert!(used.contains("<strong>ann</strong>"), "{used}");
+    assert!(used.contains(&cell("changes", "1")), "{used}");
+    assert!(!used.contains(&cell("connections", "0")), "{used}");
+    assert!(!used.contains(&cell("read", "0 B")) && !used.contains(&cell("log", "0 B")), "{used}");
+    let limit = row("limit-bytes_a_minute");
+    assert!(limit.contains("256 MiB") && limit.contains("2 GiB"), "{limit}");
+    assert!(!limit.contains("default"), "{limit}");
+    let page = vic.get("/limits").body;
+    assert!(page.contains("Nobody was slowed down or refused") && page.contains("relay.toml"));
+    assert_eq!(vic.post("/limits", "").status, 403);
+    let configured = "[limits.device]\nchanges_a_minute = 1234\n";
+    std::fs::write(office.place.path("relay").join("relay.toml"), configured)
+        .expect("it is written");
+    process::signal(office.serving.id(), "HUP");
+    vic.waits_for("/limits", "1,234 <span class=\"soft small\">default 300,000</span>");
+}
+
+#[test]
+fn a_backup_that_is_asked_for_lies_on_the_disk_and_is_on_the_trail() {
+    let office = Office::busy();
+    let [vic, jon, eve] = ["vic", "jon", "eve"].map(|name| office.signed_in(name));
+    let folder = office.place.path("backups");
+    let shown = folder.to_str().expect("a plain path");
+    let form = format!("folder={}&confirmed=yes", shown.replace('/', "%2F"));
+    assert!(vic.get("/backup").body.contains("No backup is known"));
+    for other in [&vic, &jon] {
+        assert!(!other.get("/backup").body.contains("id=\"make\""));
+        assert_eq!(other.post("/backup", &form).status, 403);
+    }
+    for form in [format!("folder={shown}"), "folder=backups&confirmed=yes".to_owned()] {
+        let refused = eve.post("/backup", &form);
+        assert_eq!(refused.status, 422, "{form}");
+        assert!(refused.body.contains("Nothing was begun"), "{refused:?}");
+    }
+    assert!(!folder.exists(), "nothing was begun");
+    assert_eq!(eve.post("/backup", &form).header("location"), Some("/backup"));
+    eve.waits_for("/backup", "Backup 1 is made");
+    let page = vic.get("/backup").body;
+    assert!(page.contains("<dt>Number</dt><dd>1</dd>") && page.contains(shown), "{page}");
+    assert!(!page.contains("No backup is known") && !page.contains("id=\"old\""), "{page}");
+    assert!(eve.get("/backup").body.contains(&format!("name=\"folder\" value=\"{shown}\"")));
+    let kept = BackupFolder::open(&folder).expect("a folder of backups").backups();
+    let numbers: Vec<_> =
+        kept.iter().map(|(_, manifest)| (manifest.number, &*manifest.name)).collect();
+    assert_eq!(numbers, [(1, "acme")]);
+    let made = ["eve", "back_up", shown].map(str::to_owned);
+    assert!(office.deeds().contains(&made), "{:?}", office.deeds());
+    let denied = ["vic", "denied", "POST /backup"].map(str::to_owned);
+    assert!(office.deeds().contains(&denied), "{:?}", office.deeds());
+    let file = office.place.file("taken", "");
+    let form = format!("folder={}&confirmed=yes", file.to_str().expect("a plain path"));
+    assert_eq!(eve.post("/backup", &form).status, 303);
+    let page = eve.waits_for("/backup", "cannot be worked in").body;
+    assert!(page.contains("name a folder that can be made"), "{page}");
+    let within = office.place.path("relay").join("backups");
+    let form = format!("folder={}&confirmed=yes", within.to_str().expect("a plain path"));
+    assert_eq!(eve.post("/backup", &form).status, 303);
+    let page = eve.waits_for("/backup", "would be lost with it").body;
+    assert!(page.contains("name another folder"), "{page}");
+    assert!(page.contains("<dt>Number</dt><dd>1</dd>"), "the one before is as good: {page}");
 }
 
 #[test]

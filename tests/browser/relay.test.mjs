@@ -287,7 +287,7 @@ test("all of it is reached by the keyboard", async () => {
 test("words stand out from what is behind them by 4.5 to 1, light and dark", async () => {
   for (const colorScheme of ["light", "dark"]) {
     const seen = await Visit.signedIn(field, "eve", { colorScheme });
-    for (const path of ["/", "/quarantine", "/quarantine/order/a1", "/quarantine/trail", "/records", "/records/order/a1", "/devices", "/catalog", "/access"]) {
+    for (const path of ["/", "/quarantine", "/quarantine/order/a1", "/quarantine/trail", "/records", "/records/order/a1", "/devices", "/catalog", "/limits", "/backup", "/access"]) {
       await seen.open(path);
       assert.deepEqual(await seen.page.evaluate(faintText), [], `${colorScheme} ${path}`);
     }

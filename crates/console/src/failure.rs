@@ -321,6 +321,10 @@ fn folder_remedy(error: &FolderError) -> String {
         FolderError::Absent(_) => "name a folder that `fieldkeep relay backup` has written to",
         FolderError::Foreign(_) => "name an empty folder, or one of backups",
         FolderError::Busy(_) => "wait for it to end",
+        FolderError::Store(StoreError::Disk(_)) => {
+            "name a folder that can be made, and that is open to whoever works in it; the backup before \
+             is as good as it was"
+        }
         FolderError::Store(_) => "the backup before is as good as it was",
     };
     remedy.to_owned()
@@ -332,6 +336,10 @@ impl From<FolderError> for Failure {
             FolderError::Absent(_) => Self::plain(Code::NotFound, &error),
             FolderError::Foreign(_) => Self::plain(Code::Usage, &error),
             FolderError::Busy(_) => Self::plain(Code::Locked, &error),
+            // It is not the store's own disk that failed.
+            FolderError::Store(StoreError::Disk(why)) => {
+                Self::new(Code::Failure, format!("the folder cannot be worked in: {why}"), "")
+            }
             FolderError::Store(error) => error.into(),
         }
     }

@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod export;
 pub mod fleet;
+pub mod limits;
 mod removed;
 
 use std::collections::BTreeMap;

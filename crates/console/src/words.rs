@@ -59,6 +59,17 @@ pub(crate) fn changes(number: &u64) -> String {
     several(*number, "change")
 }
 
+/// So many milliseconds, in the unit that suits them.
+pub(crate) fn duration(ms: i64) -> String {
+    let minutes = ms.max(0) / 60_000;
+    match minutes {
+        0 => "less than a minute".to_owned(),
+        1..120 => several(minutes, "minute"),
+        120..2_880 => several(minutes / 60, "hour"),
+        _ => several(minutes / 1_440, "day"),
+    }
+}
+
 /// So many records.
 pub(crate) fn records(number: &u64) -> String {
     several(*number, "record")
@@ -107,6 +118,15 @@ mod tests {
     fn thousands_stand_apart() {
         let shown = [0, 999, 1_000, 1_234_567].map(|number| count(&number));
         assert_eq!(shown, ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_duration_is_told_in_the_unit_that_suits_it() {
+        let shown = [-5, 59_999, 60_000, 7_200_000, 172_800_000].map(duration);
+        assert_eq!(
+            shown,
+            ["less than a minute", "less than a minute", "1 minute", "2 hours", "2 days"]
+        );
     }
 
     #[test]

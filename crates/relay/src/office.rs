@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use fieldkeep_replica::{Reading, ReplicaError};
-use fieldkeep_store::{Reader, home};
+use fieldkeep_store::{Reader, StoreError, home};
 
+use crate::backup::Backups;
 use crate::engine::Engine;
+use crate::limits::Report;
 use crate::server::Handle;
 use crate::vitals::Vitals;
 
@@ -17,12 +19,14 @@ pub struct Office {
     directory: PathBuf,
     handle: Handle,
     vitals: Vitals,
+    backups: Backups,
     comparing: Arc<Mutex<()>>,
 }
 
 impl Office {
-    pub(crate) fn new(directory: &Path, handle: Handle, vitals: Vitals) -> Self {
-        Self { directory: directory.to_owned(), handle, vitals, comparing: Arc::default() }
+    pub(crate) fn new(directory: &Path, handle: Handle, vitals: Vitals, backups: Backups) -> Self {
+        let (directory, comparing) = (directory.to_owned(), Arc::default());
+        Self { directory, handle, vitals, backups, comparing }
     }
 
     /// Reads what is committed; holds up nobody. Waits for the disk.
@@ -48,6 +52,20 @@ impl Office {
         act: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Option<T> {
         self.handle.call(act).await
+    }
+
+    /// Its limits, and what is used of them. Nothing if the relay has stopped.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn limits(&self) -> Option<Result<Report, StoreError>> {
+        self.handle.limits().await
+    }
+
+    /// Its backups: to make one, to see how far it is, and when the last was made.
+    #[must_use]
+    pub fn backups(&self) -> &Backups {
+        &self.backups
     }
 
     /// Whoever compares a catalog with all the data holds this: one at a time.

@@ -239,7 +239,7 @@ impl Relay {
     /// What a console of it asks.
     #[must_use]
     pub fn office(&self) -> Office {
-        Office::new(&self.directory, self.handle(), self.vitals())
+        Office::new(&self.directory, self.handle(), self.vitals(), self.backups())
     }
 
     /// Its backups: to start one, to see how far it is, and when the last was made.

@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
+use fieldkeep_console::shape::limits::{Line, Unit, bytes, sentences};
 use fieldkeep_console::{Failure, Trouble, rfc3339};
-use fieldkeep_relay::limits::{DeviceUse, Limits, Report, Share, Use};
+use fieldkeep_relay::limits::{DeviceUse, Limits, Report, Use};
 use serde_json::{Value, json};
 
 use crate::access::Access;
@@ -34,7 +35,7 @@ pub(super) fn run(directory: &Path, output: &mut Output) -> Result<(), Trouble> 
     output.line(&format!("since {}:", rfc3339(*since)))?;
     let mut quiet = true;
     for device in devices {
-        for sentence in sentences(&device.used) {
+        for sentence in sentences(&device.used, rfc3339) {
             quiet = false;
             output.line(&format!("  {}: {sentence}", safe(&device.name)))?;
         }
@@ -50,9 +51,6 @@ pub(super) fn run(directory: &Path, output: &mut Output) -> Result<(), Trouble> 
     Ok(())
 }
 
-/// A limit by name, how it is set, what all use of it, and how that is shown.
-type Row = (&'static str, fn(&Share) -> Option<u64>, u64, fn(u64) -> String);
-
 /// What each device may, and all together, with what all use.
 fn shares(limits: &Limits, organisation: &Use, output: &mut Output) -> Result<(), Trouble> {
     let columns = [
@@ -62,18 +60,12 @@ fn shares(limits: &Limits, organisation: &Use, output: &mut Output) -> Result<()
         ("USED", Align::Right),
     ];
     let mut table = Table::new(&columns);
-    let Limits { device, organisation: all, .. } = limits;
-    let Use { bytes: read, changes, connections, stored, .. } = organisation;
-    let files = stored.file_bytes + stored.begun_bytes;
-    let rows: [Row; 5] = [
-        ("bytes a minute", |share| share.bytes_a_minute, *read, bytes),
-        ("changes a minute", |share| share.changes_a_minute, *changes, count),
-        ("connections a minute", |share| share.connections_a_minute, *connections, count),
-        ("bytes in the log", |share| share.log_bytes, stored.log_bytes, bytes),
-        ("bytes of files", |share| share.file_bytes, files, bytes),
-    ];
-    for (name, limit, used, shown) in rows {
-        let most = |share| limit(share).map_or_else(|| "no limit".to_owned(), shown);
+    for Line { name, unit, device, all, used, .. } in Line::all(limits, organisation) {
+        let shown = match unit {
+            Unit::Bytes => bytes,
+            Unit::Count => count,
+        };
+        let most = |limit: Option<u64>| limit.map_or_else(|| "no limit".to_owned(), shown);
         table.row(vec![name.to_owned(), most(device), most(all), shown(used)]);
     }
     Ok(table.print(output.writer())?)
@@ -109,48 +101,8 @@ fn uses(devices: &[DeviceUse], output: &mut Output) -> Result<(), Trouble> {
     Ok(table.print(output.writer())?)
 }
 
-/// How a device was slowed down or refused.
-fn sentences(used: &Use) -> Vec<String> {
-    let Use { slowed, refused, stored, .. } = used;
-    let mut sentences = Vec::new();
-    if let Some(last) = slowed.last_ms {
-        let seconds = slowed.millis / 1_000;
-        let lasts = slowed.since_ms.map_or_else(
-            || format!("last at {}", rfc3339(last)),
-            |since| format!("again since {}", rfc3339(since)),
-        );
-        sentences.push(format!("slowed down {} times, {seconds} s in all, {lasts}", slowed.times));
-    }
-    if let Some(last) = refused.last_ms {
-        let (sessions, files) = (refused.sessions, refused.files);
-        let last = rfc3339(last);
-        sentences
-            .push(format!("{sessions} sessions and {files} files refused, the last at {last}"));
-    }
-    if stored.aside_bytes > 0 {
-        let aside = bytes(stored.aside_bytes);
-        sentences
-            .push(format!("{aside} of its changes lie aside: `relay quarantine list` says why"));
-    }
-    sentences
-}
-
 fn count(number: u64) -> String {
     number.to_string()
-}
-
-/// Bytes as they are written in `relay.toml`, to three figures.
-fn bytes(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB"];
-    let (mut value, mut unit) = (bytes as f64, "B");
-    for larger in units {
-        if value < 1_024.0 {
-            break;
-        }
-        (value, unit) = (value / 1_024.0, larger);
-    }
-    let whole = value.fract() == 0.0 || value >= 100.0;
-    if whole { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
 }
 
 /// The report with times as everywhere.
@@ -186,15 +138,4 @@ fn told_use(used: &Use) -> Value {
             "last": refused.last_ms.map(rfc3339),
         },
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_are_told_to_three_figures() {
-        let shown = [0, 1_023, 1_024, 1_536, 300 << 20, 4 << 30].map(bytes);
-        assert_eq!(shown, ["0 B", "1023 B", "1 KiB", "1.5 KiB", "300 MiB", "4 GiB"]);
-    }
 }

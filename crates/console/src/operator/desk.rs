@@ -2,17 +2,22 @@
 //! all the catalog that was tried last. In memory only, and bounded.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fieldkeep_model::RecordKey;
-use fieldkeep_relay::{Tried, read_catalog, try_catalog};
+use fieldkeep_relay::{
+    BackupError, BackupState, Progress, Stage, Taken, Thorough, Tried, read_catalog, try_catalog,
+};
 use fieldkeep_store::Wanted;
 use tokio::sync::watch;
+use tokio::time::interval;
 
 use super::App;
 use crate::desk::Notice;
 use crate::shape::catalog::{Checked, Diff};
-use crate::words::{count, records};
+use crate::words::{count, records, several};
 use crate::{Code, Failure, time};
 
 /// What may be under way at once.
@@ -21,6 +26,8 @@ const AT_ONCE: usize = 4;
 const NOTICES: usize = 64;
 /// Records that are judged again in one go: few, because whatever devices send waits for it.
 const REJUDGED: usize = 100;
+/// Between two looks at how far a backup is.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What is under way and what has become of it.
 #[derive(Debug, Default)]
@@ -36,6 +43,8 @@ pub(super) struct Book {
     notices: BTreeMap<String, Notice>,
     /// The catalog that was tried last.
     pub(super) tried: Option<Arc<Compared>>,
+    /// The backup that was asked for last, where it came to nothing.
+    pub(super) unmade: Option<Unmade>,
     next: u64,
 }
 
@@ -45,7 +54,8 @@ pub(super) struct Job {
     number: u64,
     pub(super) work: Work,
     pub(super) by: String,
-    /// How many records are done, and of how many where that is known.
+    /// How many records are done, and of how many where that is known; of a backup's stage, whatever it
+    /// counts.
     pub(super) done: u64,
     pub(super) of: Option<u64>,
 }
@@ -57,6 +67,18 @@ pub(super) enum Work {
     Rejudge,
     /// Comparing a catalog with all the data.
     Compare,
+    /// Making a backup, which is that far.
+    BackUp(Stage),
+}
+
+/// A backup that was not made.
+#[derive(Clone, Debug)]
+pub(super) struct Unmade {
+    pub(super) by: String,
+    /// When that was known, milliseconds UTC.
+    pub(super) time: i64,
+    pub(super) folder: String,
+    pub(super) why: Failure,
 }
 
 /// A catalog that was tried, and what came of it.
@@ -76,6 +98,7 @@ impl Job {
         let what = match self.work {
             Work::Rejudge => "Judging again",
             Work::Compare => "Comparing a catalog with all the data",
+            Work::BackUp(stage) => return format!("Making a backup: {}", stage.words()),
         };
         match self.of {
             Some(of) => format!("{what}: {} of {}", count(&self.done), records(&of)),
@@ -176,6 +199,22 @@ impl Desk {
         self.write(|book| {
             if let Some(job) = book.running.iter_mut().find(|job| job.number == number) {
                 (job.done, job.of) = (done, of.or(job.of));
+            }
+        });
+    }
+
+    /// How far a backup is.
+    fn staged(&self, number: u64, now: Progress) {
+        let Progress { stage, done, total } = now;
+        let work = Work::BackUp(stage);
+        let known = |job: &Job| job.number == number && (&job.work, job.done) == (&work, done);
+        // What has not moved is no news to pages.
+        if self.open().running.iter().any(known) {
+            return;
+        }
+        self.write(|book| {
+            if let Some(job) = book.running.iter_mut().find(|job| job.number == number) {
+                (job.work, job.done, job.of) = (work, done, (total > 0).then_some(total));
             }
         });
     }
@@ -286,6 +325,70 @@ impl App {
             Ok(Compared { by, time: time::now(), tried, checked, diff: Diff::of(trial) })
         })
         .await
+    }
+
+    /// Makes a backup in a folder, for an operator; what comes of it is on the desk then.
+    ///
+    /// # Errors
+    /// When one is being made, or too much is under way.
+    pub(super) fn begin_backup(&self, by: &str, folder: PathBuf) -> Result<(), Failure> {
+        if matches!(self.office().backups().state(), BackupState::UnderWay { .. }) {
+            return Err(BackupError::UnderWay.into());
+        }
+        let number = self.desk().begin(Work::BackUp(Stage::Moment), by, None)?;
+        let (app, by) = (self.clone(), by.to_owned());
+        tokio::spawn(async move {
+            let made = app.back_up(number, folder.clone()).await;
+            let unmade = made.as_ref().err().map(|why| Unmade {
+                by: by.clone(),
+                time: time::now(),
+                folder: folder.display().to_string(),
+                why: why.clone(),
+            });
+            app.desk().write(|book| book.unmade = unmade);
+            app.desk().end(number);
+            match made {
+                Ok(taken) => app.tell_taken(&by, &taken),
+                Err(_) => app.desk().tell(&by, false, "No backup was made", "Backup says why."),
+            }
+        });
+        Ok(())
+    }
+
+    async fn back_up(&self, number: u64, folder: PathBuf) -> Result<Taken, Failure> {
+        let making =
+            self.on_disk(move |app| app.office().backups().make(&folder, Thorough::Lengths));
+        let (mut making, mut looks) = (std::pin::pin!(making), interval(LOOK));
+        loop {
+            tokio::select! {
+                made = &mut making => return made,
+                _ = looks.tick() => {
+                    if let BackupState::UnderWay { progress, .. } = self.office().backups().state() {
+                        self.desk().staged(number, progress);
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell_taken(&self, by: &str, Taken { manifest, folder, .. }: &Taken) {
+        let text = format!(
+            "Backup {} is made in {}, and read back: {}",
+            manifest.number,
+            folder.display(),
+            records(&manifest.records)
+        );
+        match manifest.attached.lacking.len() as u64 {
+            0 => self.desk().tell(by, true, text, ""),
+            lacking => {
+                let remedy = format!(
+                    "{} damaged or gone on the relay, and not in it: `fieldkeep relay doctor` \
+                     says what to do",
+                    several(lacking, "attached file")
+                );
+                self.desk().tell(by, false, text, remedy);
+            }
+        }
     }
 
     /// The catalog that was tried is no matter any more: it is published, or it was put away.

@@ -257,11 +257,14 @@ mod tests {
         for (method, path, role) in [
             (Method::GET, "/", View),
             (Method::GET, "/catalog", View),
+            (Method::GET, "/limits", View),
+            (Method::GET, "/backup", View),
             (Method::GET, "/access", Administer),
             (Method::POST, "/sign-out", View),
             (Method::POST, "/quarantine/order/o1/dismiss", Judge),
             (Method::POST, "/quarantine/rejudge", Judge),
             (Method::POST, "/catalog/publish", Administer),
+            (Method::POST, "/backup", Administer),
             (Method::POST, "/anything", Administer),
         ] {
             assert_eq!(needed(&method, path), role, "{method} {path}");

@@ -1,9 +1,11 @@
 //! The pages of a relay's console. What changes something is a form, and is answered with the way back.
 
 mod access;
+mod backup;
 mod catalog;
 mod devices;
 mod held;
+mod limits;
 mod overview;
 mod quarantine;
 mod records;
@@ -131,6 +133,8 @@ pub(super) fn routes() -> Router<App> {
         .merge(records::routes())
         .merge(devices::routes())
         .merge(catalog::routes())
+        .merge(limits::routes())
+        .merge(backup::routes())
         .merge(access::routes())
 }
 

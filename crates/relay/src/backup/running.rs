@@ -53,25 +53,9 @@ impl Backups {
     /// [`BackupError::UnderWay`] when one is being made. Whatever else goes wrong, [`Backups::state`]
     /// tells.
     pub fn start(&self, folder: &Path, thorough: Thorough) -> Result<(), BackupError> {
-        let progress = Progress { stage: Stage::Moment, done: 0, total: 0 };
-        {
-            let mut state = self.lock();
-            if matches!(*state, BackupState::UnderWay { .. }) {
-                return Err(BackupError::UnderWay);
-            }
-            *state = BackupState::UnderWay { folder: folder.to_owned(), progress };
-        }
+        self.begin(folder)?;
         let (backups, to) = (self.clone(), folder.to_owned());
-        let run = move || {
-            let ended = match backups.run(&to, thorough) {
-                Ok(taken) => BackupState::Taken(Box::new(taken)),
-                Err(error) => {
-                    tracing::error!(%error, folder = %to.display(), "no backup was made");
-                    BackupState::Failed { folder: to, why: error.to_string() }
-                }
-            };
-            *backups.lock() = ended;
-        };
+        let run = move || drop(backups.end(&to, thorough));
         let spawned = std::thread::Builder::new().name("relay-backup".into()).spawn(run);
         if let Err(error) = spawned {
             let why = error.to_string();
@@ -79,6 +63,40 @@ impl Backups {
             return Err(StoreError::Disk(why).into());
         }
         Ok(())
+    }
+
+    /// Makes one, and returns when that has ended: on a thread that may wait. [`Backups::state`] tells
+    /// others how far it is.
+    ///
+    /// # Errors
+    /// See [`BackupError`]: whatever it is, the backup before is whole.
+    pub fn make(&self, folder: &Path, thorough: Thorough) -> Result<Taken, BackupError> {
+        self.begin(folder)?;
+        self.end(folder, thorough)
+    }
+
+    /// From now on one is under way.
+    fn begin(&self, folder: &Path) -> Result<(), BackupError> {
+        let progress = Progress { stage: Stage::Moment, done: 0, total: 0 };
+        let mut state = self.lock();
+        if matches!(*state, BackupState::UnderWay { .. }) {
+            return Err(BackupError::UnderWay);
+        }
+        *state = BackupState::UnderWay { folder: folder.to_owned(), progress };
+        Ok(())
+    }
+
+    /// Makes the one that was begun.
+    fn end(&self, folder: &Path, thorough: Thorough) -> Result<Taken, BackupError> {
+        let made = self.run(folder, thorough);
+        *self.lock() = match &made {
+            Ok(taken) => BackupState::Taken(Box::new(taken.clone())),
+            Err(error) => {
+                tracing::error!(%error, folder = %folder.display(), "no backup was made");
+                BackupState::Failed { folder: folder.to_owned(), why: error.to_string() }
+            }
+        };
+        made
     }
 
     fn run(&self, folder: &Path, thorough: Thorough) -> Result<Taken, BackupError> {
