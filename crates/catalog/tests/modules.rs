@@ -255,7 +255,7 @@ fn what_is_written_wrong_is_told_with_its_place_and_the_way_out() {
         assert!(error.contains(problem), "{error}");
     }
     let error = catalog("cel = \"true\"", "[module.m]\nwasm = \"?\"").unwrap_err();
-    assert!(error.contains("line 20, module.m.wasm: this is no base64"), "{error}");
+    assert!(error.contains("line 17, module.m.wasm: this is no base64"), "{error}");
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl Device {
     /// let first = device.history(&key, 1, None)?.entries[0].hash.to_string();
     /// device.edit(&key, vec![Edit::Add("boxes".into(), 3)])?;
     /// let back = device.reverting(&key, Some("boxes"), &Moment::Change(first))?;
-    /// assert_eq!(back.edits, [Edit::Add("boxes".into(), -3)]);
+    /// assert!(back.edits.contains(&Edit::Add("boxes".into(), -3)));
     /// # Ok(()) });
     /// ```
     ///

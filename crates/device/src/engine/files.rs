@@ -177,10 +177,10 @@ impl Engine {
     /// ```
     /// # use fieldkeep_model::status::LeftOut;
     /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
-    /// let customer = "customer/c1".parse()?;
-    /// assert!(!ann.is_left_out(&customer)?);
+    /// let order = "order/o1".parse()?;
+    /// assert!(!ann.is_left_out(&order)?);
     /// ann.pause(LeftOut { all: true, ..LeftOut::default() }, 0)?;
-    /// assert!(ann.is_left_out(&customer)?);
+    /// assert!(ann.is_left_out(&order)?);
     /// # Ok(()) });
     /// ```
     ///

@@ -183,7 +183,8 @@ impl World {
         let Some(engine) = device.engine.as_ref() else { return Ok(None) };
         let rested = device.filing.tries.keys().filter(|hash| device.filing.rests(hash)).copied();
         if self.planted(Plant::EarlyFile) {
-            return Ok(engine.replica().store().uploads()?.into_iter().next());
+            let mut uploads = engine.replica().store().uploads()?.into_iter();
+            return Ok(uploads.find(|upload| !device.filing.rests(&upload.hash)));
         }
         engine.next_upload(&rested.collect())
     }
