@@ -17,8 +17,11 @@ use crate::judging::Subject;
 use crate::past::HistoryEntry;
 use crate::replica::{Replica, ReplicaError};
 
-/// Changes that are looked through at most: each costs a state of the record, and a judgement of it.
-const MOST: usize = 256;
+/// Changes that are looked through at most.
+const MOST: usize = 64;
+/// States that are tried at most: each is read from the document and judged, and on a relay everybody
+/// waits for that.
+const TRIES: usize = 3 * MOST;
 
 /// What is to blame.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +32,8 @@ pub enum Blame {
     /// No change of the record: its last valid state would be held as well. The catalog has changed, or
     /// what it refers to, or another record claims its unique value.
     Surroundings,
-    /// So many changes came since it was last valid that they are not looked through.
+    /// So many changes came since it was last valid that which of them it takes is not looked for, or was
+    /// not found in bounded time.
     TooMany(u64),
 }
 
@@ -73,22 +77,30 @@ impl Replica {
         if self.hypothesis(&case, &whole)?.is_none() {
             return Ok(None);
         }
-        let (kept, judgement) = self.least(&case, whole)?;
+        let Some((kept, judgement)) = self.least(&case, whole)? else {
+            return Ok(Some(Blame::TooMany(case.since.len() as u64)));
+        };
         Ok(Some(Blame::Changes(self.blamed(key, &case, &kept, &judgement)?)))
     }
 
-    /// Leaves out whatever may be left out, the newest first, until nothing may.
+    /// Leaves out whatever may be left out, the newest first, until nothing may; nothing if that is not
+    /// known after [`TRIES`].
     fn least(
         &mut self,
         case: &Case,
         mut kept: BTreeSet<usize>,
-    ) -> Result<(BTreeSet<usize>, Judgement), ReplicaError> {
+    ) -> Result<Option<(BTreeSet<usize>, Judgement)>, ReplicaError> {
         let mut broken = self.hypothesis(case, &kept)?.expect("that it is held was just seen");
+        let mut tries = 0;
         loop {
             let before = kept.len();
             for candidate in kept.clone().into_iter().rev() {
                 if !kept.contains(&candidate) {
                     continue;
+                }
+                tries += 1;
+                if tries > TRIES {
+                    return Ok(None);
                 }
                 let mut fewer = kept.clone();
                 let history = &self.load(&case.segment)?.history;
@@ -99,7 +111,7 @@ impl Replica {
                 }
             }
             if kept.len() == before {
-                return Ok((kept, broken));
+                return Ok(Some((kept, broken)));
             }
         }
     }
