@@ -7,9 +7,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fieldkeep_console::shape::{Attachment, Status};
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar};
 
 use crate::request::{Request, Response};
+use crate::stages::styled;
 
 /// How long something goes on before it is shown how far it has come.
 const QUIET: Duration = Duration::from_millis(700);
@@ -67,10 +68,7 @@ pub(crate) struct Bar(ProgressBar);
 impl Bar {
     /// An empty one. Where stderr is no terminal it is never drawn.
     pub(crate) fn new() -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{bar:30} {msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self(bar)
+        Self(styled("{bar:30} {msg}"))
     }
 
     /// Draws how far it is.

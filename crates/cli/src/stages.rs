@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar with an estimate of what remains.
 pub(crate) fn bar() -> ProgressBar {
-    styled("[{elapsed_precise}] {bar:30} {pos}/{len}, {eta} left: {msg}")
+    ticking("[{elapsed_precise}] {bar:30} {pos}/{len}, {eta} left: {msg}")
 }
 
 /// The bar of a backup, or of a restore: each stage begins it anew.
@@ -16,7 +16,7 @@ pub(crate) struct Stages {
 
 impl Stages {
     pub(crate) fn new() -> Self {
-        Self { bar: styled("[{elapsed_precise}] {bar:30} {percent}%: {msg}"), stage: None }
+        Self { bar: ticking("[{elapsed_precise}] {bar:30} {percent}%: {msg}"), stage: None }
     }
 
     pub(crate) fn show(&mut self, progress: Progress) {
@@ -35,10 +35,17 @@ impl Drop for Stages {
     }
 }
 
-fn styled(template: &str) -> ProgressBar {
+/// A bar on stderr; where that is no terminal it is never drawn.
+pub(crate) fn styled(template: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template(template);
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+/// The same, which tells the time that passes while nothing comes.
+fn ticking(template: &str) -> ProgressBar {
+    let bar = styled(template);
     bar.enable_steady_tick(std::time::Duration::from_millis(500));
     bar
 }
