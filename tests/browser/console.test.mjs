@@ -366,10 +366,8 @@ test("how much of a download has come is shown while it comes", async () => {
   await page.locator("#type-lead", { hasText: "Synced 20,000 of 20,000" }).waitFor();
   const shown = await page.evaluate(() => [...window.shown]);
   const come = shown.map((text) => text.match(/^Downloaded ([\d,]+) of 20,000$/)?.[1]).filter(Boolean);
-  // How often it is shown depends on how fast the machine is: records are counted as they are merged, in slices
-  // of time, and a fast one has few of them. It rises, and is not only shown when the page is opened.
   const counts = come.map((count) => Number(count.replaceAll(",", "")));
-  assert.ok(counts.length > 0 && counts.every((count, n) => n === 0 || count > counts[n - 1]), shown.join("; "));
+  assert.ok(counts.length > 1 && counts.some((count, n) => n > 0 && count > counts[n - 1]), shown.join("; "));
 
   // A table of that many goes on page by page.
   await visit.open("/records/lead");

@@ -41,6 +41,8 @@ name = "discount"
 cel = "!has(record.discount) || record.discount <= 30"
 reason = "the discount is above 30 percent"
 
+[type.lead]
+buckets = 16
 [type.lead.field]
 name = { required = true }
 status = {}
