@@ -56,9 +56,9 @@ impl Turn {
 }
 
 impl Catalog {
-    /// What keeps `next` from replacing this catalog once this one is published: scope field,
-    /// bucket count and the kinds of fields are frozen, and what is declared stays declared. Lines
-    /// are those of `next`.
+    /// What keeps `next` from replacing this catalog once this one is published: in a generation of
+    /// a type scope field, bucket count and the kinds of fields are frozen, and what is declared
+    /// stays declared. Lines are those of `next`.
     #[must_use]
     pub fn check_successor(&self, next: &Self) -> Vec<CatalogError> {
         self.compare(next, true)
@@ -88,6 +88,27 @@ impl Catalog {
         succession.errors
     }
 
+    /// The types that `next` starts afresh.
+    #[must_use]
+    pub fn reshaped_types(&self, next: &Self) -> Vec<&ObjectType> {
+        let both = self.types().iter().filter_map(|(name, old)| Some((old, next.ty(name)?)));
+        both.filter(|(old, new)| new.generation > old.generation).map(|(old, _)| old).collect()
+    }
+
+    /// That types are started afresh where that was not asked for, as errors of `next`.
+    #[must_use]
+    pub fn check_generations(&self, next: &Self) -> Vec<CatalogError> {
+        let reshaped = self.reshaped_types(next).into_iter();
+        let errors = reshaped.filter_map(|old| {
+            let (name, new) = (&old.name, next.ty(&old.name)?);
+            let problem =
+                format!("a new generation, where {} is in force, is not published", old.generation);
+            let remedy = format!("`fieldkeep relay reshape {name} --catalog FILE` starts it");
+            Some(new.place.error(format!("type.{name}.generation"), problem, remedy))
+        });
+        errors.collect()
+    }
+
     /// The types of this catalog by which records are judged otherwise in `next`, and those that it
     /// lacks: a judgement depends on the declaration of its own type alone.
     #[must_use]
@@ -108,7 +129,7 @@ impl Catalog {
             let mut tell = |part, turn| found.push(Difference { ty: ty.clone(), part, turn });
             match (self.ty(&ty), next.ty(&ty)) {
                 (Some(old), Some(new)) => {
-                    if old.scope != new.scope {
+                    if (&old.scope, old.generation) != (&new.scope, new.generation) {
                         tell(Part::Type, Turn::Changed);
                     }
                     turns(fields_of(old), fields_of(new), Part::Field, &mut tell);
@@ -145,7 +166,7 @@ fn same_type(old: &ObjectType, new: &ObjectType) -> bool {
     let names = |ty: &ObjectType| ty.rules.iter().map(|rule| rule.name.clone()).collect::<Vec<_>>();
     names(old) == names(new)
         && rules_of(old) == rules_of(new)
-        && old.scope == new.scope
+        && (&old.scope, old.generation) == (&new.scope, new.generation)
         && fields_of(old) == fields_of(new)
 }
 
@@ -205,17 +226,24 @@ impl Succession {
 
     fn ty(&mut self, old: &ObjectType, new: &ObjectType) {
         let key = format!("type.{}", old.name);
-        if old.scope != new.scope {
+        if new.generation < old.generation {
+            let problem = format!("published in generation {}", old.generation);
+            let remedy = format!("write `generation = {}`, and what it declares", old.generation);
+            self.errors.push(new.place.error(format!("{key}.generation"), problem, remedy));
+            return;
+        }
+        let afresh = new.generation > old.generation;
+        if old.scope != new.scope && !afresh {
             let [was, is] = [old, new].map(|ty| ty.scope.as_deref().unwrap_or("none"));
             let problem =
                 format!("the scope field is published as `{was}` and cannot become `{is}`");
-            self.errors.push(new.place.error(format!("{key}.scope"), problem, WAY));
+            self.errors.push(new.place.error(format!("{key}.scope"), problem, way(old)));
         }
-        if old.buckets != new.buckets {
+        if old.buckets != new.buckets && !afresh {
             let problem = format!("published with {} buckets, not {}", old.buckets, new.buckets);
-            self.errors.push(new.place.error(format!("{key}.buckets"), problem, WAY));
+            self.errors.push(new.place.error(format!("{key}.buckets"), problem, way(old)));
         }
-        self.fields(&old.fields, &new.fields, &key, new);
+        self.fields(&old.fields, &new.fields, &key, (old, new));
     }
 
     fn fields(
@@ -223,24 +251,33 @@ impl Succession {
         old: &BTreeMap<String, Field>,
         new: &BTreeMap<String, Field>,
         path: &str,
-        ty: &ObjectType,
+        types: (&ObjectType, &ObjectType),
     ) {
+        let afresh = types.1.generation > types.0.generation;
         for (name, old) in old {
             let key = format!("{path}.field.{name}");
             match new.get(name) {
                 None => {
                     let problem = format!("the field `{name}` is published and cannot be removed");
-                    self.gone(ty.place, key, problem, WAY);
+                    self.gone(types.1.place, key, problem, "put it back");
                 }
-                Some(new) if new.kind != old.kind => {
+                Some(new) if new.kind != old.kind && !(afresh && old.kind.becomes(new.kind)) => {
                     let (was, is) = (old.kind.word(), new.kind.word());
                     let problem = format!("published as a {was}, it cannot become a {is}");
-                    self.errors.push(new.place.error(key, problem, WAY));
+                    let way =
+                        if old.kind.becomes(new.kind) { way(types.0) } else { STAYS.to_owned() };
+                    self.errors.push(new.place.error(key, problem, way));
                 }
-                Some(new) => self.fields(&old.children, &new.children, &key, ty),
+                Some(new) => self.fields(&old.children, &new.children, &key, types),
             }
         }
     }
 }
 
-const WAY: &str = "put it back, or declare another type beside it";
+/// What is done about what a generation does not allow.
+fn way(ty: &ObjectType) -> String {
+    format!("put it back, or start the type afresh: `fieldkeep relay reshape {}`", ty.name)
+}
+
+/// The same of what no generation allows.
+const STAYS: &str = "put it back, or declare another field beside it";

@@ -6,6 +6,7 @@
 //! cannot be bounded is refused there.
 
 mod action;
+mod afresh;
 mod attachment;
 mod catalog;
 mod difference;
@@ -16,12 +17,14 @@ mod judges;
 pub mod limit;
 mod object;
 mod read;
+mod refit;
 mod rule;
 mod schema;
 mod share;
 mod values;
 
 pub use action::{Action, Call, CallError, HostCall, Inputs, Party, Query, Who};
+pub use afresh::Afresh;
 pub use attachment::{AttachedFile, Attachments, Location, NAME_MAX, UnfitFile};
 pub use catalog::Catalog;
 pub use difference::{Difference, Part, Turn};

@@ -113,6 +113,8 @@ pub struct ObjectType {
     pub scope: Option<String>,
     /// Into how many segments each scope is divided: a power of two.
     pub buckets: u32,
+    /// How often the type was started afresh.
+    pub generation: u32,
     /// Its fields by name.
     pub fields: BTreeMap<String, Field>,
     /// Its rules, in the catalog's order.
@@ -129,13 +131,13 @@ pub struct ObjectType {
 impl ObjectType {
     /// The segment in which a record of that scope lies.
     #[must_use]
-    pub fn address(&self, id: &RecordId, scope: &str, generation: u32) -> SegmentAddress {
+    pub fn address(&self, id: &RecordId, scope: &str) -> SegmentAddress {
         SegmentAddress {
             ty: self.name.clone(),
             scope: scope.to_owned(),
             buckets: self.buckets,
             bucket: id.bucket(self.buckets),
-            generation,
+            generation: self.generation,
         }
     }
 

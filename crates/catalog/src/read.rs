@@ -29,6 +29,9 @@ pub(crate) mod rules;
 
 /// Names that the store gives to what every record and every child has.
 const RESERVED: &[&str] = &["id", "deleted"];
+/// What a type declares.
+const TYPE_KEYS: &[&str] =
+    &["scope", "buckets", "generation", "field", "rule", "online_only", "share", "location"];
 /// The most buckets of a type.
 const BUCKETS: i64 = 65_536;
 
@@ -115,20 +118,30 @@ impl Reader<'_, '_> {
         path: &str,
         span: &Range<usize>,
     ) -> ObjectType {
-        let known = ["scope", "buckets", "field", "rule", "online_only", "share", "location"];
-        self.known_keys(table, path, &known);
+        self.known_keys(table, path, TYPE_KEYS);
         let fields = self.fields(table, path, true);
         let scope = self.text(table, path, "scope").map(|(scope, span)| {
             self.check_scope(&scope, &fields, &format!("{path}.scope"), &span);
             scope
         });
         let buckets = self.buckets(table, path);
+        let generation = self.generation(table, path);
         self.raw_rules(name, table, path);
         let share = self.share(name, table, path);
         let location = self.location(table, path, &fields);
         let place = self.problems.place(span);
-        let (name, rules, online_only) = (name.clone(), Vec::new(), None);
-        ObjectType { name, scope, buckets, fields, rules, online_only, location, share, place }
+        ObjectType {
+            name: name.clone(),
+            scope,
+            buckets,
+            generation,
+            fields,
+            rules: Vec::new(),
+            online_only: None,
+            location,
+            share,
+            place,
+        }
     }
 
     fn share(&mut self, ty: &TypeName, table: &DeTable<'_>, path: &str) -> Option<Template> {
@@ -220,6 +233,18 @@ impl Reader<'_, '_> {
                 1
             }
         }
+    }
+
+    fn generation(&mut self, table: &DeTable<'_>, path: &str) -> u32 {
+        let Some((generation, span)) = self.integer(table, path, "generation") else {
+            return 0;
+        };
+        u32::try_from(generation).unwrap_or_else(|_| {
+            let problem = format!("{generation} is no number of a generation");
+            let remedy = "the first one is 0; `fieldkeep relay reshape` writes the later ones";
+            self.problems.add(&span, format!("{path}.generation"), problem, remedy);
+            0
+        })
     }
 
     fn check_scope(

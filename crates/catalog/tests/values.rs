@@ -213,7 +213,7 @@ fn a_type_tells_segment_scope_references_and_unique_values() {
     with(|ty| {
         assert_eq!(ty.scope_of(fields), "42");
         let id = RecordId::new("7").expect("an id");
-        let address = ty.address(&id, "42", 3);
+        let address = ty.address(&id, "42");
         assert_eq!((address.buckets, address.bucket, address.generation), (16, id.bucket(16), 3));
         let references: Vec<_> = ty
             .references(fields)

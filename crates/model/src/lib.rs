@@ -18,6 +18,7 @@ pub mod status;
 pub mod ticket;
 pub mod vector;
 pub mod verdict;
+pub mod writing;
 
 pub use blob::{BlobTree, TreeBuilder, TreeError};
 pub use edit::{Edit, RecordEdit, Scalar};
@@ -35,3 +36,4 @@ pub use receipt::Receipt;
 pub use ticket::Ticket;
 pub use vector::{Stamp, VersionVector};
 pub use verdict::{Culprit, Judged, Outcome, Reason, Verdict, VerdictBlock};
+pub use writing::{Part, Writing};

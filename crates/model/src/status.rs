@@ -82,7 +82,14 @@ pub struct LeftOut {
     #[n(2)]
     #[cbor(default)]
     pub scopes: Subscriptions,
+    /// The generations that are exchanged of types that were started afresh; the first one of others.
+    #[n(3)]
+    #[cbor(skip_if = "Generations::is_empty")]
+    pub generations: Generations,
 }
+
+/// The generations that types are in; 0 for one that is not named.
+pub type Generations = BTreeMap<TypeName, u32>;
 
 /// The scopes that are exchanged of a type; all that were granted of one that is not named.
 pub type Subscriptions = BTreeMap<TypeName, BTreeSet<String>>;
@@ -100,16 +107,24 @@ impl LeftOut {
         self.scopes.get(ty).is_some_and(|wanted| !wanted.contains(scope))
     }
 
+    /// Whether a segment is of another generation than its type is in.
+    #[must_use]
+    pub fn outlives(&self, address: &SegmentAddress) -> bool {
+        self.generations.get(&address.ty).copied().unwrap_or_default() != address.generation
+    }
+
     /// Whether a segment is left out.
     #[must_use]
     pub fn covers(&self, address: &SegmentAddress) -> bool {
-        self.pauses(&address.ty) || self.unsubscribes(&address.ty, &address.scope)
+        self.pauses(&address.ty)
+            || self.unsubscribes(&address.ty, &address.scope)
+            || self.outlives(address)
     }
 
-    /// Whether nothing is.
+    /// Whether nothing is, of the first generations.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.all && self.types.is_empty() && self.scopes.is_empty()
+        !self.all && self.types.is_empty() && self.scopes.is_empty() && self.generations.is_empty()
     }
 }
 

@@ -1,0 +1,100 @@
+//! A catalog's text with a type declared otherwise, as it is to be when that is started afresh: what
+//! people wrote besides, remarks included, stays as it is.
+
+use fieldkeep_model::TypeName;
+use toml_edit::{DocumentMut, Item, value};
+
+use crate::error::{CatalogError, Place};
+use crate::object::Kind;
+
+/// What of a type is to be declared otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Afresh {
+    /// Into how many segments each scope is divided.
+    pub buckets: Option<u32>,
+    /// The scope field; none within.
+    pub scope: Option<Option<String>>,
+    /// The kinds of fields: `note`, or `lines.note` for one of a set's children.
+    pub kinds: Vec<(String, Kind)>,
+}
+
+impl Afresh {
+    /// The text of a catalog with that, and that generation.
+    ///
+    /// # Errors
+    /// When the text is no TOML, or declares no such type or field.
+    pub fn applied(
+        &self,
+        source: &str,
+        ty: &TypeName,
+        generation: u32,
+    ) -> Result<String, Vec<CatalogError>> {
+        let refused = |key: String, problem: String, remedy: &str| {
+            vec![Place { line: 1, column: 1 }.error(key, problem, remedy)]
+        };
+        let mut text: DocumentMut = source.parse().map_err(|error: toml_edit::TomlError| {
+            refused(String::new(), error.message().to_owned(), "mend the file")
+        })?;
+        let key = format!("type.{ty}");
+        let undeclared = || refused(key.clone(), format!("the type `{ty}` is not declared"), "");
+        let types = text.get_mut("type").and_then(Item::as_table_like_mut);
+        let declared = types.and_then(|types| types.get_mut(ty.as_str()));
+        let declared = declared.and_then(Item::as_table_like_mut).ok_or_else(undeclared)?;
+        for (field, kind) in &self.kinds {
+            let mut table: &mut dyn toml_edit::TableLike = declared;
+            for part in field.split('.') {
+                let fields = table.get_mut("field").and_then(Item::as_table_like_mut);
+                let found = fields.and_then(|fields| fields.get_mut(part));
+                table = found.and_then(Item::as_table_like_mut).ok_or_else(|| {
+                    let key = format!("{key}.field.{field}");
+                    refused(key, format!("the field `{field}` is not declared"), "")
+                })?;
+            }
+            table.insert("kind", value(kind.word()));
+        }
+        if let Some(buckets) = self.buckets {
+            declared.insert("buckets", value(i64::from(buckets)));
+        }
+        match &self.scope {
+            Some(Some(field)) => drop(declared.insert("scope", value(field.as_str()))),
+            Some(None) => drop(declared.remove("scope")),
+            None => {}
+        }
+        declared.insert("generation", value(i64::from(generation)));
+        Ok(text.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = "\
+catalog = 1
+# People and what they ordered.
+[type.order]
+scope = \"outlet\" # where it was
+[type.order.field.outlet]
+[type.order.field.lines]
+kind = \"set\"
+[type.order.field.lines.field.note]
+";
+
+    #[test]
+    fn what_is_declared_otherwise_is_and_the_rest_stays() {
+        let changes = Afresh {
+            buckets: Some(16),
+            scope: Some(None),
+            kinds: vec![("lines.note".into(), Kind::Text)],
+        };
+        let order = TypeName::new("order").expect("a name");
+        let text = changes.applied(SOURCE, &order, 3).expect("it is declared");
+        let catalog = crate::Catalog::parse(&text).expect("it parses");
+        let ty = catalog.ty(&order).expect("it is there");
+        assert_eq!((ty.buckets, ty.scope.as_deref(), ty.generation), (16, None, 3));
+        assert_eq!(ty.fields["lines"].children["note"].kind, Kind::Text);
+        assert!(text.contains("# People and what they ordered."), "{text}");
+        let unknown = Afresh { kinds: vec![("nowhere".into(), Kind::Text)], ..Afresh::default() };
+        assert!(unknown.applied(SOURCE, &order, 1).is_err());
+    }
+}
