@@ -10,6 +10,7 @@
 //! built again. No clock, no disk; randomness is drawn by Automerge for an actor id that is never
 //! used.
 
+mod content;
 mod deed;
 mod history;
 mod merge;
@@ -29,6 +30,7 @@ use fieldkeep_model::header::limit;
 use fieldkeep_model::{ActorId, ChangeHash, RecordEdit, RecordId, Seq};
 use serde_json::{Map, Value};
 
+pub use content::merged_text;
 pub use deed::Deed;
 pub use history::{FieldWrite, Locate};
 pub use merge::HEADS_AT_ONCE;

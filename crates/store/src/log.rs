@@ -220,7 +220,7 @@ impl Store {
         self.clear_records(sid)?;
         self.forget_verdicts(sid)?;
         let connection = self.write()?;
-        for table in ["acked", "aside", "receipt", "tally", "segment"] {
+        for table in ["acked", "aside", "receipt", "tally", "apart", "moved", "segment"] {
             connection.execute(&format!("DELETE FROM {table} WHERE sid = ?"), [sid])?;
         }
         Ok(())

@@ -49,7 +49,9 @@ impl RecordRow {
     }
 }
 
-fn digest(id: &RecordId, hash: &RecordHash) -> u128 {
+/// What a record with that content adds to its segment's sum of rows.
+#[must_use]
+pub fn digest(id: &RecordId, hash: &RecordHash) -> u128 {
     let mut hasher = blake3::Hasher::new_derive_key("fieldkeep 1 record digest");
     hasher.update(&hash.0).update(id.as_str().as_bytes());
     u128::from_be_bytes(hasher.finalize().as_bytes()[..16].try_into().expect("sixteen bytes"))
@@ -494,6 +496,23 @@ pub trait Records: Queries {
              WHERE u.ty = ? AND u.field = ? AND u.value = ? ORDER BY u.rid LIMIT 100",
         )?;
         dependants(&mut query, params![ty.as_str(), field, value])
+    }
+
+    /// How many records a segment has, and the sum of what they add, by the hashes that are kept.
+    ///
+    /// # Errors
+    /// When the disk fails or a row is damaged.
+    fn sum_kept(&self, sid: i64) -> Result<(u64, u128)> {
+        let mut query =
+            self.connection().prepare_cached("SELECT id, hash FROM record WHERE sid = ?")?;
+        let mut rows = query.query([sid])?;
+        let (mut count, mut sum) = (0, 0u128);
+        while let Some(row) = rows.next()? {
+            let id = RecordId::new(row.get::<_, String>(0)?).map_err(|_| damaged("a record id"))?;
+            sum = sum.wrapping_add(digest(&id, &RecordHash(row.get(1)?)));
+            count += 1;
+        }
+        Ok((count, sum))
     }
 
     /// What a record claims as unique.

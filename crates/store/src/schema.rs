@@ -9,7 +9,7 @@ use crate::{Result, StoreError};
 const APPLICATION: i64 = 0x464b_5031;
 
 /// Each step brings the file from one version to the next; none is ever changed.
-const MIGRATIONS: [&str; 12] = [
+const MIGRATIONS: [&str; 13] = [
     r"
 CREATE TABLE setting (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE member (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL, signature BLOB NOT NULL);
@@ -198,6 +198,16 @@ END;
 CREATE TRIGGER deed_is_kept BEFORE DELETE ON deed BEGIN
     SELECT RAISE(ABORT, 'what was done is not removed');
 END;
+",
+    r"
+-- Segments that are of another generation than their type: through where they were carried over, and
+-- what their documents come to. Their records are where `moved` says, or will be.
+CREATE TABLE apart (sid INTEGER PRIMARY KEY, cut INTEGER NOT NULL, done INTEGER NOT NULL,
+    records INTEGER NOT NULL, rows BLOB NOT NULL);
+CREATE TABLE moved (sid INTEGER NOT NULL, id TEXT NOT NULL, target INTEGER NOT NULL,
+    PRIMARY KEY (sid, id)) WITHOUT ROWID;
+-- Segments that were taken out: a file has them.
+CREATE TABLE archived (id BLOB PRIMARY KEY) WITHOUT ROWID;
 ",
 ];
 

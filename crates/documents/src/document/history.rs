@@ -187,7 +187,7 @@ struct Draft {
 }
 
 /// The last that happened to a field.
-enum Last {
+pub(super) enum Last {
     Put(Scalar),
     Json(String),
     Add(i64),
@@ -257,7 +257,10 @@ impl Draft {
     }
 }
 
-fn edits_of(fields: BTreeMap<String, Last>, current: &serde_json::Map<String, Value>) -> Vec<Edit> {
+pub(super) fn edits_of(
+    fields: BTreeMap<String, Last>,
+    current: &serde_json::Map<String, Value>,
+) -> Vec<Edit> {
     let mut edits = Vec::with_capacity(fields.len());
     for (field, last) in fields {
         let edit = match last {
@@ -284,7 +287,7 @@ fn edits_of(fields: BTreeMap<String, Last>, current: &serde_json::Map<String, Va
 }
 
 /// A scalar as an edit writes it; nothing for what edits never write.
-fn last_of(value: ScalarValue) -> Option<Last> {
+pub(super) fn last_of(value: ScalarValue) -> Option<Last> {
     Some(match value {
         ScalarValue::Str(text) => Last::Put(Scalar::Str(text.to_string())),
         ScalarValue::Int(number) | ScalarValue::Timestamp(number) => Last::Put(Scalar::Int(number)),

@@ -20,7 +20,7 @@ pub(super) const ENCODING: TextEncoding = TextEncoding::UnicodeCodePoint;
 
 /// Beyond this product of the lengths that differ, a text is replaced in one piece: finding the
 /// smallest difference costs their product.
-const DIFF_COST: usize = 4_000_000;
+pub(super) const DIFF_COST: usize = 4_000_000;
 
 /// What a counter may start with, and what may be added to it at once: the gate's limit.
 pub(super) const ADDED: RangeInclusive<i64> = -(1 << 32)..=1 << 32;
