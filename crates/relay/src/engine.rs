@@ -12,6 +12,7 @@ mod contacts;
 mod disk;
 mod fanout;
 mod files;
+mod generations;
 mod influx;
 mod joining;
 mod keeping;
@@ -325,7 +326,7 @@ impl Engine {
         }
         let worked = match self.next_in_queue() {
             Some(id) => self.slice(id).map(|()| true),
-            None => self.renew(),
+            None => self.renew().and_then(|renewed| Ok(renewed || self.reshape(now)?)),
         };
         let worked = worked.and_then(|worked| Ok(self.write_contacts()? || worked));
         match worked {
@@ -341,10 +342,12 @@ impl Engine {
         }
     }
 
-    /// Whether nothing is left to be done but to look at records again, which may take its time.
+    /// Whether nothing is left to be done but to look at records again, or to write them in a new
+    /// generation, which may take its time.
     #[must_use]
     pub fn is_only_renewing(&self) -> bool {
-        self.queue.is_empty() && self.wanted.is_empty() && self.replica.is_renewing()
+        let at_leisure = self.replica.is_renewing() || self.replica.is_reshaping();
+        self.queue.is_empty() && self.wanted.is_empty() && at_leisure
     }
 
     /// The segment to be judged next: the first that is in memory, but the one at the front after it
@@ -368,6 +371,7 @@ impl Engine {
         let done = self.replica.materialise(&id, SLICE)?;
         self.moved.extend(done.judged);
         self.moved.insert(id);
+        self.carry_late(&id)?;
         if self.replica.segment(&id).is_some_and(|row| row.done < row.tip) {
             self.queue.push_back(id);
             return Ok(());
@@ -529,6 +533,9 @@ impl Engine {
             self.tally.came(key);
         }
         (peer.catalog, peer.epoch) = (hello.catalog, hello.epoch);
+        if hello.catalog == 0 {
+            peer.left_out.generations = self.replica.generations().clone();
+        }
         peer.software = hello.software.chars().take(SOFTWARE).collect();
         peer.receipts = hello.capabilities & fieldkeep_protocol::capability::RECEIPTS != 0;
         peer.session.enter(if member.is_some() { Phase::Open } else { Phase::Stranger });

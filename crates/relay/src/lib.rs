@@ -4,6 +4,7 @@
 //! receipts, closes) comes out of [`Engine::commit`], after the disk has what it speaks of.
 //! [`Relay`] is the shell around it: sockets, the clock, one thread that writes.
 
+pub mod archive;
 mod backup;
 mod config;
 mod directory;

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use fieldkeep_catalog::{Catalog, Judges};
+use fieldkeep_catalog::{Catalog, CatalogError, Judges};
 use fieldkeep_model::DeviceNumber;
-use fieldkeep_replica::{Reading, Rehearsal, ReplicaError, RollBackError, frozen};
+use fieldkeep_replica::{Reading, Rehearsal, ReplicaError, RollBackError, unpublishable};
 use fieldkeep_store::{Catalogs as _, Reader, Segments as _};
 
 use crate::engine::{Present, check_queries};
@@ -93,7 +93,8 @@ pub fn try_catalog(
     let problems = match rehearsal.in_force() {
         // Going back may leave out what was declared since.
         (Some(before), _) if !goes_back => problems(rehearsal.reader(), before, rehearsal.next())?,
-        _ => Vec::new(),
+        (Some(before), _) => said(&before.check_frozen(rehearsal.next())),
+        (None, _) => Vec::new(),
     };
     Ok(Trial { outlook, catalog: rehearsal.next().clone(), problems })
 }
@@ -104,5 +105,9 @@ fn problems(
     before: &Catalog,
     next: &Catalog,
 ) -> Result<Vec<String>, ReplicaError> {
-    Ok(frozen(reader, before, next)?.iter().map(ToString::to_string).collect())
+    Ok(said(&unpublishable(reader, before, next)?))
+}
+
+fn said(errors: &[CatalogError]) -> Vec<String> {
+    errors.iter().map(ToString::to_string).collect()
 }

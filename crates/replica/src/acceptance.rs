@@ -189,7 +189,7 @@ impl Replica {
     }
 
     /// Signs for the newest change that this replica wrote in a segment.
-    fn vouch_for_own(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+    pub(crate) fn vouch_for_own(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
         let (org, actor) = (self.org(), self.me.actor());
         let history = &self.load(id)?.history;
         let seq = history.vector().seq(&actor);

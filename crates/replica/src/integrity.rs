@@ -3,12 +3,13 @@
 //! Works on a replica's store, and as well on a reader beside it or a copy of it. Writes nothing.
 
 use fieldkeep_documents::Document;
-use fieldkeep_model::{Chain, ChangeHeader, Pos, SegmentId};
-use fieldkeep_store::{Log, RecordRow, Records, SegmentRow};
+use fieldkeep_model::{Chain, ChangeHeader, Pos, RecordHash, SegmentAddress, SegmentId};
+use fieldkeep_store::{Apart, Generations, Log, RecordRow, Records, SegmentRow, Settings};
 
 use crate::admit::log_digest;
 use crate::log::each_entry;
 use crate::replica::{Replica, ReplicaError};
+use crate::reshape::stored_generations;
 
 /// What a check of the stored data found wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +53,10 @@ pub fn verify(
 ///
 /// # Errors
 /// When the store cannot be read, or its changes do not merge.
-pub fn is_projected(store: &(impl Log + Records), row: &SegmentRow) -> Result<bool, ReplicaError> {
+pub fn is_projected(
+    store: &(impl Log + Records + Generations + Settings),
+    row: &SegmentRow,
+) -> Result<bool, ReplicaError> {
     let rows = store.records_behind(row.sid, 0, usize::MAX >> 1)?;
     let mut chunks = Vec::new();
     each_entry(store, row.sid, 1, |entry| {
@@ -62,7 +66,12 @@ pub fn is_projected(store: &(impl Log + Records), row: &SegmentRow) -> Result<bo
     let mut document = Document::new();
     let merged = document.apply(chunks.iter().map(Vec::as_slice));
     merged.map_err(|error| ReplicaError::Damaged(row.id, error.to_string()))?;
-    Ok(reads_as(&document, &rows))
+    let SegmentAddress { ty, generation, .. } = &row.address;
+    if stored_generations(store)?.get(ty).copied().unwrap_or_default() == *generation {
+        return Ok(reads_as(&document, &rows));
+    }
+    let apart = store.apart()?.remove(&row.sid).unwrap_or_default();
+    Ok(rows.is_empty() && sums_to(&document, &apart))
 }
 
 /// Calls `visit` with the header of every change in a segment's log behind a position.
@@ -79,6 +88,17 @@ pub fn each_change_behind(
         visit(&entry.header);
         Ok(())
     })
+}
+
+/// Whether a document of another generation comes to what was counted of it.
+fn sums_to(document: &Document, apart: &Apart) -> bool {
+    let ids = document.ids();
+    let digests = ids.iter().filter_map(|id| {
+        let record = document.record(id)?;
+        Some(fieldkeep_store::digest(id, &RecordHash::of(&record.canonical())))
+    });
+    let sum = digests.fold(0u128, u128::wrapping_add);
+    (ids.len() as u64, sum) == (apart.records, apart.rows)
 }
 
 fn reads_as(document: &Document, rows: &[RecordRow]) -> bool {
@@ -106,7 +126,11 @@ impl Replica {
         if self.row(id).tip == 0 {
             return Ok(rows.is_empty());
         }
+        let apart = self.is_apart(&self.row(id).address).then(|| self.apart(id));
         let document = self.load_document(id)?.document.as_ref().expect("just loaded");
-        Ok(reads_as(document, &rows))
+        Ok(match apart {
+            Some(apart) => rows.is_empty() && sums_to(document, &apart),
+            None => reads_as(document, &rows),
+        })
     }
 }

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_catalog::{Catalog, Holder, Judgement, Judges, Referent, Rule, Surroundings};
+use fieldkeep_documents::Document;
 use fieldkeep_model::status::{Forecast, State};
 use fieldkeep_model::verdict::{self, Arg, ArgValue, LastValid, Opening};
 use fieldkeep_model::{
-    ChangeHash, Culprit, Outcome, Pos, Reason, RecordId, RecordKey, SegmentAddress, SegmentId,
-    Signed, TypeName, Verdict, VerdictBlock,
+    ChangeHash, Culprit, Outcome, Part, Pos, Reason, RecordId, RecordKey, SegmentAddress,
+    SegmentId, Signed, TypeName, Verdict, VerdictBlock, Writing,
 };
 use fieldkeep_store::{BlockRow, RecordRow, Records, Turned, Verdicts as _};
 use serde_json::{Map, Value};
@@ -33,6 +34,9 @@ pub(crate) struct Subject {
 
 /// A verdict, with what opens its sealed arguments.
 type Stated = (Verdict, Vec<Opening>);
+
+/// Changes that are looked at for who did what no value tells of.
+const DOERS: usize = 64;
 
 /// The other records, as a judge sees them.
 pub(crate) struct World<'a, S> {
@@ -216,7 +220,16 @@ impl Replica {
         };
         let last_valid = self.last_valid(&segment, &row)?;
         let fields: Vec<String> = reasons.iter().flat_map(|reason| reason.fields.clone()).collect();
-        let culprits = self.culprits(&segment, &row, &fields)?;
+        let known = self.store.verdict(row.sid, &row.id)?;
+        let mut culprits = self.culprits(&segment, &row, &fields)?;
+        if culprits.is_empty()
+            && let Some((bytes, _)) = &known
+            && let Ok(stated) = minicbor::decode::<Verdict>(bytes)
+            && stated.record == row.hash
+        {
+            // What a generation began with was written by those who were named before.
+            culprits = stated.culprits;
+        }
         let verdict = Verdict {
             id: row.id.clone(),
             outcome,
@@ -228,7 +241,6 @@ impl Replica {
         self.store.put_record(&mut row)?;
         self.index_files(&segment, &row, &merged)?;
         let standing = standing(&verdict, &openings);
-        let known = self.store.verdict(row.sid, &row.id)?;
         if known.is_some_and(|(bytes, _)| bytes == standing.bytes) {
             return Ok((outcome, None));
         }
@@ -342,19 +354,59 @@ impl Replica {
         written.retain(|pos, (hash, _)| {
             *pos > row.valid_pos || recent.iter().any(|new| !history.covers(&[*new], hash))
         });
+        if written.is_empty() {
+            written = self.doers(id, row, fields)?;
+        }
         let mut culprits = Vec::new();
         for (pos, (hash, fields)) in written {
             let Some(entry) = self.entry(row.sid, pos)? else { continue };
+            let Writing { person, part } = Writing::read(&entry.header.message);
+            // Who wrote it, not the relay that repeated it.
+            let actor = match part {
+                Part::Beginning => continue,
+                Part::Carried(actor, _) => actor,
+                Part::Ordinary => entry.header.actor,
+            };
             culprits.push(Culprit {
                 hash,
-                actor: entry.header.actor,
+                actor,
                 seq: entry.header.seq,
-                person: entry.header.message,
+                person: person.to_owned(),
                 time: entry.header.time,
                 fields: fields.into_iter().collect(),
             });
         }
         Ok(culprits)
+    }
+
+    /// The newest changes after the last valid state that did something to those fields which no value
+    /// that stands tells of: who added to a counter, or cleared a field.
+    fn doers(
+        &mut self,
+        id: &SegmentId,
+        row: &RecordRow,
+        fields: &[String],
+    ) -> Result<BTreeMap<Pos, (ChangeHash, BTreeSet<String>)>, ReplicaError> {
+        let done = self.row(id).done;
+        let recent = self.load(id)?.history.changes_of(&row.id, done + 1);
+        let recent = recent.take_while(|pos| *pos > row.valid_pos).take(DOERS);
+        let recent: BTreeSet<Pos> = recent.collect();
+        let entries = self.entries(row.sid, &recent)?;
+        let document = self.document(id)?;
+        let locate = |actor, counter| document.locate(actor, counter);
+        let mut found = BTreeMap::new();
+        for entry in entries {
+            let deeds = Document::deeds(&entry.bytes, &locate).into_iter();
+            let done = deeds.filter(|deed| deed.record == row.id && !deed.field.is_empty());
+            let done: BTreeSet<String> = done
+                .filter(|deed| fields.iter().any(|field| field.is_empty() || deed.lies_in(field)))
+                .map(|deed| deed.field)
+                .collect();
+            if !done.is_empty() {
+                found.insert(entry.pos, (entry.header.hash, done));
+            }
+        }
+        Ok(found)
     }
 
     /// The records whose judgement depends on what changed: those that refer to a record which
@@ -437,7 +489,7 @@ impl Replica {
 
     /// Signs verdicts and appends them, in blocks of a bounded size. All but the last say that the
     /// segment is judged through `meanwhile` only.
-    fn append_blocks(
+    pub(crate) fn append_blocks(
         &mut self,
         id: &SegmentId,
         verdicts: Vec<Stated>,

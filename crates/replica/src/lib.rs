@@ -7,6 +7,7 @@
 mod acceptance;
 mod admit;
 mod adopt;
+mod archive;
 mod blame;
 mod cache;
 mod carry;
@@ -31,6 +32,7 @@ mod received;
 mod rehearsal;
 mod renewal;
 mod replica;
+mod reshape;
 mod rotation;
 mod taint;
 mod verdicts;
@@ -40,6 +42,7 @@ mod write;
 pub use acceptance::{Accepted, Accepting};
 pub use admit::{AdmitError, Batch, BatchError, Received, Refused};
 pub use adopt::Adopted;
+pub use archive::PastSegment;
 pub use blame::Blame;
 pub use carry::{Carried, Known, UndecidedFork};
 pub use doctor::{Check, Finding};
@@ -51,7 +54,7 @@ pub use online::{Standing, WriteForError, WrittenFor};
 pub use past::{FieldChange, HistoryEntry, HistoryError, HistoryPage, Moment, WriterView};
 pub use proof::SegmentProof;
 pub use publishing::{
-    KeptCatalog, Note, Published, RollBackError, earlier_catalog, frozen, kept_catalogs,
+    KeptCatalog, Note, Published, RollBackError, earlier_catalog, kept_catalogs, unpublishable,
 };
 pub use quota::{OVER_QUOTA, OverQuota};
 pub use read::{AttentionView, CulpritView, HeldView, Reading, RecordView, TypeCounts, Views};
@@ -59,6 +62,10 @@ pub use received::{Follow, FollowError, Settled};
 pub use rehearsal::{Fate, Rehearsal};
 pub use renewal::{RenewalProgress, Renewed, stored_renewal};
 pub use replica::{Replica, ReplicaError};
+pub use reshape::{
+    Reshape, ReshapeError, Reshaped, Reshaping, rehearse_reshape, stored_generations,
+    stored_reshape,
+};
 pub use verdicts::VerdictPage;
 pub use witness::StatementError;
 pub use write::{OutgoingBatch, PutError, Wrote, declared};

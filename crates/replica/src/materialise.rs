@@ -95,6 +95,11 @@ impl Replica {
             }
         }
         let last = done + take as u64;
+        let apart = self.is_apart(&self.row(id).address);
+        let stood = match apart {
+            true => self.read_apart(id, &touched.keys().collect::<Vec<_>>())?,
+            false => BTreeMap::new(),
+        };
         let mut entries = Vec::with_capacity(take);
         if take > 0 {
             self.each_entry(sid, done + 1, |entry| {
@@ -120,6 +125,10 @@ impl Replica {
         if complete && loaded.document.as_ref().map(|d| d.heads()) != Some(loaded.history.heads()) {
             let why = "the document's heads are not the log's".to_owned();
             return Err(ReplicaError::Damaged(*id, why));
+        }
+        if apart {
+            self.count_apart(id, &stood)?;
+            touched.clear();
         }
         let mut subjects = Vec::with_capacity(touched.len());
         for (record, Touched { newest, unsaved, .. }) in &touched {

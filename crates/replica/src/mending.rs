@@ -61,6 +61,11 @@ impl Replica {
         if std::mem::take(&mut self.row_mut(id).damaged) && self.row(id).done < self.row(id).tip {
             self.behind.insert(*id);
         }
+        if self.is_apart(&self.row(id).address) {
+            let none = stood.keys().map(|record| (record.clone(), None)).collect();
+            self.count_apart(id, &none)?;
+            return self.issue_verdicts(id, Vec::new());
+        }
         let mut subjects = Vec::new();
         for (record, Stood { pos, outcome, valid }) in stood {
             let document = self.load_document(id)?.document.as_ref().expect("just loaded");
@@ -78,6 +83,22 @@ impl Replica {
             subjects.push(unchanged(*id, subject.row));
         }
         self.issue_verdicts(id, subjects)
+    }
+
+    /// Takes a segment's records out of what is read; its log stays.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn retire(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+        let sid = self.row(id).sid;
+        self.store.clear_records(sid)?;
+        self.store.forget_verdicts(sid)?;
+        self.cache.evict(id);
+        self.count_none(id);
+        self.behind.remove(id);
+        let row = self.row_mut(id);
+        row.done = row.tip;
+        Ok(())
     }
 
     fn stood(&mut self, id: &SegmentId, record: &RecordId) -> Result<Stood, ReplicaError> {
@@ -101,5 +122,8 @@ impl Replica {
         let row = self.row_mut(id);
         (row.records, row.live, row.rows) = (0, 0, 0);
         (row.held, row.waiting) = (0, 0);
+        if let Some(apart) = self.apart.get_mut(id) {
+            (apart.records, apart.rows) = (0, 0);
+        }
     }
 }

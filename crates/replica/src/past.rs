@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_documents::document::{Conflict, FieldWrite};
 use fieldkeep_documents::{Document, History, Record};
-use fieldkeep_model::{ActorId, ChangeHash, DeviceNumber, Pos, RecordKey, SegmentId};
+use fieldkeep_model::{
+    ActorId, ChangeHash, DeviceNumber, Part, Pos, RecordKey, SegmentId, Writing,
+};
 use fieldkeep_store::{Records as _, StoreError};
 use serde_json::{Map, Value};
 
@@ -31,6 +33,10 @@ pub struct HistoryPage {
 pub struct HistoryEntry {
     /// The change.
     pub hash: ChangeHash,
+    /// The change of an earlier generation that a relay repeated by it.
+    pub repeats: Option<ChangeHash>,
+    /// Whether a relay began a generation with it: it holds what the record had come to.
+    pub begins: bool,
     /// The device that wrote it.
     pub device: DeviceNumber,
     /// The person, as the change says.
@@ -237,10 +243,17 @@ impl Replica {
             before,
             after,
         });
+        let Writing { person, part } = Writing::read(&entry.header.message);
+        let (actor, repeats) = match part {
+            Part::Carried(actor, hash) => (actor, Some(hash)),
+            Part::Beginning | Part::Ordinary => (entry.header.actor, None),
+        };
         Ok(HistoryEntry {
             hash: entry.header.hash,
-            device: entry.header.actor.device(),
-            person: entry.header.message,
+            repeats,
+            begins: part == Part::Beginning,
+            device: actor.device(),
+            person: person.to_owned(),
             time: entry.header.time,
             writes: writes.collect(),
         })

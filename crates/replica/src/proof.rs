@@ -2,6 +2,8 @@
 
 use fieldkeep_model::{ChangeHash, Pos, SegmentId};
 
+use fieldkeep_store::Apart;
+
 use crate::replica::{Replica, ReplicaError};
 
 /// What a segment looks like at a position of the relay's log.
@@ -24,7 +26,10 @@ impl Replica {
     /// When the replica fails.
     pub fn proof(&mut self, id: &SegmentId) -> Result<Option<SegmentProof>, ReplicaError> {
         let row = self.row(id);
-        let (pos, records, rows) = (row.tip, row.records, row.rows);
+        let (pos, mut records, mut rows) = (row.tip, row.records, row.rows);
+        if self.is_apart(&row.address) {
+            Apart { records, rows, .. } = self.apart(id);
+        }
         if row.done < row.tip {
             return Ok(None);
         }

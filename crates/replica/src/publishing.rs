@@ -2,13 +2,17 @@
 
 use fieldkeep_catalog::{Catalog, CatalogError};
 use fieldkeep_model::{CatalogHash, Epoch, OrgId, Signed};
-use fieldkeep_store::{Catalogs, Publication, StoreError, StoredCatalog, Turned};
+use fieldkeep_store::{Catalogs, Publication, Settings, StoreError, StoredCatalog, Turned};
 use minicbor::{Decode, Encode};
 
+use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
+use crate::reshape::{Reshape, stored_reshape};
 
 /// The context of a catalog notice.
 pub(crate) const CATALOG_CONTEXT: &str = "fieldkeep 1 catalog";
+/// The setting that holds a catalog that waits for a new generation.
+const AWAITED: &str = "awaited_catalog";
 /// The longest note, in characters.
 const NOTE: usize = 1_000;
 
@@ -89,13 +93,14 @@ impl Replica {
     /// earlier one; when the disk refuses.
     pub fn publish(&mut self, catalog: Catalog) -> Result<u64, ReplicaError> {
         let Some(before) = self.published.clone() else {
+            self.take_generations(&catalog)?;
             self.state_catalog(catalog, 1)?;
             return Ok(1);
         };
         if before.catalog.hash() == catalog.hash() {
             return Ok(before.number);
         }
-        let errors = frozen(&self.store, &before.catalog, &catalog)?;
+        let errors = unpublishable(&self.store, &before.catalog, &catalog)?;
         if !errors.is_empty() {
             return Err(ReplicaError::Frozen(errors));
         }
@@ -107,7 +112,8 @@ impl Replica {
     /// does is held as of an unknown schema, and nothing of it is lost.
     ///
     /// # Errors
-    /// When there is no such catalog; when the disk refuses.
+    /// When there is no such catalog; [`ReplicaError::Frozen`] where a type was started afresh since;
+    /// when the disk refuses.
     pub fn roll_back(&mut self, to: Option<u64>) -> Result<u64, RollBackError> {
         let before = self.published.clone().ok_or(RollBackError::Nothing)?;
         let earlier = earlier_catalog(&self.store, &before.catalog, to)?;
@@ -115,16 +121,23 @@ impl Replica {
         if catalog.hash() == before.catalog.hash() {
             return Ok(before.number);
         }
+        let mut errors = before.catalog.check_frozen(&catalog);
+        errors.extend(under_way(&self.store)?);
+        if !errors.is_empty() {
+            return Err(ReplicaError::Frozen(errors).into());
+        }
         Ok(self.replace_catalog(&before, catalog)?)
     }
 
-    fn replace_catalog(
+    pub(crate) fn replace_catalog(
         &mut self,
         before: &Published,
         catalog: Catalog,
     ) -> Result<u64, ReplicaError> {
         let changed = before.catalog.changed_types(&catalog);
         self.state_catalog(catalog, before.number + 1)?;
+        let in_force = self.catalog().expect("just published");
+        self.take_generations(&in_force)?;
         self.renew_types(&changed)?;
         Ok(before.number + 1)
     }
@@ -174,7 +187,9 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes over a catalog that a relay states, if it is newer than the one in force.
+    /// Takes over a catalog that a relay states, if it is newer than the one in force. One that starts
+    /// a type afresh of which this device has records waits until it has the new generation:
+    /// [`Replica::awaited`]. Returns whether it was news, or waits.
     ///
     /// # Errors
     /// When no relay of the organisation signed it, or it does not parse.
@@ -193,7 +208,17 @@ impl Replica {
         }
         let stored = StoredCatalog { epoch, number, notice, source };
         let next = restore_catalog(stored.clone())?;
+        if self.me.role == Role::Device && !self.outlived_by(&next.catalog).is_empty() {
+            self.await_catalog(&stored)?;
+            return Ok(true);
+        }
         self.store.put_catalog(&stored)?;
+        let awaited = self.awaited()?.map(|awaited| (awaited.epoch, awaited.number));
+        if awaited.is_some_and(|awaited| awaited <= (epoch, number)) {
+            self.store.set(AWAITED, &[])?;
+            self.awaits = false;
+        }
+        self.take_generations(&next.catalog)?;
         if let Some(before) = self.published.replace(next.clone()) {
             self.renew_types(&before.catalog.changed_types(&next.catalog))?;
         }
@@ -203,11 +228,77 @@ impl Replica {
     }
 }
 
-/// What keeps a catalog from being published after the one in force and all before it.
+/// A catalog that waits, as it is kept.
+#[derive(Encode, Decode)]
+struct Awaited(#[n(0)] Epoch, #[n(1)] u64, #[n(2)] Signed, #[n(3)] String);
+
+impl Replica {
+    /// The catalog that waits until this device has a new generation, if one does.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn awaited(&self) -> Result<Option<StoredCatalog>, StoreError> {
+        let Some(bytes) = self.store.setting(AWAITED)?.filter(|bytes| !bytes.is_empty()) else {
+            return Ok(None);
+        };
+        let damaged = |_| StoreError::Damaged("the catalog that waits".into());
+        let Awaited(epoch, number, notice, source) = minicbor::decode(&bytes).map_err(damaged)?;
+        Ok(Some(StoredCatalog { epoch, number, notice, source }))
+    }
+
+    /// Whether one does: see [`Replica::awaited`].
+    #[must_use]
+    pub fn awaits_generation(&self) -> bool {
+        self.awaits
+    }
+
+    fn await_catalog(&mut self, next: &StoredCatalog) -> Result<(), StoreError> {
+        let StoredCatalog { epoch, number, notice, source } = next.clone();
+        if self.awaited()?.is_some_and(|known| (known.epoch, known.number) >= (epoch, number)) {
+            return Ok(());
+        }
+        let bytes = minicbor::to_vec(Awaited(epoch, number, notice, source));
+        self.awaits = true;
+        self.store.set(AWAITED, &bytes.expect("encoding into memory cannot fail"))
+    }
+}
+
+/// What keeps a catalog from being published after the one in force: what is frozen; that it starts a
+/// type afresh, which takes more than publishing; and that one is being started afresh, under the
+/// catalog in force.
 ///
 /// # Errors
 /// When the disk fails.
-pub fn frozen(
+pub fn unpublishable<S: Catalogs + Settings>(
+    store: &S,
+    in_force: &Catalog,
+    next: &Catalog,
+) -> Result<Vec<CatalogError>, StoreError> {
+    let mut errors = frozen(store, in_force, next)?;
+    errors.extend(in_force.check_generations(next));
+    errors.extend(under_way(store)?);
+    Ok(errors)
+}
+
+/// That a type is being started afresh, as an error of whatever is to be published meanwhile.
+fn under_way(store: &impl Settings) -> Result<Option<CatalogError>, StoreError> {
+    let Some(Reshape { ty, .. }) = stored_reshape(store)? else { return Ok(None) };
+    Ok(Some(CatalogError {
+        line: 1,
+        column: 1,
+        key: format!("type.{ty}"),
+        problem: "a new generation of it is being written under the catalog in force".to_owned(),
+        remedy: format!(
+            "wait until that is done, or give it up: `fieldkeep relay reshape {ty} --give-up`"
+        ),
+    }))
+}
+
+/// What keeps a catalog from being in force after the one that is and all before it.
+///
+/// # Errors
+/// When the disk fails.
+pub(crate) fn frozen(
     store: &impl Catalogs,
     in_force: &Catalog,
     next: &Catalog,

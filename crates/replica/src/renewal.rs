@@ -164,7 +164,9 @@ impl Replica {
 
     /// Has all records of those types looked at again, because the catalog has changed.
     pub(crate) fn renew_types(&mut self, types: &[TypeName]) -> Result<(), StoreError> {
-        let rows = self.segments.values().filter(|row| types.contains(&row.address.ty));
+        let rows = self.segments.values();
+        let rows =
+            rows.filter(|row| types.contains(&row.address.ty) && !self.is_apart(&row.address));
         let ids: Vec<SegmentId> = rows.map(|row| row.id).collect();
         for id in &ids {
             self.renewal.judging.remove(id);

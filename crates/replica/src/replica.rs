@@ -2,19 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fieldkeep_catalog::{CatalogError, Judges};
+use fieldkeep_catalog::{CatalogError, Judges, ObjectType};
 use fieldkeep_model::membership::{Act, Entry};
-use fieldkeep_model::status::Subscriptions;
+use fieldkeep_model::status::{Generations, Subscriptions};
 use fieldkeep_model::{
     DeviceNumber, Epoch, MembershipError, MembershipLog, OrgId, SegmentAddress, SegmentId, Signed,
+    TypeName,
 };
-use fieldkeep_store::{Catalogs as _, SegmentRow, Segments as _, Settings as _, Store, StoreError};
+use fieldkeep_store::{
+    Apart, Catalogs as _, SegmentRow, Segments as _, Settings as _, Store, StoreError,
+};
 
 use crate::cache::Cache;
-use crate::identity::Me;
+use crate::identity::{Me, Role};
 use crate::publishing::{Published, restore_catalog};
 use crate::quota::OverQuota;
 use crate::renewal::Renewal;
+use crate::reshape::Drafts;
 
 /// Why a replica could not do what it was asked: all of it lies in the store or in the catalog.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +69,17 @@ pub struct Replica {
     pub(crate) cache: Cache,
     pub(crate) epoch: Epoch,
     pub(crate) renewal: Renewal,
+    /// The generations of types that are in force.
+    pub(crate) generations: Generations,
+    /// What stands of segments of other generations.
+    pub(crate) apart: BTreeMap<SegmentId, Apart>,
+    /// The type of which a new generation is being written, and which.
+    pub(crate) writing: Option<(TypeName, u32)>,
+    pub(crate) drafts: Drafts,
+    /// Segments that were taken out: a file has them.
+    pub(crate) archived: BTreeSet<SegmentId>,
+    /// Whether a catalog waits until this device has a new generation.
+    pub(crate) awaits: bool,
     /// Of these types only those scopes are kept here.
     pub(crate) subscriptions: Subscriptions,
     /// The rules in Rust that a relay judges by.
@@ -126,12 +141,19 @@ impl Replica {
             cache,
             epoch,
             renewal: Renewal::default(),
+            generations: Generations::new(),
+            apart: BTreeMap::new(),
+            writing: None,
+            drafts: Drafts::default(),
+            archived: BTreeSet::new(),
+            awaits: false,
             subscriptions: Subscriptions::default(),
             judges: Judges::default(),
             over_quota: OverQuota::default(),
             appended: BTreeMap::new(),
             entropy: blake3::Hasher::new_keyed(&entropy).finalize_xof(),
         };
+        replica.recall_generations()?;
         replica.take_up_renewal()?;
         Ok(replica)
     }
@@ -182,6 +204,7 @@ impl Replica {
             self.published = catalog.map_err(|error| damaged(&error.to_string()))?;
         }
         self.epoch = stored_epoch(&self.store)?;
+        self.recall_generations()?;
         self.take_up_renewal()?;
         let incarnation =
             self.store.setting("incarnation")?.and_then(|bytes| bytes.try_into().ok());
@@ -331,13 +354,24 @@ impl Replica {
         Ok(id)
     }
 
-    /// Whether a segment is there, or would be one that the catalog declares.
+    /// Whether a segment is there, or would be one that the catalog declares. A relay takes other
+    /// generations of a declared type as well, and carries them over: a device may not have heard of
+    /// the one in force, or this relay may have been put back since it told of a later one.
     #[must_use]
     pub fn is_declared(&self, address: &SegmentAddress) -> bool {
+        let id = address.id(&self.org());
+        if self.archived.contains(&id) {
+            return false;
+        }
         let declared = self.published.as_ref().and_then(|p| p.catalog.ty(&address.ty));
-        let fits = |buckets| buckets == address.buckets && address.generation == 0;
-        self.segments.contains_key(&address.id(&self.org()))
-            || declared.is_some_and(|object| fits(object.buckets))
+        let fits = |object: &ObjectType| match object.generation == address.generation {
+            true => object.buckets == address.buckets,
+            false => {
+                let SegmentAddress { buckets, bucket, .. } = *address;
+                self.me.role == Role::Relay && buckets.is_power_of_two() && bucket < buckets
+            }
+        };
+        self.segments.contains_key(&id) || declared.is_some_and(fits)
     }
 
     pub(crate) fn row(&self, id: &SegmentId) -> &SegmentRow {

@@ -264,7 +264,7 @@ impl Replica {
             self.subscribed(&key.ty, &home.address.scope)?;
             return Ok(id);
         }
-        let address = object.address(&key.id, &stated.unwrap_or_default(), 0);
+        let address = object.address(&key.id, &stated.unwrap_or_default());
         self.subscribed(&key.ty, &address.scope)?;
         Ok(self.open_segment(&address)?)
     }
@@ -288,13 +288,21 @@ impl Replica {
     ) -> Result<Wrote, PutError> {
         self.catch_up(segment)?;
         self.merge_heads(segment, HEADS_AT_ONCE, author.time)?;
+        let apart = self.is_apart(&self.row(segment).address);
+        let stood = if apart { Some(self.read_apart(segment, &[&key.id])?) } else { None };
         let document = self.document(segment)?;
         let written = document.write(author, &key.id, edit).map_err(PutError::Write)?;
         let Some(written) = written else {
             return self.unchanged_write(segment, key);
         };
         let pos = self.keep_own(segment, &written.chunk)?;
-        let row = self.project_own(segment, key, written.record, pos, written.seq)?;
+        let row = match stood {
+            Some(stood) => {
+                self.count_apart(segment, &stood)?;
+                self.compose(segment, &key.id, written.record, 0, 0)?.row
+            }
+            None => self.project_own(segment, key, written.record, pos, written.seq)?,
+        };
         let change = Some((written.seq, written.hash));
         Ok(Wrote { key: key.clone(), segment: *segment, change, row })
     }
@@ -396,7 +404,7 @@ impl Replica {
     }
 
     /// Merges everything of a segment that is not merged, so that a write builds on all of it.
-    fn catch_up(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+    pub(crate) fn catch_up(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
         while self.row(id).done < self.row(id).tip {
             self.materialise(id, usize::MAX)?;
         }

@@ -157,7 +157,7 @@ impl Engine {
     }
 
     fn tell_epoch(&mut self, id: ConnectionId) {
-        let (epoch, root) = (self.replica.epoch(), self.root_for(&self.member(id)));
+        let (epoch, root) = (self.replica.epoch(), self.root_for(id));
         let reply = OfferReply { epoch, root, segments: Vec::new(), round: 0 };
         self.control(id, &Frame::OfferReply(reply));
     }
@@ -241,7 +241,7 @@ impl Engine {
     }
 
     /// Tells every member the catalog in force.
-    fn announce_catalog(&mut self) {
+    pub(super) fn announce_catalog(&mut self) {
         let members = self.peers.iter().filter(|(_, peer)| peer.member.is_some());
         for id in members.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.tell_catalog(id);

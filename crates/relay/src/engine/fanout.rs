@@ -204,6 +204,7 @@ impl Engine {
         for row in self.replica.segments().values() {
             let SegmentAddress { ty, scope, .. } = &row.address;
             let Some(count) = counts.get_mut(ty) else { continue };
+            // A device of an earlier generation has as many in its own: each record is in both.
             count.all += row.live;
             if !left_out.unsubscribes(ty, scope) && member.may(ty, scope) {
                 count.in_scope += row.live;

@@ -21,7 +21,12 @@ impl Engine {
         if peer.offered {
             return self.close(id, Code::OutOfOrder, "what is left out is said before the offer");
         }
+        // One that has no catalog is in no generation: it follows the one in force.
+        let generations = std::mem::take(&mut peer.left_out.generations);
         peer.left_out = left_out;
+        if peer.catalog == 0 {
+            peer.left_out.generations = generations;
+        }
     }
 
     pub(super) fn offer(&mut self, id: ConnectionId, offer: &Offer) -> Result<(), ReplicaError> {
@@ -50,6 +55,10 @@ impl Engine {
         }
         // What the relay has never heard of, or has lost.
         for entry in offered.into_values().filter(|entry| entry.pos > 0) {
+            if let Some(archived) = self.replica.archived_beginning(&entry.segment) {
+                answers.push(denied(archived));
+                continue;
+            }
             let mut bytes = [0; 16];
             bytes[..8].copy_from_slice(&entry.segment);
             answers.push(OfferAnswer {
@@ -63,7 +72,7 @@ impl Engine {
         }
         // With the answer a session may be over: whoever ends it then knows how much there is.
         self.tell_stats(id)?;
-        let root = self.root_for(&member);
+        let root = self.root_for(id);
         let epoch = self.replica.epoch();
         let reply = OfferReply { epoch, root, segments: answers, round: offer.round };
         self.control(id, &Frame::OfferReply(reply));
@@ -202,9 +211,12 @@ impl Engine {
         self.replica.members().by_tls(key).expect("members stay members").clone()
     }
 
-    pub(super) fn root_for(&self, member: &Member) -> [u8; 16] {
-        let granted = self.replica.segments().values();
-        let granted = granted.filter(|row| member.may(&row.address.ty, &row.address.scope));
+    /// The digest of where a peer's logs end, of the generations that it is in.
+    pub(super) fn root_for(&self, id: ConnectionId) -> [u8; 16] {
+        let (member, left_out) = (self.member(id), &self.peers[&id].left_out);
+        let granted = self.replica.segments().values().filter(|row| {
+            member.may(&row.address.ty, &row.address.scope) && !left_out.outlives(&row.address)
+        });
         let cursors = granted.map(|row| (row.id, row.tip, row.chain, row.verdict, row.judged));
         let catalog = self.replica.published().map_or(0, |published| published.number);
         fieldkeep_protocol::root(self.replica.epoch(), catalog, cursors)

@@ -111,6 +111,17 @@ impl Tally {
         }
     }
 
+    /// Other segments are no more: what they added is not counted any longer.
+    pub(super) fn retain(&mut self, there: impl Fn(&SegmentId) -> bool) {
+        let gone: Vec<SegmentId> = self.shares.keys().filter(|id| !there(id)).copied().collect();
+        for id in gone {
+            let Some(share) = self.shares.remove(&id) else { continue };
+            let Metrics { log_changes, judging_lag_changes, .. } = &*self.metrics;
+            log_changes.dec_by(gauge(share.log));
+            judging_lag_changes.dec_by(gauge(share.lag));
+        }
+    }
+
     /// Changes of devices were taken in.
     pub(super) fn received(&mut self, received: &Received) {
         self.arrived += received.admitted.map_or(0, |(first, last)| last - first + 1);

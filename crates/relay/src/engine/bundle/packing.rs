@@ -95,7 +95,10 @@ impl Engine {
         let header = Header::of(members, (mine, *to), now, stands, since.as_ref());
         // What it leaves out it has said itself.
         let theirs = since.as_ref().filter(|since| since.header.from == *to);
-        let left_out = theirs.map(|since| since.left_out.clone()).unwrap_or_default();
+        let left_out = theirs.map(|since| since.left_out.clone()).unwrap_or_else(|| LeftOut {
+            generations: self.replica.generations().clone(),
+            ..LeftOut::default()
+        });
         let rows = self.replica.segments().values();
         let readable = rows.filter(|row| {
             let SegmentAddress { ty, scope, .. } = &row.address;
