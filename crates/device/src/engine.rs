@@ -661,6 +661,7 @@ impl Engine {
 
     fn root(&self) -> [u8; 16] {
         let rows = self.replica.segments().values();
+        let rows = rows.filter(|row| !self.paused.outlives(&row.address));
         let cursors =
             rows.map(|row| (row.id, row.cursor.pos, row.cursor.chain(), row.verdict, row.judged));
         let catalog = self.replica.published().map_or(0, |published| published.number);
@@ -861,9 +862,16 @@ impl Engine {
 
     fn catalog(&mut self, catalog: frame::CatalogFile) -> Result<(), ReplicaError> {
         let stated = catalog.notice.clone();
+        let first = self.replica.published().is_none();
         self.may_report();
         match self.replica.adopt_catalog(catalog.notice, catalog.source) {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                // Whoever had none yet is brought the generations in force.
+                if self.take_generations() && !first {
+                    self.begin_anew();
+                }
+                Ok(())
+            }
             Ok(false) => {
                 // An older one than it published: it has forgotten that.
                 let newest = self.replica.published().map(|published| published.notice.clone());

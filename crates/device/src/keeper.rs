@@ -22,6 +22,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const BACKOFF_REFUSED: Duration = Duration::from_secs(600);
 /// How long a connection may take to end.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How long the download of a new generation may take.
+const MOVING: Duration = Duration::from_secs(600);
 /// How often the machine's own address is looked at while the relay is out of reach.
 const ADDRESS: Duration = Duration::from_secs(1);
 
@@ -51,7 +53,10 @@ impl Device {
         loop {
             let turn = self.turn().await;
             let mut met = false;
-            let ended = self.connected_until_asked(&mut met).await;
+            let ended = match self.moved_on().await {
+                Ok(()) => self.connected_until_asked(&mut met).await,
+                Err(error) => Err(error),
+            };
             drop(turn);
             if met {
                 backoff = BACKOFF_MIN;
@@ -91,6 +96,21 @@ impl Device {
         }
     }
 
+    /// Moves on to new generations where there are any.
+    async fn moved_on(&self) -> Result<(), SyncError> {
+        if self.is_to_move()? { self.move_on(MOVING).await } else { Ok(()) }
+    }
+
+    /// Ends when a type was started afresh, and this device can move on to its new generation.
+    async fn new_generation(&self) {
+        let mut commits = self.0.commits();
+        while !self.is_to_move().unwrap_or(false) {
+            if commits.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// One connection, until it ends or somebody else wants to make one. `met` tells whether the relay
     /// has answered.
     async fn connected_until_asked(&self, met: &mut bool) -> Result<Parting, SyncError> {
@@ -99,6 +119,12 @@ impl Device {
         tokio::select! {
             ended = &mut session => ended,
             () = self.0.turn_wanted() => {
+                if self.hang_up() {
+                    let _ = timeout(GOODBYE, &mut session).await;
+                }
+                Ok(Parting::Again)
+            }
+            () = self.new_generation() => {
                 if self.hang_up() {
                     let _ = timeout(GOODBYE, &mut session).await;
                 }

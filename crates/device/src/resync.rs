@@ -10,12 +10,13 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
+use fieldkeep_catalog::Catalog;
 use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::{SegmentAddress, TypeName};
-use fieldkeep_replica::ReplicaError;
+use fieldkeep_replica::{Replica, ReplicaError};
 use fieldkeep_store::{
     Catalogs as _, Home, HomeError, Log as _, Pins as _, Records as _, Settings as _, StoreError,
-    home,
+    StoredCatalog, home,
 };
 
 use crate::control::ControlError;
@@ -118,6 +119,18 @@ impl From<HomeError> for ResyncError {
     }
 }
 
+impl ResyncError {
+    /// The same, where syncing led to it.
+    fn into_sync(self) -> SyncError {
+        match self {
+            Self::Sync(error) => error,
+            Self::Control(error) => SyncError::Cut(error.to_string()),
+            Self::Paused(_) => SyncError::Cut(self.to_string()),
+            Self::Copy(error) => SyncError::Cut(error.to_string()),
+        }
+    }
+}
+
 /// What is left out is asked for, for as long as this lives.
 struct Asked<'d> {
     device: &'d Device,
@@ -132,6 +145,16 @@ impl Drop for Asked<'_> {
     }
 }
 
+/// The catalog that waits for new generations, and the types that have them.
+fn awaited(replica: &Replica) -> Result<(Option<StoredCatalog>, BTreeSet<TypeName>), StoreError> {
+    let awaited = replica.awaited()?;
+    let catalog = awaited.as_ref().and_then(|awaited| Catalog::parse(&awaited.source).ok());
+    let types = catalog.map(|catalog| replica.outlived_by(&catalog)).unwrap_or_default();
+    Ok((awaited, types))
+}
+
+/// How often a new generation is tried to be put in place while somebody writes.
+const MOVES: usize = 10;
 /// The types that a copy is of.
 const COPIES: &str = "copies";
 
@@ -237,15 +260,18 @@ impl Device {
         clears: bool,
         timeout: Duration,
     ) -> Result<Resynced, ResyncError> {
-        let types = self.downloadable(ty)?;
         let wanting = self.0.want_turn();
         let _turn = self.turn().await;
         drop(wanting);
+        let types = self.downloadable(ty)?;
         self.show(Strip::Connecting);
+        if self.is_to_move()? {
+            self.move_on(timeout).await?;
+        }
         if clears {
             self.prove_what_goes(&types, timeout).await?;
         }
-        let copy = self.copy(&types)?;
+        let copy = self.copy(&types, None)?;
         let fetching = self.0.fetch_into(&types, &copy);
         let filled = self.fill(&copy, &types, timeout).await;
         if let Err(ResyncError::Sync(error)) = &filled {
@@ -255,6 +281,7 @@ impl Device {
         drop(fetching);
         let (device, wanted) = (self.clone(), types.clone());
         let exchanged = off(move || device.put_in_place(&copy, &wanted, clears)).await?;
+        let exchanged = exchanged.unwrap_or_default();
         // A copy that stays behind is found and used, or removed, the next time.
         let _ = home::remove(&self.copy_path());
         let synced = self.sync_once(timeout).await;
@@ -306,7 +333,7 @@ impl Device {
         timeout: Duration,
     ) -> Result<(), ResyncError> {
         let (mut events, mut own) = (copy.watch(), self.watch());
-        let mut syncing = pin!(copy.sync(timeout));
+        let mut syncing = pin!(copy.synced_alone(timeout));
         loop {
             let paused = self.paused()?;
             if let Some(ty) = types.iter().find(|ty| paused.pauses(ty)) {
@@ -327,15 +354,19 @@ impl Device {
         }
     }
 
-    /// Puts a copy in the place of what is here, in one commit.
+    /// Puts a copy in the place of what is here, in one commit; nothing if it is of a later generation,
+    /// and something here is not in that.
     fn put_in_place(
         &self,
         copy: &Self,
         types: &BTreeSet<TypeName>,
         clears: bool,
-    ) -> Result<Exchanged, ReplicaError> {
+    ) -> Result<Option<Exchanged>, ReplicaError> {
         let mut engine = self.engine();
         let fresh = copy.engine();
+        if !engine.is_ready_for(fresh.replica(), types)? {
+            return Ok(None);
+        }
         let adopted = engine.adopt(fresh.replica(), types, clears, now());
         let adopted = match adopted {
             Ok(adopted) => adopted,
@@ -346,17 +377,22 @@ impl Device {
         };
         let outputs = engine.commit()?;
         self.0.deliver(&engine, outputs);
-        Ok(adopted)
+        Ok(Some(adopted))
     }
 
     /// A replica of this device beside it that holds nothing but those types: the one that was begun
     /// the last time, if it is of the same.
-    fn copy(&self, types: &BTreeSet<TypeName>) -> Result<Self, ResyncError> {
+    fn copy(
+        &self,
+        types: &BTreeSet<TypeName>,
+        catalog: Option<StoredCatalog>,
+    ) -> Result<Self, ResyncError> {
         let path = self.copy_path();
         let wanted = self.paused()?.scopes;
-        let names: Vec<String> =
-            types.iter().map(|ty| format!("{ty} {:?}", wanted.get(ty))).collect();
-        let names = names.join("\n");
+        let names = types.iter().map(|ty| format!("{ty} {:?}", wanted.get(ty)));
+        let number =
+            catalog.as_ref().map(|catalog| format!("{} {}", catalog.epoch, catalog.number));
+        let names = names.chain(number).collect::<Vec<_>>().join("\n");
         if path.exists() {
             let begun = Home::open(&path).map_err(OpenError::from);
             let begun = begun.and_then(|home| Ok((home.store()?, home)));
@@ -379,7 +415,9 @@ impl Device {
         for key in ["role", "number", "relays"] {
             store.set(key, &replica.store().setting(key)?.unwrap_or_default())?;
         }
-        if let Some(catalog) = replica.store().newest_catalog()? {
+        if let Some(catalog) =
+            catalog.map_or_else(|| replica.store().newest_catalog(), |c| Ok(Some(c)))?
+        {
             store.put_catalog(&catalog)?;
         }
         let others = replica.types().into_iter().filter(|ty| !types.contains(ty)).collect();
@@ -389,11 +427,52 @@ impl Device {
         let copy = Self::over(home, store, self.0.seed.clone())?;
         // It never writes; were it the same actor, the relay would take this device for restored.
         copy.with_replica(|replica| Ok::<_, ReplicaError>(replica.renew_incarnation()?))?;
-        copy.change_pauses(LeftOut { all: false, types: others, scopes: wanted })?;
+        copy.change_pauses(LeftOut { types: others, scopes: wanted, ..LeftOut::default() })?;
         copy.with_replica(|replica| {
             Ok::<_, ReplicaError>(replica.store_mut().set(COPIES, names.as_bytes())?)
         })?;
         Ok(copy)
+    }
+
+    /// Whether a type was started afresh, and this device can move on to its new generation: nothing of
+    /// it is paused.
+    pub(crate) fn is_to_move(&self) -> Result<bool, StoreError> {
+        let engine = self.engine();
+        if !engine.replica().awaits_generation() {
+            return Ok(false);
+        }
+        let paused = engine.stored_pauses()?;
+        let (_, types) = awaited(engine.replica())?;
+        Ok(!types.iter().any(|ty| paused.pauses(ty)))
+    }
+
+    /// Downloads the new generations of types that were started afresh beside what is here, and puts
+    /// them in its place in one commit, with the catalog that declares them. What was written meanwhile
+    /// goes to the relay first, which has it carried over. The caller has the turn.
+    ///
+    /// # Errors
+    /// See [`SyncError`]: what was here is here, as it was.
+    pub(crate) async fn move_on(&self, timeout: Duration) -> Result<(), SyncError> {
+        let (catalog, types) = awaited(self.engine().replica())?;
+        let Some(catalog) = catalog else { return Ok(()) };
+        let copy = self.copy(&types, Some(catalog)).map_err(ResyncError::into_sync)?;
+        let fetching = self.0.fetch_into(&types, &copy);
+        self.fill(&copy, &types, timeout).await.map_err(ResyncError::into_sync)?;
+        drop(fetching);
+        for _ in 0..MOVES {
+            // What was written meanwhile goes to the relay, and comes back in the new generation.
+            self.sync_once(timeout).await?;
+            self.fill(&copy, &types, timeout).await.map_err(ResyncError::into_sync)?;
+            let (device, fresh, wanted) = (self.clone(), copy.clone(), types.clone());
+            let moved = off(move || device.put_in_place(&fresh, &wanted, false)).await?;
+            if moved.is_some() {
+                // A copy that stays behind is found and used, or removed, the next time.
+                let _ = home::remove(&self.copy_path());
+                tracing::info!(types = ?types, "moved on to new generations");
+                return Ok(());
+            }
+        }
+        Err(SyncError::Cut("somebody keeps writing: the new generation waits".to_owned()))
     }
 
     fn copy_path(&self) -> PathBuf {

@@ -268,7 +268,40 @@ impl Device {
         let _turn = self.turn().await;
         drop(wanting);
         self.show(Strip::Connecting);
-        let synced = match self.sync_once(timeout).await {
+        let synced = match self.synced(timeout).await {
+            Ok(first) if self.is_to_move()? => self.moved(first, timeout).await,
+            other => other,
+        };
+        if let Err(error) = &synced {
+            self.failed(error, None);
+        }
+        synced
+    }
+
+    /// Syncs a copy, which stays in the generations that it is of.
+    pub(crate) async fn synced_alone(&self, timeout: Duration) -> Result<SyncReport, SyncError> {
+        let _turn = self.turn().await;
+        self.show(Strip::Connecting);
+        self.synced(timeout).await
+    }
+
+    /// Moves on to new generations after a sync, and proves them.
+    async fn moved(&self, first: SyncReport, timeout: Duration) -> Result<SyncReport, SyncError> {
+        self.move_on(timeout).await?;
+        let SyncReport { sent, received, bytes_sent, bytes_received, .. } = first;
+        let proven = self.sync_once(timeout).await?;
+        Ok(SyncReport {
+            sent: sent + proven.sent,
+            received: received + proven.received,
+            bytes_sent: bytes_sent + proven.bytes_sent,
+            bytes_received: bytes_received + proven.bytes_received,
+            ..proven
+        })
+    }
+
+    /// Syncs, once more where the first session had to begin anew. The caller has the turn.
+    pub(crate) async fn synced(&self, timeout: Duration) -> Result<SyncReport, SyncError> {
+        match self.sync_once(timeout).await {
             // The relay may have forgotten this device: the second time it brings its enrolment.
             Err(SyncError::Denied(_)) if self.engine().is_forgotten() => {
                 self.sync_once(timeout).await
@@ -276,11 +309,7 @@ impl Device {
             // What is exchanged has changed meanwhile: the session begins anew.
             Err(SyncError::Cut(_)) if self.has_ended_it()? => self.sync_once(timeout).await,
             other => other,
-        };
-        if let Err(error) = &synced {
-            self.failed(error, None);
         }
-        synced
     }
 
     /// Whether this device ended the last session itself, as agreed.

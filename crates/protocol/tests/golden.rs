@@ -194,6 +194,7 @@ fn frames() -> Vec<Frame> {
             all: false,
             types: [order()].into(),
             scopes: [(order(), ["42".to_owned()].into())].into(),
+            generations: Default::default(),
         }),
         Frame::Call(Call { intent: signed(), withdrawn: true }),
         Frame::Outcome(Outcome {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fieldkeep_model::{RecordId, SegmentAddress, SegmentId, TypeName};
-use fieldkeep_replica::{Adopted, Replica, ReplicaError};
+use fieldkeep_replica::{Adopted, Published, Replica, ReplicaError};
 use fieldkeep_store::{Log as _, Pins as _, Records as _, SegmentRow, StoreError};
 
 use super::Engine;
@@ -56,8 +56,12 @@ impl Engine {
         self.now = now;
         self.replica.append_members(fresh.members().since(0))?;
         if let Some(published) = fresh.published() {
+            for id in self.outlived(published) {
+                self.retire(&id)?;
+            }
             let source = published.catalog.source().to_owned();
             self.replica.adopt_catalog(published.notice.clone(), source)?;
+            self.paused = self.stored_pauses()?;
         }
         if fresh.epoch() != self.replica.epoch() {
             self.enter_epoch(fresh.epoch())?;
@@ -87,6 +91,49 @@ impl Engine {
             }
         }
         Ok(exchanged)
+    }
+
+    /// The segments that are of another generation than a catalog declares their type in.
+    fn outlived(&self, published: &Published) -> Vec<SegmentId> {
+        let rows = self.replica.segments().values();
+        let outlived = rows.filter(|row| {
+            let declared = published.catalog.ty(&row.address.ty);
+            declared.is_some_and(|ty| ty.generation != row.address.generation)
+        });
+        outlived.map(|row| row.id).collect()
+    }
+
+    /// Whether what another replica of this device has downloaded of some types can take the place of
+    /// what is here. Where that is of a later generation, everything of the earlier one has to be on the
+    /// relay, which has it carried over; what the relay refuses does not count.
+    pub(crate) fn is_ready_for(
+        &self,
+        fresh: &Replica,
+        types: &BTreeSet<TypeName>,
+    ) -> Result<bool, StoreError> {
+        for id in fresh.published().map(|published| self.outlived(published)).unwrap_or_default() {
+            let row = &self.replica.segments()[&id];
+            let outgoing = self.replica.store().outgoing(row.sid)?;
+            let unsaved = outgoing.iter().any(|change| change.refused.is_none());
+            if unsaved || row.tip > 0 && !types.contains(&row.address.ty) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes a segment out of what is read and exchanged: another generation has its records. What lies
+    /// aside in it, or was refused, is kept.
+    fn retire(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
+        let store = self.replica.store();
+        let sid = self.replica.segments()[id].sid;
+        if store.outgoing_in(sid)? == (0, 0) && store.asides_in(sid)?.is_empty() {
+            return self.remove(id).map(drop);
+        }
+        let records = self.records_of(id)?;
+        self.note_changed(id, records);
+        (self.open.remove(id), self.pushed.remove(id));
+        self.replica.retire(id)
     }
 
     /// Whether a segment is one that this device may not read, or has left out for good. Of what it left

@@ -203,7 +203,11 @@ impl Engine {
         catalog: frame::CatalogFile,
     ) -> Result<(), ReplicaError> {
         match self.replica.adopt_catalog(catalog.notice, catalog.source) {
-            Ok(_) => {}
+            Ok(_) => {
+                if self.take_generations() {
+                    self.begin_anew();
+                }
+            }
             Err(ReplicaError::CatalogUnsigned) => {
                 self.close_peer(id, Code::Unvouched, "the catalog is not signed by a relay");
             }

@@ -354,10 +354,11 @@ impl Engine {
         else {
             return Vec::new();
         };
-        let rows = self.replica.segments().values();
+        let (rows, nothing) = (self.replica.segments().values(), LeftOut::default());
         let both = rows.filter(|row| {
             let SegmentAddress { ty, scope, .. } = &row.address;
-            let theirs = theirs.as_ref().is_some_and(|paused| paused.covers(&row.address));
+            // Who says nothing leaves nothing out, and is in the first generations.
+            let theirs = theirs.as_ref().unwrap_or(&nothing).covers(&row.address);
             let paused = self.paused.covers(&row.address) || theirs;
             !paused && peer.may(ty, scope) && me.may(ty, scope)
         });

@@ -30,10 +30,13 @@ impl Engine {
     /// # Errors
     /// When the disk fails.
     pub fn stored_pauses(&self) -> Result<LeftOut, StoreError> {
-        let Some(bytes) = self.replica.store().setting(PAUSED)? else {
-            return Ok(LeftOut::default());
-        };
-        minicbor::decode(&bytes).map_err(|_| StoreError::Damaged("what is paused".into()))
+        let bytes = self.replica.store().setting(PAUSED)?;
+        let damaged = |_| StoreError::Damaged("what is paused".into());
+        let kept: Option<LeftOut> =
+            bytes.map(|bytes| minicbor::decode(&bytes).map_err(damaged)).transpose()?;
+        // Of every type one generation is exchanged: that of the catalog in force here.
+        let generations = self.replica.generations().clone();
+        Ok(LeftOut { generations, ..kept.unwrap_or_default() })
     }
 
     /// What would be left out and is on this device alone: types and scopes, with how many changes.
@@ -133,6 +136,7 @@ impl Engine {
     /// When the disk refuses.
     pub fn pause(&mut self, paused: LeftOut, now: i64) -> Result<(), ReplicaError> {
         let before = self.stored_pauses()?;
+        let paused = LeftOut { generations: before.generations.clone(), ..paused };
         let bytes = minicbor::to_vec(&paused).expect("encoding into memory cannot fail");
         if before != paused {
             self.replica.store_mut().set(PAUSED, &bytes)?;
@@ -142,9 +146,22 @@ impl Engine {
         }
         self.replica.set_subscriptions(paused.scopes.clone());
         self.paused = paused;
-        if before == self.paused {
-            return Ok(());
+        if before != self.paused {
+            self.begin_anew();
         }
+        Ok(())
+    }
+
+    /// Exchanges the generations that are in force here from now on. Returns whether they are others
+    /// than before.
+    pub(super) fn take_generations(&mut self) -> bool {
+        let before = std::mem::take(&mut self.paused.generations);
+        self.paused.generations.clone_from(self.replica.generations());
+        before != self.paused.generations
+    }
+
+    /// Ends every session: what is exchanged is said once in each.
+    pub(super) fn begin_anew(&mut self) {
         const WHY: &str = "what is exchanged has changed: the session begins anew";
         if self.session.is_some() {
             self.close(Code::Done, WHY);
@@ -152,6 +169,5 @@ impl Engine {
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
             self.close_peer(id, Code::Done, WHY);
         }
-        Ok(())
     }
 }

@@ -154,7 +154,7 @@ impl Engine {
         match (frame, unpacking.from.relay) {
             (Frame::Catalog(catalog), _) => {
                 match self.replica.adopt_catalog(catalog.notice, catalog.source) {
-                    Ok(_) => {}
+                    Ok(_) => drop(self.take_generations()),
                     Err(ReplicaError::CatalogUnsigned) => return Ok(Err(Unfit::Unsigned)),
                     Err(error) => return Err(error),
                 }
