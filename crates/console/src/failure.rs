@@ -11,10 +11,11 @@ use fieldkeep_device::{
 };
 use fieldkeep_link::OpenKeyError;
 use fieldkeep_model::{Refusal, TypeName};
+use fieldkeep_relay::archive::ArchiveError;
 use fieldkeep_relay::{
     ArriveError, BackupError, ConfigError, DirectoryError, InitError, RestoreError, ServeError,
 };
-use fieldkeep_replica::{ReplicaError, RollBackError};
+use fieldkeep_replica::{ReplicaError, ReshapeError, RollBackError};
 use fieldkeep_store::backup::FolderError;
 use fieldkeep_store::{HomeError, StoreError};
 use serde::{Deserialize, Serialize};
@@ -203,6 +204,40 @@ impl From<RollBackError> for Failure {
             RollBackError::Nothing => "nothing was published",
         };
         Self::new(Code::NotFound, error.to_string(), remedy)
+    }
+}
+
+impl From<ArchiveError> for Failure {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Io(error) => Self::file(std::path::Path::new("the archive"), &error),
+            ArchiveError::Damaged(_) => {
+                let remedy = "nothing was taken out of a relay by it: another copy may be whole";
+                Self::new(Code::Integrity, error.to_string(), remedy)
+            }
+        }
+    }
+}
+
+impl From<ReshapeError> for Failure {
+    fn from(error: ReshapeError) -> Self {
+        let (code, remedy) = match error {
+            ReshapeError::Replica(error) => return error.into(),
+            ReshapeError::NoCatalog => (Code::NotFound, "`fieldkeep relay publish` publishes one"),
+            ReshapeError::UnknownType(_) => {
+                (Code::NotFound, "`fieldkeep relay catalog show` prints what it has")
+            }
+            ReshapeError::UnderWay(_) => (
+                Code::Failure,
+                "wait until it is done, or give it up: `fieldkeep relay reshape TYPE --give-up`",
+            ),
+            ReshapeError::Nothing => (Code::NotFound, "nothing was changed"),
+            ReshapeError::Damaged(_) => {
+                (Code::Integrity, "`fieldkeep relay doctor --repair`, and try again")
+            }
+            ReshapeError::Catalog(_) => (Code::Held, "nothing was changed"),
+        };
+        Self::new(code, error.to_string(), remedy)
     }
 }
 

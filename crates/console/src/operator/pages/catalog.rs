@@ -18,6 +18,7 @@ use crate::operator::desk::Compared;
 use crate::operator::gate::{Posted, Who};
 use crate::pages::back;
 use crate::shape::catalog::{Cause, Change, Counts, Kept, Standing};
+use crate::shape::reshape::Afresh;
 use crate::words::{self, several};
 use crate::{Code, Failure, time};
 
@@ -31,6 +32,8 @@ const KEPT: usize = 30;
 struct CatalogPage {
     chrome: Chrome,
     standing: Standing,
+    /// A new generation that is being written, and how far it is.
+    written: Option<Afresh>,
     kept: Vec<Kept>,
     tried: Option<Arc<Compared>>,
     /// What was typed, and why it was not tried.
@@ -57,9 +60,15 @@ async fn built(
     problem: Option<Failure>,
 ) -> Result<CatalogPage, Failure> {
     // What is left is asked first: where that is nothing, all of it is counted.
-    let asked =
-        app.with_engine(|engine| Ok((engine.replica().renewal_progress()?, engine.present())));
-    let (left, present) = asked.await?;
+    let asked = app.with_engine(|engine| {
+        let replica = engine.replica();
+        let far = replica.reshape()?.zip(replica.reshaping()?).map(|(plan, far)| {
+            let generation = replica.generations().get(&plan.ty).copied().unwrap_or_default();
+            Afresh::new(plan.ty.as_str(), (generation, generation + 1), far)
+        });
+        Ok((replica.renewal_progress()?, engine.present(), far))
+    });
+    let (left, present, written) = asked.await?;
     app.read(move |app, reading| {
         let chrome = Chrome::of(app, &who, &reading, "catalog", "Catalog", "/catalog");
         let kept = kept_catalogs(&reading.store)?;
@@ -67,7 +76,7 @@ async fn built(
         let standing = Standing::new(kept.clone(), left, &present, true);
         let mut kept = Kept::all(kept);
         kept.truncate(KEPT);
-        Ok(CatalogPage { chrome, standing, kept, tried, typed, problem })
+        Ok(CatalogPage { chrome, standing, written, kept, tried, typed, problem })
     })
     .await
 }
