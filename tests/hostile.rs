@@ -299,12 +299,7 @@ async fn of_three_connections_of_one_member_the_oldest_gives_way() {
 async fn what_is_paused_is_said_before_the_offer_or_not_at_all() {
     let town = Town::peopled().await;
     let mut wire = town.mallory.following().await;
-    wire.say(&Frame::Mode(LeftOut {
-        all: true,
-        types: BTreeSet::new(),
-        scopes: Default::default(),
-    }))
-    .await;
+    wire.say(&Frame::Mode(LeftOut { all: true, ..LeftOut::default() })).await;
     assert_eq!(wire.closed().await, Some(Code::OutOfOrder));
     town.goes_on("ann").await;
 }

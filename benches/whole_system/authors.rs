@@ -96,7 +96,7 @@ impl Writers {
         let catalog = &self.replica.published().expect("there is one").catalog;
         let object = catalog.ty(&key.ty).expect("a type");
         let edit = object.edit_from_json(fields).expect("fields of the type");
-        let address = object.address(&key.id, &object.scope_of(fields), 0);
+        let address = object.address(&key.id, &object.scope_of(fields));
         Write { by: by % self.members.len(), address, id: key.id, edit }
     }
 
@@ -106,7 +106,7 @@ impl Writers {
         let key = order_key(id);
         let object = catalog.ty(&key.ty).expect("a type");
         let scope = if object.scope.is_some() { outlet } else { "" };
-        let address = object.address(&key.id, scope, 0);
+        let address = object.address(&key.id, scope);
         Write { by: by % self.members.len(), address, id: key.id, edit: state_edit(nth) }
     }
 

@@ -201,7 +201,7 @@ pub(crate) fn fill(device: &Device, records: &[(RecordKey, Map<String, Value>)])
     let mut records: Vec<_> = records.iter().collect();
     records.sort_by_cached_key(|(key, fields)| {
         let object = catalog.ty(&key.ty).expect("a type");
-        (key.ty.clone(), object.scope_of(fields), object.address(&key.id, "", 0).bucket)
+        (key.ty.clone(), object.scope_of(fields), object.address(&key.id, "").bucket)
     });
     for batch in records.chunks(1_000) {
         let edits = batch.iter().map(|(key, fields)| (key.clone(), edit(device, &key.ty, fields)));

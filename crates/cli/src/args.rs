@@ -2,8 +2,10 @@
 //! by the catalog, not here.
 
 pub(crate) mod fleet;
+pub(crate) mod generations;
 pub(crate) mod operator;
 pub(crate) mod quarantine;
+pub(crate) mod reshape;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -356,6 +358,15 @@ pub(crate) enum Relay {
         #[command(subcommand)]
         command: Catalog,
     },
+    /// Start a type afresh, while the relay serves or not: with other buckets, another scope field or
+    /// other kinds, and with no more of its history than is wanted. Devices move on to it by themselves;
+    /// what they bring late is carried over.
+    Reshape(reshape::Reshape),
+    /// The generations of types that are over: read one, or put it into a file and take it out.
+    Generations {
+        #[command(subcommand)]
+        command: generations::Generations,
+    },
     /// Take a backup into a folder, while the relay serves or not: what it has already is not written
     /// again, and all of it is read back. The folder keeps the one before as well.
     Backup {
@@ -489,6 +500,11 @@ pub(crate) enum Catalog {
     List,
     /// The catalog in force, how many records are still to be judged by it, and who has it.
     Status,
+    /// Print a catalog as it was published.
+    Show {
+        /// Its number in `relay catalog list`; the one in force if absent.
+        number: Option<u64>,
+    },
 }
 
 /// `join`.

@@ -10,12 +10,14 @@ mod collection;
 mod control;
 mod files;
 mod fleet;
+mod generations;
 mod health;
 mod online;
 mod operator;
 mod quarantine;
 mod read;
 mod relay;
+mod reshape;
 mod status;
 mod write;
 
@@ -198,6 +200,17 @@ pub(crate) fn execute(
         Request::CatalogFollows(source) => Ok(catalog::follows(owner, &source)?),
         Request::CatalogDiff(tried) => Ok(catalog::diff(owner, tried)?),
         Request::Catalogs => Ok(catalog::list(owner)?),
+        Request::CatalogSource(number) => Ok(catalog::source(owner, number)?),
+        Request::Reshape(wish) => Ok(reshape::begin(owner, wish)?),
+        Request::Reshaping(ty) => Ok(reshape::far(owner, &ty)?),
+        Request::GiveUpReshape(ty) => Ok(reshape::give_up(owner, &ty)?),
+        Request::PastGenerations => Ok(generations::list(owner)?),
+        Request::ReadPast(ty, generation, after) => {
+            Ok(generations::read(owner, &ty, generation, after)?)
+        }
+        Request::Archive { ty, generation, file, anyway } => {
+            Ok(generations::archive(owner, (&ty, generation), &file, anyway)?)
+        }
         Request::CatalogStanding => Ok(catalog::standing(owner)?),
         Request::Restore => Ok(relay::restore(owner)?),
         Request::Operators => Ok(operator::list(owner)?),

@@ -6,12 +6,14 @@ mod catalog;
 mod collection;
 mod devices;
 mod doctor;
+mod generations;
 mod invite;
 mod keys;
 mod limits;
 mod operator;
 mod permission;
 mod quarantine;
+mod reshape;
 mod serve;
 mod sign;
 mod signing;
@@ -25,6 +27,7 @@ use fieldkeep_relay::{Directory as Opened, admin_key};
 use serde::Serialize;
 
 use crate::access::Access;
+use crate::args::generations::Generations;
 use crate::args::{self, Directory, Relay};
 use crate::output::{Output, safe};
 use fieldkeep_console::{Failure, Trouble};
@@ -54,6 +57,11 @@ pub(crate) fn run(
     if let Relay::Catalog { command: args::Catalog::Module { module, name } } = command {
         return catalog::module(&module, name, output);
     }
+    // An archive is read without one.
+    if let Relay::Generations { command: Generations::Open { file, check } } = &command {
+        generations::open(file, *check, output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     // So is something signed.
     if let Relay::Sign(wish) = &command {
         sign::sign(wish, output)?;
@@ -82,6 +90,8 @@ pub(crate) fn run(
         Relay::Devices(wish) => return devices::run(&directory, wish, output),
         Relay::Publish(wish) => catalog::publish(&directory, &wish, output)?,
         Relay::Catalog { command } => catalog::run(&directory, command, output)?,
+        Relay::Reshape(wish) => reshape::run(&directory, wish, output)?,
+        Relay::Generations { command } => generations::run(&directory, command, output)?,
         Relay::Backup { folder, verify } => {
             return backup::take(&directory, &folder, verify, output);
         }

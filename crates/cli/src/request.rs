@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use fieldkeep_console::Failure;
 use fieldkeep_console::shape::catalog::{Diff, Follows, Kept, Standing};
 use fieldkeep_console::shape::fleet::FleetDevice;
+use fieldkeep_console::shape::reshape::{Afresh, PastGeneration, PastRecord};
 use fieldkeep_console::shape::{
     Advice, Answer, Aside, Attachment, Blamed, CallRow, Called, CatalogState, Check, ClearPlan,
     Conflict, Decision, Deed, Explanation, Gone, Held, History, Met, Operator, Paused, Peers, Pin,
@@ -246,6 +247,29 @@ pub(crate) enum Request {
     CatalogDiff(Tried),
     /// Every catalog that is kept.
     Catalogs,
+    /// A catalog as it was published: the one of a number, or the one in force.
+    CatalogSource(Option<u64>),
+    /// Start a type afresh, or find out what that would come to.
+    Reshape(ReshapeWish),
+    /// How far a type that is started afresh has come.
+    Reshaping(TypeName),
+    /// Give up a new generation that is not in force.
+    GiveUpReshape(TypeName),
+    /// The generations that are over.
+    PastGenerations,
+    /// The records of a segment of one: the next behind that.
+    ReadPast(TypeName, u32, Option<String>),
+    /// Put one into a file, and take it out.
+    Archive {
+        /// The type.
+        ty: TypeName,
+        /// The generation.
+        generation: u32,
+        /// The file.
+        file: PathBuf,
+        /// Whether devices that have not moved on are no matter.
+        anyway: bool,
+    },
     /// Where the catalog in force stands.
     CatalogStanding,
     /// Open a new epoch: the directory was put back from an old copy.
@@ -309,6 +333,27 @@ pub(crate) struct Sought {
     pub(crate) dismissed: Option<bool>,
     /// Which that person looks after.
     pub(crate) person: Option<String>,
+}
+
+/// How a type is started afresh.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ReshapeWish {
+    /// The type.
+    pub(crate) ty: TypeName,
+    /// The catalog's source, if it is not that of the one in force.
+    pub(crate) file: Option<String>,
+    /// Into how many segments each scope is divided.
+    pub(crate) buckets: Option<u32>,
+    /// The scope field; none within.
+    pub(crate) scope: Option<Option<String>>,
+    /// The kinds of fields.
+    pub(crate) kinds: Vec<(String, String)>,
+    /// From when on the history is kept, milliseconds UTC.
+    pub(crate) cut: Option<i64>,
+    /// Why.
+    pub(crate) note: String,
+    /// Whether it is only to be told what it would come to.
+    pub(crate) dry_run: bool,
 }
 
 /// A catalog that is tried.
@@ -554,6 +599,16 @@ pub(crate) enum Response {
     CatalogDiff(Box<Diff>),
     /// Every catalog that is kept.
     Catalogs(Vec<Kept>),
+    /// A catalog, with its number.
+    CatalogSource(u64, String),
+    /// What a new generation comes to.
+    Afresh(Box<Afresh>),
+    /// The generations that are over.
+    PastGenerations(Vec<PastGeneration>),
+    /// Records of one, and behind which segment there are more.
+    PastRecords(Vec<PastRecord>, Option<String>),
+    /// So many segments are in a file, and not here any more.
+    Archived(u64),
     /// Where the catalog in force stands.
     CatalogStanding(Standing),
     /// An epoch was opened.

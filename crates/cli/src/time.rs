@@ -24,9 +24,27 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     total.filter(|total| *total > 0).map(Duration::from_secs).ok_or_else(wrong)
 }
 
+/// Reads a moment, as 2026-01-31T08:00:00Z, or a day, as 2026-01-31, which begins at midnight UTC:
+/// milliseconds UTC.
+pub(crate) fn moment(text: &str) -> Result<i64, String> {
+    let wrong = || format!("`{text}` is no time: write 2026-01-31, or 2026-01-31T08:00:00Z");
+    let time = text.parse::<jiff::Timestamp>().ok().or_else(|| {
+        let day = text.parse::<jiff::civil::Date>().ok()?;
+        day.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|day| day.timestamp())
+    });
+    time.map(jiff::Timestamp::as_millisecond).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_begins_at_midnight_utc() {
+        assert_eq!(moment("1970-01-02"), Ok(86_400_000));
+        assert_eq!(moment("1970-01-02T00:00:01Z"), Ok(86_401_000));
+        assert!(moment("yesterday").is_err() && moment("2026-13-01").is_err());
+    }
 
     #[test]
     fn durations_have_a_unit() {

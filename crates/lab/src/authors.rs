@@ -175,7 +175,7 @@ impl Authors {
         for write in writes {
             let key = key(&write.1);
             let object = published.catalog.ty(&key.ty).expect("a type");
-            let address = object.address(&key.id, "", 0);
+            let address = object.address(&key.id, "");
             let batch = batches.entry(address.id(&org));
             batch.or_insert_with(|| (address, Vec::new())).1.push(write);
         }

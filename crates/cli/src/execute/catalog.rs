@@ -83,6 +83,16 @@ pub(super) fn list(owner: &Owner) -> Result<Response, Failure> {
     Ok(Response::Catalogs(Kept::all(kept_catalogs(&reader(owner)?)?)))
 }
 
+pub(super) fn source(owner: &Owner, number: Option<u64>) -> Result<Response, Failure> {
+    relay(owner)?;
+    let reader = reader(owner)?;
+    let stored = match number {
+        Some(number) => reader.catalog(number)?.ok_or(RollBackError::Unknown(number))?,
+        None => reader.newest_catalog()?.ok_or(RollBackError::Nothing)?,
+    };
+    Ok(Response::CatalogSource(stored.number, stored.source))
+}
+
 pub(super) fn standing(owner: &Owner) -> Result<Response, Failure> {
     let relay = relay(owner)?;
     let serves = relay.is_serving();

@@ -103,9 +103,16 @@ fn text(value: &Value) -> String {
 
 /// A change, with what it wrote.
 pub(crate) fn change(out: &mut impl Write, change: &Change) -> io::Result<()> {
-    let (person, device) = (safe(&change.person), safe(&change.device));
+    let (who, device) = (safe(change.who()), safe(&change.device));
     let short = &change.change[..8.min(change.change.len())];
-    writeln!(out, "{}  {person} on {device}  (change {short})", change.time)?;
+    let carried = match (change.begins, &change.repeats) {
+        (true, _) => ", as a new generation of the type began".to_owned(),
+        (false, Some(hash)) => {
+            format!(", which the relay carried over from {}", &hash[..8.min(hash.len())])
+        }
+        (false, None) => String::new(),
+    };
+    writeln!(out, "{}  {who} on {device}  (change {short}{carried})", change.time)?;
     for write in &change.writes {
         writeln!(out, "  {}", safe(&write.sentence(text)))?;
     }

@@ -54,6 +54,7 @@ pub(super) fn run(directory: &Path, command: Catalog, output: &mut Output) -> Re
         }
         Catalog::List => list(directory, output),
         Catalog::Status => status(directory, output),
+        Catalog::Show { number } => show(directory, number, output),
     }
 }
 
@@ -352,6 +353,25 @@ fn list(directory: &Path, output: &mut Output) -> Result<(), Trouble> {
         ]);
     }
     table.print(output.writer())?;
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Shown<'s> {
+    number: u64,
+    catalog: &'s str,
+}
+
+fn show(directory: &Path, number: Option<u64>, output: &mut Output) -> Result<(), Trouble> {
+    let request = Request::CatalogSource(number);
+    let Response::CatalogSource(number, source) = Access::new(directory)?.ask(request)? else {
+        return Err(Failure::unexpected().into());
+    };
+    if output.is_json() {
+        output.object("relay-catalog-show", &Shown { number, catalog: &source })?;
+    } else {
+        output.line(source.trim_end())?;
+    }
     Ok(())
 }
 

@@ -78,7 +78,7 @@ fn fill(device: &Device, records: &[Write]) {
     let mut edits: Vec<_> = records.iter().map(|(id, edit)| (key(id), edit.clone())).collect();
     edits.sort_by_cached_key(|(key, _)| {
         let object = catalog.ty(&key.ty).expect("a type");
-        (object.address(&key.id, "", 0).bucket, key.id.clone())
+        (object.address(&key.id, "").bucket, key.id.clone())
     });
     for edits in edits.chunks(TOGETHER) {
         device.put_all(edits).expect("they are saved");

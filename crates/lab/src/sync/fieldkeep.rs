@@ -186,7 +186,7 @@ impl Site {
     fn write_in_one_segment(&self, device: &Device, seed: u64) {
         let catalog = device.catalog().expect("the relay sent one");
         let ty = catalog.ty(&key(&self.records[0].0).ty).expect("the records' type");
-        let segment = |id: &RecordId| ty.address(id, "", 0);
+        let segment = |id: &RecordId| ty.address(id, "");
         let first = segment(&self.records[0].0);
         let inside = self.records.iter().filter(|(id, _)| segment(id) == first);
         let inside: Vec<&RecordId> = inside.map(|(id, _)| id).collect();

@@ -1,0 +1,129 @@
+//! `relay reshape` and `relay generations` as an operator types them, while the relay serves and while it
+//! does not: what it would come to, starting a type afresh, and putting the old generation into a file.
+
+#[path = "support/process.rs"]
+mod process;
+
+use process::{Place, Ran, Running};
+use serde_json::json;
+
+const CATALOG: &str = r#"
+catalog = 1
+# What is sold.
+[type.order]
+[type.order.field.customer]
+[type.order.field.stock]
+"#;
+
+fn relay(place: &Place, words: &[&str]) -> Ran {
+    place.run("relay", &[&["relay"], words].concat())
+}
+
+/// A relay with a device that has sent it some orders.
+fn place_with_orders() -> (Place, Running) {
+    let place = Place::new();
+    let served = place.relay(CATALOG);
+    place.device("ann", &[]);
+    place.run("ann", &["sync"]).ok();
+    for n in 0..10 {
+        let order = format!("order/o{n}");
+        place.run("ann", &["put", &order, "customer=Pier", "stock=3"]).ok();
+    }
+    place.run("ann", &["put", "order/o1", "stock=many"]).ok();
+    place.run("ann", &["sync"]).ok();
+    (place, served)
+}
+
+#[test]
+fn a_type_is_started_afresh_while_the_relay_serves() {
+    let (place, served) = place_with_orders();
+    let would = relay(
+        &place,
+        &["reshape", "order", "--buckets", "4", "--kind", "stock=counter", "--dry-run"],
+    );
+    assert_eq!(would.code, 0, "{}", would.err);
+    assert!(would.out.contains("from generation 0 to 1"), "{}", would.out);
+    assert!(would.out.contains("10 records go from 1 segment to"), "{}", would.out);
+    assert!(
+        would.out.contains("order/o1") && would.out.contains("nothing was changed"),
+        "{}",
+        would.out
+    );
+
+    // Publishing does not do it.
+    let next = CATALOG.replace("[type.order]\n", "[type.order]\nbuckets = 4\ngeneration = 1\n");
+    let next = place.file("next.toml", &next);
+    let published = relay(&place, &["publish", next.to_str().expect("a plain path")]);
+    assert_eq!(published.code, 4);
+    assert!(published.err.contains("relay reshape order"), "{}", published.err);
+
+    let done = relay(&place, &["reshape", "order", "--buckets", "4", "--note", "it had grown"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.out.contains("generation 1 of order is in force"), "{}", done.out);
+    let shown = relay(&place, &["catalog", "show"]).out;
+    assert!(shown.contains("# What is sold.") && shown.contains("generation = 1"), "{shown}");
+    assert!(relay(&place, &["catalog", "list"]).out.contains("it had grown"));
+
+    // Late, of the old one; and then on the new one.
+    place.run("ann", &["put", "order/o2", "customer=late"]).ok();
+    place.run("ann", &["sync"]).ok();
+    assert!(place.run("relay", &["get", "order/o2"]).ok().contains("late"));
+    assert!(place.run("ann", &["get", "order/o2"]).ok().contains("late"));
+    assert!(place.run("ann", &["status"]).ok().contains("synced"));
+
+    let listed = relay(&place, &["generations", "list", "--json"]).json();
+    assert_eq!(listed["generations"][0]["records"], json!(10), "{listed}");
+    assert_eq!(listed["generations"][0]["late"], json!(0), "{listed}");
+    let read = relay(&place, &["generations", "read", "order", "0"]);
+    assert_eq!(read.out.lines().count(), 10, "{}", read.out);
+    drop(served);
+}
+
+#[test]
+fn a_generation_that_is_over_goes_into_a_file() {
+    let (place, served) = place_with_orders();
+    relay(&place, &["reshape", "order", "--buckets", "2"]);
+    let file = place.path("order-0.archive");
+    let name = file.to_str().expect("a plain path");
+    let refused = relay(&place, &["generations", "archive", "order", "0", name]);
+    assert_eq!(refused.code, 4, "{}", refused.err);
+    assert!(refused.err.contains("ann"), "it has not moved on: {}", refused.err);
+    place.run("ann", &["sync"]).ok();
+    place.run("ann", &["sync"]).ok();
+    let archived = relay(&place, &["generations", "archive", "order", "0", name]);
+    assert_eq!(archived.code, 0, "{}", archived.err);
+    assert!(relay(&place, &["generations", "list"]).out.contains("first generation"));
+    let opened = relay(&place, &["generations", "open", name]);
+    assert_eq!(opened.out.lines().count(), 10, "{}", opened.out);
+    let checked = relay(&place, &["generations", "open", name, "--check", "--json"]).json();
+    assert_eq!((&checked["segments"], &checked["changes"]), (&json!(1), &json!(11)));
+    // It was there already; and a bad byte is found.
+    let again = relay(&place, &["generations", "archive", "order", "0", name]);
+    assert_ne!(again.code, 0);
+    let mut bytes = std::fs::read(&file).expect("it reads");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).expect("it writes");
+    let damaged = relay(&place, &["generations", "open", name]);
+    assert_eq!(damaged.code, 7, "{}", damaged.err);
+    place.run("ann", &["put", "order/o3", "customer=on"]).ok();
+    place.run("ann", &["sync"]).ok();
+    let doctor = relay(&place, &["doctor"]);
+    assert_eq!(doctor.code, 0, "{}", doctor.out);
+    drop(served);
+}
+
+#[test]
+fn it_is_done_at_once_where_the_relay_is_stopped() {
+    let (place, served) = place_with_orders();
+    drop(served);
+    let done = relay(&place, &["reshape", "order", "--buckets", "2", "--json"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let wrong = relay(&place, &["reshape", "nothing"]);
+    assert_eq!(wrong.code, 3, "{}", wrong.err);
+    let wrong = relay(&place, &["reshape", "order", "--kind", "stock=number"]);
+    assert_eq!(wrong.code, 2);
+    let wrong = relay(&place, &["reshape", "order", "--give-up"]);
+    assert_ne!(wrong.code, 0);
+    assert_eq!(relay(&place, &["doctor"]).code, 0);
+}
