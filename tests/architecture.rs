@@ -28,7 +28,7 @@ const NARROWER: [(&str, &[&str]); 7] = [
 ];
 
 /// Dependencies that one product crate has, and no other.
-const ALONE: [(&str, &str); 10] = [
+const ALONE: [(&str, &str); 14] = [
     ("automerge", "documents"),
     ("rusqlite", "store"),
     ("quinn", "link"),
@@ -39,6 +39,10 @@ const ALONE: [(&str, &str); 10] = [
     ("argon2", "relay"),
     ("jsonschema", "catalog"),
     ("minijinja", "catalog"),
+    ("opentelemetry", "cli"),
+    ("opentelemetry-otlp", "cli"),
+    ("opentelemetry_sdk", "cli"),
+    ("tracing-opentelemetry", "cli"),
 ];
 
 /// Crates that take time, randomness and bytes as arguments.

@@ -36,14 +36,19 @@ mod stages;
 mod status;
 mod sync;
 mod time;
+mod traces;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::{Args, Command, LogForm};
 use crate::output::Output;
+use crate::traces::Traces;
 use fieldkeep_console::{Code, Failure, Trouble};
 
 /// Runs the command that the process was called with, and returns its exit code.
@@ -54,10 +59,15 @@ pub fn main() -> ExitCode {
         Err(error) => return misused(&error),
     };
     // The laboratory provokes on purpose what an operator should hear of.
-    start_logs(if matches!(args.command, Command::Lab(_)) { "off" } else { "warn" }, args.log);
+    let level = if matches!(args.command, Command::Lab(_)) { "off" } else { "warn" };
+    let traces = Traces::asked(&args);
+    start_logs(level, args.log, traces.as_ref());
     let json = args.json;
     let mut output = Output::new(json);
     let result = run(args, &mut output).and_then(|code| Ok(output.flush().map(|()| code)?));
+    if let Some(traces) = traces {
+        traces.end();
+    }
     match result {
         Ok(code) => code,
         // Whoever read has read enough.
@@ -157,15 +167,20 @@ fn fail(output: &mut Output, failure: &Failure) -> ExitCode {
     ExitCode::from(failure.code.number())
 }
 
-/// Logs on stderr, at the level of FIELDKEEP_LOG, or a level of the command's if there is none.
-fn start_logs(level: &str, form: LogForm) {
+/// Logs on stderr, at the level of FIELDKEEP_LOG, or a level of the command's if there is none; and traces, if
+/// somebody wants them. Spans of those are in no log.
+fn start_logs(level: &str, form: LogForm, traces: Option<&Traces>) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FIELDKEEP_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let _ = match form {
-        LogForm::Text => logs.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogForm::Json => logs.json().flatten_event(true).try_init(),
+    let unlogged = format!("{}=off", fieldkeep_relay::TRACES);
+    let filter = filter.add_directive(unlogged.parse().expect("a target and a level"));
+    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let logs = match form {
+        LogForm::Text => logs.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogForm::Json => logs.json().flatten_event(true).boxed(),
     };
+    let registry = tracing_subscriber::registry().with(logs.with_filter(filter));
+    let _ = registry.with(traces.map(Traces::layer)).try_init();
 }
 
 /// A line on stderr for whoever sits at the terminal; failing to say it stops nothing.

@@ -13,6 +13,9 @@
 //! [collection]                 # attached files that nothing refers to go: none ever unless it says so
 //! after = "30d"                # that long after it was seen
 //!
+//! [traces]                     # a collector that hears what takes time: nobody unless it says so
+//! endpoint = "http://127.0.0.1:4318"
+//!
 //! [limits.device]              # what each device may; [limits.organisation] is what all may together
 //! bytes_a_minute = "64MiB"
 //! log_bytes = "none"           # no limit
@@ -24,6 +27,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::collector::Collector;
 use crate::host::Hosts;
 use crate::limits::{self, Limits};
 
@@ -48,6 +52,8 @@ pub struct Config {
     pub collect_after: Option<Duration>,
     /// What devices may bring and have stored.
     pub limits: Limits,
+    /// Where traces go; nowhere if that is not said.
+    pub traces: Option<Collector>,
     /// The hosts that actions call.
     pub(crate) hosts: Hosts,
 }
@@ -63,6 +69,7 @@ struct Written {
     #[serde(default)]
     host: toml::Table,
     collection: Option<Collection>,
+    traces: Option<Collector>,
     #[serde(default)]
     limits: limits::Written,
 }
@@ -124,14 +131,24 @@ impl Config {
             Err(error) => return Err(ConfigError::Io { file, error }),
         };
         let written = toml::from_str(&text).map_err(|error| error.to_string());
-        let config = written.and_then(|written| {
-            let Written { listen, health, console, behind_proxy, host, collection, limits } =
-                written;
-            let hosts = Hosts::parse(&host, directory)?;
-            let collect_after = collection.map(|collection| collection.after.0);
-            let limits = limits.limits();
-            Ok(Self { listen, health, console, behind_proxy, collect_after, limits, hosts })
-        });
+        let config =
+            written.and_then(|written| {
+                let Written {
+                    listen,
+                    health,
+                    console,
+                    behind_proxy,
+                    host,
+                    collection,
+                    traces,
+                    limits,
+                } = written;
+                let hosts = Hosts::parse(&host, directory)?;
+                let collect_after = collection.map(|collection| collection.after.0);
+                let limits = limits.limits();
+                let set = Self { listen, health, console, behind_proxy, ..Self::default() };
+                Ok(Self { collect_after, limits, traces, hosts, ..set })
+            });
         config.map_err(|problem| ConfigError::Unclear {
             file,
             problem: problem.trim_end().to_owned(),
@@ -174,6 +191,27 @@ mod tests {
         assert!(error.contains("write \"1h\" to \"3650d\""), "{error}");
         assert!(config("collection = true").is_err());
         assert!(config("[collection]").expect_err("no time").contains("`after`"));
+    }
+
+    #[test]
+    fn nothing_is_traced_until_it_is_said_where_to() {
+        assert_eq!(config("").expect("it is clear").traces, None);
+        let all = |ratio: &str| {
+            let text = format!("[traces]\nendpoint = \"http://[::1]:4318/\"\n{ratio}");
+            config(&text).map(|set| set.traces.expect("it is said"))
+        };
+        for (said, ratio) in [("", 1.0), ("ratio = 1", 1.0), ("ratio = 0.25", 0.25)] {
+            let endpoint = "http://[::1]:4318".to_owned();
+            assert_eq!(all(said), Ok(Collector { endpoint, ratio }), "{said}");
+        }
+        for wrong in ["ratio = 0", "ratio = 1.5", "ratio = nan", "ratio = \"all\"", "rate = 1"] {
+            assert!(all(wrong).is_err(), "{wrong}");
+        }
+        let error = all("ratio = 2").expect_err("more than all");
+        assert!(error.contains("above 0, and 1 at most") && error.contains("line 3"), "{error}");
+        assert!(config("[traces]").expect_err("no collector").contains("`endpoint`"));
+        let error = config("[traces]\nendpoint = \"127.0.0.1:4318\"").expect_err("no address");
+        assert!(error.contains("http://"), "{error}");
     }
 
     #[test]

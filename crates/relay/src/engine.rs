@@ -23,6 +23,7 @@ mod peer;
 mod quarantine;
 mod storage;
 mod tally;
+mod traces;
 mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,8 +32,9 @@ use std::sync::Arc;
 use fieldkeep_model::{ChangeHash, DeviceNumber, PublicKey, RecordKey, SegmentId, Seq};
 use fieldkeep_protocol::frame::{self, Frame, Hello, Said, SegmentRef};
 use fieldkeep_protocol::{Code, Phase, Violation};
-use fieldkeep_replica::{AdmitError, OVER_QUOTA, Refused, Replica, ReplicaError};
+use fieldkeep_replica::{AdmitError, OVER_QUOTA, PART, Refused, Replica, ReplicaError};
 use fieldkeep_store::{Contact, Log as _, Question, Removals as _, SegmentRow, StoreError};
+use tracing::debug_span;
 
 pub use asks::{check_queries, said};
 pub use bundle::{Packing, Unpacking};
@@ -47,6 +49,8 @@ pub use operators::{AccountChange, AccountError};
 use peer::Peer;
 use storage::Storage;
 use tally::Tally;
+pub use traces::TRACES;
+use traces::Traces;
 
 use crate::metrics::{Metrics, of_code};
 
@@ -156,6 +160,7 @@ pub struct Engine {
     tally: Tally,
     /// How many changes each peer has brought since that was asked last.
     brought: BTreeMap<PublicKey, u64>,
+    traces: Traces,
     /// How often the disk took nothing.
     unsaved: u64,
     now: i64,
@@ -186,6 +191,7 @@ impl Engine {
             collection: Collection::default(),
             storage: Storage::default(),
             brought: BTreeMap::new(),
+            traces: Traces::default(),
             contacts: BTreeMap::new(),
             unsaved: 0,
             now: 0,
@@ -250,6 +256,7 @@ impl Engine {
     /// When the store fails; the shell stops then.
     pub fn handle(&mut self, now: i64, input: Input) -> Result<(), ReplicaError> {
         self.now = now;
+        self.traces.took();
         match self.take(input) {
             Err(ReplicaError::Store(error @ StoreError::Full)) => {
                 self.replica.forget()?;
@@ -288,7 +295,9 @@ impl Engine {
     /// the peers send it again.
     pub fn commit(&mut self) -> Result<Vec<Output>, ReplicaError> {
         let writes = self.replica.store().is_writing();
-        if let Err(error) = self.note_stored().and_then(|()| self.replica.commit()) {
+        let _traced = self.trace_commit(writes);
+        let save = || self.note_stored().and_then(|()| self.replica.commit());
+        if let Err(error) = debug_span!(target: PART, "save").in_scope(save) {
             self.give_up(&error);
             return Ok(std::mem::take(&mut self.outputs));
         }
@@ -301,7 +310,8 @@ impl Engine {
             self.tally.moved(&self.replica.segments()[id]);
         }
         self.tally.stands(&self.replica);
-        self.fan_out()?;
+        let span = debug_span!(target: PART, "fan-out", segments = self.moved.len() as i64);
+        span.in_scope(|| self.fan_out())?;
         Ok(std::mem::take(&mut self.outputs))
     }
 
@@ -321,6 +331,7 @@ impl Engine {
         self.now = now;
         self.influx.judged();
         if let Some(key) = self.wanted.pop_first() {
+            let _traced = self.trace_wish(&key);
             self.rejudge(&[key])?;
             return Ok(true);
         }
@@ -361,6 +372,7 @@ impl Engine {
 
     /// Judges a slice of what a changed catalog or permission puts in question.
     fn renew(&mut self) -> Result<bool, ReplicaError> {
+        let _traced = self.trace_renewal();
         let Some(renewed) = self.replica.renew(RENEWED)? else { return Ok(false) };
         self.moved.extend(renewed.judged);
         self.moved.extend(renewed.complete.then_some(renewed.segment));
@@ -368,7 +380,11 @@ impl Engine {
     }
 
     fn slice(&mut self, id: SegmentId) -> Result<(), ReplicaError> {
+        let traced = self.trace_slice(&id);
         let done = self.replica.materialise(&id, SLICE)?;
+        if let Some(traced) = &traced {
+            traced.record("changes", i64::try_from(done.changes).unwrap_or(i64::MAX));
+        }
         self.moved.extend(done.judged);
         self.moved.insert(id);
         self.carry_late(&id)?;
@@ -376,7 +392,8 @@ impl Engine {
             self.queue.push_back(id);
             return Ok(());
         }
-        self.replica.tidy(&id, self.now)
+        self.traces.judged(&id);
+        debug_span!(target: PART, "tidy").in_scope(|| self.replica.tidy(&id, self.now))
     }
 
     /// Compresses one pack harder, for when nothing else is to be done. Returns whether there was
@@ -455,6 +472,7 @@ impl Engine {
 
     fn frame(&mut self, id: ConnectionId, frame: Frame) -> Result<(), ReplicaError> {
         tracing::trace!(connection = id, frame = frame.name(), "received");
+        let _traced = self.trace_frame(id, frame.name());
         match frame {
             Frame::Hello(hello) => self.hello(id, &hello)?,
             Frame::Join(join) if self.peers[&id].member.is_none() => self.join(id, &join)?,
@@ -540,6 +558,7 @@ impl Engine {
         peer.receipts = hello.capabilities & fieldkeep_protocol::capability::RECEIPTS != 0;
         peer.session.enter(if member.is_some() { Phase::Open } else { Phase::Stranger });
         self.note_contact(id, hello.members);
+        self.trace_session(id);
         let welcome = self.introduction()?;
         self.control(id, &Frame::Welcome(Box::new(welcome)));
         if revoked {
@@ -618,7 +637,8 @@ impl Engine {
     fn push(&mut self, id: ConnectionId, push: frame::Push) -> Result<(), ReplicaError> {
         let from = self.peers[&id].member.expect("the session is open");
         let SegmentRef { id: segment, address } = push.segment;
-        let changes = match self.replica.batch(&segment, address, &push.batch, push.heads) {
+        let unpack = || self.replica.batch(&segment, address, &push.batch, push.heads);
+        let changes = match debug_span!(target: PART, "unpack").in_scope(unpack) {
             Ok(changes) => changes,
             Err(error) => {
                 self.close(id, Code::Malformed, &error.to_string());
@@ -654,6 +674,7 @@ impl Engine {
     ) -> Result<(), ReplicaError> {
         if let Some((first, last)) = received.admitted {
             self.influx.arrived((last - first + 1) as usize);
+            self.traces.grew(segment, id);
             self.has_grown(segment)?;
         }
         self.tally.received(received);

@@ -103,14 +103,7 @@ impl Host {
         }
         let url = table.get("url").and_then(toml::Value::as_str);
         let url = url.ok_or_else(|| format!("`host.{name}` needs `url = \"https://…\"`"))?;
-        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-        let rest = rest.ok_or_else(|| {
-            format!("`host.{name}.url`: it begins with https:// or http://, nothing else is spoken")
-        })?;
-        let plain = rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"@?#".contains(&byte));
-        if !plain || rest.starts_with(['/', ':']) || rest.is_empty() {
-            return Err(format!("`host.{name}.url` is no address"));
-        }
+        let url = address(url).map_err(|why| format!("`host.{name}.url`: {why}"))?;
         let timeout = match table.get("timeout") {
             None => TIMEOUT,
             Some(value) => {
@@ -139,7 +132,7 @@ impl Host {
             .tls_config(tls.build())
             .user_agent(concat!("fieldkeep/", env!("CARGO_PKG_VERSION")));
         Ok(Self {
-            url: url.trim_end_matches('/').to_owned(),
+            url,
             timeout,
             agent: config.build().new_agent(),
             slots: Arc::new(Semaphore::new(AT_ONCE)),
@@ -167,6 +160,18 @@ impl Host {
         });
         asked.await.unwrap_or_else(|gone| Err(std::io::Error::other(gone).into()))
     }
+}
+
+/// An address that is asked over HTTP, without the slashes at its end.
+pub(crate) fn address(url: &str) -> Result<String, &'static str> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let rest = rest.ok_or("it begins with https:// or http://, nothing else is spoken")?;
+    let plain = rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"@?#".contains(&byte));
+    let read = url.parse::<ureq::http::Uri>().is_ok();
+    if !plain || !read || rest.starts_with(['/', ':']) || rest.is_empty() {
+        return Err("it is no address");
+    }
+    Ok(url.trim_end_matches('/').to_owned())
 }
 
 /// The certificates in a file.

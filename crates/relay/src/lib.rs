@@ -6,6 +6,7 @@
 
 pub mod archive;
 mod backup;
+mod collector;
 mod config;
 mod directory;
 mod doctor;
@@ -31,12 +32,13 @@ pub use backup::{
     BackupError, BackupState, Backups, Flaw, LastBackup, Occupied, Progress, PutBack, RestoreError,
     Stage, Taken, Thorough, Which, restore_backup, take_backup,
 };
+pub use collector::Collector;
 pub use config::{Config, ConfigError};
 pub use directory::{Directory, DirectoryError, InitError, admin_key, invite};
 pub use doctor::{Examined, examine};
 pub use engine::{
     AccountChange, AccountError, ConnectionId, Doubt, Engine, Fetch, Found, HOST_CONTEXT, Input,
-    Output, Packing, Present, Unpacking, check_queries, said,
+    Output, Packing, Present, TRACES, Unpacking, check_queries, said,
 };
 pub use files::sweep;
 pub use office::Office;
@@ -46,7 +48,7 @@ pub use operators::{
 pub use outlook::{Cause, CauseName, Example, Outlook, Sight, Weight};
 
 pub use fieldkeep_catalog::{Judge, Judges, Matter};
-pub use fieldkeep_replica::{Accepted, Accepting};
+pub use fieldkeep_replica::{Accepted, Accepting, PART};
 
 pub use fieldkeep_protocol::Frame;
 pub use fieldkeep_protocol::bundle::{

@@ -190,6 +190,7 @@ impl Relay {
         engine.count_stored()?;
         engine.limit_storage(&config.limits)?;
         engine.collect_after(config.collect_after);
+        engine.trace(config.traces.as_ref().map_or(0.0, |traces| traces.ratio));
         engine.resume_removals();
         sweep(&mut engine, &path)?;
         engine.resume_calls()?;
@@ -248,8 +249,9 @@ impl Relay {
         self.backups.clone()
     }
 
-    /// Reads the configuration again, and has what it says of hosts, of collection and of limits hold from
-    /// now on. Where to listen is for the caller to compare.
+    /// Reads the configuration again, and has what it says of hosts, of collection, of limits and of how many
+    /// sessions are traced hold from now on. Where to listen, and where traces go, is for the caller to
+    /// compare.
     ///
     /// # Errors
     /// When it is not to be understood: what was read before goes on to hold.
@@ -258,8 +260,10 @@ impl Relay {
         self.hosts.send_replace(Arc::new(config.hosts.clone()));
         self.throttle.set(config.limits.clone());
         let (after, limits) = (config.collect_after, config.limits.clone());
+        let ratio = config.traces.as_ref().map_or(0.0, |traces| traces.ratio);
         let limited = self.handle.call(move |engine| {
             engine.collect_after(after);
+            engine.trace(ratio);
             engine.limit_storage(&limits)
         });
         if let Some(Err(error)) = limited.await {

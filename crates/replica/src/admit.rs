@@ -13,7 +13,9 @@ use fieldkeep_model::{
     Seq, SignedHead, VersionVector,
 };
 use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, StoreError};
+use tracing::debug_span;
 
+use crate::PART;
 use crate::cache::Pending;
 use crate::identity::Role;
 use crate::quota::may_be_built_on;
@@ -152,8 +154,9 @@ impl Replica {
         batch: &Batch,
         now: i64,
     ) -> Result<Received, AdmitError> {
-        let changes = self.vouched(batch)?;
+        let changes = debug_span!(target: PART, "vouch").in_scope(|| self.vouched(batch))?;
         let id = batch.segment.id(&self.org());
+        let _part = debug_span!(target: PART, "admit", changes = changes.len() as i64).entered();
         let result = self.undoable(&id, |replica| {
             replica.open_segment(&batch.segment)?;
             let judges = replica.me.role == Role::Relay;

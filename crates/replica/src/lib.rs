@@ -69,3 +69,7 @@ pub use reshape::{
 pub use verdicts::VerdictPage;
 pub use witness::StatementError;
 pub use write::{OutgoingBatch, PutError, Wrote, declared};
+
+/// The target of spans that tell how long parts of what is being done take. Whoever listens makes them only
+/// within a span of its own choice, so that they cost nothing elsewhere; no clock is read here for them.
+pub const PART: &str = "fieldkeep::traces::part";

@@ -10,7 +10,9 @@ use fieldkeep_documents::Record;
 use fieldkeep_model::status::State;
 use fieldkeep_model::{BlobHash, Outcome, Pos, RecordId, SegmentId};
 use fieldkeep_store::{RecordRow, Records as _};
+use tracing::debug_span;
 
+use crate::PART;
 use crate::identity::Role;
 use crate::judging::Subject;
 use crate::replica::{Replica, ReplicaError};
@@ -111,11 +113,13 @@ impl Replica {
             })
             .or_else(Stop::into_result)?;
         }
-        if guarded {
-            self.apply_guarded(id, &entries, &by_entry)?;
-        } else {
-            self.apply(id, entries.iter().map(|entry| entry.bytes.as_slice()))?;
-        }
+        debug_span!(target: PART, "merge").in_scope(|| {
+            if guarded {
+                self.apply_guarded(id, &entries, &by_entry)
+            } else {
+                self.apply(id, entries.iter().map(|entry| entry.bytes.as_slice()))
+            }
+        })?;
         self.row_mut(id).done = last;
         let complete = last == self.row(id).tip;
         if complete {
@@ -130,12 +134,17 @@ impl Replica {
             self.count_apart(id, &stood)?;
             touched.clear();
         }
+        let projecting = debug_span!(target: PART, "project").entered();
         let mut subjects = Vec::with_capacity(touched.len());
         for (record, Touched { newest, unsaved, .. }) in &touched {
             subjects.extend(self.project(id, record, *newest, *unsaved)?);
         }
+        drop(projecting);
         let judged = match self.me.role {
-            Role::Relay => self.issue_verdicts(id, subjects)?,
+            Role::Relay => {
+                let judge = || self.issue_verdicts(id, subjects);
+                debug_span!(target: PART, "judge").in_scope(judge)?
+            }
             Role::Device => {
                 self.forecast_all(subjects)?;
                 Vec::new()

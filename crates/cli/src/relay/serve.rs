@@ -149,6 +149,8 @@ struct Places {
     health: Option<SocketAddr>,
     console: Option<SocketAddr>,
     behind_proxy: Option<Origin>,
+    /// Where traces go.
+    collector: Option<String>,
 }
 
 impl Places {
@@ -159,6 +161,7 @@ impl Places {
             listen: args.listen.or(config.listen).unwrap_or(LISTEN),
             health: args.health.or(config.health),
             console: args.console.or(config.console),
+            collector: config.traces.as_ref().map(|traces| traces.endpoint.clone()),
             behind_proxy: args.behind_proxy.clone().or(configured.map_err(unclear)?),
         })
     }

@@ -9,15 +9,19 @@ use std::time::{Duration, Instant};
 
 use fieldkeep_link::{KeyFile, OpenKeyError};
 use fieldkeep_model::{BlobHash, MembershipError, MembershipLog};
+use fieldkeep_replica::PART;
 use fieldkeep_store::backup::{
     Attached, BackupFolder, FolderError, Manifest, Moment, Part, Slot, hashed, lay, write,
 };
 use fieldkeep_store::{
     BlobFiles, Blobs as _, Reader, Settings as _, Soundness as _, StoreError, home,
 };
+use tracing::debug_span;
+use tracing::span::EnteredSpan;
 
 use super::checking::check;
 use super::{FILES, Flaw, Progress, Stage, Told};
+use crate::engine::TRACES;
 use crate::server::now;
 
 /// How attached files are verified that a backup has already.
@@ -104,6 +108,17 @@ pub fn take_backup(
     told: Told<'_>,
 ) -> Result<Taken, BackupError> {
     let began = Instant::now();
+    let _traced = debug_span!(target: TRACES, parent: None, "backup").entered();
+    let mut stage: Option<(Stage, EnteredSpan)> = None;
+    let told: Told<'_> = &mut |now: Progress| {
+        if stage.as_ref().is_none_or(|(stage, _)| *stage != now.stage) {
+            // One ends before the next begins.
+            drop(stage.take());
+            let span = debug_span!(target: PART, "stage", otel.name = now.stage.words());
+            stage = Some((now.stage, span.entered()));
+        }
+        told(now);
+    };
     let database = home::database(relay);
     let not_a_relay = || BackupError::NotARelay(relay.to_owned());
     if !database.is_file() {

@@ -30,6 +30,7 @@ impl Engine {
         }
         // What waits to be judged is taken up when somebody comes again: there may be room then.
         self.queue.clear();
+        self.traces.forget();
         tracing::error!(%error, "nothing was saved");
     }
 

@@ -41,6 +41,7 @@ impl Engine {
         peer.session.enter(Phase::Open);
         self.tally.came(key);
         self.note_contact(id, 0);
+        self.trace_session(id);
         self.introduce(id, 0);
         Ok(self.note_returned(key)?)
     }

@@ -7,6 +7,8 @@ use fieldkeep_model::{ActorId, DeviceNumber, Pos, PublicKey, SegmentId, Seq};
 use fieldkeep_protocol::{Role, Session};
 use fieldkeep_store::Contact;
 
+use super::traces::Traced;
+
 /// A peer and what it follows.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -41,6 +43,8 @@ pub(crate) struct Peer {
     pub(crate) came: i64,
     /// Its visit, as far as it is a member.
     pub(crate) contact: Option<Contact>,
+    /// Its trace, if it was drawn.
+    pub(super) trace: Option<Traced>,
 }
 
 /// Where a peer stands in a segment.
@@ -87,6 +91,7 @@ impl Peer {
             asks: 0,
             came: 0,
             contact: None,
+            trace: None,
         }
     }
 

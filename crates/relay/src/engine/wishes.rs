@@ -29,6 +29,7 @@ impl Engine {
     ) -> Result<(), ReplicaError> {
         let Some(member) = self.connected(id) else { return Ok(()) };
         if self.wanted.len() < WISHES && self.may_be_rejudged(&member, &key)? {
+            self.traces.wished(&key, id);
             self.wanted.insert(key);
         }
         Ok(())
