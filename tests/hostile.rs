@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::collections::BTreeSet;
 use std::io::Write as _;
 
 use automerge::transaction::Transactable;

@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::collections::BTreeSet;
-
 use fieldkeep_device::{Device, Listener};
 use fieldkeep_lab::hostile::Stage;
 use fieldkeep_model::receipt::{self, Receipt};
@@ -260,9 +258,7 @@ async fn what_only_a_relay_may_state_is_taken_from_nobody_else() {
 async fn what_is_paused_is_said_once() {
     let mut camp = Camp::pitched().await;
     let mut wire = camp.met().await;
-    let paused = |all: bool| {
-        Frame::Mode(LeftOut { all, types: BTreeSet::new(), scopes: Default::default() })
-    };
+    let paused = |all: bool| Frame::Mode(LeftOut { all, ..LeftOut::default() });
     // It has Ben tell anew what he holds: without a bound, a few bytes would cost him that each.
     wire.say(&paused(true)).await;
     wire.until(|frame| matches!(frame, Frame::Meet(meet) if meet.whole).then_some(())).await;

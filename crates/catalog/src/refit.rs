@@ -89,7 +89,12 @@ fn refit(
                 let inner = refit(&field.children, inner, &child);
                 Edit::Child(set, id, inner)
             }
-            other => as_kind(field.kind, other, &mut current),
+            Edit::Put(..)
+            | Edit::Json(..)
+            | Edit::Text(..)
+            | Edit::Add(..)
+            | Edit::Clear(_)
+            | Edit::RemoveChild(..) => as_kind(field.kind, edit, &mut current),
         };
         fitted.push(edit);
     }
@@ -112,7 +117,11 @@ fn towards(content: Vec<Edit>, current: &Map<String, Value>) -> Vec<Edit> {
                 let inner = towards(inner, child_of(current, &set, &id).unwrap_or(&Map::new()));
                 edits.push(Edit::Child(set, id, inner));
             }
-            other => edits.push(other),
+            Edit::Put(..)
+            | Edit::Json(..)
+            | Edit::Text(..)
+            | Edit::Clear(_)
+            | Edit::RemoveChild(..) => edits.push(edit),
         }
     }
     for (field, total) in counted {
@@ -197,7 +206,9 @@ fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Null => None,
-        other => Some(other.to_string()),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Some(value.to_string())
+        }
     }
 }
 
@@ -205,9 +216,11 @@ fn text_of(value: &Value) -> Option<String> {
 fn whole(value: &Value) -> Option<i64> {
     match value {
         Value::String(text) => text.trim().parse().ok(),
-        other => other.as_i64().or_else(|| {
-            let number = other.as_f64().filter(|number| number.fract() == 0.0)?;
-            (number.abs() < 9e15).then_some(number as i64)
-        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            value.as_i64().or_else(|| {
+                let number = value.as_f64().filter(|number| number.fract() == 0.0)?;
+                (number.abs() < 9e15).then_some(number as i64)
+            })
+        }
     }
 }

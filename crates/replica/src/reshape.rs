@@ -132,9 +132,12 @@ pub struct Reshaped {
     pub in_force: Option<TypeName>,
 }
 
-/// Records that are to be written in a new segment, by segment.
+/// The records of a segment that are to be written, by the segments that they go to.
+type Drafted = VecDeque<(SegmentAddress, Vec<RecordId>)>;
+
+/// What is to be written of the segment that is being worked on.
 #[derive(Debug, Default)]
-pub(crate) struct Drafts(Option<(SegmentId, VecDeque<(SegmentAddress, Vec<RecordId>)>)>);
+pub(crate) struct Drafts(Option<(SegmentId, Drafted)>);
 
 /// The generations in force, as they are kept.
 ///
@@ -708,12 +711,21 @@ impl Replica {
                         let text = told(&place, here.and_then(|here| here.get(&field)));
                         Edit::Text(field, text)
                     }
-                    other => other,
+                    Edit::Put(..)
+                    | Edit::Json(..)
+                    | Edit::Add(..)
+                    | Edit::Clear(_)
+                    | Edit::Child(..)
+                    | Edit::RemoveChild(..) => edit,
                 });
                 let inner = inner.collect();
                 Edit::Child(set, child, inner)
             }
-            other => other,
+            Edit::Put(..)
+            | Edit::Json(..)
+            | Edit::Add(..)
+            | Edit::Clear(_)
+            | Edit::RemoveChild(..) => edit,
         });
         Ok(RecordEdit { edits: edits.collect(), deleted: edit.deleted })
     }
@@ -930,10 +942,10 @@ fn child_of<'c>(
 }
 
 fn replica_error(id: &SegmentId, error: PutError) -> ReplicaError {
-    match error {
-        PutError::Replica(error) => error,
-        other => ReplicaError::Damaged(*id, other.to_string()),
+    if let PutError::Replica(error) = error {
+        return error;
     }
+    ReplicaError::Damaged(*id, error.to_string())
 }
 
 /// Where a record of a segment lies in another generation, when its own has that scope field. In

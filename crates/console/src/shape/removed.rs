@@ -115,6 +115,8 @@ mod tests {
         };
         let names = [format!("photos[{gone}].name"), format!("photos[{here}].name"), "note".into()];
         let change = Change {
+            repeats: None,
+            begins: false,
             person: "ann".into(),
             device: "ann".into(),
             time: String::new(),

@@ -132,7 +132,8 @@ impl Engine {
         }
         let records = self.records_of(id)?;
         self.note_changed(id, records);
-        (self.open.remove(id), self.pushed.remove(id));
+        self.open.remove(id);
+        self.pushed.remove(id);
         self.replica.retire(id)
     }
 

@@ -88,7 +88,8 @@ impl Engine {
         let address =
             (!following.introduced).then(|| self.replica.segments()[segment].address.clone());
         let last = stretch.last;
-        let bytes = self.delta(SegmentRef { id: *segment, address }, stretch).encode();
+        let delta = self.delta(SegmentRef { id: *segment, address }, stretch);
+        let bytes = Frame::Delta(delta).encode();
         let size = bytes.len() as u64;
         let peer = self.peers.get_mut(&id).expect("looked up above");
         let following = peer.following.get_mut(segment).expect("looked up above");
@@ -118,14 +119,14 @@ impl Engine {
         Ok(true)
     }
 
-    pub(super) fn delta(&self, segment: SegmentRef, stretch: Stretch) -> Frame {
+    pub(super) fn delta(&self, segment: SegmentRef, stretch: Stretch) -> Delta {
         let Stretch { first, items, chunks, heads, chain, pack, .. } = stretch;
         let batch = pack.unwrap_or_else(|| {
             let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
             batch::encode(&chunks, 3)
         });
         let epoch = self.replica.epoch();
-        Frame::Delta(Delta { segment, first, runs: runs(&items), batch, heads, chain, epoch })
+        Delta { segment, first, runs: runs(&items), batch, heads, chain, epoch }
     }
 
     fn send_verdicts(&mut self, id: ConnectionId, segment: &SegmentId) -> Result<(), ReplicaError> {

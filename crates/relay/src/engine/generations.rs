@@ -4,7 +4,7 @@
 use fieldkeep_catalog::{Afresh, Catalog};
 use fieldkeep_model::{Chain, Pos, SegmentId, TypeName};
 use fieldkeep_protocol::BATCH;
-use fieldkeep_protocol::frame::{Delta, Frame, SegmentRef};
+use fieldkeep_protocol::frame::{Delta, SegmentRef};
 use fieldkeep_replica::{Note, ReplicaError, ReshapeError, Reshaped};
 
 use super::Engine;
@@ -47,10 +47,7 @@ impl Engine {
             return Ok(None);
         };
         let last = stretch.last;
-        Ok(match self.delta(segment, stretch) {
-            Frame::Delta(delta) => Some((delta, last)),
-            _ => None,
-        })
+        Ok(Some((self.delta(segment, stretch), last)))
     }
 
     /// Takes segments of generations that are over out, which a verified file has to there. A commit must

@@ -268,7 +268,8 @@ impl Engine {
         packing.packed.changes += stretch.chunks.len() as u64;
         let address = Some(self.replica.segments()[segment].address.clone());
         let next = stretch.last + 1;
-        bytes.extend(self.delta(SegmentRef { id: *segment, address }, stretch).encode());
+        let delta = self.delta(SegmentRef { id: *segment, address }, stretch);
+        bytes.extend(Frame::Delta(delta).encode());
         Ok(Step::Log(next))
     }
 
