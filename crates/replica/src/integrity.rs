@@ -7,9 +7,9 @@ use fieldkeep_model::{Chain, ChangeHeader, Pos, RecordHash, SegmentAddress, Segm
 use fieldkeep_store::{Apart, Generations, Log, RecordRow, Records, SegmentRow, Settings};
 
 use crate::admit::log_digest;
+use crate::generations::stored_generations;
 use crate::log::each_entry;
 use crate::replica::{Replica, ReplicaError};
-use crate::reshape::stored_generations;
 
 /// What a check of the stored data found wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -14,6 +14,7 @@ mod carry;
 mod compact;
 pub mod doctor;
 mod fork;
+mod generations;
 mod identity;
 pub mod integrity;
 mod judging;
@@ -46,6 +47,7 @@ pub use archive::PastSegment;
 pub use blame::Blame;
 pub use carry::{Carried, Known, UndecidedFork};
 pub use doctor::{Check, Finding};
+pub use generations::stored_generations;
 pub use identity::{Me, Role};
 pub use integrity::Integrity;
 pub use log::{Item, Stretch};
@@ -62,10 +64,7 @@ pub use received::{Follow, FollowError, Settled};
 pub use rehearsal::{Fate, Rehearsal};
 pub use renewal::{RenewalProgress, Renewed, stored_renewal};
 pub use replica::{Replica, ReplicaError};
-pub use reshape::{
-    Reshape, ReshapeError, Reshaped, Reshaping, rehearse_reshape, stored_generations,
-    stored_reshape,
-};
+pub use reshape::{Reshape, ReshapeError, Reshaped, Reshaping, rehearse_reshape, stored_reshape};
 pub use verdicts::VerdictPage;
 pub use witness::StatementError;
 pub use write::{OutgoingBatch, PutError, Wrote, declared};

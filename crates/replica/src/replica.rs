@@ -7,7 +7,6 @@ use fieldkeep_model::membership::{Act, Entry};
 use fieldkeep_model::status::{Generations, Subscriptions};
 use fieldkeep_model::{
     DeviceNumber, Epoch, MembershipError, MembershipLog, OrgId, SegmentAddress, SegmentId, Signed,
-    TypeName,
 };
 use fieldkeep_store::{
     Apart, Catalogs as _, SegmentRow, Segments as _, Settings as _, Store, StoreError,
@@ -18,7 +17,7 @@ use crate::identity::{Me, Role};
 use crate::publishing::{Published, restore_catalog};
 use crate::quota::OverQuota;
 use crate::renewal::Renewal;
-use crate::reshape::Drafts;
+use crate::reshape::{Drafts, Underway};
 
 /// Why a replica could not do what it was asked: all of it lies in the store or in the catalog.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +72,8 @@ pub struct Replica {
     pub(crate) generations: Generations,
     /// What stands of segments of other generations.
     pub(crate) apart: BTreeMap<SegmentId, Apart>,
-    /// The type of which a new generation is being written, and which.
-    pub(crate) writing: Option<(TypeName, u32)>,
+    /// The new generation that is being written.
+    pub(crate) writing: Option<Underway>,
     pub(crate) drafts: Drafts,
     /// Segments that were taken out: a file has them.
     pub(crate) archived: BTreeSet<SegmentId>,

@@ -86,7 +86,7 @@ pub(super) fn far(owner: &Owner, ty: &TypeName) -> Result<Response, Failure> {
 pub(super) fn give_up(owner: &Owner, ty: &TypeName) -> Result<Response, Failure> {
     let ty = ty.clone();
     let far = relay(owner)?.with_engine(move |engine| {
-        let under_way = engine.replica().reshape()?;
+        let under_way = engine.replica().reshape();
         if under_way.is_none_or(|under_way| under_way.ty != ty) {
             let message = format!("no new generation of {ty} is being written");
             return Err(Failure::new(Code::NotFound, message, "nothing was changed"));
@@ -99,8 +99,8 @@ pub(super) fn give_up(owner: &Owner, ty: &TypeName) -> Result<Response, Failure>
 
 fn told(engine: &Engine, ty: &TypeName) -> Result<Afresh, Failure> {
     let replica = engine.replica();
-    let under_way = replica.reshape()?.filter(|reshape| reshape.ty == *ty);
-    let far = if under_way.is_some() { replica.reshaping()? } else { None };
+    let under_way = replica.reshape().filter(|reshape| reshape.ty == *ty);
+    let far = if under_way.is_some() { replica.reshaping() } else { None };
     let generation = replica.generations().get(ty).copied().unwrap_or_default();
     let next = if under_way.is_some() { generation + 1 } else { generation };
     let told = Afresh::new(ty.as_str(), (generation, next), far.unwrap_or_else(Reshaping::default));

@@ -1,0 +1,278 @@
+//! Carrying over what came after the cut, or arrives late: each change by itself, once.
+
+use std::collections::BTreeSet;
+
+use fieldkeep_catalog::ObjectType;
+use fieldkeep_documents::document::{Author, merged_text};
+use fieldkeep_model::{Edit, Part, Pos, RecordEdit, RecordId, RecordKey, SegmentId, Writing};
+use fieldkeep_store::{Apart, Generations as _, Records as _};
+use serde_json::{Map, Value};
+
+use super::ahead::target_of;
+use super::{Reshaped, replica_error};
+use crate::log::Entry;
+use crate::replica::{Replica, ReplicaError};
+use crate::write::PutError;
+
+/// Changes that are carried over in one go.
+const CARRIED: u64 = 64;
+
+impl Replica {
+    /// A segment of an earlier generation with something that is not carried over.
+    pub(crate) fn late(&self) -> Option<SegmentId> {
+        if self.apart.is_empty() {
+            return None;
+        }
+        let late = self.segments.values().find(|row| {
+            self.is_past(&row.address) && !row.damaged && self.apart(&row.id).done < row.done
+        });
+        late.map(|row| row.id)
+    }
+
+    /// Carries what arrived for a segment of another generation over into the one in force, as far as
+    /// it is merged. Nothing of one that is in force, or that is being written; a commit must follow.
+    ///
+    /// # Errors
+    /// When the replica fails.
+    pub fn carry_late(&mut self, id: &SegmentId, now: i64) -> Result<Reshaped, ReplicaError> {
+        let row = self.row(id);
+        let lags = self.apart(id).done < row.done && self.is_past(&row.address);
+        let (Some(catalog), ty) = (self.catalog().filter(|_| lags), row.address.ty.clone()) else {
+            return Ok(Reshaped::default());
+        };
+        let Some(new) = catalog.ty(&ty) else { return Ok(Reshaped::default()) };
+        let carried = self.together(true, |replica| {
+            while replica.apart(id).done < replica.row(id).done {
+                replica.carry_some(id, new, now)?;
+            }
+            Ok::<_, PutError>(())
+        });
+        match carried {
+            Ok(((), moved)) => Ok(Reshaped { moved, in_force: None }),
+            Err(error) => {
+                self.recall_generations()?;
+                Err(replica_error(id, error))
+            }
+        }
+    }
+
+    /// Repeats some of the changes after the cut, each as one of this relay's own.
+    pub(crate) fn carry_some(
+        &mut self,
+        id: &SegmentId,
+        new: &ObjectType,
+        now: i64,
+    ) -> Result<(), PutError> {
+        let (sid, apart) = (self.row(id).sid, self.apart(id));
+        let last = self.row(id).done.min(apart.done + CARRIED);
+        let wanted: BTreeSet<Pos> = (apart.done + 1..=last).collect();
+        let mut targets = BTreeSet::new();
+        for entry in self.entries(sid, &wanted)? {
+            self.carry_over(id, &entry, new, now, &mut targets)?;
+        }
+        for target in targets {
+            self.vouch_for_own(&target)?;
+        }
+        let apart = self.apart(id);
+        Ok(self.save_apart(id, Apart { done: last, ..apart })?)
+    }
+
+    fn carry_over(
+        &mut self,
+        id: &SegmentId,
+        entry: &Entry,
+        new: &ObjectType,
+        now: i64,
+        targets: &mut BTreeSet<SegmentId>,
+    ) -> Result<(), PutError> {
+        let header = &entry.header;
+        let Writing { person, part } = Writing::read(&header.message);
+        let part = match part {
+            // It is what an earlier one came to. Of a later one, of which this relay does not know any
+            // more because it was put back, nobody may have anything else.
+            Part::Beginning if self.row(id).address.generation < new.generation => return Ok(()),
+            Part::Beginning => return self.begin_again(id, entry, new, targets),
+            // The change itself is there: this relay was put back from before it was repeated.
+            Part::Carried(_, hash) if self.lies_in(new, &hash)? => return Ok(()),
+            Part::Carried(actor, hash) => Part::Carried(actor, hash),
+            Part::Ordinary => Part::Carried(header.actor, header.hash),
+        };
+        let time = if header.time > 0 { header.time } else { now };
+        let author =
+            Author { actor: self.me.actor(), person: Writing { person, part }.message(), time };
+        let document = self.document(id)?;
+        let locate = |actor, counter| document.locate(actor, counter);
+        let edits = document.rewritten(&[&entry.bytes], &locate);
+        for (record, edit) in edits {
+            let target = self.home_afresh(id, &record, new)?;
+            targets.insert(target);
+            let current = self.document(&target)?.with_removed(&record);
+            let edit = self.as_it_was(id, entry.pos, &record, edit, &current)?;
+            let edit = RecordEdit { edits: new.refit(edit.edits, &current), ..edit };
+            let key = RecordKey::new(new.name.clone(), record.clone());
+            match self.put_in(&target, &key, &edit, &author) {
+                Err(PutError::Write(_)) => self.write_in_parts(&target, &key, &edit, &author)?,
+                // Nothing of it is left to be done.
+                Err(PutError::Absent(_)) => {}
+                other => drop(other?),
+            }
+            self.keep_winners(id, &record, &edit, &current, (&target, &author, new))?;
+        }
+        Ok(())
+    }
+
+    /// Takes up what a later generation began with: records come to what they were then.
+    fn begin_again(
+        &mut self,
+        id: &SegmentId,
+        entry: &Entry,
+        new: &ObjectType,
+        targets: &mut BTreeSet<SegmentId>,
+    ) -> Result<(), PutError> {
+        let header = &entry.header;
+        let part = Part::Carried(header.actor, header.hash);
+        let person = Writing { person: "", part }.message();
+        let author = Author { actor: self.me.actor(), person, time: header.time };
+        let document = self.document(id)?;
+        let locate = |actor, counter| document.locate(actor, counter);
+        let records = document.rewritten(&[&entry.bytes], &locate);
+        for (record, _) in records {
+            let was = self.document(id)?.content_at(&record, &[header.hash]).unwrap_or_default();
+            let target = self.home_afresh(id, &record, new)?;
+            targets.insert(target);
+            let here = self.document(&target)?;
+            let (current, there) = (here.with_removed(&record), here.record(&record));
+            let deleted = was.deleted.filter(|_| there.is_none_or(|there| !there.deleted));
+            let edits = new.towards(new.refit(was.edits, &Map::new()), &current);
+            let (key, edit) =
+                (RecordKey::new(new.name.clone(), record), RecordEdit { edits, deleted });
+            match self.put_in(&target, &key, &edit, &author) {
+                Err(PutError::Write(_)) => self.write_in_parts(&target, &key, &edit, &author)?,
+                Err(PutError::Absent(_)) => {}
+                other => drop(other?),
+            }
+        }
+        Ok(())
+    }
+
+    /// What a change did to texts, upon what they are now: a change of a text is told by the whole
+    /// text that it came to, and others may have changed it as well.
+    fn as_it_was(
+        &mut self,
+        id: &SegmentId,
+        pos: Pos,
+        record: &RecordId,
+        edit: RecordEdit,
+        current: &Map<String, Value>,
+    ) -> Result<RecordEdit, ReplicaError> {
+        let history = &self.load(id)?.history;
+        let (before, after) = (history.heads_through(pos - 1), history.heads_through(pos));
+        let document = self.document(id)?;
+        let told = |field: &str, now: Option<&Value>| {
+            let read = |heads: &[_]| {
+                let value = document.values_at(record, &[field], heads).pop().flatten();
+                value.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
+            };
+            merged_text(&read(&before), &read(&after), now.and_then(Value::as_str).unwrap_or(""))
+        };
+        let edits = edit.edits.into_iter().map(|edit| match edit {
+            Edit::Text(field, _) => {
+                let text = told(&field, current.get(&field));
+                Edit::Text(field, text)
+            }
+            Edit::Child(set, child, inner) => {
+                let here = child_of(current, &set, &child);
+                let inner = inner.into_iter().map(|edit| match edit {
+                    Edit::Text(field, _) => {
+                        let place = format!("{set}[{child}].{field}");
+                        let text = told(&place, here.and_then(|here| here.get(&field)));
+                        Edit::Text(field, text)
+                    }
+                    Edit::Put(..)
+                    | Edit::Json(..)
+                    | Edit::Add(..)
+                    | Edit::Clear(_)
+                    | Edit::Child(..)
+                    | Edit::RemoveChild(..) => edit,
+                });
+                let inner = inner.collect();
+                Edit::Child(set, child, inner)
+            }
+            Edit::Put(..)
+            | Edit::Json(..)
+            | Edit::Add(..)
+            | Edit::Clear(_)
+            | Edit::RemoveChild(..) => edit,
+        });
+        Ok(RecordEdit { edits: edits.collect(), deleted: edit.deleted })
+    }
+
+    /// Where a change wrote a value that another one wins over in its own generation, that one wins
+    /// here, too, unless somebody has written something else since: both are in the history.
+    fn keep_winners(
+        &mut self,
+        id: &SegmentId,
+        record: &RecordId,
+        edit: &RecordEdit,
+        before: &Map<String, Value>,
+        (target, author, new): (&SegmentId, &Author, &ObjectType),
+    ) -> Result<(), PutError> {
+        let there = self.document(id)?.record(record).unwrap_or_default();
+        let here = self.document(target)?.record(record).unwrap_or_default().fields;
+        let lost = edit.edits.iter().filter(|edit| matches!(edit, Edit::Put(..) | Edit::Json(..)));
+        let lost = lost.map(Edit::field).filter(|field| {
+            let (was, is, wins) = (before.get(*field), here.get(*field), there.fields.get(*field));
+            wins.is_some() && wins != is && was == wins
+        });
+        let fields: BTreeSet<&str> = lost.collect();
+        if fields.is_empty() {
+            return Ok(());
+        }
+        let heads = self.document(id)?.heads();
+        let content = self.document(id)?.content_at(record, &heads).unwrap_or_default();
+        let edits = content.edits.into_iter().filter(|edit| fields.contains(edit.field()));
+        let edit = RecordEdit::from(new.refit(edits.collect(), &here));
+        let key = RecordKey::new(new.name.clone(), record.clone());
+        match self.put_in(target, &key, &edit, author) {
+            Err(PutError::Write(_) | PutError::Absent(_)) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// The segment of the new generation that holds a record, or will.
+    fn home_afresh(
+        &mut self,
+        id: &SegmentId,
+        record: &RecordId,
+        new: &ObjectType,
+    ) -> Result<SegmentId, ReplicaError> {
+        let from = self.row(id).clone();
+        let in_force = !self.is_apart(&from.address);
+        let known = if in_force {
+            self.store.moved_to(from.sid, record)?
+        } else {
+            self.store.presence(&from.address.ty, record)?.map(|(sid, ..)| sid)
+        };
+        if let Some(target) = known.and_then(|sid| self.segment_of(sid)) {
+            return Ok(target.id);
+        }
+        let fields = self.document(id)?.record(record).unwrap_or_default().fields;
+        let field = self.scope_field(&from.address)?;
+        let address = target_of(new, field.as_ref(), &from.address, record, &fields);
+        let target = self.open_segment(&address)?;
+        if in_force {
+            self.store.note_moved(from.sid, record, self.row(&target).sid)?;
+        }
+        Ok(target)
+    }
+}
+
+fn child_of<'c>(
+    fields: &'c Map<String, Value>,
+    set: &str,
+    id: &str,
+) -> Option<&'c Map<String, Value>> {
+    let children = fields.get(set).and_then(Value::as_array)?;
+    let named = |child: &&Value| child.get("id").and_then(Value::as_str) == Some(id);
+    children.iter().find(named)?.as_object()
+}
