@@ -403,6 +403,24 @@ async fn a_relay_that_was_put_back_from_before_takes_a_generation_from_devices()
 }
 
 #[tokio::test]
+async fn nobody_but_a_relay_says_what_a_generation_begins_with() {
+    let site = Site::founded(CATALOG);
+    let ticket = site.ticket("mal\nthe beginning of a generation").await;
+    let mal = site.join(&ticket, "mal").await;
+    sync(&mal).await;
+    put(&mal, "order/o1", order("42", 1));
+    sync(&mal).await;
+    site.reshape("order", buckets(2)).await;
+    put(&mal, "order/o1", json!({"code": "late"}));
+    sync(&mal).await;
+    let record = site.record("order/o1").await.expect("it is there");
+    assert_eq!(record.fields["code"], "late", "it is carried over like anybody's");
+    let history = mal.history(&"order/o1".parse().expect("a name"), 50, None).expect("it reads");
+    let begins = history.entries.iter().filter(|entry| entry.begins).collect::<Vec<_>>();
+    assert!(begins.len() == 1 && begins[0].person.is_empty(), "{begins:?}");
+}
+
+#[tokio::test]
 async fn whatever_is_written_when_everything_is_there_once() {
     let seed = std::env::var("FIELDKEEP_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
     println!("FIELDKEEP_SEED={seed}");

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use fieldkeep_catalog::{Catalog, ObjectType};
 use fieldkeep_documents::Document;
 use fieldkeep_model::status::Generations;
-use fieldkeep_model::{ChangeHash, RecordHash, RecordId, SegmentAddress, SegmentId, TypeName};
+use fieldkeep_model::{
+    ChangeHash, ChangeHeader, Part, RecordHash, RecordId, SegmentAddress, SegmentId, TypeName,
+    Writing,
+};
 use fieldkeep_store::{Apart, Generations as _, SegmentRow, Settings, StoreError, digest};
 
 use crate::replica::{Replica, ReplicaError};
@@ -29,6 +32,15 @@ impl Replica {
     #[must_use]
     pub fn generations(&self) -> &Generations {
         &self.generations
+    }
+
+    /// Who wrote a change, and what it is in its generation: a relay alone says more than who.
+    pub(crate) fn writing_of<'h>(&self, header: &'h ChangeHeader) -> Writing<'h> {
+        let author = self.members.author(&header.actor);
+        if author.is_some_and(|author| author.relay) {
+            return Writing::read(&header.message);
+        }
+        Writing { person: &header.message, part: Part::Ordinary }
     }
 
     /// Whether a segment is of another generation than its type.

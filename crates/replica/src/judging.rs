@@ -360,7 +360,7 @@ impl Replica {
         let mut culprits = Vec::new();
         for (pos, (hash, fields)) in written {
             let Some(entry) = self.entry(row.sid, pos)? else { continue };
-            let Writing { person, part } = Writing::read(&entry.header.message);
+            let Writing { person, part } = self.writing_of(&entry.header);
             // Who wrote it, not the relay that repeated it.
             let actor = match part {
                 Part::Beginning => continue,

@@ -243,7 +243,8 @@ impl Replica {
             before,
             after,
         });
-        let Writing { person, part } = Writing::read(&entry.header.message);
+        let writes = writes.collect();
+        let Writing { person, part } = self.writing_of(&entry.header);
         let (actor, repeats) = match part {
             Part::Carried(actor, hash) => (actor, Some(hash)),
             Part::Beginning | Part::Ordinary => (entry.header.actor, None),
@@ -255,7 +256,7 @@ impl Replica {
             device: actor.device(),
             person: person.to_owned(),
             time: entry.header.time,
-            writes: writes.collect(),
+            writes,
         })
     }
 

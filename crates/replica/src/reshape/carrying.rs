@@ -86,7 +86,7 @@ impl Replica {
         targets: &mut BTreeSet<SegmentId>,
     ) -> Result<(), PutError> {
         let header = &entry.header;
-        let Writing { person, part } = Writing::read(&header.message);
+        let Writing { person, part } = self.writing_of(header);
         let part = match part {
             // It is what an earlier one came to. Of a later one, of which this relay does not know any
             // more because it was put back, nobody may have anything else.
