@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use fieldkeep_catalog::{Afresh, Kind};
 use fieldkeep_device::{Device, Tier};
 use fieldkeep_lab::Dice;
-use fieldkeep_model::{Edit, Grant, TypeName};
+use fieldkeep_model::{Edit, Grant, RecordEdit, Scalar, TypeName};
 use fieldkeep_replica::{Note, ReshapeError};
 use serde_json::{Value, json};
 use support::{Connected, Site, content, fields, get, put, soon, state, sync};
@@ -400,6 +400,46 @@ async fn a_relay_that_was_put_back_from_before_takes_a_generation_from_devices()
     site.is_in_force("order", 2).await;
     site.converges(&[&ann, &ben], &["order"]).await;
     assert_eq!(fields(&ann, "order/o1")["boxes"], 111);
+}
+
+#[tokio::test]
+async fn what_was_held_for_how_it_was_written_stays_held() {
+    let paid = CATALOG.replace(
+        "scope = \"outlet\"",
+        "scope = \"outlet\"\nonline_only = \"before.code == 'paid'\"",
+    );
+    let site = Site::founded(&paid);
+    let ann = site.device("ann").await;
+    sync(&ann).await;
+    for key in ["order/o1", "order/o2"] {
+        put(&ann, key, json!({"outlet": "42", "code": "paid", "boxes": 1}));
+    }
+    sync(&ann).await;
+    // As a program that does not ask what needs a connection would.
+    let anyhow = |key: &'static str| {
+        let (key, edit) = (
+            key.parse().expect("a name"),
+            vec![Edit::Put("customer".into(), Scalar::Str("x".into()))],
+        );
+        let written = ann.with_replica(|replica| {
+            let edit: RecordEdit = edit.into();
+            Ok::<_, fieldkeep_replica::PutError>(drop(replica.put_anyhow(&key, &edit, 1)?))
+        });
+        written.expect("it is saved");
+    };
+    anyhow("order/o1");
+    sync(&ann).await;
+    let state = |record: Option<fieldkeep_replica::RecordView>| {
+        record.map(|record| record.state.word().to_owned())
+    };
+    assert_eq!(state(site.record("order/o1").await).as_deref(), Some("held"));
+    anyhow("order/o2"); // Late.
+    site.reshape("order", buckets(2)).await;
+    assert_eq!(state(site.record("order/o1").await).as_deref(), Some("held"));
+    assert_eq!(state(site.record("order/o2").await).as_deref(), Some("valid"));
+    sync(&ann).await;
+    site.converges(&[&ann], &["order"]).await;
+    assert_eq!(state(site.record("order/o2").await).as_deref(), Some("held"), "late as it is");
 }
 
 #[tokio::test]

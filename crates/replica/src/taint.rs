@@ -126,6 +126,44 @@ impl Replica {
         Ok(taint)
     }
 
+    /// The fields of a record in which something stands that should not be there, as `lines` for whatever
+    /// is in that set; empty for the record itself.
+    pub(crate) fn tainted_fields(
+        &mut self,
+        id: &SegmentId,
+        record: &RecordId,
+    ) -> Result<BTreeSet<String>, ReplicaError> {
+        let done = self.row(id).done;
+        if self.load(id)?.taint.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let loaded = self.load_document(id)?;
+        let document = loaded.document.as_ref().expect("just loaded");
+        let written = document.writers(record, &[String::new()]).into_iter();
+        let written = written.filter(|(_, actor, counter)| {
+            let change = loaded.history.author_of_op(actor, *counter);
+            change.is_some_and(|(_, seq)| loaded.taint.contains(*actor, seq))
+        });
+        let traces = loaded.taint.traces(record, done).map(|trace| trace.field.clone());
+        let fields = written.map(|(field, ..)| field).chain(traces);
+        let top = |field: String| field.split(['[', '.']).next().unwrap_or_default().to_owned();
+        Ok(fields.map(top).collect())
+    }
+
+    /// Marks what is in a segment's log from a position on: it repeats something that should not be
+    /// there.
+    pub(crate) fn taint_from(&mut self, id: &SegmentId, first: Pos) -> Result<(), ReplicaError> {
+        let (sid, tip) = (self.row(id).sid, self.row(id).tip);
+        for pos in first..=tip {
+            self.store.taint(sid, pos)?;
+        }
+        self.load(id)?;
+        let history = &self.cache.peek(id).expect("just loaded").history;
+        let taint = self.read_taint(sid, history)?;
+        self.load(id)?.taint = taint;
+        Ok(())
+    }
+
     /// Why something in the record that stands should not be there, as a reason's id: it was merged
     /// without permission, or written without a connection where that needs one.
     pub(crate) fn taint_of(

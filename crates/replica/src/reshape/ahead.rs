@@ -74,15 +74,32 @@ impl Replica {
             drafts.push_front((address.clone(), rest));
         }
         let target = self.open_segment(&address)?;
-        let mut writes = Vec::with_capacity(ids.len());
+        let (mut writes, mut doubtful) = (Vec::with_capacity(ids.len()), Vec::new());
         for record in ids {
             let content = self.document(id)?.content_at(&record, &heads).unwrap_or_default();
-            let edits = new.refit(content.edits, &Map::new());
-            writes.push((record, RecordEdit { edits, deleted: content.deleted }));
+            let mut edits = new.refit(content.edits, &Map::new());
+            let mut deleted = content.deleted;
+            let tainted = self.tainted_fields(id, &record)?;
+            if !tainted.is_empty() {
+                // What should not be there is written by itself, and goes on to be held.
+                let (bad, good) =
+                    edits.into_iter().partition(|edit| tainted.contains(edit.field()));
+                edits = good;
+                let gone = tainted.contains("~deleted") || edits.is_empty();
+                let bad = RecordEdit { edits: bad, deleted: deleted.filter(|_| gone) };
+                deleted = deleted.filter(|_| !gone);
+                doubtful.push((record.clone(), bad));
+            }
+            writes.push((record, RecordEdit { edits, deleted }));
         }
         let message = Writing { person: "", part: Part::Beginning }.message();
         let author = Author { actor: self.me.actor(), person: message, time: now };
         self.write_beginnings(&target, &writes, &author)?;
+        for one in doubtful {
+            let first = self.row(&target).tip + 1;
+            self.write_beginnings(&target, &[one], &author)?;
+            self.taint_from(&target, first)?;
+        }
         let (sid, to) = (self.row(id).sid, self.row(&target).sid);
         for (record, _) in &writes {
             self.store.note_moved(sid, record, to)?;

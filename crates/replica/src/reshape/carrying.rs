@@ -106,6 +106,7 @@ impl Replica {
         for (record, edit) in edits {
             let target = self.home_afresh(id, &record, new)?;
             targets.insert(target);
+            let first = self.row(&target).tip + 1;
             let current = self.document(&target)?.with_removed(&record);
             let edit = self.as_it_was(id, entry.pos, &record, edit, &current)?;
             let edit = RecordEdit { edits: new.refit(edit.edits, &current), ..edit };
@@ -117,6 +118,10 @@ impl Replica {
                 other => drop(other?),
             }
             self.keep_winners(id, &record, &edit, &current, (&target, &author, new))?;
+            if entry.tainted {
+                self.taint_from(&target, first)?;
+                self.rejudge(&[key])?;
+            }
         }
         Ok(())
     }
