@@ -300,7 +300,7 @@ fn what_is_published_stays_as_it_is() {
     )
     .expect("it is right");
     let told: Vec<_> = old.check_successor(&new).iter().map(ToString::to_string).collect();
-    let way = "put it back, or declare another type beside it";
+    let way = "put it back, or start the type afresh: `fieldkeep relay reshape order`";
     assert_eq!(
         told,
         [
@@ -310,9 +310,8 @@ fn what_is_published_stays_as_it_is() {
                 "line 2, type.order.scope: the scope field is published as `outlet` and cannot become `none`: {way}"
             ),
             format!("line 2, type.order.buckets: published with 4 buckets, not 8: {way}"),
-            format!(
-                "line 2, type.order.field.note: the field `note` is published and cannot be removed: {way}"
-            ),
+            "line 2, type.order.field.note: the field `note` is published and cannot be removed: put it back"
+                .to_owned(),
             format!(
                 "line 6, type.order.field.stock: published as a counter, it cannot become a register: {way}"
             ),
@@ -322,6 +321,20 @@ fn what_is_published_stays_as_it_is() {
         ]
     );
     assert_eq!(old.check_successor(&old), []);
+    // In a new generation the shape is another one; children stay children, and what is declared stays.
+    let afresh = |kinds: &str| {
+        let source = format!(
+            "catalog = 1\n[type.order]\nbuckets = 8\ngeneration = 1\n[type.order.field]\noutlet = {{}}\n\
+             note = {{}}\nlines = {{ kind = \"set\", field = {{ q = {{ kind = \"json\" }} }} }}\n{kinds}\n[type.gone]\n"
+        );
+        Catalog::parse(&source).expect("it is right")
+    };
+    let next = afresh("stock = {}");
+    assert_eq!(old.check_successor(&next), []);
+    assert_eq!(old.check_generations(&next).len(), 1, "and is not merely published");
+    assert_eq!(old.check_successor(&afresh("stock = { kind = \"set\" }")).len(), 1);
+    assert_eq!(old.check_successor(&afresh("")).len(), 1, "`stock` is gone");
+    assert_eq!(next.check_successor(&old).len(), 1, "and there is no way back");
     assert_eq!(old.source(), old.clone().source());
     assert_ne!(old.hash(), new.hash());
 }

@@ -10,6 +10,7 @@ catalog = 1
 [type.order]
 scope = "outlet"
 buckets = 16
+generation = 3
 [type.order.field]
 outlet = {}
 name = {}

@@ -147,7 +147,7 @@ impl Drop for Asked<'_> {
 
 /// The catalog that waits for new generations, and the types that have them.
 fn awaited(replica: &Replica) -> Result<(Option<StoredCatalog>, BTreeSet<TypeName>), StoreError> {
-    let awaited = replica.awaited()?;
+    let awaited = replica.catalog_ahead()?;
     let catalog = awaited.as_ref().and_then(|awaited| Catalog::parse(&awaited.source).ok());
     let types = catalog.map(|catalog| replica.outlived_by(&catalog)).unwrap_or_default();
     Ok((awaited, types))
@@ -438,7 +438,7 @@ impl Device {
     /// it is paused.
     pub(crate) fn is_to_move(&self) -> Result<bool, StoreError> {
         let engine = self.engine();
-        if !engine.replica().awaits_generation() {
+        if !engine.replica().is_outrun() {
             return Ok(false);
         }
         let paused = engine.stored_pauses()?;

@@ -76,7 +76,7 @@ impl Replica {
             Some(_) => stored_generations(&self.store)?,
             None => self.published.as_ref().map(|p| declared(&p.catalog)).unwrap_or_default(),
         };
-        self.awaits = self.awaited()?.is_some();
+        self.outrun = self.catalog_ahead()?.is_some();
         self.writing = stored_reshape(&self.store)?.and_then(Underway::of);
         let apart = self.store.apart()?;
         let rows = self.segments.values().filter_map(|row| Some((row.id, *apart.get(&row.sid)?)));

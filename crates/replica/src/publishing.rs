@@ -12,7 +12,7 @@ use crate::reshape::{Reshape, stored_reshape};
 /// The context of a catalog notice.
 pub(crate) const CATALOG_CONTEXT: &str = "fieldkeep 1 catalog";
 /// The setting that holds a catalog that waits for a new generation.
-const AWAITED: &str = "awaited_catalog";
+const AHEAD: &str = "awaited_catalog";
 /// The longest note, in characters.
 const NOTE: usize = 1_000;
 
@@ -189,7 +189,7 @@ impl Replica {
 
     /// Takes over a catalog that a relay states, if it is newer than the one in force. One that starts
     /// a type afresh of which this device has records waits until it has the new generation:
-    /// [`Replica::awaited`]. Returns whether it was news, or waits.
+    /// [`Replica::catalog_ahead`]. Returns whether it was news, or waits.
     ///
     /// # Errors
     /// When no relay of the organisation signed it, or it does not parse.
@@ -209,14 +209,14 @@ impl Replica {
         let stored = StoredCatalog { epoch, number, notice, source };
         let next = restore_catalog(stored.clone())?;
         if self.me.role == Role::Device && !self.outlived_by(&next.catalog).is_empty() {
-            self.await_catalog(&stored)?;
+            self.keep_ahead(&stored)?;
             return Ok(true);
         }
         self.store.put_catalog(&stored)?;
-        let awaited = self.awaited()?.map(|awaited| (awaited.epoch, awaited.number));
+        let awaited = self.catalog_ahead()?.map(|awaited| (awaited.epoch, awaited.number));
         if awaited.is_some_and(|awaited| awaited <= (epoch, number)) {
-            self.store.set(AWAITED, &[])?;
-            self.awaits = false;
+            self.store.set(AHEAD, &[])?;
+            self.outrun = false;
         }
         self.take_generations(&next.catalog)?;
         if let Some(before) = self.published.replace(next.clone()) {
@@ -230,36 +230,37 @@ impl Replica {
 
 /// A catalog that waits, as it is kept.
 #[derive(Encode, Decode)]
-struct Awaited(#[n(0)] Epoch, #[n(1)] u64, #[n(2)] Signed, #[n(3)] String);
+struct Ahead(#[n(0)] Epoch, #[n(1)] u64, #[n(2)] Signed, #[n(3)] String);
 
 impl Replica {
     /// The catalog that waits until this device has a new generation, if one does.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn awaited(&self) -> Result<Option<StoredCatalog>, StoreError> {
-        let Some(bytes) = self.store.setting(AWAITED)?.filter(|bytes| !bytes.is_empty()) else {
+    pub fn catalog_ahead(&self) -> Result<Option<StoredCatalog>, StoreError> {
+        let Some(bytes) = self.store.setting(AHEAD)?.filter(|bytes| !bytes.is_empty()) else {
             return Ok(None);
         };
         let damaged = |_| StoreError::Damaged("the catalog that waits".into());
-        let Awaited(epoch, number, notice, source) = minicbor::decode(&bytes).map_err(damaged)?;
+        let Ahead(epoch, number, notice, source) = minicbor::decode(&bytes).map_err(damaged)?;
         Ok(Some(StoredCatalog { epoch, number, notice, source }))
     }
 
-    /// Whether one does: see [`Replica::awaited`].
+    /// Whether one does: see [`Replica::catalog_ahead`].
     #[must_use]
-    pub fn awaits_generation(&self) -> bool {
-        self.awaits
+    pub fn is_outrun(&self) -> bool {
+        self.outrun
     }
 
-    fn await_catalog(&mut self, next: &StoredCatalog) -> Result<(), StoreError> {
+    fn keep_ahead(&mut self, next: &StoredCatalog) -> Result<(), StoreError> {
         let StoredCatalog { epoch, number, notice, source } = next.clone();
-        if self.awaited()?.is_some_and(|known| (known.epoch, known.number) >= (epoch, number)) {
+        if self.catalog_ahead()?.is_some_and(|known| (known.epoch, known.number) >= (epoch, number))
+        {
             return Ok(());
         }
-        let bytes = minicbor::to_vec(Awaited(epoch, number, notice, source));
-        self.awaits = true;
-        self.store.set(AWAITED, &bytes.expect("encoding into memory cannot fail"))
+        let bytes = minicbor::to_vec(Ahead(epoch, number, notice, source));
+        self.outrun = true;
+        self.store.set(AHEAD, &bytes.expect("encoding into memory cannot fail"))
     }
 }
 

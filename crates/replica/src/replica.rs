@@ -78,7 +78,7 @@ pub struct Replica {
     /// Segments that were taken out: a file has them.
     pub(crate) archived: BTreeSet<SegmentId>,
     /// Whether a catalog waits until this device has a new generation.
-    pub(crate) awaits: bool,
+    pub(crate) outrun: bool,
     /// Of these types only those scopes are kept here.
     pub(crate) subscriptions: Subscriptions,
     /// The rules in Rust that a relay judges by.
@@ -145,7 +145,7 @@ impl Replica {
             writing: None,
             drafts: Drafts::default(),
             archived: BTreeSet::new(),
-            awaits: false,
+            outrun: false,
             subscriptions: Subscriptions::default(),
             judges: Judges::default(),
             over_quota: OverQuota::default(),
