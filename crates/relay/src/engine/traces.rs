@@ -1,6 +1,6 @@
 //! What is traced, for an operator who runs a collector: sessions of devices, and what takes time in them.
 //!
-//! A span of the target [`TRACES`] belongs to the session that it is given here. One of [`PART`] belongs to
+//! A span of the target [`TRACES`] belongs to the session that it is given here. One of [`PART`](fieldkeep_replica::PART) belongs to
 //! what is being worked on, and whoever listens makes none outside of that. What is done for one session is in its trace; what is done for several at once is a trace of its
 //! own, with links to them.
 //!
@@ -16,12 +16,9 @@ use tracing::{Span, debug_span};
 
 use super::{ConnectionId, Engine};
 
-#[cfg(doc)]
-use fieldkeep_replica::PART;
-
 /// For so long, in milliseconds, and for so many frames a session is one trace; then another one goes on,
 /// so that who stays connected is seen, and no trace grows without a bound.
-const PART: (i64, u32) = (600_000, 1_000);
+const STAGE: (i64, u32) = (600_000, 1_000);
 /// The target of spans of sessions, and of what is done for them.
 pub const TRACES: &str = "fieldkeep::traces";
 /// Sessions that what is done for several at once is linked to, at most.
@@ -141,7 +138,7 @@ impl Engine {
     ) -> Option<EnteredSpan> {
         let peer = self.peers.get_mut(&id)?;
         let traced = peer.trace.as_mut()?;
-        if traced.since + PART.0 <= self.now || traced.frames >= PART.1 {
+        if traced.since + STAGE.0 <= self.now || traced.frames >= STAGE.1 {
             let member = self.replica.members().by_tls(&peer.key)?;
             let part = traced.part + 1;
             let span = session(id, (member.number, member.name.as_str()), part);
