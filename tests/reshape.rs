@@ -360,6 +360,27 @@ async fn a_device_of_a_scope_gets_its_own_and_new_devices_the_new_generation() {
 }
 
 #[tokio::test]
+async fn what_the_relay_refused_in_a_generation_that_is_over_is_in_nobodys_way() {
+    let site = Site::founded(CATALOG);
+    let order_42 = Grant { ty: Some(ty("order")), scope: Some("42".into()) };
+    let customers = Grant { ty: Some(ty("customer")), scope: None };
+    let ticket = site.invited("ann", vec![order_42, customers], i64::MAX).await;
+    let ann = site.join(&ticket, "ann").await;
+    sync(&ann).await;
+    put(&ann, "customer/c0", json!({"name": "Pier"}));
+    put(&ann, "order/o1", order("42", 1));
+    put(&ann, "order/o2", order("43", 1)); // Nobody let her write there.
+    assert_eq!(sync(&ann).await.refused, 1);
+    site.reshape("order", buckets(4)).await;
+    sync(&ann).await;
+    assert_eq!((generation(&ann, "order"), state(&ann, "order/o1")), (1, "valid".to_owned()));
+    put(&ann, "customer/c1", json!({"name": "Mole"}));
+    let done =
+        ann.resync(Some(&ty("customer")), support::PATIENCE).await.expect("it is put in place");
+    assert_eq!(done.exchanged.kept, 1, "what is not sent yet");
+}
+
+#[tokio::test]
 async fn a_relay_that_was_put_back_from_before_takes_a_generation_from_devices() {
     let mut site = Site::founded(CATALOG);
     let (ann, ben) = (site.device("ann").await, site.device("ben").await);

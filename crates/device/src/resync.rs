@@ -153,6 +153,12 @@ fn awaited(replica: &Replica) -> Result<(Option<StoredCatalog>, BTreeSet<TypeNam
     Ok((awaited, types))
 }
 
+/// Why nothing of a download was put in place.
+fn started_afresh() -> SyncError {
+    let why = "a type was started afresh meanwhile, and what is unsaved here goes first";
+    SyncError::Cut(why.to_owned())
+}
+
 /// How often a new generation is tried to be put in place while somebody writes.
 const MOVES: usize = 10;
 /// The types that a copy is of.
@@ -281,7 +287,7 @@ impl Device {
         drop(fetching);
         let (device, wanted) = (self.clone(), types.clone());
         let exchanged = off(move || device.put_in_place(&copy, &wanted, clears)).await?;
-        let exchanged = exchanged.unwrap_or_default();
+        let exchanged = exchanged.ok_or_else(started_afresh)?;
         // A copy that stays behind is found and used, or removed, the next time.
         let _ = home::remove(&self.copy_path());
         let synced = self.sync_once(timeout).await;

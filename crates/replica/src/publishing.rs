@@ -194,6 +194,27 @@ impl Replica {
     /// # Errors
     /// When no relay of the organisation signed it, or it does not parse.
     pub fn adopt_catalog(&mut self, notice: Signed, source: String) -> Result<bool, ReplicaError> {
+        self.take_catalog(notice, source, true)
+    }
+
+    /// The same, where what is here of earlier generations has been taken out: nothing waits.
+    ///
+    /// # Errors
+    /// See [`Replica::adopt_catalog`].
+    pub fn move_to_catalog(
+        &mut self,
+        notice: Signed,
+        source: String,
+    ) -> Result<bool, ReplicaError> {
+        self.take_catalog(notice, source, false)
+    }
+
+    fn take_catalog(
+        &mut self,
+        notice: Signed,
+        source: String,
+        waits: bool,
+    ) -> Result<bool, ReplicaError> {
         let stated: CatalogNotice = notice.read().ok_or(ReplicaError::CatalogUnsigned)?;
         let signed: Option<CatalogNotice> =
             self.members.stated_by(stated.relay, CATALOG_CONTEXT, &notice);
@@ -208,7 +229,8 @@ impl Replica {
         }
         let stored = StoredCatalog { epoch, number, notice, source };
         let next = restore_catalog(stored.clone())?;
-        if self.me.role == Role::Device && !self.outlived_by(&next.catalog).is_empty() {
+        let is_device = self.me.role == Role::Device;
+        if is_device && waits && !self.outlived_by(&next.catalog).is_empty() {
             self.keep_ahead(&stored)?;
             return Ok(true);
         }

@@ -60,7 +60,7 @@ impl Engine {
                 self.retire(&id)?;
             }
             let source = published.catalog.source().to_owned();
-            self.replica.adopt_catalog(published.notice.clone(), source)?;
+            self.replica.move_to_catalog(published.notice.clone(), source)?;
             self.paused = self.stored_pauses()?;
         }
         if fresh.epoch() != self.replica.epoch() {
@@ -93,10 +93,11 @@ impl Engine {
         Ok(exchanged)
     }
 
-    /// The segments that are of another generation than a catalog declares their type in.
+    /// The segments in force that are of another generation than a catalog declares their type in.
     fn outlived(&self, published: &Published) -> Vec<SegmentId> {
         let rows = self.replica.segments().values();
-        let outlived = rows.filter(|row| {
+        let in_force = rows.filter(|row| !self.replica.is_apart(&row.address));
+        let outlived = in_force.filter(|row| {
             let declared = published.catalog.ty(&row.address.ty);
             declared.is_some_and(|ty| ty.generation != row.address.generation)
         });
