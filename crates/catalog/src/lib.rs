@@ -35,4 +35,4 @@ pub use object::{Field, Kind, ObjectType, Reference};
 pub use rule::{Dead, Rule, RuleError};
 pub use schema::SchemaError;
 pub use share::{Referred, Sheet, TITLES, TemplateError, title};
-pub use values::{ValueError, value_of};
+pub use values::{ValueError, child_of, value_of};

@@ -7,6 +7,7 @@ use fieldkeep_model::{Edit, Scalar};
 use serde_json::{Map, Value};
 
 use crate::object::{Field, Kind, ObjectType};
+use crate::values::child_of;
 
 impl Kind {
     /// Whether what a field of this kind holds can be brought into one of that kind: children stay
@@ -30,7 +31,7 @@ impl ObjectType {
     /// nothing of what it has already, and of counters the difference.
     #[must_use]
     pub fn towards(&self, content: Vec<Edit>, current: &Map<String, Value>) -> Vec<Edit> {
-        towards(content, current)
+        lacking(content, current)
     }
 
     /// The fields with values that were right for their kind in another declaration of the type, and
@@ -101,7 +102,8 @@ fn refit(
     fitted
 }
 
-fn towards(content: Vec<Edit>, current: &Map<String, Value>) -> Vec<Edit> {
+/// What of a content one that reads like that lacks.
+fn lacking(content: Vec<Edit>, current: &Map<String, Value>) -> Vec<Edit> {
     let mut counted: BTreeMap<String, i64> = BTreeMap::new();
     let mut edits = Vec::with_capacity(content.len());
     for edit in content {
@@ -114,7 +116,7 @@ fn towards(content: Vec<Edit>, current: &Map<String, Value>) -> Vec<Edit> {
             Edit::Put(_, ref scalar) if here == Some(&json_of(scalar)) => {}
             Edit::Text(_, ref text) if here.and_then(Value::as_str) == Some(text) => {}
             Edit::Child(set, id, inner) => {
-                let inner = towards(inner, child_of(current, &set, &id).unwrap_or(&Map::new()));
+                let inner = lacking(inner, child_of(current, &set, &id).unwrap_or(&Map::new()));
                 edits.push(Edit::Child(set, id, inner));
             }
             Edit::Put(..)
@@ -131,15 +133,6 @@ fn towards(content: Vec<Edit>, current: &Map<String, Value>) -> Vec<Edit> {
         }
     }
     edits
-}
-
-fn child_of<'c>(
-    fields: &'c Map<String, Value>,
-    set: &str,
-    id: &str,
-) -> Option<&'c Map<String, Value>> {
-    let mut children = fields.get(set).and_then(Value::as_array)?.iter();
-    children.find(|child| child.get("id").and_then(Value::as_str) == Some(id))?.as_object()
 }
 
 /// One edit of a field that is no set, as a kind wants it; notes in `current` what it sets.

@@ -15,7 +15,7 @@ mod json;
 mod towards;
 mod words;
 
-pub use towards::value_of;
+pub use towards::{child_of, value_of};
 pub(crate) use words::input_from_words;
 
 /// Why something written is no edit.

@@ -81,12 +81,6 @@ impl Replica {
         Ok(Some(archived.len() as u64))
     }
 
-    /// Whether a segment was taken out: a file has it.
-    #[must_use]
-    pub fn is_archived(&self, id: &SegmentId) -> bool {
-        self.archived.contains(id)
-    }
-
     /// The segments that were taken out whose ids begin with those bytes.
     #[must_use]
     pub fn archived_beginning(&self, short: &[u8; 8]) -> Option<SegmentId> {

@@ -164,7 +164,7 @@ fn declared(catalog: &Catalog) -> Generations {
 }
 
 /// What a record adds to the sum of its segment; nothing if it is not there.
-fn digest_in(document: &Document, record: &RecordId) -> Option<u128> {
+pub(crate) fn digest_in(document: &Document, record: &RecordId) -> Option<u128> {
     let read = document.record(record)?;
     Some(digest(record, &RecordHash::of(&read.canonical())))
 }

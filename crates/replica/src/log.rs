@@ -251,7 +251,7 @@ impl Replica {
     }
 }
 
-enum Walk {
+pub(crate) enum Walk {
     Done,
     Failed(ReplicaError),
 }

@@ -147,10 +147,10 @@ pub fn stored_reshape(store: &impl Settings) -> Result<Option<Reshape>, StoreErr
 }
 
 impl Replica {
-    /// The new generation that is being written.
+    /// The new generation that is being written, and its number.
     #[must_use]
-    pub fn reshape(&self) -> Option<&Reshape> {
-        self.writing.as_ref().map(|writing| &writing.plan)
+    pub fn reshape(&self) -> Option<(&Reshape, u32)> {
+        self.writing.as_ref().map(|writing| (&writing.plan, writing.generation()))
     }
 
     /// The catalog that would start a type afresh: a file, or the one in force, with what is to be
@@ -197,7 +197,7 @@ impl Replica {
         note: Note<'_>,
         cut: Option<i64>,
     ) -> Result<(), ReshapeError> {
-        if let Some(under_way) = self.reshape() {
+        if let Some((under_way, _)) = self.reshape() {
             return Err(ReshapeError::UnderWay(under_way.ty.clone()));
         }
         let damaged = self.in_force(ty).find(|row| row.damaged);
@@ -207,8 +207,8 @@ impl Replica {
         let (source, note_text) = (catalog.source().to_owned(), note.text.to_owned());
         let plan = Reshape { ty: ty.clone(), source, note: note_text, cut, began: note.time };
         let bytes = minicbor::to_vec(&plan).expect("encoding into memory cannot fail");
-        self.writing = Some(Underway { plan, next: catalog.clone() });
         self.store.set(RESHAPE, &bytes)?;
+        self.writing = Some(Underway { plan, next: catalog.clone() });
         Ok(())
     }
 

@@ -31,7 +31,7 @@ impl ObjectType {
         let (name, field) = place.set(set)?;
         let children = Place::within(name, field);
         let (inner, field) = children.field(inner)?;
-        let child = shown.get(name).and_then(|set| child_of(set, id));
+        let child = child_of(shown, name, id);
         let edits = children.towards(inner, field, child.and_then(|c| c.get(inner)), wanted)?;
         Ok(vec![Edit::Child(name.to_owned(), place.child_id(name, id)?, edits)])
     }
@@ -72,7 +72,7 @@ impl ObjectType {
 #[must_use]
 pub fn value_of<'v>(fields: &'v Map<String, Value>, field: &str) -> Option<&'v Value> {
     match child_field(field) {
-        Some((set, id, inner)) => child_of(fields.get(set)?, id)?.get(inner),
+        Some((set, id, inner)) => child_of(fields, set, id)?.get(inner),
         None => fields.get(field),
     }
 }
@@ -84,8 +84,14 @@ fn child_field(field: &str) -> Option<(&str, &str, &str)> {
     Some((set, id, inner))
 }
 
-fn child_of<'v>(set: &'v Value, id: &str) -> Option<&'v Map<String, Value>> {
-    let mut children = set.as_array()?.iter().filter_map(Value::as_object);
+/// A child of a set by its id.
+#[must_use]
+pub fn child_of<'v>(
+    fields: &'v Map<String, Value>,
+    set: &str,
+    id: &str,
+) -> Option<&'v Map<String, Value>> {
+    let mut children = fields.get(set)?.as_array()?.iter().filter_map(Value::as_object);
     children.find(|child| child.get("id").and_then(Value::as_str) == Some(id))
 }
 

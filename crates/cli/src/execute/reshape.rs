@@ -87,7 +87,7 @@ pub(super) fn give_up(owner: &Owner, ty: &TypeName) -> Result<Response, Failure>
     let ty = ty.clone();
     let far = relay(owner)?.with_engine(move |engine| {
         let under_way = engine.replica().reshape();
-        if under_way.is_none_or(|under_way| under_way.ty != ty) {
+        if under_way.is_none_or(|(under_way, _)| under_way.ty != ty) {
             let message = format!("no new generation of {ty} is being written");
             return Err(Failure::new(Code::NotFound, message, "nothing was changed"));
         }
@@ -99,10 +99,11 @@ pub(super) fn give_up(owner: &Owner, ty: &TypeName) -> Result<Response, Failure>
 
 fn told(engine: &Engine, ty: &TypeName) -> Result<Afresh, Failure> {
     let replica = engine.replica();
-    let under_way = replica.reshape().filter(|reshape| reshape.ty == *ty);
-    let far = if under_way.is_some() { replica.reshaping() } else { None };
     let generation = replica.generations().get(ty).copied().unwrap_or_default();
-    let next = if under_way.is_some() { generation + 1 } else { generation };
-    let told = Afresh::new(ty.as_str(), (generation, next), far.unwrap_or_else(Reshaping::default));
-    Ok(Afresh { under_way: under_way.is_some(), ..told })
+    let under_way = replica.reshape().filter(|(reshape, _)| reshape.ty == *ty);
+    let Some((_, next)) = under_way else {
+        return Ok(Afresh::new(ty.as_str(), (generation, generation), Reshaping::default()));
+    };
+    let far = replica.reshaping().unwrap_or_default();
+    Ok(Afresh { under_way: true, ..Afresh::new(ty.as_str(), (generation, next), far) })
 }

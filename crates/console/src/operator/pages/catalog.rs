@@ -62,9 +62,9 @@ async fn built(
     // What is left is asked first: where that is nothing, all of it is counted.
     let asked = app.with_engine(|engine| {
         let replica = engine.replica();
-        let far = replica.reshape().zip(replica.reshaping()).map(|(plan, far)| {
+        let far = replica.reshape().zip(replica.reshaping()).map(|((plan, next), far)| {
             let generation = replica.generations().get(&plan.ty).copied().unwrap_or_default();
-            Afresh::new(plan.ty.as_str(), (generation, generation + 1), far)
+            Afresh::new(plan.ty.as_str(), (generation, next), far)
         });
         Ok((replica.renewal_progress()?, engine.present(), far))
     });
