@@ -347,17 +347,25 @@ impl Document {
         for (_, edit) in edits {
             write::check(&edit.edits, false)?;
         }
-        let made = self.guarded(|doc| match attempt(doc, author, edits, Some(heads))? {
-            Attempt::Nothing => Ok(None),
-            Attempt::Made(made) => Ok(Some(made)),
-            // A commit cannot be undone, and the size is known only after it: try on a copy.
-            Attempt::Unsure => {
-                let mut copy = doc.clone();
-                let Attempt::Made(made) = attempt(&mut copy, author, edits, None)? else {
-                    return Ok(None);
-                };
-                *doc = copy;
-                Ok(Some(made))
+        let ops = edits.iter().map(|(_, edit)| write::operations(&edit.edits)).sum();
+        // Of one record it is not known beforehand: a long text may differ in a letter.
+        let may_fit = edits.len() == 1 || size_bound(edits, ops, heads) <= limit::CHUNK;
+        let made = self.guarded(|doc| {
+            let tried =
+                if may_fit { attempt(doc, author, edits, Some(heads))? } else { Attempt::Unsure };
+            match tried {
+                Attempt::Nothing => Ok(None),
+                Attempt::Made(made) => Ok(Some(made)),
+                // A commit cannot be undone, and the size is known only after it: try on a copy. What
+                // is likely to need that is not tried before: taking it back costs more than a copy.
+                Attempt::Unsure => {
+                    let mut copy = doc.clone();
+                    let Attempt::Made(made) = attempt(&mut copy, author, edits, None)? else {
+                        return Ok(None);
+                    };
+                    *doc = copy;
+                    Ok(Some(made))
+                }
             }
         })?;
         self.bytes += made.as_ref().map_or(0, |made| made.chunk.len());

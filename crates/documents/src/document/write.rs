@@ -99,6 +99,19 @@ pub(super) fn value_bytes(edits: &[Edit]) -> usize {
     edits.iter().map(|edit| edit.field().len() + size(edit)).sum()
 }
 
+/// How many operations edits of a record that is not there come to, about: an object is one, and so is
+/// each code point of a text.
+pub(super) fn operations(edits: &[Edit]) -> usize {
+    let of = |edit: &Edit| match edit {
+        Edit::Text(_, text) => 1 + text.chars().count(),
+        Edit::Child(_, _, edits) => 1 + operations(edits),
+        Edit::Put(..) | Edit::Json(..) | Edit::Add(..) | Edit::Clear(_) | Edit::RemoveChild(..) => {
+            1
+        }
+    };
+    1 + edits.iter().map(of).sum::<usize>()
+}
+
 /// What stops an edit half-way; the caller rolls back.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stop {
