@@ -115,7 +115,7 @@ pub struct Present {
 }
 
 /// Entries of a segment that are merged and judged in one go, so that nothing waits long for it.
-const SLICE: usize = 256;
+const SLICE: usize = 64;
 /// Records that are looked at again in one go: few, because whatever comes meanwhile waits for it.
 const RENEWED: usize = 16;
 /// How often the segment that waits longest lets one that is in memory go first.

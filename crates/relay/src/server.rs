@@ -33,8 +33,12 @@ const WAITING: usize = 1_024;
 const GROUP: usize = 4_096;
 /// Bytes of inputs after which a commit is due: receipts leave while the next are taken in.
 const GROUP_BYTES: usize = 128 * 1024;
-/// How long several devices' inputs are taken into one commit: none waits longer for its receipt.
-const TURN: Duration = Duration::from_millis(8);
+/// How long several devices' inputs are taken into one commit, at least and at most: none waits longer for
+/// its receipt.
+const TURN: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(8)];
+/// How many times as long as a commit that is: so little of the time goes into commits, and on a disk that
+/// syncs fast nobody waits for whoever brings much.
+const TURN_TO_COMMIT: u32 = 4;
 /// After so long without an input packs are compressed harder, one at a time.
 const QUIET: Duration = Duration::from_secs(5);
 /// How long a device that pushes may take to go on before something else is done.
@@ -303,6 +307,7 @@ fn run(
     let mut peers: HashMap<ConnectionId, mpsc::UnboundedSender<Output>> = HashMap::new();
     let mut turns: Turns<(Input, Option<OwnedSemaphorePermit>)> = Turns::default();
     let (mut idle, mut polished, mut pause) = (false, false, None);
+    let (mut rests_until, mut turn) = (Instant::now(), TURN[1]);
     let mut ends: Option<Instant> = None;
     loop {
         let mut within =
@@ -381,14 +386,18 @@ fn run(
             turns.charge(key, begin.elapsed());
             whose.insert(key);
             taken += 1;
-            let long = whose.len() > 1 && began.elapsed() > TURN;
+            let long = whose.len() > 1 && began.elapsed() > turn;
             if long || taken >= GROUP || bytes >= GROUP_BYTES {
                 break;
             }
             next = (turns.len() < WAITING).then(|| inbox.try_recv().ok()).flatten();
         }
         besides.waiting.store(turns.len(), Ordering::Relaxed);
+        let (writes, begin) = (engine.replica().store().is_writing(), Instant::now());
         let outputs = commit(&mut engine);
+        if writes {
+            turn = (begin.elapsed() * TURN_TO_COMMIT).clamp(TURN[0], TURN[1]);
+        }
         // Before the receipts leave, which whoever brought them goes on with.
         for (key, changes) in engine.take_brought() {
             besides.throttle.took(key, Amount { bytes: 0, changes });
@@ -399,8 +408,11 @@ fn run(
             continue;
         }
         let quiet = inbox.is_empty() && turns.is_empty();
+        let rest = rests_until.saturating_duration_since(Instant::now());
         if first_came && quiet && engine.expects_more() {
             (pause, idle) = (Some(MOMENT), false);
+        } else if quiet && !rest.is_zero() && engine.is_only_renewing() {
+            (pause, idle) = (Some(rest), false);
         } else if quiet {
             let begin = Instant::now();
             let worked = engine.work(now()).unwrap_or_else(|error| stop(&error));
@@ -411,7 +423,7 @@ fn run(
                     tracing::error!(%error, "a removed file may stay until the next start");
                 }
                 // Half of the time stays free for whatever comes.
-                pause = engine.is_only_renewing().then(|| begin.elapsed().min(REST));
+                rests_until = Instant::now() + begin.elapsed().min(REST);
             }
         } else {
             idle = false;

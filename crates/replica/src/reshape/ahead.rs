@@ -4,24 +4,25 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use fieldkeep_catalog::{Catalog, ObjectType};
+use fieldkeep_documents::Record;
 use fieldkeep_documents::document::Author;
 use fieldkeep_model::{
     ChangeHash, Part, Pos, RecordEdit, RecordId, RecordKey, SegmentAddress, SegmentId, Writing,
 };
 use fieldkeep_store::{
-    Apart, Catalogs as _, Generations as _, Log, Records, SegmentRow, Segments, Settings,
-    StoreError,
+    Apart, Catalogs as _, Generations as _, Log, Records, SegmentRow, Segments, StoreError,
 };
 use serde_json::{Map, Value};
 
 use super::{Reshape, Reshaping};
 use crate::judging::fields_of;
-use crate::log::each_entry;
+use crate::log::{Walk, each_entry};
 use crate::replica::{Replica, ReplicaError};
 use crate::write::PutError;
 
-/// Records that become one change together: as many as an import writes together.
-const TOGETHER: usize = 64;
+/// Records that become one change together, in one slice: fewer than an import writes together, so that
+/// whoever syncs meanwhile waits for a few milliseconds.
+const TOGETHER: usize = 16;
 /// Records that are read in one go.
 const PAGE: usize = 1_000;
 
@@ -102,7 +103,10 @@ impl Replica {
         }
         let (sid, to) = (self.row(id).sid, self.row(&target).sid);
         for (record, _) in &writes {
-            self.store.note_moved(sid, record, to)?;
+            // One without a single field is in no other document, until a field comes.
+            if self.document(&target)?.record(record).is_some() {
+                self.store.note_moved(sid, record, to)?;
+            }
         }
         self.vouch_for_own(&target)?;
         if whole {
@@ -126,7 +130,11 @@ impl Replica {
             if self.store.moved_to(from.sid, &record)?.is_some() {
                 continue;
             }
-            let was = self.document(id)?.record_at(&record, heads).unwrap_or_default();
+            let was = match &field {
+                // Nothing of it says where it goes.
+                Some(field) if *field == new.scope => Record::default(),
+                Some(_) | None => self.document(id)?.record_at(&record, heads).unwrap_or_default(),
+            };
             let target = target_of(new, field.as_ref(), &from.address, &record, &was.fields);
             drafts.entry(target).or_default().push(record);
         }
@@ -231,15 +239,12 @@ fn cut_of(store: &impl Log, row: &SegmentRow, time: Option<i64>) -> Result<Pos, 
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn rehearse_reshape<S>(
-    store: &S,
+pub fn rehearse_reshape(
+    store: &(impl Log + Records + Segments),
     old: &ObjectType,
     new: &ObjectType,
     cut: Option<i64>,
-) -> Result<Reshaping, ReplicaError>
-where
-    S: Log + Records + Segments + Settings,
-{
+) -> Result<Reshaping, ReplicaError> {
     /// Records that are named.
     const EXAMPLES: usize = 5;
     let mut far = Reshaping::default();
@@ -275,16 +280,4 @@ where
     far.largest = targets.into_values().max().unwrap_or_default();
     (far.records_left, far.changes_left) = (far.records, far.changes);
     Ok(far)
-}
-
-/// Ends a walk over entries early.
-enum Walk {
-    Done,
-    Failed(ReplicaError),
-}
-
-impl From<ReplicaError> for Walk {
-    fn from(error: ReplicaError) -> Self {
-        Self::Failed(error)
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use fieldkeep_catalog::ObjectType;
+use fieldkeep_catalog::{ObjectType, child_of};
 use fieldkeep_documents::document::{Author, merged_text};
 use fieldkeep_model::{Edit, Part, Pos, RecordEdit, RecordId, RecordKey, SegmentId, Writing};
 use fieldkeep_store::{Apart, Generations as _, Records as _};
@@ -14,8 +14,8 @@ use crate::log::Entry;
 use crate::replica::{Replica, ReplicaError};
 use crate::write::PutError;
 
-/// Changes that are carried over in one go.
-const CARRIED: u64 = 64;
+/// Changes that are carried over in one go: whoever syncs meanwhile waits for no more.
+const CARRIED: u64 = 8;
 
 impl Replica {
     /// A segment of an earlier generation with something that is not carried over.
@@ -270,14 +270,4 @@ impl Replica {
         }
         Ok(target)
     }
-}
-
-fn child_of<'c>(
-    fields: &'c Map<String, Value>,
-    set: &str,
-    id: &str,
-) -> Option<&'c Map<String, Value>> {
-    let children = fields.get(set).and_then(Value::as_array)?;
-    let named = |child: &&Value| child.get("id").and_then(Value::as_str) == Some(id);
-    children.iter().find(named)?.as_object()
 }
