@@ -15,8 +15,10 @@ use rusqlite::{OptionalExtension as _, params};
 use crate::error::damaged;
 use crate::{Queries, Reader, RecordRow, Records, Result, Segments, Store, Verdicts};
 
-/// Records that are looked at for a page.
-const LOOKED_AT: usize = 4_000;
+/// What a page may take, in verdicts that are passed by.
+const EFFORT: usize = 20_000;
+/// What reading a record takes of it.
+const READING: usize = 4;
 
 /// Which records are asked for; all that stand, where nothing is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -167,32 +169,30 @@ pub trait Quarantine: Queries + Records + Segments + Verdicts {
             wanted.scope,
         ])?;
         let text = wanted.text.as_ref().map(|text| text.to_lowercase());
-        let (mut found, mut looked_at) = (Vec::new(), 0);
+        let (mut found, mut effort) = (Vec::new(), 0);
         while let Some(row) = rows.next()? {
             let place = Place { since: row.get(0)?, sid: row.get(1)?, id: row.get(2)? };
-            looked_at += 1;
-            let id = RecordId::new(&*place.id).map_err(|_| damaged("a record id"))?;
-            if let (Some(ty), Some(row)) = (segments.get(&place.sid), self.record(place.sid, &id)?)
-            {
-                let stands = State::Judged(Outcome::Held) == row.state
-                    || State::Judged(Outcome::Waiting) == row.state;
+            effort += 1;
+            if let Some(ty) = segments.get(&place.sid) {
+                let id = RecordId::new(&*place.id).map_err(|_| damaged("a record id"))?;
                 let key = RecordKey::new(ty.clone(), id);
-                let has = |text: &String| row.json.to_lowercase().contains(text);
-                if stands && !row.deleted && text.as_ref().is_none_or(has) {
-                    let person = self.assignee(&key)?;
-                    let dismissal = self.dismissal(&key)?.filter(|d| d.hash == row.hash);
-                    let is_asked_for =
-                        wanted.dismissed.is_none_or(|asked| asked == dismissal.is_some())
-                            && wanted
-                                .person
-                                .as_ref()
-                                .is_none_or(|asked| person.as_ref() == Some(asked));
-                    if is_asked_for {
-                        found.push(Found { ty: key.ty, row, since: place.since, person });
-                    }
-                }
+                let person = self.assignee(&key)?;
+                let dismissal = self.dismissal(&key)?;
+                let may_be_meant = (wanted.person.is_none() || wanted.person == person)
+                    && (wanted.dismissed != Some(true) || dismissal.is_some());
+                let row = if may_be_meant { self.record(place.sid, &key.id)? } else { None };
+                effort += if may_be_meant { READING } else { 0 };
+                let is_meant = |row: &RecordRow| {
+                    let is_aside = dismissal.as_ref().is_some_and(|aside| aside.hash == row.hash);
+                    matches!(row.state, State::Judged(Outcome::Held | Outcome::Waiting))
+                        && !row.deleted
+                        && wanted.dismissed.is_none_or(|asked| asked == is_aside)
+                        && text.as_ref().is_none_or(|text| row.json.to_lowercase().contains(text))
+                };
+                let row = row.filter(is_meant);
+                found.extend(row.map(|row| Found { ty: key.ty, row, since: place.since, person }));
             }
-            if found.len() == limit || looked_at == LOOKED_AT {
+            if found.len() == limit || effort >= EFFORT {
                 return Ok((found, Some(place)));
             }
         }
