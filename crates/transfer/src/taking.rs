@@ -12,8 +12,11 @@ use tokio::sync::mpsc;
 
 use crate::talk::{Talk, TransferError};
 
-/// Pieces that wait to be written.
-const WAITING: usize = 8;
+/// Pieces that wait to be written, each as long as a datagram at least.
+const WAITING: usize = 64;
+/// Bytes that are verified and written at once, if so many wait: by the piece that takes several times as
+/// long.
+const TOGETHER: usize = 64 * 1024;
 /// Bytes after which it is said how far it is.
 const SAID: u64 = 64 * 1024;
 
@@ -124,8 +127,16 @@ fn write_pieces(
     written: &mpsc::UnboundedSender<u64>,
 ) -> Result<Option<BlobTree>, Stop> {
     let mut said = incoming.at();
+    let mut together = Vec::new();
     while let Some(piece) = pieces.blocking_recv() {
-        if let Some(group) = incoming.take(&piece)? {
+        together.clear();
+        together.extend_from_slice(&piece);
+        while together.len() < TOGETHER
+            && let Ok(piece) = pieces.try_recv()
+        {
+            together.extend_from_slice(&piece);
+        }
+        if let Some(group) = incoming.take(&together)? {
             return Err(Stop::Wrong(group));
         }
         if incoming.at() - said >= SAID && !incoming.is_whole() {
