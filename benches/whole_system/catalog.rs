@@ -1,13 +1,14 @@
 //! Changing the catalog of a relay that serves: how long a diff over all records takes, and how long a
-//! change is on its way while it runs, and while what was published is judged again.
+//! change is on its way while it runs, while what was published is judged again, and while a type is
+//! started afresh.
 
 use std::time::Instant;
 
-use fieldkeep_catalog::Catalog;
+use fieldkeep_catalog::{Afresh, Catalog};
 use fieldkeep_device::{Device, Event};
 use fieldkeep_model::Grant;
 use fieldkeep_relay::{Judges, Outlook};
-use fieldkeep_replica::Rehearsal;
+use fieldkeep_replica::{Note, Rehearsal};
 use fieldkeep_store::{Reader, home};
 use tokio::sync::broadcast::Receiver;
 
@@ -70,6 +71,16 @@ pub(crate) fn run(sizes: &Sizes, table: &mut Table) {
         assert_eq!(road.held(), expected, "what the diff says is what happens");
         figures.turned = outlook.weight.held + outlook.weight.released;
     }
+    let begin = Instant::now();
+    let afresh = Afresh { buckets: Some(2), ..Afresh::default() };
+    let note = Note { text: "two buckets a scope", time: 0 };
+    road.ask(move |engine| {
+        engine.begin_reshape(&type_named("order"), None, &afresh, (note, None)).map(drop)
+    })
+    .expect("it can be");
+    let is_reshaping = |road: &Road<'_>| road.ask(|engine| engine.replica().is_reshaping());
+    figures.reshaping.extend(road.times(usize::MAX, is_reshaping));
+    figures.reshaped = begin.elapsed().as_secs_f64();
     figures.tell(count, table);
     drop(road);
     camp.stop();
@@ -125,8 +136,10 @@ struct Figures {
     normal: Vec<f64>,
     comparing: Vec<f64>,
     judging: Vec<f64>,
+    reshaping: Vec<f64>,
     diff: Vec<f64>,
     judged: Vec<f64>,
+    reshaped: f64,
     turned: u64,
 }
 
@@ -137,8 +150,14 @@ impl Figures {
         let what = format!("judging again, {count} records");
         let how = format!("s, with a change every few ms; {} turned the last time", self.turned);
         table.row(&what, median(self.judged), Target::None, how);
+        let what = format!("a type started afresh, {count} records");
+        table.row(&what, self.reshaped, Target::None, "s, once, with a change every few ms".into());
         let (usual, worst) = (median(self.normal.clone()), p99(&mut self.normal));
-        for (what, mut times) in [("a diff", self.comparing), ("judging again", self.judging)] {
+        for (what, mut times) in [
+            ("a diff", self.comparing),
+            ("judging again", self.judging),
+            ("starting afresh", self.reshaping),
+        ] {
             let (samples, middle, high) = (times.len(), median(times.clone()), p99(&mut times));
             let how = format!("{middle:.2} ms, {usual:.2} normally; {samples} changes");
             let what_of = |which: &str| format!("live change during {what}, {which}");
