@@ -25,7 +25,7 @@ fn every_page_and_action_of_the_console_does_what_it_says() {
         return;
     }
     let run = Command::new("node")
-        .args(["--test", "--test-reporter=spec"])
+        .args(["--test", "--test-concurrency=2", "--test-reporter=spec"])
         .current_dir(&suite)
         .env("FIELDKEEP_BINARY", env!("CARGO_BIN_EXE_fieldkeep"))
         .env("FIELDKEEP_CHROMIUM", &chromium)

@@ -142,17 +142,24 @@ const SCRIPT: &[&str] = &[
     "status",
 ];
 
+fn says_and_does_the_same_alone_and_through_serve(json: bool) {
+    let (alone, served) = (Desk::new(CATALOG, false), Desk::new(CATALOG, true));
+    for desk in [&alone, &served] {
+        FILES.iter().for_each(|(name, content)| drop(desk.place.file(name, content)));
+    }
+    for args in SCRIPT {
+        let [one, other] = [&alone, &served].map(|desk| desk.said(&desk.run(args, json)));
+        assert_eq!(one, other, "{args} (json: {json})");
+    }
+    served.close();
+}
+
 #[test]
 fn every_command_says_and_does_the_same_alone_and_through_serve() {
-    for json in [false, true] {
-        let (alone, served) = (Desk::new(CATALOG, false), Desk::new(CATALOG, true));
-        for desk in [&alone, &served] {
-            FILES.iter().for_each(|(name, content)| drop(desk.place.file(name, content)));
-        }
-        for args in SCRIPT {
-            let [one, other] = [&alone, &served].map(|desk| desk.said(&desk.run(args, json)));
-            assert_eq!(one, other, "{args} (json: {json})");
-        }
-        served.close();
-    }
+    says_and_does_the_same_alone_and_through_serve(false);
+}
+
+#[test]
+fn so_it_does_for_programs() {
+    says_and_does_the_same_alone_and_through_serve(true);
 }

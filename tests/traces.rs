@@ -51,6 +51,15 @@ fn works(place: &Place) {
     assert!(held.contains("order-4711"), "{held}");
 }
 
+/// Publishes a catalog, and waits until everything is judged by it.
+fn is_judged_anew(place: &Place, catalog: &str) {
+    let file = place.file("next.toml", catalog);
+    let file = file.to_str().expect("a plain path");
+    place.run("relay", &["relay", "catalog", "publish", file]).ok();
+    let standing = || place.run("relay", &["relay", "catalog", "status", "--json"]).json();
+    while standing()["left"] != 0 {}
+}
+
 /// A port at which somebody answers whatever is posted; what is posted.
 fn collector(answer: &'static [u8]) -> (SocketAddr, Receiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -130,6 +139,9 @@ fn a_collector_hears_of_a_session_and_its_parts_and_of_no_record() {
     let (address, posted) = collector(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     let (place, relay, logs) = traced(address);
     works(&place);
+    place.run("ann", &["attention", "retry", "order/order-4711"]).ok();
+    place.run("ann", &["sync"]).ok();
+    is_judged_anew(&place, &CATALOG.replace("<= 30", "<= 40"));
     let folder = place.path("backup");
     place.run("relay", &["relay", "backup", folder.to_str().expect("a plain path")]).ok();
     assert_eq!(relay.stop("TERM"), 0);
@@ -151,6 +163,8 @@ fn a_collector_hears_of_a_session_and_its_parts_and_of_no_record() {
         ("project", ["slice"]),
         ("tidy", ["slice"]),
         ("judge", ["slice"]),
+        ("re-judge", ["session"]),
+        ("judge anew", [""]),
         ("backup", [""]),
         ("reading it back", ["backup"]),
     ] {

@@ -2,7 +2,7 @@
 // the relay's store.
 
 import assert from "node:assert/strict";
-import { writeFile } from "node:fs/promises";
+import { chmod, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { faintText } from "./contrast.mjs";
@@ -578,6 +578,50 @@ test("a photo is attached by its form, seen small, sent after its record, and re
   await page.click(`#detach-${id}`);
   await until(() => field.onRelay("visit/p1"), ({ fields }) => !fields.photos?.length);
   visit.complaints = visit.complaints.filter((complaint) => !complaint.includes("422"));
+});
+
+test("files wait while they are paused, are tried again, and come from elsewhere by their button", async () => {
+  const photo = { name: "quay.png", mimeType: "image/png", buffer: await page.screenshot() };
+  await field.run("ann", "put", "visit/p2", "region=north");
+  await visit.open("/data");
+  await page.click("#more-actions");
+  await page.click("#files-pause-");
+  await page.locator("#files", { hasText: "Files are paused" }).waitFor();
+  await visit.open("/records/visit/p2");
+  await page.setInputFiles("#choose-photos", photo);
+  await page.click("#attach-photos");
+  const { fields } = await until(() => field.onRelay("visit/p2"), ({ fields }) => fields.photos?.length === 1);
+  const { id } = fields.photos[0];
+  await visit.open("/data");
+  await page.locator("#files li", { hasText: "quay.png" }).waitFor();
+  await visit.picture("data-files");
+
+  // The disk has rotted: what is not what it was is refused, and stays until it is mended.
+  const kept = join(field.root, "ann", "blobs", id);
+  const mode = (await stat(kept)).mode;
+  await chmod(kept, 0o600);
+  await writeFile(kept, Buffer.alloc(photo.buffer.length));
+  await page.locator("#files header button", { hasText: "Resume files" }).click();
+  await page.locator("#files li", { hasText: "failed: " }).waitFor();
+  await writeFile(kept, photo.buffer);
+  await chmod(kept, mode);
+  await page.click("#files-retry-");
+  await page.locator("#told", { hasText: "1 file to be tried again" }).waitFor();
+  await page.click("#seen");
+  await page.locator("#files").waitFor({ state: "detached" });
+
+  await field.run("ben", "sync");
+  const serves = await field.serves("ben");
+  const other = await Visit.of(field, "ben");
+  await other.open("/records/visit/p2");
+  const row = other.page.locator(`#file-${id}`);
+  await row.locator("text=not on this device").waitFor();
+  const [had] = await Promise.all([other.page.waitForEvent("download"), other.page.click(`#get-${id}`)]);
+  assert.equal(had.suggestedFilename(), photo.name);
+  assert.deepEqual(await readFile(await had.path()), photo.buffer);
+  await row.locator("text=here and on the relay").waitFor();
+  await other.end();
+  await field.stop(serves);
 });
 
 test("pages that nobody sees hold no connection, and catch up when they are looked at", async () => {

@@ -269,3 +269,22 @@ impl HttpClient for Client {
         Ok(Response::from_parts(head, said.into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_without_room_is_counted_as_lost_and_there_is_room_once_others_have_left() {
+        let tally = Tally::new();
+        assert!((0..WAITING).all(|_| tally.enters()));
+        assert!(!tally.enters());
+        assert_eq!(tally.lost.load(Relaxed), 1);
+        tally.left(AT_ONCE, Ok(()), Instant::now());
+        assert!((0..AT_ONCE).all(|_| tally.enters()));
+        assert!(!tally.enters());
+        tally.left(WAITING, Err("nobody is there".to_owned()), Instant::now());
+        assert_eq!(tally.lost.load(Relaxed), 1 + WAITING as u64, "told again after a minute");
+        assert_eq!(tally.waiting.load(Relaxed), 0);
+    }
+}
