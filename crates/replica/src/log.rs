@@ -251,6 +251,7 @@ impl Replica {
     }
 }
 
+/// Ends a walk over entries early.
 pub(crate) enum Walk {
     Done,
     Failed(ReplicaError),

@@ -14,8 +14,7 @@ use crate::talk::{Talk, TransferError};
 
 /// Pieces that wait to be written, each as long as a datagram at least.
 const WAITING: usize = 64;
-/// Bytes that are verified and written at once, if so many wait: by the piece that takes several times as
-/// long.
+/// Bytes that are verified and written at once, if so many wait: else each datagram's are by themselves.
 const TOGETHER: usize = 64 * 1024;
 /// Bytes after which it is said how far it is.
 const SAID: u64 = 64 * 1024;
