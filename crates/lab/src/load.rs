@@ -48,8 +48,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const REST: Duration = Duration::from_millis(1_500);
 /// Devices that connect before the memory of an idle one is looked at.
 const WARM: usize = 20;
-/// Turns of an ordeal: without, with.
-const TURNS: usize = 3;
+/// Turns of an ordeal, without and with, last so long, so that what else the machine has to bear meets both
+/// alike; there are a few of them, however short the test.
+const TURN: Duration = Duration::from_secs(2);
+const TURNS: u32 = 3;
+/// How long who misbehaved is over before devices write without.
+const CALM: Duration = Duration::from_millis(300);
 
 /// A load test to be run.
 #[derive(Clone, Debug)]
@@ -211,19 +215,22 @@ impl<'p> Test<'p> {
         let task =
             bad::Task { bad, facts: self.facts.clone(), address: self.serving.address, first };
         let mut villain = Villain::start(&self.plan.program, &task);
-        let turn = Duration::from_secs(self.plan.seconds).div_f64(TURNS as f64);
+        let time = Duration::from_secs(self.plan.seconds);
+        let turns = TURNS.max(u32::try_from(time.as_secs() / TURN.as_secs()).unwrap_or(TURNS));
+        let turn = time / turns;
         let (calm, harried) = (self.phase, self.phase + 1);
         self.phase += 2;
         let before = self.serving.memory();
         let mut most = before;
         let cuts = self.board.cuts().0;
-        for _ in 0..TURNS {
-            villain.say("rest");
+        for _ in 0..turns {
+            std::thread::sleep(CALM);
             self.board.enter(calm);
             self.crowd.write(self.plan.rate, turn, stop);
             villain.say("go");
             self.board.enter(harried);
             most = most.max(self.write_watched(turn, stop));
+            villain.say("rest");
         }
         let deeds = villain.end();
         let arrived = self.crowd.settle(PATIENCE);
