@@ -56,6 +56,8 @@ pub struct Document {
 /// Memory that a document takes for each byte of its uncompressed save or of a change: measured on
 /// orders, by the test of a document's memory.
 const WEIGHT: usize = 4;
+/// Memory that a document takes with little in it: 16 KB after its first change.
+const EMPTY: usize = 16 * 1024;
 
 /// Who writes, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,7 +211,7 @@ impl Document {
     /// About how much memory it takes, in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.bytes * WEIGHT
+        EMPTY + self.bytes * WEIGHT
     }
 
     /// The heads, ascending.

@@ -36,6 +36,9 @@ use scrutiny::{Additions, Scrutiny};
 /// The gate's version: an organisation-wide number, as two versions may decide differently.
 pub const VERSION: u32 = 1;
 
+/// Memory that an index takes with little in it: 2 KB after its first change.
+const EMPTY: usize = 1_024;
+
 /// What the gate knows of a segment: which changes were admitted, how they build upon each other,
 /// and where each operation acts.
 #[derive(Debug, Default)]
@@ -203,7 +206,7 @@ impl History {
         // A note with its hash in two places, and a clock for about every sixteenth.
         let changes = notes * (256 + authors / 4);
         let keys = self.index.keys.len() as usize * 128;
-        changes + self.index.entries.len() * 12 + self.index.objects.len() * 24 + keys
+        EMPTY + changes + self.index.entries.len() * 12 + self.index.objects.len() * 24 + keys
     }
 
     /// Whether none is held.

@@ -13,6 +13,7 @@ mod written;
 use std::time::Duration;
 
 use fieldkeep_model::DeviceNumber;
+use fieldkeep_replica::RELAY_MEMORY;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use pace::{Pace, Rate, Recent};
@@ -33,6 +34,9 @@ pub struct Limits {
     pub strangers: u64,
     /// For how long a device is slowed down at one go before it is sent away, in seconds.
     pub grace_seconds: u64,
+    /// Bytes that loaded documents and indexes take together, by estimate. What was used longest ago goes, and
+    /// is loaded again when it is needed.
+    pub memory_bytes: u64,
 }
 
 /// What a device, or all together, may. Nothing where there is no limit.
@@ -66,7 +70,14 @@ impl Default for Limits {
             log_bytes: None,
             file_bytes: None,
         };
-        Self { device, organisation, handshakes_a_second: 500, strangers: 64, grace_seconds: 300 }
+        Self {
+            device,
+            organisation,
+            handshakes_a_second: 500,
+            strangers: 64,
+            grace_seconds: 300,
+            memory_bytes: RELAY_MEMORY as u64,
+        }
     }
 }
 

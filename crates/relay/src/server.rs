@@ -192,7 +192,7 @@ impl Relay {
             waiting: Arc::clone(&turns),
         };
         engine.count_stored()?;
-        engine.limit_storage(&config.limits)?;
+        engine.limit(&config.limits)?;
         engine.collect_after(config.collect_after);
         engine.trace(config.traces.as_ref().map_or(0.0, |traces| traces.ratio));
         engine.resume_removals();
@@ -268,7 +268,7 @@ impl Relay {
         let limited = self.handle.call(move |engine| {
             engine.collect_after(after);
             engine.trace(ratio);
-            engine.limit_storage(&limits)
+            engine.limit(&limits)
         });
         if let Some(Err(error)) = limited.await {
             tracing::error!(%error, "what lay aside for want of room lies there until the next start");

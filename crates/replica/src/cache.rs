@@ -17,37 +17,30 @@ use crate::taint::Taint;
 
 /// What may stay in memory.
 #[derive(Clone, Copy, Debug)]
-struct Bounds {
-    /// Segments whose index is kept.
-    histories: usize,
-    /// Bytes of those.
-    history_bytes: usize,
-    /// Segments whose document is kept.
-    documents: usize,
+struct Bound {
+    /// Segments of which it stays.
+    count: usize,
     /// Bytes of those, by estimate: documents of about the size that is meant take less.
-    document_bytes: usize,
+    bytes: usize,
 }
 
-impl Bounds {
-    /// A relay merges what many write; a device what its user has at hand, beside an application.
-    fn of(role: Role) -> Self {
-        const MB: usize = 1024 * 1024;
-        match role {
-            Role::Relay => Self {
-                histories: 256,
-                history_bytes: 256 * MB,
-                documents: 64,
-                document_bytes: 512 * MB,
-            },
-            Role::Device => Self {
-                histories: 128,
-                history_bytes: 48 * MB,
-                documents: 24,
-                document_bytes: 96 * MB,
-            },
+const MB: usize = 1024 * 1024;
+
+/// Bytes of indexes and documents that a replica keeps loaded unless it is told otherwise: a relay those of
+/// all segments that many write at present, a device what its user has at hand, beside an application.
+fn bounds(role: Role) -> (Bound, Bound) {
+    match role {
+        Role::Relay => {
+            let half = Bound { count: usize::MAX, bytes: RELAY_MEMORY / 2 };
+            (half, half)
         }
+        Role::Device => (Bound { count: 128, bytes: 48 * MB }, Bound { count: 24, bytes: 96 * MB }),
     }
 }
+
+/// What loaded documents and indexes of a relay take together, by estimate, unless it is told otherwise: they
+/// cost about a kilobyte for each record of some changes, so that 100,000 stay loaded.
+pub const RELAY_MEMORY: usize = 256 * MB;
 
 /// A document is saved again after so many changes.
 const SNAPSHOT_EVERY: u64 = 1_000;
@@ -75,28 +68,89 @@ pub(crate) struct Loaded {
     /// What was merged without permission.
     pub(crate) taint: Taint,
     saved: Pos,
+    index_place: Option<Place>,
+    document_place: Option<Place>,
+}
+
+/// Where something stands on its shelf.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// When it was used last.
     used: u64,
+    /// What it took then.
+    bytes: usize,
+}
+
+/// Indexes, or documents, by when they were used last.
+#[derive(Debug)]
+struct Shelf {
+    by_use: BTreeMap<u64, SegmentId>,
+    bytes: usize,
+    bound: Bound,
+}
+
+impl Shelf {
+    fn of(bound: Bound) -> Self {
+        Self { by_use: BTreeMap::new(), bytes: 0, bound }
+    }
+
+    /// Whether there is no room for one more.
+    fn is_full(&self) -> bool {
+        self.by_use.len() >= self.bound.count || self.bytes >= self.bound.bytes
+    }
+
+    /// The one that was used longest ago first.
+    fn oldest(&self) -> impl Iterator<Item = SegmentId> {
+        self.by_use.values().copied()
+    }
+
+    /// Puts something where it belongs now, or takes it away.
+    fn put(&mut self, id: &SegmentId, place: &mut Option<Place>, new: Option<Place>) {
+        if let Some(old) = std::mem::replace(place, new) {
+            self.bytes -= old.bytes;
+            if new.is_none_or(|new| new.used != old.used) {
+                self.by_use.remove(&old.used);
+            }
+        }
+        if let Some(new) = new {
+            self.bytes += new.bytes;
+            self.by_use.insert(new.used, *id);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.by_use.clear();
+        self.bytes = 0;
+    }
 }
 
 /// The loaded segments.
 #[derive(Debug)]
 pub(crate) struct Cache {
     loaded: BTreeMap<SegmentId, Loaded>,
+    indexes: Shelf,
+    documents: Shelf,
     clock: u64,
-    bounds: Bounds,
 }
 
 impl Cache {
     pub(crate) fn of(role: Role) -> Self {
-        Self { loaded: BTreeMap::new(), clock: 0, bounds: Bounds::of(role) }
+        let (indexes, documents) = bounds(role);
+        let (indexes, documents) = (Shelf::of(indexes), Shelf::of(documents));
+        Self { loaded: BTreeMap::new(), indexes, documents, clock: 0 }
     }
 
     pub(crate) fn clear(&mut self) {
         self.loaded.clear();
+        self.indexes.clear();
+        self.documents.clear();
     }
 
     pub(crate) fn evict(&mut self, id: &SegmentId) {
-        self.loaded.remove(id);
+        if let Some(mut gone) = self.loaded.remove(id) {
+            self.indexes.put(id, &mut gone.index_place, None);
+            self.documents.put(id, &mut gone.document_place, None);
+        }
     }
 
     pub(crate) fn peek(&self, id: &SegmentId) -> Option<&Loaded> {
@@ -104,53 +158,54 @@ impl Cache {
     }
 
     pub(crate) fn get(&mut self, id: &SegmentId) -> Option<&mut Loaded> {
-        self.clock += 1;
         let loaded = self.loaded.get_mut(id)?;
-        loaded.used = self.clock;
+        if loaded.index_place.is_none_or(|place| place.used != self.clock) {
+            self.clock += 1;
+        }
+        let place = |bytes| Place { used: self.clock, bytes };
+        let document = loaded.document.as_ref().map(Document::weight);
+        self.indexes.put(id, &mut loaded.index_place, Some(place(loaded.history.weight())));
+        self.documents.put(id, &mut loaded.document_place, document.map(place));
         Some(loaded)
     }
 
     /// The least recently used segment with a document, if there is no room for one more.
     fn excess_document(&self) -> Option<SegmentId> {
-        let (mut count, mut bytes, mut oldest) = (0, 0, None);
-        for (id, loaded) in &self.loaded {
-            let Some(document) = &loaded.document else { continue };
-            count += 1;
-            bytes += document.weight();
-            oldest = oldest.min(Some((loaded.used, *id))).or(Some((loaded.used, *id)));
-        }
-        let full = count >= self.bounds.documents || bytes >= self.bounds.document_bytes;
-        oldest.filter(|_| full).map(|(_, id)| id)
+        self.documents.oldest().next().filter(|_| self.documents.is_full())
     }
 
     fn make_room(&mut self) {
-        let weight = |loaded: &Loaded| loaded.history.weight();
-        let mut bytes: usize = self.loaded.values().map(weight).sum();
-        let Bounds { histories, history_bytes, .. } = self.bounds;
-        while self.loaded.len() >= histories || bytes >= history_bytes {
-            let idle = self.loaded.iter().filter(|(_, loaded)| loaded.pending.is_empty());
-            let oldest = idle.min_by_key(|(_, loaded)| loaded.used).map(|(id, _)| *id);
-            let Some(gone) = oldest.and_then(|id| self.loaded.remove(&id)) else { return };
-            bytes -= weight(&gone);
+        while self.indexes.is_full() {
+            let is_idle = |id: &SegmentId| self.loaded.get(id).is_some_and(Loaded::is_idle);
+            let Some(oldest) = self.indexes.oldest().find(is_idle) else { return };
+            self.evict(&oldest);
         }
+    }
+}
+
+impl Loaded {
+    /// Whether nothing waits for it to be materialised.
+    fn is_idle(&self) -> bool {
+        self.pending.is_empty()
     }
 }
 
 impl Replica {
     /// How many documents stay in memory; the oldest is saved and dropped beyond that.
     pub fn limit_documents(&mut self, documents: usize) {
-        self.cache.bounds.documents = documents.max(1);
+        self.cache.documents.bound.count = documents.max(1);
     }
 
-    /// How much memory the documents that stay may take by estimate, in bytes.
-    pub fn limit_document_bytes(&mut self, bytes: usize) {
-        self.cache.bounds.document_bytes = bytes;
+    /// How much memory what stays may take by estimate, in bytes: half of it the documents, half the indexes.
+    pub fn limit_memory(&mut self, bytes: usize) {
+        self.cache.documents.bound.bytes = bytes / 2;
+        self.cache.indexes.bound.bytes = bytes / 2;
     }
 
     /// How many documents are in memory.
     #[must_use]
     pub fn loaded_documents(&self) -> usize {
-        self.cache.loaded.values().filter(|loaded| loaded.document.is_some()).count()
+        self.cache.documents.by_use.len()
     }
 
     /// The gate's index of a segment, loaded if need be.
@@ -195,7 +250,15 @@ impl Replica {
             Ok::<_, ReplicaError>(())
         })?;
         let taint = self.read_taint(row.sid, &history)?;
-        Ok(Loaded { history, document: None, pending, taint, saved: 0, used: 0 })
+        Ok(Loaded {
+            history,
+            document: None,
+            pending,
+            taint,
+            saved: 0,
+            index_place: None,
+            document_place: None,
+        })
     }
 
     /// Loads the newest snapshot that verifies and merges what came after it.
@@ -266,6 +329,7 @@ impl Replica {
         self.save_if_due(id, SNAPSHOT_EVERY / 10)?;
         if let Some(loaded) = self.cache.loaded.get_mut(id) {
             loaded.document = None;
+            self.cache.documents.put(id, &mut loaded.document_place, None);
         }
         Ok(())
     }

@@ -45,6 +45,7 @@ pub use admit::{AdmitError, Batch, BatchError, Received, Refused};
 pub use adopt::Adopted;
 pub use archive::PastSegment;
 pub use blame::Blame;
+pub use cache::RELAY_MEMORY;
 pub use carry::{Carried, Known, UndecidedFork};
 pub use doctor::{Check, Finding};
 pub use generations::stored_generations;

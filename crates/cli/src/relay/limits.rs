@@ -22,8 +22,12 @@ pub(super) fn run(directory: &Path, output: &mut Output) -> Result<(), Trouble> 
     let Report { limits, since_ms, organisation, devices, strangers } = &*report;
     shares(limits, organisation, output)?;
     output.line(&format!(
-        "{} handshakes a second, {} strangers at once; who is slowed down for {} s is sent away",
-        limits.handshakes_a_second, limits.strangers, limits.grace_seconds
+        "{} handshakes a second, {} strangers at once; who is slowed down for {} s is sent away; loaded \
+         documents take {}",
+        limits.handshakes_a_second,
+        limits.strangers,
+        limits.grace_seconds,
+        bytes(limits.memory_bytes)
     ))?;
     output.line("")?;
     uses(devices, output)?;

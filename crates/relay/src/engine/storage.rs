@@ -55,12 +55,13 @@ impl Begun {
 }
 
 impl Engine {
-    /// From now on these limits hold for what is stored: what lay aside for want of room and has it by now
-    /// is admitted. A commit must follow.
+    /// From now on these limits hold for what is stored and for what stays in memory: what lay aside for want
+    /// of room and has it by now is admitted. A commit must follow.
     ///
     /// # Errors
     /// When the store fails.
-    pub fn limit_storage(&mut self, limits: &Limits) -> Result<(), ReplicaError> {
+    pub fn limit(&mut self, limits: &Limits) -> Result<(), ReplicaError> {
+        self.replica.limit_memory(usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX));
         self.storage.device = Some(limits.device.clone());
         self.storage.organisation = Some(limits.organisation.clone());
         self.read_stored()?;

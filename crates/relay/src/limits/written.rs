@@ -14,6 +14,7 @@ pub(crate) struct Written {
     handshakes_a_second: Option<Count>,
     strangers: Option<Count>,
     grace: Option<Grace>,
+    memory_bytes: Option<Size>,
 }
 
 /// The table `[limits.device]` or `[limits.organisation]`.
@@ -39,6 +40,7 @@ impl Written {
                 .map_or(none.handshakes_a_second, |count| count.0),
             strangers: self.strangers.map_or(none.strangers, |count| count.0),
             grace_seconds: self.grace.map_or(none.grace_seconds, |grace| grace.0),
+            memory_bytes: self.memory_bytes.map_or(none.memory_bytes, |size| size.0),
         }
     }
 }
@@ -72,6 +74,11 @@ struct Most(Option<u64>);
 #[serde(try_from = "Value")]
 struct Bytes(Option<u64>);
 
+/// Bytes with their unit, enough to work with.
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+struct Size(u64);
+
 /// Seconds or minutes.
 #[derive(Deserialize)]
 #[serde(try_from = "Value")]
@@ -81,6 +88,8 @@ struct Grace(u64);
 const NONE: &str = "none";
 /// The largest count that is taken: what is more is no limit.
 const COUNT: u64 = 1_000_000_000;
+/// The least memory that loaded documents may be given.
+const SIZE: u64 = 16 << 20;
 
 impl TryFrom<Value> for Count {
     type Error = &'static str;
@@ -122,6 +131,16 @@ impl TryFrom<Value> for Bytes {
     }
 }
 
+impl TryFrom<Value> for Size {
+    type Error = &'static str;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        let size = Bytes::try_from(value).ok().and_then(|bytes| bytes.0);
+        let size = size.filter(|size| *size >= SIZE);
+        size.map(Self).ok_or("write \"16MiB\" or more, as \"256MiB\" or \"4GiB\"")
+    }
+}
+
 impl TryFrom<Value> for Grace {
     type Error = &'static str;
 
@@ -147,7 +166,7 @@ mod tests {
     fn what_is_written_holds_and_the_rest_is_as_without_a_file() {
         assert_eq!(limits(""), Ok(Limits::default()));
         let set = limits(
-            "handshakes_a_second = 9\nstrangers = 3\ngrace = \"2m\"\n\
+            "handshakes_a_second = 9\nstrangers = 3\ngrace = \"2m\"\nmemory_bytes = \"1GiB\"\n\
              [device]\nbytes_a_minute = \"64KiB\"\nchanges_a_minute = 1_000\nfile_bytes = \"none\"\n\
              [organisation]\nlog_bytes = \"2GiB\"\nconnections_a_minute = \"none\"\n",
         );
@@ -167,6 +186,7 @@ mod tests {
             handshakes_a_second: 9,
             strangers: 3,
             grace_seconds: 120,
+            memory_bytes: 1 << 30,
         };
         assert_eq!(set, expected);
     }
@@ -178,6 +198,8 @@ mod tests {
             ("handshakes_a_second = \"none\"", "write a number from 1"),
             ("grace = 5", "write \"1s\" to \"60m\""),
             ("grace = \"2h\"", "write \"1s\" to \"60m\""),
+            ("memory_bytes = \"none\"", "write \"16MiB\" or more"),
+            ("memory_bytes = \"15MiB\"", "write \"16MiB\" or more"),
             ("[device]\nbytes_a_minute = 5", "\"256MiB\""),
             ("[device]\nlog_bytes = \"0GiB\"", "or \"none\""),
             ("[device]\nlog_bytes = \"99999999999TiB\"", "or \"none\""),

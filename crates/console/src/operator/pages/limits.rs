@@ -19,7 +19,7 @@ struct LimitsPage {
     chrome: Chrome,
     report: Report,
     rows: Vec<Row>,
-    others: [Row; 3],
+    others: [Row; 4],
     /// Who was slowed down or refused, and how.
     told: Vec<(String, String)>,
 }
@@ -80,35 +80,24 @@ fn rows(report: &Report) -> Vec<Row> {
 }
 
 /// What is no matter of one device.
-fn others(limits: &Limits) -> [Row; 3] {
+fn others(limits: &Limits) -> [Row; 4] {
     let by_default = Limits::default();
-    let row = |name: &str, key, now: u64, default: u64, unit: &str| Row {
+    let row = |name: &str, key, shown: &dyn Fn(&Limits) -> String| Row {
         name: name.to_owned(),
         key,
         device: May::default(),
-        all: May::of(
-            format!("{}{unit}", words::count(&now)),
-            format!("{}{unit}", words::count(&default)),
-        ),
+        all: May::of(shown(limits), shown(&by_default)),
         used: String::new(),
     };
-    let Limits { handshakes_a_second, strangers, grace_seconds, .. } = limits;
     [
-        row(
-            "Handshakes a second",
-            "handshakes_a_second",
-            *handshakes_a_second,
-            by_default.handshakes_a_second,
-            "",
-        ),
-        row("Strangers at once", "strangers", *strangers, by_default.strangers, ""),
-        row(
-            "Slowed down before it is sent away",
-            "grace",
-            *grace_seconds,
-            by_default.grace_seconds,
-            " s",
-        ),
+        row("Handshakes a second", "handshakes_a_second", &|limits| {
+            words::count(&limits.handshakes_a_second)
+        }),
+        row("Strangers at once", "strangers", &|limits| words::count(&limits.strangers)),
+        row("Slowed down before it is sent away", "grace", &|limits| {
+            format!("{} s", words::count(&limits.grace_seconds))
+        }),
+        row("Memory of loaded documents", "memory_bytes", &|limits| bytes(limits.memory_bytes)),
     ]
 }
 
