@@ -32,7 +32,7 @@ pub struct Stretch {
     pub last: Pos,
     /// The entries in order.
     pub items: Vec<Item>,
-    /// The chunks of those that are sent.
+    /// The chunks of those that are sent; of [`Replica::pack_from`] none, because `pack` has them.
     pub chunks: Vec<Vec<u8>>,
     /// Signed heads that vouch for them.
     pub heads: Vec<SignedHead>,
@@ -223,6 +223,30 @@ impl Replica {
         gathering.finish(self, sid).map(Some)
     }
 
+    /// The stored batch that begins at a position, for a peer that holds nothing of it: nothing is unpacked,
+    /// so that a device that begins costs hardly more than reading that. None where the log has rows.
+    ///
+    /// # Errors
+    /// When the disk fails or the batch is damaged.
+    pub fn pack_from(&self, id: &SegmentId, first: Pos) -> Result<Option<Stretch>, ReplicaError> {
+        let sid = self.row(id).sid;
+        let Some(pack) = self.store.pack(sid, first)?.filter(|pack| pack.first == first) else {
+            return Ok(None);
+        };
+        let Some(chain) = self.chain_at(id, pack.last)? else { return Ok(None) };
+        let heads: BTreeMap<_, _> =
+            self.store.heads(sid, first, pack.last)?.into_iter().map(by_author).collect();
+        Ok(Some(Stretch {
+            first,
+            last: pack.last,
+            items: (first..=pack.last).map(|_| Item::Sent).collect(),
+            chunks: Vec::new(),
+            heads: heads.into_values().collect(),
+            chain,
+            pack: Some(pack.bytes),
+        }))
+    }
+
     fn packed_stretch(
         &self,
         id: &SegmentId,
@@ -303,15 +327,18 @@ impl Gathering {
 
     /// Adds the newest head of each actor whose changes are sent.
     fn finish(mut self, replica: &Replica, sid: i64) -> Result<Stretch, ReplicaError> {
-        let mut newest = BTreeMap::new();
-        for (_, head) in replica.store.heads(sid, self.stretch.first, self.stretch.last)? {
-            newest.insert(head.head.actor, head);
-        }
+        let heads = replica.store.heads(sid, self.stretch.first, self.stretch.last)?;
+        let newest: BTreeMap<_, _> = heads.into_iter().map(by_author).collect();
         if !self.stretch.chunks.is_empty() {
             self.stretch.heads = newest.into_values().collect();
         }
         Ok(self.stretch)
     }
+}
+
+/// The newest head of each author is what remains of heads in the log's order.
+fn by_author((_, head): (Pos, SignedHead)) -> (ActorId, SignedHead) {
+    (head.head.actor, head)
 }
 
 /// Calls `visit` with every entry of a stored log from a position on, in order. Each is checked against

@@ -74,9 +74,15 @@ impl Engine {
         }
         let known = |actor: &_, seq| following.known.get(actor).is_some_and(|known| seq <= *known);
         let first = following.sent + 1;
-        let Some(stretch) = self.replica.stretch(segment, first, BATCH, known)? else {
-            return Ok(false);
+        let stretch = match following.known.is_empty() {
+            true => self.replica.pack_from(segment, first)?,
+            false => None,
         };
+        let stretch = match stretch {
+            None => self.replica.stretch(segment, first, BATCH, known)?,
+            pack => pack,
+        };
+        let Some(stretch) = stretch else { return Ok(false) };
         let whole = stretch.last == tip;
         // Frames of one segment stay in order: one stream at a time, the next one only when what
         // was sent on the last is confirmed.
