@@ -12,7 +12,7 @@ use fieldkeep_model::{
     ActorId, ChangeHash, ChangeHeader, DeviceNumber, Head, Member, Pos, SegmentAddress, SegmentId,
     Seq, SignedHead, VersionVector,
 };
-use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, StoreError};
+use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, SegmentRow, StoreError};
 use tracing::debug_span;
 
 use crate::PART;
@@ -157,7 +157,7 @@ impl Replica {
         let changes = debug_span!(target: PART, "vouch").in_scope(|| self.vouched(batch))?;
         let id = batch.segment.id(&self.org());
         let _part = debug_span!(target: PART, "admit", changes = changes.len() as i64).entered();
-        let result = self.undoable(&id, |replica| {
+        let result = self.appending(&id, |replica| {
             replica.open_segment(&batch.segment)?;
             let judges = replica.me.role == Role::Relay;
             replica.receive_all(&id, batch, &changes, (judges, now))
@@ -172,6 +172,25 @@ impl Replica {
         id: &SegmentId,
         act: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.attempt(id, false, act)
+    }
+
+    /// The same with something that changes what is loaded by appending to the log alone. Where it appended
+    /// nothing that stays loaded: nobody has an index built again by handing over what is refused.
+    fn appending<T, E: From<StoreError>>(
+        &mut self,
+        id: &SegmentId,
+        act: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.attempt(id, true, act)
+    }
+
+    fn attempt<T, E: From<StoreError>>(
+        &mut self,
+        id: &SegmentId,
+        appends: bool,
+        act: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
         let before = self.segments.get(id).cloned();
         let appended = self.appended.clone();
         self.store.begin_step()?;
@@ -179,8 +198,12 @@ impl Replica {
         self.store.end_step(result.is_ok())?;
         if result.is_err() {
             self.appended = appended;
-            // The index has noted changes that were not kept: it is read again when it is needed.
-            self.cache.evict(id);
+            let tip = |row: &SegmentRow| row.tip;
+            let grew = self.segments.get(id).map(tip) != before.as_ref().map(tip);
+            if grew || !appends {
+                // What is loaded has changes that were not kept: it is read again when it is needed.
+                self.cache.evict(id);
+            }
             self.behind.remove(id);
             match before {
                 Some(row) => {

@@ -6,7 +6,8 @@
 mod support;
 
 use fieldkeep_model::Grant;
-use support::{Organisation, key, put};
+use fieldkeep_replica::Batch;
+use support::{Organisation, address, key, put};
 
 const CATALOG: &str = r#"
 catalog = 1
@@ -39,4 +40,35 @@ fn documents_are_bounded_in_number_and_in_bytes() {
     // Each takes over twenty thousand bytes by estimate: more is dropped before one more is loaded.
     assert!((2..6).contains(&loaded(6, 64, 2 * 60_000)));
     assert_eq!(loaded(6, 64, 1), 1, "the one in use stays, whatever it takes");
+}
+
+#[test]
+fn what_is_loaded_stays_when_a_batch_is_refused_unless_a_part_of_it_was_taken_before() {
+    let catalog = "catalog = 1\n[type.note.field]\ntext = {}\n";
+    let mut org = Organisation::found(catalog, &[vec![Grant::ALL], vec![Grant::ALL]]);
+    let id = address("note").id(&org.relay.replica.org());
+    org.devices[0].put(&key("note", "a"), vec![put("text", "a")]);
+    org.push(0, 0, &id);
+    org.relay.settle();
+    for (device, record) in [(0, "b"), (1, "x"), (1, "y")] {
+        org.devices[device].put(&key("note", record), vec![put("text", record)]);
+    }
+    let (next, orphan) = (org.devices[0].batch(&id, 1), org.devices[1].batch(&id, 1));
+    let both = Batch {
+        segment: next.segment.clone(),
+        chunks: [next.chunks.clone(), orphan.chunks.clone()].concat(),
+        heads: [next.heads.clone(), orphan.heads.clone()].concat(),
+    };
+
+    let relay = &mut org.relay.replica;
+    assert_eq!(relay.loaded_documents(), 1);
+    relay.receive(3, &orphan, 0).unwrap_err();
+    assert_eq!(relay.loaded_documents(), 1, "nothing of it was taken");
+    relay.receive(3, &both, 0).unwrap_err();
+    assert_eq!((relay.loaded_documents(), relay.segment(&id).unwrap().tip), (0, 1));
+    relay.receive(2, &next, 0).unwrap();
+    relay.commit().unwrap();
+    assert_eq!(relay.segment(&id).unwrap().tip, 2);
+    org.relay.settle();
+    assert_eq!(org.relay.state(&key("note", "b")).0, org.relay.state(&key("note", "a")).0);
 }
