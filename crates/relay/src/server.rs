@@ -352,7 +352,7 @@ fn run(
             while let Some(message) = next.take() {
                 match message {
                     Message::Stop => {
-                        route(commit(&mut engine), &mut peers, besides);
+                        route(commit(&mut engine).0, &mut peers, besides);
                         route(engine.announce_end(BACK_MS), &mut peers, besides);
                         ends = Some(Instant::now() + GOODBYE);
                         break 'group;
@@ -393,10 +393,9 @@ fn run(
             next = (turns.len() < WAITING).then(|| inbox.try_recv().ok()).flatten();
         }
         besides.waiting.store(turns.len(), Ordering::Relaxed);
-        let (writes, begin) = (engine.replica().store().is_writing(), Instant::now());
-        let outputs = commit(&mut engine);
-        if writes {
-            turn = (begin.elapsed() * TURN_TO_COMMIT).clamp(TURN[0], TURN[1]);
+        let (outputs, took) = commit(&mut engine);
+        if let Some(took) = took {
+            turn = (took * TURN_TO_COMMIT).clamp(TURN[0], TURN[1]);
         }
         // Before the receipts leave, which whoever brought them goes on with.
         for (key, changes) in engine.take_brought() {
@@ -418,7 +417,7 @@ fn run(
             let worked = engine.work(now()).unwrap_or_else(|error| stop(&error));
             idle = !worked;
             if worked {
-                route(commit(&mut engine), &mut peers, besides);
+                route(commit(&mut engine).0, &mut peers, besides);
                 if let Err(error) = sweep(&mut engine, &besides.directory) {
                     tracing::error!(%error, "a removed file may stay until the next start");
                 }
@@ -435,16 +434,16 @@ fn run(
     }
 }
 
-/// Makes durable what was taken in; what may leave then.
-fn commit(engine: &mut Engine) -> Vec<Output> {
+/// Makes durable what was taken in; what may leave then, and how long it took if there was anything.
+fn commit(engine: &mut Engine) -> (Vec<Output>, Option<Duration>) {
     let (writes, began) = (engine.replica().store().is_writing(), Instant::now());
     let outputs = engine.commit().unwrap_or_else(|error| stop(&error));
-    if writes {
-        let took = began.elapsed();
+    let took = writes.then(|| began.elapsed());
+    if let Some(took) = took {
         engine.metrics().commit_seconds.observe(took.as_secs_f64());
         engine.metrics().sums.commits.add(took);
     }
-    outputs
+    (outputs, took)
 }
 
 /// The store cannot be read: going on would only do harm. What has a receipt is on the disk.

@@ -1,5 +1,5 @@
-//! What is loaded: the gate's index and the document of the segments in use, bounded in number and
-//! in memory.
+//! What is loaded: the gate's index and the document of the segments in use, bounded in memory, on a device in
+//! number as well.
 //!
 //! A loaded index reaches to the log's end, a loaded document to what is materialised. Both can be
 //! dropped at any time: the log has everything.
@@ -39,8 +39,8 @@ fn bounds(role: Role) -> (Bound, Bound) {
 }
 
 /// What loaded documents and indexes of a relay take together, by estimate, unless it is told otherwise: they
-/// cost about a kilobyte for each record of some changes, so that 100,000 stay loaded.
-pub const RELAY_MEMORY: usize = 256 * MB;
+/// cost one to two kilobytes for each record of a few changes, so that 200,000 stay loaded.
+pub const RELAY_MEMORY: usize = 512 * MB;
 
 /// A document is saved again after so many changes.
 const SNAPSHOT_EVERY: u64 = 1_000;
