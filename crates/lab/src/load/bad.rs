@@ -252,7 +252,7 @@ impl Actor {
     async fn flood(&self, member: usize) {
         let (caller, facts) = (self.caller(member), &self.task.facts);
         let pushes: Vec<Vec<u8>> = flood(&caller, facts).iter().map(Frame::encode).collect();
-        loop {
+        'flood: loop {
             self.goes().await;
             let Ok(mut line) = caller.call(facts, &[]).await else {
                 sleep(Duration::from_millis(100)).await;
@@ -261,7 +261,11 @@ impl Actor {
             self.counts.handshakes.fetch_add(1, Ordering::Relaxed);
             let mut next = pushes.iter().cycle();
             'session: loop {
-                self.goes().await;
+                if !self.is_going() {
+                    // What still waits to be read is not to reach into the turn without.
+                    line.close();
+                    continue 'flood;
+                }
                 while line.queued() < WAITING {
                     let Some(push) = next.next() else { break };
                     line.pour(PUSH, priority::PUSH, push.clone());
