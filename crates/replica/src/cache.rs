@@ -94,9 +94,9 @@ impl Shelf {
         Self { by_use: BTreeMap::new(), bytes: 0, bound }
     }
 
-    /// Whether there is no room for one more.
-    fn is_full(&self) -> bool {
-        self.by_use.len() >= self.bound.count || self.bytes >= self.bound.bytes
+    /// Whether something has to go: what is here has grown too large, or so many more are to come.
+    fn is_over(&self, more: usize) -> bool {
+        self.by_use.len() + more > self.bound.count || self.bytes >= self.bound.bytes
     }
 
     /// The one that was used longest ago first.
@@ -169,15 +169,22 @@ impl Cache {
         Some(loaded)
     }
 
-    /// The least recently used segment with a document, if there is no room for one more.
-    fn excess_document(&self) -> Option<SegmentId> {
-        self.documents.oldest().next().filter(|_| self.documents.is_full())
+    /// The least recently used segment with a document, if that has to go for the one of `id`.
+    fn excess_document(&self, id: &SegmentId) -> Option<SegmentId> {
+        let held = self.loaded.get(id).is_some_and(|loaded| loaded.document.is_some());
+        let mut others = self.documents.oldest().filter(|other| other != id);
+        self.documents.is_over(usize::from(!held)).then(|| others.next()).flatten()
     }
 
-    fn make_room(&mut self) {
-        while self.indexes.is_full() {
-            let is_idle = |id: &SegmentId| self.loaded.get(id).is_some_and(Loaded::is_idle);
-            let Some(oldest) = self.indexes.oldest().find(is_idle) else { return };
+    /// Drops what was used longest ago and has to go for `id`. What is loaded grows, so that there may be
+    /// something also when `id` has been loaded all along.
+    fn make_room(&mut self, id: &SegmentId) {
+        let more = usize::from(!self.loaded.contains_key(id));
+        while self.indexes.is_over(more) {
+            let may_go = |other: &SegmentId| {
+                other != id && self.loaded.get(other).is_some_and(Loaded::is_idle)
+            };
+            let Some(oldest) = self.indexes.oldest().find(may_go) else { return };
             self.evict(&oldest);
         }
     }
@@ -210,8 +217,8 @@ impl Replica {
 
     /// The gate's index of a segment, loaded if need be.
     pub(crate) fn load(&mut self, id: &SegmentId) -> Result<&mut Loaded, ReplicaError> {
+        self.cache.make_room(id);
         if self.cache.get(id).is_none() {
-            self.cache.make_room();
             let loaded = self.read_history(id)?;
             self.cache.loaded.insert(*id, loaded);
         }
@@ -220,10 +227,11 @@ impl Replica {
 
     /// The segment with its document, merged through what is materialised.
     pub(crate) fn load_document(&mut self, id: &SegmentId) -> Result<&mut Loaded, ReplicaError> {
+        self.load(id)?;
+        while let Some(excess) = self.cache.excess_document(id) {
+            self.unload(&excess)?;
+        }
         if self.load(id)?.document.is_none() {
-            while let Some(excess) = self.cache.excess_document() {
-                self.unload(&excess)?;
-            }
             let (document, saved) = self.read_document(id)?;
             let loaded = self.load(id)?;
             (loaded.document, loaded.saved) = (Some(document), saved);

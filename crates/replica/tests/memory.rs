@@ -43,6 +43,23 @@ fn documents_are_bounded_in_number_and_in_bytes() {
 }
 
 #[test]
+fn what_has_grown_makes_room_though_nothing_more_is_loaded() {
+    let mut org = Organisation::found(CATALOG, &[vec![Grant::ALL]]);
+    let ann = &mut org.devices[0];
+    ann.replica.limit_memory(2 * 400_000);
+    let mut write = |text: &str| {
+        for nth in 0..6 {
+            let edits = vec![put("place", &nth.to_string()), put("text", text)];
+            ann.put(&key("note", &nth.to_string()), edits);
+        }
+        ann.replica.loaded_documents()
+    };
+    assert_eq!(write("short"), 6);
+    let held = (0..20).map(|nth| write(&nth.to_string().repeat(2_000))).last();
+    assert!(held < Some(6), "{held:?}");
+}
+
+#[test]
 fn what_is_loaded_stays_when_a_batch_is_refused_unless_a_part_of_it_was_taken_before() {
     let catalog = "catalog = 1\n[type.note.field]\ntext = {}\n";
     let mut org = Organisation::found(catalog, &[vec![Grant::ALL], vec![Grant::ALL]]);
