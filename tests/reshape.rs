@@ -6,12 +6,17 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use automerge::transaction::{CommitOptions, Transactable as _};
+use automerge::{ObjType, ROOT};
 use fieldkeep_catalog::{Afresh, Kind};
 use fieldkeep_device::{Device, Tier};
 use fieldkeep_lab::Dice;
-use fieldkeep_model::{Edit, Grant, RecordEdit, Scalar, TypeName};
-use fieldkeep_replica::{Note, ReshapeError};
+use fieldkeep_model::{Edit, Grant, RecordEdit, RecordKey, Scalar, TypeName};
+use fieldkeep_replica::{NotTaken, Note, ReshapeError};
 use serde_json::{Value, json};
+use support::lab::document;
+use support::town::address;
+use support::wire::{Answer, Raw};
 use support::{Connected, Site, content, fields, get, put, soon, state, sync};
 
 const CATALOG: &str = r#"
@@ -182,6 +187,36 @@ async fn what_arrives_late_is_carried_over_once() {
     assert_eq!(carried.len(), 2);
     assert!(carried.iter().all(|entry| entry.person == "ben"));
     assert!(history.entries.iter().any(|entry| entry.begins));
+}
+
+#[tokio::test]
+async fn a_record_without_a_single_field_goes_on_once_a_field_comes() {
+    let site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    let mal = Raw::joined(&site.ticket("mal").await, 101).await;
+    let mut doc = document(&mal, &[]);
+    doc.put_object(ROOT, "c1", ObjType::Map).expect("it writes");
+    doc.commit_with(CommitOptions::default().with_time(1).with_message("mal"));
+    let change = doc.get_last_local_change().expect("it was written").raw_bytes().to_vec();
+    let mut wire = mal.following().await;
+    let push = mal.own_push(&address("customer", ""), &[&change]);
+    assert_eq!(wire.answer(push).await, Answer::Taken);
+    sync(&ann).await;
+    let before = site.content("customer").await;
+    site.reshape("customer", buckets(2)).await;
+    sync(&ann).await;
+    let sound = site.ask(|engine| {
+        let ids: Vec<_> = engine.replica().segments().keys().copied().collect();
+        let replica = engine.replica_mut();
+        ids.iter().all(|id| replica.is_projected(id).expect("it reads"))
+    });
+    assert!(sound.await, "no row is of a record that is in no document");
+    assert_eq!((before.len(), site.content("customer").await), (1, before));
+    put(&ann, "customer/c1", json!({"name": "Mole"}));
+    site.converges(&[&ann], &["customer"]).await;
+    site.reshape("customer", buckets(4)).await;
+    site.converges(&[&ann], &["customer"]).await;
+    assert_eq!(fields(&ann, "customer/c1")["name"], "Mole");
 }
 
 #[tokio::test]
@@ -378,6 +413,27 @@ async fn what_the_relay_refused_in_a_generation_that_is_over_is_in_nobodys_way()
     let done =
         ann.resync(Some(&ty("customer")), support::PATIENCE).await.expect("it is put in place");
     assert_eq!(done.exchanged.kept, 1, "what is not sent yet");
+    // It is not among the records, and it is not out of sight.
+    let key: RecordKey = "order/o2".parse().expect("a name");
+    assert_eq!(ann.get(&key).expect("it is read"), None);
+    let not_taken = ann.not_taken().expect("it is read");
+    let [NotTaken { key: of, generation: Some(0), why, fields: left }] = &not_taken[..] else {
+        panic!("{not_taken:?}");
+    };
+    assert_eq!((of, &left["outlet"]), (&key, &json!("43")));
+    assert!(why.starts_with("not-permitted: the device was not granted this scope"), "{why}");
+    let sentences = ann.explain(&key).expect("it is read").sentences().join("\n");
+    assert!(sentences.contains("in generation 0 of order, which is over"), "{sentences}");
+    assert_eq!(ann.counts(&ty("order")).expect("they are read").unsaved, 1);
+    // Once she may write there it is carried over, and counts once.
+    site.decide("ann", Some(vec![Grant::ALL])).await;
+    sync(&ann).await;
+    sync(&ann).await;
+    assert_eq!(ann.not_taken().expect("it is read"), []);
+    assert_eq!(state(&ann, "order/o2"), "valid");
+    site.converges(&[&ann], &["order"]).await;
+    assert_eq!(fields(&ann, "order/o2")["boxes"], 1);
+    assert_eq!(ann.counts(&ty("order")).expect("they are read").unsaved, 0);
 }
 
 #[tokio::test]
@@ -461,6 +517,39 @@ async fn what_was_held_for_how_it_was_written_stays_held() {
     sync(&ann).await;
     site.converges(&[&ann], &["order"]).await;
     assert_eq!(state(site.record("order/o2").await).as_deref(), Some("held"), "late as it is");
+}
+
+#[tokio::test]
+async fn what_was_not_permitted_is_held_for_that_in_every_generation() {
+    let mut site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    sync(&ann).await;
+    put(&ann, "customer/c1", json!({"name": "Kiosk"}));
+    site.converges(&[&ann, &ben], &["customer"]).await;
+    site.stop().await;
+    site.copy("relay", "backup");
+    site.start_again().await;
+    site.revoke("ann").await;
+    sync(&ben).await;
+    site.stop().await;
+    site.copy("backup", "relay");
+    site.start_again().await;
+    // The restored relay does not know better, until ben tells it.
+    put(&ann, "customer/c1", json!({"name": "beyond the cut"}));
+    sync(&ann).await;
+    sync(&ben).await;
+    // Repeated one by one, then written as what that came to.
+    for (generation, cut) in [(0, None), (1, Some(i64::MIN)), (2, None)] {
+        if generation > 0 {
+            site.begin("customer", buckets(1 << generation), cut).await.expect("it can be");
+            site.is_in_force("customer", generation).await;
+        }
+        sync(&ben).await;
+        sync(&ben).await;
+        let customer = get(&ben, "customer/c1").expect("it is there");
+        assert_eq!(customer.state.word(), "held", "in generation {generation}");
+        assert_eq!(customer.reasons, ["a change to it was not permitted"]);
+    }
 }
 
 #[tokio::test]

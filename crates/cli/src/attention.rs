@@ -12,7 +12,7 @@ use crate::args::{Attention, Directory};
 use crate::output::{self, Output, Stream, safe};
 use crate::read;
 use crate::request::{Request, Response};
-use fieldkeep_console::shape::{CatalogState, Record};
+use fieldkeep_console::shape::{CatalogState, NotTaken, Record};
 use fieldkeep_console::{Failure, Trouble};
 
 #[derive(Serialize)]
@@ -115,7 +115,8 @@ fn list(access: &mut Access, output: &mut Output) -> Result<(), Trouble> {
         })?;
         let dismissed = serde_json::to_value(&dismissed).map_err(io::Error::from)?;
         let catalog = serde_json::to_value(catalog(access)?).map_err(io::Error::from)?;
-        stream.end(&[("dismissed", dismissed), ("catalog", catalog)])?;
+        let not_taken = serde_json::to_value(not_taken(access)?).map_err(io::Error::from)?;
+        stream.end(&[("dismissed", dismissed), ("not_taken", not_taken), ("catalog", catalog)])?;
         return Ok(());
     }
     let mut count = 0;
@@ -127,8 +128,12 @@ fn list(access: &mut Access, output: &mut Output) -> Result<(), Trouble> {
         count += 1;
         Ok(print(output, &record)?)
     })?;
-    if count == 0 {
+    let not_taken = not_taken(access)?;
+    if count == 0 && not_taken.is_empty() {
         output.line("nothing needs attention")?;
+    }
+    for record in &not_taken {
+        print_not_taken(output, record)?;
     }
     if !dismissed.is_empty() {
         output.line("dismissed:")?;
@@ -143,6 +148,25 @@ fn list(access: &mut Access, output: &mut Output) -> Result<(), Trouble> {
         output.line(&format!("judged by catalog {number}, the relay's as of {seen}"))?;
     }
     Ok(())
+}
+
+fn not_taken(access: &mut Access) -> Result<Vec<NotTaken>, Trouble> {
+    let Response::NotTaken(left) = access.ask(Request::NotTaken)? else {
+        return Err(Failure::unexpected().into());
+    };
+    Ok(left)
+}
+
+/// A record that the relay has not taken; with its fields where nothing else shows them.
+fn print_not_taken(output: &mut Output, one: &NotTaken) -> io::Result<()> {
+    let NotTaken { ty, id, generation, why, fields } = one;
+    let id = safe(id.as_str());
+    let Some(generation) = generation else {
+        return output.line(&format!("{ty}/{id}  not taken by the relay: {}", safe(why)));
+    };
+    let why = safe(why);
+    output.line(&format!("{ty}/{id}  not taken by the relay in generation {generation}: {why}"))?;
+    output::fields_of(output.writer(), fields)
 }
 
 /// By which catalog the records are judged here.

@@ -162,6 +162,7 @@ pub(crate) fn execute(
             read::attention(owner, sink)
         }
         Request::CatalogState => Ok(health::catalog_state(&device(owner)?.device)?),
+        Request::NotTaken => Ok(health::not_taken(&device(owner)?.device)?),
         Request::Quarantine { sought, after, limit } => {
             Ok(quarantine::page(owner, sought, after.as_deref(), limit)?)
         }

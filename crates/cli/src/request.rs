@@ -16,8 +16,8 @@ use fieldkeep_console::shape::fleet::FleetDevice;
 use fieldkeep_console::shape::reshape::{Afresh, PastGeneration, PastRecord};
 use fieldkeep_console::shape::{
     Advice, Answer, Aside, Attachment, Blamed, CallRow, Called, CatalogState, Check, ClearPlan,
-    Conflict, Decision, Deed, Explanation, Gone, Held, History, Met, Operator, Paused, Peers, Pin,
-    Record, Resynced, Status, Synced,
+    Conflict, Decision, Deed, Explanation, Gone, Held, History, Met, NotTaken, Operator, Paused,
+    Peers, Pin, Record, Resynced, Status, Synced,
 };
 use fieldkeep_relay::limits::Report;
 
@@ -161,6 +161,8 @@ pub(crate) enum Request {
     Attention,
     /// By which catalog they are judged here, and when that was last known to be the relay's.
     CatalogState,
+    /// The records with a change that the relay has not taken.
+    NotTaken,
     /// A page of a relay's quarantine; with its first page what was kept aside.
     Quarantine {
         /// Which records.
@@ -472,6 +474,8 @@ pub(crate) enum Response {
     Missing(Vec<RecordId>),
     /// The catalog's number here, and when that was last known to be the relay's.
     CatalogState(Option<CatalogState>),
+    /// The records with a change that the relay has not taken.
+    NotTaken(Vec<NotTaken>),
     /// The catalog's source, if there is a catalog.
     Catalog(Option<String>),
     /// A record.

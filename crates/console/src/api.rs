@@ -32,7 +32,8 @@ use crate::refusal::Refusal;
 use crate::server::App;
 use crate::shape::{
     Advice, Attachment, CallRow, Called, CatalogState, Check, ClearPlan, Conflict, Explanation,
-    Got, History, Past, Paused, Peers, Pin, Record, Resynced, Shared, Status, Synced, gone,
+    Got, History, NotTaken, Past, Paused, Peers, Pin, Record, Resynced, Shared, Status, Synced,
+    gone,
 };
 use crate::{Code, Failure};
 
@@ -211,15 +212,24 @@ async fn catalog(State(app): State<App>) -> Answer {
     Ok(told("catalog", &text.await?))
 }
 
+#[derive(Serialize, ToSchema)]
+struct Attention {
+    records: Vec<Record>,
+    /// What the relay has not taken.
+    not_taken: Vec<NotTaken>,
+}
+
 /// The records that are held, wait, or are likely to be held.
-#[utoipa::path(get, path = "/attention", responses((status = 200, body = Records)))]
+#[utoipa::path(get, path = "/attention", responses((status = 200, body = Attention)))]
 async fn attention(State(app): State<App>) -> Answer {
-    let records = app.on_disk(|app| {
+    let attention = app.on_disk(|app| {
         let members = app.device().members();
         let views = app.device().attention().map_err(Failure::from)?;
-        Ok::<_, Failure>(views.into_iter().map(|view| Record::new(view, &members)).collect())
+        let records = views.into_iter().map(|view| Record::new(view, &members)).collect();
+        let not_taken = app.device().not_taken()?.into_iter().map(NotTaken::from).collect();
+        Ok::<_, Failure>(Attention { records, not_taken })
     });
-    Ok(told("attention", &Records { records: records.await?, next: None }))
+    Ok(told("attention", &attention.await?))
 }
 
 /// The devices that are connected to this one.

@@ -20,8 +20,8 @@ pub use history::{Change, FieldWrite, History, Shared};
 pub use online::{Answer, CallRow, Called};
 pub use peers::{Met, Peer, Peers};
 pub use record::{
-    Conflict, ConflictValue, Culprit, Dismissed, Explanation, Forecast, Got, Past, Pin, Record,
-    Verdict, Writer, device_name,
+    Conflict, ConflictValue, Culprit, Dismissed, Explanation, Forecast, Got, NotTaken, Past, Pin,
+    Record, Verdict, Writer, device_name,
 };
 pub use removed::Gone;
 pub(crate) use removed::gone;

@@ -3,7 +3,7 @@
 use fieldkeep_model::TypeName;
 use fieldkeep_model::status::TypeStatus;
 use fieldkeep_replica::ReplicaError;
-use fieldkeep_store::{Blobs as _, StoreError, Verdicts as _};
+use fieldkeep_store::{Blobs as _, Log as _, StoreError, Verdicts as _};
 
 use crate::device::Device;
 use crate::engine::PAUSED_SINCE;
@@ -39,6 +39,8 @@ pub enum Situation {
     OutOfSync,
     /// What was captured here is not on the relay.
     Unsaved,
+    /// What was captured here is not on the relay, which has refused all of it.
+    NotTaken,
     /// Files that were attached here are not on the relay.
     FilesUnsent,
     /// It is not known whether all is here.
@@ -94,6 +96,7 @@ impl Situation {
             Self::ManyOutOfSync => "many_out_of_sync",
             Self::OutOfSync => "out_of_sync",
             Self::Unsaved => "unsaved",
+            Self::NotTaken => "not_taken",
             Self::FilesUnsent => "files_unsent",
             Self::NeverProven => "never_proven",
             Self::Syncing => "syncing",
@@ -174,7 +177,13 @@ impl Device {
         let is_behind = !behind.is_empty();
         if fine && unsaved > 0 {
             let text = on_this_device(unsaved, "record");
-            say(Situation::Unsaved, None, self.oldest_unsaved()?, text, "sync".into());
+            let since = self.oldest_unsaved()?;
+            if self.sends_nothing_more()? {
+                let text = format!("{text}: the relay did not take what was changed");
+                say(Situation::NotTaken, None, since, text, "attention list".into());
+            } else {
+                say(Situation::Unsaved, None, since, text, "sync".into());
+            }
         } else if fine && !is_behind && status.types.iter().any(is_unproven) {
             let text = "it is not known whether everything is here";
             let since = status.types.iter().filter_map(|view| view.proven_at).min().or(joined);
@@ -206,6 +215,12 @@ impl Device {
         }
         advice.sort_by_key(|advice| advice.situation);
         Ok(advice)
+    }
+
+    /// Whether everything that has no receipt was refused.
+    fn sends_nothing_more(&self) -> Result<bool, StoreError> {
+        let outgoing = self.engine().replica().store().outgoing_by_segment()?;
+        Ok(outgoing.values().all(|(waiting, _)| *waiting == 0))
     }
 
     fn times(&self) -> Result<Times, StoreError> {

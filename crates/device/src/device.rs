@@ -12,7 +12,7 @@ use fieldkeep_model::{
     Edit, Epoch, Member, MembershipLog, PublicKey, RecordEdit, RecordId, RecordKey, Seed, TypeName,
 };
 use fieldkeep_replica::{
-    Me, PutError, RecordView, Replica, ReplicaError, Role, TypeCounts, Views, Wrote,
+    Me, NotTaken, PutError, RecordView, Replica, ReplicaError, Role, TypeCounts, Views, Wrote,
 };
 use fieldkeep_store::{
     Calls as _, Dismissal, Home, HomeError, Page, Reader, Records as _, Settings as _, Store,
@@ -532,6 +532,22 @@ impl Device {
     /// When the disk fails.
     pub fn attention(&self) -> Result<Vec<RecordView>, StoreError> {
         self.0.read(|views| views.attention())
+    }
+
+    /// The records with a change that the relay has not taken. It stays on this device; once the relay takes
+    /// it, the next sync brings it. One of a generation of its type that is over is no longer among the
+    /// records.
+    ///
+    /// ```
+    /// # fieldkeep_lab::camp::example(async |device| {
+    /// assert!(device.not_taken()?.is_empty()); // Everything was.
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When the disk fails, or a segment cannot be merged.
+    pub fn not_taken(&self) -> Result<Vec<NotTaken>, ReplicaError> {
+        self.with_replica(Replica::not_taken)
     }
 
     /// What is known of a type.

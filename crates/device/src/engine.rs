@@ -326,8 +326,8 @@ impl Engine {
         let outgoing = self.replica.store().outgoing_by_segment()?;
         for row in self.replica.segments().values() {
             let Some((waiting, refused)) = outgoing.get(&row.sid) else { continue };
-            let paused = self.paused.covers(&row.address);
-            progress.waiting += if paused { 0 } else { *waiting };
+            let withheld = self.paused.withholds(&row.address);
+            progress.waiting += if withheld { 0 } else { *waiting };
             progress.refused += refused;
         }
         Ok(progress)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fieldkeep_model::{RecordKey, SegmentAddress};
-use fieldkeep_replica::{RecordView, ReplicaError};
+use fieldkeep_replica::{NotTaken, RecordView, ReplicaError};
 use fieldkeep_store::{Log as _, Pin, Pins as _, Records as _};
 
 use crate::device::Device;
@@ -41,6 +41,8 @@ pub struct Explanation {
     pub refused: Option<String>,
     /// Changes that may concern it and lie aside, with the reason.
     pub aside: BTreeMap<String, u64>,
+    /// What the relay has not taken in generations of its type that are over.
+    pub not_taken: Vec<NotTaken>,
     /// Who wrote it: the device's name, how many changes, and when the last of them, milliseconds UTC
     /// by its clock.
     pub writers: Vec<(String, u64, i64)>,
@@ -67,6 +69,8 @@ impl Device {
         let view = self.as_merged(key)?;
         let left_out = self.paused()?;
         let writers = self.with_replica(|replica| replica.writers(key))?;
+        let mut not_taken = self.not_taken()?;
+        not_taken.retain(|one| one.key == *key && one.generation.is_some());
         let members = self.members();
         let engine = self.engine();
         let replica = engine.replica();
@@ -92,6 +96,7 @@ impl Device {
             unsent: 0,
             refused: None,
             aside: BTreeMap::new(),
+            not_taken,
             writers: Vec::new(),
             pins: store.pins()?.into_iter().filter(|pin| pin.key == *key).collect(),
             heads: Vec::new(),
@@ -205,6 +210,13 @@ impl Explanation {
         }
         for (reason, count) in &self.aside {
             said.push(format!("{count} changes lie aside: {}", reason.replace('_', " ")));
+        }
+        for NotTaken { generation, why, .. } in &self.not_taken {
+            said.push(format!(
+                "the relay did not take a change of it in generation {} of {}, which is over: {why}",
+                generation.unwrap_or_default(),
+                name.ty
+            ));
         }
         for pin in &self.pins {
             said.push(format!("it is in use by {}: {}", pin.owner, pin.reason));

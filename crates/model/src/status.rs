@@ -116,9 +116,14 @@ impl LeftOut {
     /// Whether a segment is left out.
     #[must_use]
     pub fn covers(&self, address: &SegmentAddress) -> bool {
-        self.pauses(&address.ty)
-            || self.unsubscribes(&address.ty, &address.scope)
-            || self.outlives(address)
+        self.withholds(address) || self.outlives(address)
+    }
+
+    /// Whether what has no receipt in a segment is not sent: what is of another generation is, because it
+    /// is carried over.
+    #[must_use]
+    pub fn withholds(&self, address: &SegmentAddress) -> bool {
+        self.pauses(&address.ty) || self.unsubscribes(&address.ty, &address.scope)
     }
 
     /// Whether nothing is, of the first generations.

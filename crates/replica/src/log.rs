@@ -223,6 +223,27 @@ impl Replica {
         gathering.finish(self, sid).map(Some)
     }
 
+    /// A stretch of the log for a peer that holds of each author what was written up to some number: as
+    /// [`Replica::pack_from`] where it holds nothing, else as [`Replica::stretch`].
+    ///
+    /// # Errors
+    /// When the disk fails or a batch is damaged.
+    pub fn stretch_beyond(
+        &self,
+        id: &SegmentId,
+        first: Pos,
+        bytes: usize,
+        known: &BTreeMap<ActorId, Seq>,
+    ) -> Result<Option<Stretch>, ReplicaError> {
+        if known.is_empty()
+            && let Some(stretch) = self.pack_from(id, first)?
+        {
+            return Ok(Some(stretch));
+        }
+        let holds = |actor: &ActorId, seq| known.get(actor).is_some_and(|known| seq <= *known);
+        self.stretch(id, first, bytes, holds)
+    }
+
     /// The stored batch that begins at a position, for a peer that holds nothing of it: nothing is unpacked,
     /// so that a device that begins costs hardly more than reading that. None where the log has rows.
     ///

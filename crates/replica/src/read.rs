@@ -7,7 +7,7 @@ use fieldkeep_model::status::State;
 use fieldkeep_model::verdict::{ArgValue, Opening};
 use fieldkeep_model::{
     ChangeHash, ChangeHeader, Culprit, DeviceNumber, MembershipLog, Outcome, Pos, Reason, RecordId,
-    RecordKey, TypeName, Verdict,
+    RecordKey, SegmentAddress, TypeName, Verdict,
 };
 use fieldkeep_store::{
     Catalogs as _, Dismissal, Found, Log, Page, Place, Quarantine, Reader, RecordRow, Records,
@@ -15,6 +15,7 @@ use fieldkeep_store::{
 };
 use serde_json::{Map, Value};
 
+use crate::generations::stored_generations;
 use crate::judging::fields_of;
 use crate::replica::{Replica, ReplicaError};
 
@@ -228,10 +229,18 @@ impl<S: Records + Verdicts + Segments + Settings + Log> Views<'_, S> {
     pub fn counts_by_type(&self) -> Result<BTreeMap<TypeName, TypeCounts>, StoreError> {
         let mut types: BTreeMap<TypeName, TypeCounts> = BTreeMap::new();
         let (tallies, carried) = (self.store.tallies()?, self.store.carried_records()?);
+        let generations = stored_generations(self.store)?;
         for row in self.store.segments()? {
+            let SegmentAddress { ty, generation, .. } = row.address;
+            let apart = generations.get(&ty).copied().unwrap_or_default() != generation;
+            let counts = types.entry(ty).or_default();
+            if apart {
+                // It has no records to be counted, and what was not taken of it is here alone.
+                counts.unsaved += self.left_in(row.sid)?;
+                continue;
+            }
             let tally = tallies.get(&row.sid).copied().unwrap_or_default();
             let carried = carried.get(&row.sid).copied().unwrap_or_default();
-            let counts = types.entry(row.address.ty).or_default();
             counts.local += row.live;
             counts.held += tally.held;
             counts.unsaved += tally.unsaved.saturating_sub(carried);
@@ -242,6 +251,16 @@ impl<S: Records + Verdicts + Segments + Settings + Log> Views<'_, S> {
             types.entry(ty).or_default().server = Some(told);
         }
         Ok(types)
+    }
+
+    /// Records of a segment with changes that have no receipt.
+    fn left_in(&self, sid: i64) -> Result<u64, StoreError> {
+        let mut records = BTreeSet::new();
+        self.store.each_outgoing(sid, |change| {
+            records.extend(change.records);
+            true
+        })?;
+        Ok(records.len() as u64)
     }
 
     /// Records as they are shown. What a forecast speaks of is dated for all of them at once.

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_documents::document::Deed;
 use fieldkeep_documents::{Document, History};
-use fieldkeep_model::{ActorId, ChangeHash, Head, Pos, RecordId, SegmentId, Seq};
+use fieldkeep_model::{ActorId, ChangeHash, Head, Part, Pos, RecordId, SegmentId, Seq};
+use fieldkeep_store::SegmentRow;
 
 use crate::log::Entry;
 use crate::replica::{Replica, ReplicaError};
@@ -195,7 +196,47 @@ impl Replica {
         if heads.is_empty() {
             return Ok(None);
         }
-        let permitted = heads.iter().all(|change| self.is_head_authorised(id, change));
-        Ok(Some(if permitted { "needs_connection" } else { "not_permitted" }))
+        for head in &heads {
+            if !self.was_permitted(id, record, head)? {
+                return Ok(Some("not_permitted"));
+            }
+        }
+        Ok(Some("needs_connection"))
+    }
+
+    /// Whether a change of a record was permitted. Of one that a relay wrote in a new generation: whether
+    /// what it repeats was, in an earlier one; nothing is known of that where that is archived.
+    fn was_permitted(
+        &mut self,
+        id: &SegmentId,
+        record: &RecordId,
+        change: &Head,
+    ) -> Result<bool, ReplicaError> {
+        if !self.is_head_authorised(id, change) {
+            return Ok(false);
+        }
+        let pos = self.load(id)?.history.position(&change.hash);
+        let SegmentRow { sid, address, .. } = self.row(id).clone();
+        let entry = self.entries(sid, &pos.into_iter().collect())?.pop();
+        let part = entry.map_or(Part::Ordinary, |entry| self.writing_of(&entry.header).part);
+        let earlier = self.segments.values().filter(|row| {
+            row.address.ty == address.ty && row.address.generation < address.generation
+        });
+        for earlier in earlier.map(|row| row.id).collect::<Vec<_>>() {
+            let permitted = match part {
+                Part::Ordinary => true,
+                Part::Beginning => self.taint_of(&earlier, record)? != Some("not_permitted"),
+                Part::Carried(_, hash) => {
+                    let original = self.load(&earlier)?.history.locate(&hash);
+                    original.is_none_or(|(actor, seq)| {
+                        self.is_head_authorised(&earlier, &Head { actor, seq, hash })
+                    })
+                }
+            };
+            if !permitted {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

@@ -1,7 +1,7 @@
 //! What is wrong with a device, or with one record, and what to do about it.
 
 use fieldkeep_console::Failure;
-use fieldkeep_console::shape::{Advice, CatalogState, Check, Explanation};
+use fieldkeep_console::shape::{Advice, CatalogState, Check, Explanation, NotTaken};
 use fieldkeep_device::Device;
 use fieldkeep_model::RecordKey;
 
@@ -13,6 +13,11 @@ pub(super) fn advice(device: &Device) -> Result<Response, Failure> {
 
 pub(super) fn catalog_state(device: &Device) -> Result<Response, Failure> {
     Ok(Response::CatalogState(CatalogState::of(device)?))
+}
+
+pub(super) fn not_taken(device: &Device) -> Result<Response, Failure> {
+    let left = device.not_taken()?.into_iter().map(NotTaken::from);
+    Ok(Response::NotTaken(left.collect()))
 }
 
 pub(super) fn explain(device: &Device, key: &RecordKey) -> Result<Response, Failure> {

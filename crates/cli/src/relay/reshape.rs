@@ -104,14 +104,15 @@ fn tell(would: &Afresh, output: &mut Output) -> Result<(), Trouble> {
         count => format!("{count} segments"),
     };
     output.line(&format!(
-        "  {} go from {} to {}, of at most {}",
+        "  {} {} from {} to {}, of at most {}",
         records(would.records),
+        if would.records == 1 { "goes" } else { "go" },
         segments(would.segments),
         segments(would.new_segments),
         records(would.largest),
     ))?;
     output.line(&format!(
-        "  history: {} changes are kept as what they came to, {} are repeated one by one",
+        "  history: changes kept as what they came to: {}; repeated one by one: {}",
         would.shed, would.changes
     ))?;
     if would.unfit > 0 {

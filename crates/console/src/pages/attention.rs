@@ -9,7 +9,7 @@ use axum::routing::get;
 use super::{Chrome, page, words};
 use crate::Failure;
 use crate::server::App;
-use crate::shape::{CatalogState, Record};
+use crate::shape::{CatalogState, NotTaken, Record};
 
 #[derive(Template)]
 #[template(path = "attention.html")]
@@ -19,6 +19,7 @@ struct Attention {
     /// For another record: each is taken up by itself when that comes.
     waiting: Vec<Record>,
     dismissed: Vec<Record>,
+    not_taken: Vec<NotTaken>,
     catalog: Option<CatalogState>,
 }
 
@@ -34,7 +35,8 @@ async fn attention(State(app): State<App>) -> Response {
         let (dismissed, open): (_, Vec<_>) = all.partition(|record| record.dismissed.is_some());
         let (waiting, held) = open.into_iter().partition(|record| record.state == "waiting");
         let catalog = CatalogState::of(app.device())?;
-        Ok::<_, Failure>(Attention { chrome, held, waiting, dismissed, catalog })
+        let not_taken = app.device().not_taken()?.into_iter().map(NotTaken::from).collect();
+        Ok::<_, Failure>(Attention { chrome, held, waiting, dismissed, not_taken, catalog })
     })
     .await
 }

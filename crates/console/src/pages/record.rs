@@ -20,7 +20,9 @@ use super::{Answer, Chrome, back, html, key, page, record_path, segment, type_na
 use crate::Failure;
 use crate::refusal::Refusal;
 use crate::server::App;
-use crate::shape::{Change, Conflict, Explanation, FieldWrite, History, Pin, Record, gone};
+use crate::shape::{
+    Change, Conflict, Explanation, FieldWrite, History, NotTaken, Pin, Record, gone,
+};
 use crate::sides::{Row, rows};
 
 /// Changes that a record's page shows, and those of a page of its history.
@@ -323,6 +325,13 @@ fn short(change: &Change) -> &str {
 
 impl Record {
     /// Where its page is.
+    pub(crate) fn path(&self) -> String {
+        record_path(&self.ty, &self.id)
+    }
+}
+
+impl NotTaken {
+    /// Where the page of its record is.
     pub(crate) fn path(&self) -> String {
         record_path(&self.ty, &self.id)
     }

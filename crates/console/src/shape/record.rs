@@ -151,6 +151,25 @@ pub struct Past {
     pub removed: Vec<Gone>,
 }
 
+/// A record with a change that the relay has not taken: it stays on the device.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NotTaken {
+    /// Its type.
+    #[serde(rename = "type")]
+    #[schema(value_type = String)]
+    pub ty: TypeName,
+    /// Its id.
+    #[schema(value_type = String)]
+    pub id: RecordId,
+    /// The generation of its type where it is so, if that is over: it is no longer among the records.
+    pub generation: Option<u32>,
+    /// Why, as the relay says.
+    pub why: String,
+    /// Its fields there.
+    #[schema(value_type = Object)]
+    pub fields: Map<String, Value>,
+}
+
 /// Where a record is, and why it looks as it does.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
@@ -306,6 +325,13 @@ impl From<fieldkeep_store::Pin> for Pin {
     fn from(pin: fieldkeep_store::Pin) -> Self {
         let since = rfc3339(pin.time);
         Self { record: pin.key.to_string(), owner: pin.owner, reason: pin.reason, since }
+    }
+}
+
+impl From<fieldkeep_replica::NotTaken> for NotTaken {
+    fn from(one: fieldkeep_replica::NotTaken) -> Self {
+        let fieldkeep_replica::NotTaken { key, generation, why, fields } = one;
+        Self { ty: key.ty, id: key.id, generation, why, fields }
     }
 }
 

@@ -31,8 +31,8 @@ impl Engine {
             return Ok(());
         }
         let rows = self.replica.segments().values();
-        let exchanged = rows.filter(|row| !self.paused.covers(&row.address));
-        let ids: Vec<SegmentId> = exchanged.map(|row| row.id).collect();
+        let sent = rows.filter(|row| !self.paused.withholds(&row.address));
+        let ids: Vec<SegmentId> = sent.map(|row| row.id).collect();
         let until = IN_FLIGHT.min(self.in_flight + BATCH as u64);
         for id in ids {
             let after = self.pushed.get(&id).copied().unwrap_or(0);
@@ -95,9 +95,10 @@ impl Engine {
             !covered
         });
         // What the log brought back before its receipt is proven already; a log that this device may
-        // not read any more brings nothing back.
+        // not read any more, or of a generation that is over, brings nothing back.
         let row = &self.replica.segments()[&ack.segment];
-        if ack.pos > row.cursor.pos && self.may_read(&row.address) {
+        let followed = self.may_read(&row.address) && !self.paused.outlives(&row.address);
+        if ack.pos > row.cursor.pos && followed {
             self.expect(&ack.segment, ack.pos);
         }
         self.note_receipt(&ack.segment, receipt);

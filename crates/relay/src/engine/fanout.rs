@@ -72,16 +72,8 @@ impl Engine {
         if following.paused || following.sent >= tip || full {
             return Ok(false);
         }
-        let known = |actor: &_, seq| following.known.get(actor).is_some_and(|known| seq <= *known);
-        let first = following.sent + 1;
-        let stretch = match following.known.is_empty() {
-            true => self.replica.pack_from(segment, first)?,
-            false => None,
-        };
-        let stretch = match stretch {
-            None => self.replica.stretch(segment, first, BATCH, known)?,
-            pack => pack,
-        };
+        let (first, known) = (following.sent + 1, &following.known);
+        let stretch = self.replica.stretch_beyond(segment, first, BATCH, known)?;
         let Some(stretch) = stretch else { return Ok(false) };
         let whole = stretch.last == tip;
         // Frames of one segment stay in order: one stream at a time, the next one only when what

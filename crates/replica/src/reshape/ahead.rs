@@ -103,10 +103,7 @@ impl Replica {
         }
         let (sid, to) = (self.row(id).sid, self.row(&target).sid);
         for (record, _) in &writes {
-            // One without a single field is in no other document, until a field comes.
-            if self.document(&target)?.record(record).is_some() {
-                self.store.note_moved(sid, record, to)?;
-            }
+            self.store.note_moved(sid, record, to)?;
         }
         self.vouch_for_own(&target)?;
         if whole {
