@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::transaction::{CommitOptions, Transactable as _};
 use automerge::{ObjType, ROOT};
@@ -187,6 +187,43 @@ async fn what_arrives_late_is_carried_over_once() {
     assert_eq!(carried.len(), 2);
     assert!(carried.iter().all(|entry| entry.person == "ben"));
     assert!(history.entries.iter().any(|entry| entry.begins));
+}
+
+#[tokio::test]
+async fn every_change_that_is_repeated_keeps_who_wrote_it() {
+    let site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    sync(&ann).await;
+    let write = async |device: &Device, code: &str| {
+        sync(device).await;
+        put(device, "order/o1", json!({"outlet": "42", "code": code}));
+        sync(device).await;
+    };
+    // A value that comes back is a change like any other, and so is one that knew nothing of the last.
+    for (device, code) in [(&ann, "a"), (&ben, "b"), (&ann, "a")] {
+        write(device, code).await;
+    }
+    sync(&ben).await;
+    put(&ann, "order/o1", json!({"code": "ann's"}));
+    put(&ben, "order/o1", json!({"code": "ben's"}));
+    site.converges(&[&ann, &ben], &["order"]).await;
+    let key: RecordKey = "order/o1".parse().expect("a name");
+    let said = |entry: &fieldkeep_replica::HistoryEntry| {
+        let writes = entry.writes.iter().filter(|write| write.field == "code");
+        let code = writes.filter_map(|write| Some(write.value.as_ref()?.to_string())).next_back();
+        (entry.repeats.unwrap_or(entry.hash), entry.person.clone(), entry.time, code)
+    };
+    let told = |device: &Device| {
+        let history = device.history(&key, 50, None).expect("it reads");
+        history.entries.iter().map(said).collect::<BTreeSet<_>>()
+    };
+    let (before, wins) = (told(&ann), fields(&ann, "order/o1")["code"].clone());
+    site.begin("order", buckets(4), Some(i64::MIN)).await.expect("it can be");
+    site.is_in_force("order", 1).await;
+    site.converges(&[&ann, &ben], &["order"]).await;
+    assert_eq!(before.len(), 5);
+    assert!(told(&ann).is_superset(&before), "{:#?}\n{before:#?}", told(&ann));
+    assert_eq!(fields(&ann, "order/o1")["code"], wins);
 }
 
 #[tokio::test]

@@ -126,10 +126,16 @@ impl LeftOut {
         self.pauses(&address.ty) || self.unsubscribes(&address.ty, &address.scope)
     }
 
+    /// Whether somebody has left something out: which generation is exchanged is for the catalog to say.
+    #[must_use]
+    pub fn is_chosen(&self) -> bool {
+        self.all || !self.types.is_empty() || !self.scopes.is_empty()
+    }
+
     /// Whether nothing is, of the first generations.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.all && self.types.is_empty() && self.scopes.is_empty() && self.generations.is_empty()
+        !self.is_chosen() && self.generations.is_empty()
     }
 }
 

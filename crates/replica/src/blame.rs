@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use fieldkeep_catalog::Judgement;
 use fieldkeep_model::status::State;
-use fieldkeep_model::{ChangeHash, Outcome, Pos, RecordKey, SegmentId};
+use fieldkeep_model::{ChangeHash, Outcome, Pos, Reason, RecordKey, SegmentId};
 use fieldkeep_store::{RecordRow, Records as _};
 
 use crate::judging::Subject;
@@ -27,10 +27,11 @@ const TRIES: usize = 3 * MOST;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Blame {
     /// These changes, oldest first: with any one of them less, it would not be held as it is. Of changes
-    /// that only lie below them, those are left out that wrote nothing the broken rules read.
+    /// that only lie below them, those are left out that wrote nothing the broken rules read; and of the
+    /// reasons those for which its last valid state would be held as well.
     Changes(Vec<HistoryEntry>),
-    /// No change of the record: its last valid state would be held as well. The catalog has changed, or
-    /// what it refers to, or another record claims its unique value.
+    /// No change of the record: its last valid state would be held for the same reasons. The catalog has
+    /// changed, or what it refers to, or another record claims its unique value.
     Surroundings,
     /// So many changes came since it was last valid that which of them it takes is not looked for, or was
     /// not found in bounded time.
@@ -45,6 +46,8 @@ struct Case {
     base: Vec<ChangeHash>,
     /// The record's changes since, oldest first.
     since: Vec<(Pos, ChangeHash)>,
+    /// The reasons for which it would be held without any of them.
+    besides: Vec<Reason>,
 }
 
 impl Replica {
@@ -69,13 +72,13 @@ impl Replica {
         }
         since.reverse();
         let base = history.heads_through(row.valid_pos);
-        let case = Case { segment, row, base, since };
+        let mut case = Case { segment, row, base, since, besides: Vec::new() };
         let whole = (0..case.since.len()).collect();
-        if self.hypothesis(&case, &BTreeSet::new())?.is_some() {
-            return Ok(Some(Blame::Surroundings));
+        if let Some(without) = self.hypothesis(&case, &BTreeSet::new())? {
+            case.besides = without.reasons;
         }
         if self.hypothesis(&case, &whole)?.is_none() {
-            return Ok(None);
+            return Ok((!case.besides.is_empty()).then_some(Blame::Surroundings));
         }
         let Some((kept, judgement)) = self.least(&case, whole)? else {
             return Ok(Some(Blame::TooMany(case.since.len() as u64)));
@@ -117,7 +120,7 @@ impl Replica {
     }
 
     /// What the record would be with those changes alone, and those that they build upon: its judgement,
-    /// if it would be held.
+    /// if it would be held for something that it would not be held for without any.
     fn hypothesis(
         &mut self,
         case: &Case,
@@ -131,8 +134,10 @@ impl Replica {
         let row = RecordRow { deleted: false, ..case.row.clone() };
         let previous = Some(case.row.clone());
         let subject = Subject { segment: case.segment, row, previous, fields: record.fields };
-        let judgement = self.judge(&catalog, &subject);
-        Ok((judgement.outcome == Outcome::Held).then_some(judgement))
+        let mut judgement = self.judge(&catalog, &subject);
+        judgement.reasons.retain(|reason| !case.besides.contains(reason));
+        let held = judgement.outcome == Outcome::Held && !judgement.reasons.is_empty();
+        Ok(held.then_some(judgement))
     }
 
     /// The changes that are to be told.

@@ -16,6 +16,7 @@ catalog = 1
 price = {}
 discount = {}
 note = {}
+code = { unique = true }
 [[type.order.rule]]
 name = "discount"
 cel = "record.discount * 10 <= record.price * 3"
@@ -137,6 +138,20 @@ fn where_it_began_is_to_blame_and_not_what_went_on_from_there() {
         panic!("a change is to blame");
     };
     assert_eq!(changes[0].writes[0].after, Some(80.into()));
+}
+
+#[test]
+fn what_another_record_does_hides_no_change_of_this_one() {
+    let mut orders = Orders::new();
+    orders.write(ANN, put("code", "a"));
+    orders.push(ANN);
+    orders.write(ANN, int("discount", 80));
+    orders.org.devices[ANN].put(&key("order", "2"), vec![put("code", "a")]);
+    orders.push(ANN);
+    assert_eq!(orders.state(), Outcome::Held);
+    assert_eq!(orders.org.relay.state(&orders.order).1.len(), 2, "for two reasons");
+    let expected = [orders.by(ANN, "discount")];
+    assert_eq!(orders.blamed(), expected);
 }
 
 #[test]

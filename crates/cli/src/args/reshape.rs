@@ -40,7 +40,9 @@ pub(crate) struct Reshape {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Give up what is being written; the generation in force goes on.
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = [
+        "catalog", "buckets", "scope", "unscoped", "kinds", "cut", "note", "dry_run",
+    ])]
     pub(crate) give_up: bool,
 }
 

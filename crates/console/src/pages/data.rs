@@ -59,7 +59,7 @@ async fn data(State(app): State<App>) -> Response {
         let files = files.map(|view| (record_path(&view.key.ty, &view.key.id), view.into()));
         let files = files.collect();
         let files_paused = app.device().files_paused()?;
-        let (all_paused, any_paused) = (paused.all, !paused.is_empty());
+        let (all_paused, any_paused) = (paused.all, paused.all || !paused.types.is_empty());
         Ok::<_, Failure>(Data { chrome, all_paused, any_paused, files, files_paused })
     })
     .await

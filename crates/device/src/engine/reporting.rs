@@ -75,14 +75,14 @@ impl Engine {
             waiting,
             refused,
             files,
-            leaves_out: !self.paused.is_empty(),
+            leaves_out: self.paused.is_chosen(),
             types: Vec::new(),
         })
     }
 
     fn types_held(&self) -> Result<Vec<TypeHeld>, StoreError> {
         let counts = self.replica.views().counts_by_type()?.into_iter();
-        let here = counts.filter(|(_, counts)| counts.segments > 0);
+        let here = counts.filter(|(_, counts)| counts.segments > 0 || counts.unsaved > 0);
         let held = here.map(|(ty, counts)| TypeHeld {
             ty,
             records: counts.local,

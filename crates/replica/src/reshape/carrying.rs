@@ -117,7 +117,7 @@ impl Replica {
                 Err(PutError::Absent(_)) => {}
                 other => drop(other?),
             }
-            self.keep_winners(id, &record, &edit, &current, (&target, &author, new))?;
+            self.keep_winners(id, entry, (&record, &edit), &current, (&target, &author, new))?;
             if entry.tainted {
                 self.taint_from(&target, first)?;
                 self.rejudge(&[key])?;
@@ -212,17 +212,22 @@ impl Replica {
         Ok(RecordEdit { edits: edits.collect(), deleted: edit.deleted })
     }
 
-    /// Where a change wrote a value that another one wins over in its own generation, that one wins
+    /// Where a change wrote a value that a concurrent one before it in the log wins over, that one wins
     /// here, too, unless somebody has written something else since: both are in the history.
     fn keep_winners(
         &mut self,
         id: &SegmentId,
-        record: &RecordId,
-        edit: &RecordEdit,
+        entry: &Entry,
+        (record, edit): (&RecordId, &RecordEdit),
         before: &Map<String, Value>,
         (target, author, new): (&SegmentId, &Author, &ObjectType),
     ) -> Result<(), PutError> {
-        let there = self.document(id)?.record(record).unwrap_or_default();
+        let history = &self.load(id)?.history;
+        if entry.header.deps == history.heads_through(entry.pos - 1) {
+            return Ok(()); // It knew everything before it.
+        }
+        let heads = history.heads_through(entry.pos);
+        let there = self.document(id)?.record_at(record, &heads).unwrap_or_default();
         let here = self.document(target)?.record(record).unwrap_or_default().fields;
         let lost = edit.edits.iter().filter(|edit| matches!(edit, Edit::Put(..) | Edit::Json(..)));
         let lost = lost.map(Edit::field).filter(|field| {
@@ -233,7 +238,6 @@ impl Replica {
         if fields.is_empty() {
             return Ok(());
         }
-        let heads = self.document(id)?.heads();
         let content = self.document(id)?.content_at(record, &heads).unwrap_or_default();
         let edits = content.edits.into_iter().filter(|edit| fields.contains(edit.field()));
         let edit = RecordEdit::from(new.refit(edits.collect(), &here));
