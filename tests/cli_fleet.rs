@@ -184,6 +184,9 @@ fn other_scopes_and_another_name_reach_a_device_that_stays_connected() {
     assert_eq!(run(&place, "ann", "get visit/v2").code, 3);
     run(&place, "relay", "relay grant ann --scope visit=43").ok();
     run(&place, "relay", "relay rename ann anna").ok();
+    for name in ["", "6", "two\nlines"] {
+        assert_eq!(place.run("relay", &["relay", "rename", "anna", name]).code, 2, "{name:?}");
+    }
     until("the other scope is there", || run(&place, "ann", "get visit/v2").code == 0);
     assert_eq!(device(&place, "anna")["grants"], json!(["*", "visit=43"]));
     until("she is called otherwise", || {
@@ -231,6 +234,18 @@ fn what_a_revoked_device_had_captured_is_accepted_from_its_bundle_once() {
     assert_eq!((&kept["aside"], &kept["written"]), (&json!(3), &json!(0)));
     let listed = run(&place, "relay", "relay quarantine list").ok();
     assert!(listed.contains("not permitted") && listed.contains("by ann"), "{listed}");
+    // They are sought as records are, by a device that is revoked, too.
+    for (sought, found) in [
+        ("--device ann", 3),
+        ("--rule not_permitted", 3),
+        ("--type customer", 1),
+        ("--text c1", 1),
+        ("--rule fork", 0),
+        ("--dismissed", 0),
+    ] {
+        let list = run(&place, "relay", &format!("relay quarantine list {sought} --json")).json();
+        assert_eq!(list["aside"].as_array().map(Vec::len), Some(found), "{sought}: {list}");
+    }
     assert_eq!(state("customer/c1").code, 3, "and not merged");
 
     assert_eq!(accept("")["written"], json!(3));
@@ -390,15 +405,28 @@ fn the_relays_key_is_replaced_and_no_device_is_enrolled_again() {
     let catalog = catalog.to_str().expect("a plain path");
     place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
     let (relay, listens) = place.serve_at("127.0.0.1:0");
-    for name in ["ann", "ben"] {
+    for name in ["ann", "ben", "eva"] {
         place.device(name, &[]);
         run(&place, name, "sync").ok();
     }
     let late = run(&place, "relay", "relay invite --name cat").ok();
+    let earlier = run(&place, "relay", "relay invite --name dora").ok();
     run(&place, "relay", "relay rotate-key").ok();
+    let again = run(&place, "relay", "relay rotate-key");
+    assert!(again.code != 0 && again.err.contains("start the relay again"), "{}", again.err);
+    // Nothing is wrong with that, and a backup has both keys.
+    run(&place, "relay", "relay doctor").ok();
+    let backups = place.path("backups").display().to_string();
+    run(&place, "relay", &format!("relay backup {backups}")).ok();
+    run(&place, "restored", &format!("relay restore --from {backups}")).ok();
     // Ann hears of it while the old key serves, Ben comes only when the new one does.
     run(&place, "ann", "put customer/c1 name=before").ok();
     run(&place, "ann", "sync").ok();
+    // Meanwhile somebody joins, and somebody takes other keys.
+    run(&place, "dora", &format!("join {}", earlier.trim())).ok();
+    run(&place, "dora", "sync").ok();
+    run(&place, "dora", "rotate-key").ok();
+    run(&place, "dora", "sync").ok();
     assert_eq!(relay.stop("INT"), 0);
     let old_key = std::fs::read(place.path("relay/key")).expect("it reads");
     let (relay, _) = place.serve_at(&listens);
@@ -416,6 +444,11 @@ fn the_relays_key_is_replaced_and_no_device_is_enrolled_again() {
     run(&place, "cat", &format!("join {}", late.trim())).ok();
     run(&place, "cat", "sync").ok();
     assert_eq!(run(&place, "cat", "get customer/c1 --json").json()["state"], "valid");
+
+    // Eva was away for one key, and comes while the next but one is named and not in force.
+    run(&place, "relay", "relay rotate-key").ok();
+    run(&place, "eva", "sync").ok();
+    assert_eq!(run(&place, "eva", "get customer/c1 --json").json()["state"], "valid");
 
     // Whoever has the old key is nobody's relay any more.
     assert_eq!(relay.stop("INT"), 0);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fieldkeep_link::{Connection, Event};
-use fieldkeep_model::{PublicKey, Signed};
+use fieldkeep_model::{MembershipLog, PublicKey, Signed};
 use fieldkeep_protocol::frame::{Frame, Hello};
 use fieldkeep_protocol::{Code, Phase, Role, Session, priority};
 use fieldkeep_replica::ReplicaError;
@@ -110,11 +110,17 @@ impl Device {
         Ok(heard.await.is_ok())
     }
 
-    /// Whether entries extend the membership log, and a relay has that key by them: they are kept then.
+    /// Whether entries extend the membership log, and a relay has that key by them: they are kept then. Its
+    /// next one may be named by now, too; but a key that it was known to have had before counts no more.
     fn names_relay(&self, entries: &[Signed], key: &PublicKey) -> bool {
         let mut log = self.engine().replica().members().clone();
+        let has_shown = |log: &MembershipLog| {
+            log.members().values().any(|member| member.relay && member.has_shown(key))
+        };
+        let known = has_shown(&log);
         let sound = log.merge(entries).is_ok();
         let named = log.by_tls(key).is_some_and(|member| member.relay);
+        let named = named || (!known && has_shown(&log));
         sound && named && self.learn_members(entries).is_ok()
     }
 

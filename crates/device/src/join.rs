@@ -152,8 +152,12 @@ async fn converse(
                 }
                 Frame::Members(Members { base: 0, entries }) => {
                     let log = MembershipLog::open(entries).map_err(|_| JoinError::Impostor)?;
-                    let relay = log.by_tls(&peer);
-                    let relay = relay.is_some_and(|by| by.relay && by.has_shown(&ticket.relay));
+                    // The ticket may name an earlier key of it; or it goes on with that for a while, and the
+                    // next is named already.
+                    let mut relays = log.members().values().filter(|member| member.relay);
+                    let relay = relays.any(|by| {
+                        by.has_shown(&ticket.relay) && (by.keys.tls == peer || peer == ticket.relay)
+                    });
                     let me = log.by_tls(&seed.tls().public()).is_some();
                     if log.org() != ticket.org || !relay || !me {
                         return Err(JoinError::Impostor);

@@ -60,5 +60,5 @@ impl Stage {
 /// Who hears how far it is.
 pub(crate) type Told<'t> = &'t mut dyn FnMut(Progress);
 
-/// The files of a relay's directory that are in a backup beside the database.
-pub(crate) const FILES: [&str; 2] = ["key", crate::config::FILE];
+/// The files of a relay's directory that are in a backup beside the database, as far as they are there.
+pub(crate) const FILES: [&str; 3] = ["key", "key.next", crate::config::FILE];

@@ -212,6 +212,23 @@ fn in_force(directory: &Path, members: &MembershipLog) -> Result<Seed, OpenKeyEr
     KeyFile::open(home::key(directory))
 }
 
+/// All keys of a directory's relay: those that it has, and those of its next start, where some were drawn.
+/// Members know it by one of them.
+pub(crate) fn all_keys(directory: &Path) -> Result<Vec<Seed>, OpenKeyError> {
+    let (present, next) = (home::key(directory), home::next_key(directory));
+    let mut keys = vec![KeyFile::open(present)?];
+    if next.exists() {
+        keys.push(KeyFile::open(next)?);
+    }
+    Ok(keys)
+}
+
+/// The keys that a directory's relay has from its next start on, where some were drawn.
+#[must_use]
+pub fn next_keys(directory: &Path) -> Option<KeyPair> {
+    KeyFile::open(home::next_key(directory)).ok().map(|seed| seed.signing())
+}
+
 fn relay_member(store: &Store, seed: &Seed, members: &MembershipLog) -> Result<Me, ReplicaError> {
     let damaged = || StoreError::Damaged("the relay's member number".into());
     let number = store.setting("number")?.and_then(|bytes| bytes.try_into().ok());

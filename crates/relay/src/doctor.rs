@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use fieldkeep_catalog::Catalog;
-use fieldkeep_link::KeyFile;
-use fieldkeep_model::{BlobHash, MembershipLog, SegmentId, TypeName};
+use fieldkeep_model::{BlobHash, MembershipLog, Seed, SegmentId, TypeName};
 use fieldkeep_replica::integrity::{is_projected, verify};
 use fieldkeep_replica::{Check, Finding, Integrity, ReplicaError, doctor, stored_renewal};
 use fieldkeep_store::{
@@ -16,7 +15,7 @@ use fieldkeep_store::{
 
 use crate::backup::LastBackup;
 use crate::config::Config;
-use crate::directory::admin_key;
+use crate::directory::{admin_key, all_keys};
 use crate::recovery::Recovery;
 
 const REPAIR: &str = "relay doctor --repair";
@@ -107,8 +106,8 @@ fn check_key(
 ) -> Check {
     const NAME: &str = "keys";
     let back = "bring `key` back from a backup: members know the relay by no other";
-    let seed = match KeyFile::open(home::key(directory)) {
-        Ok(seed) => seed,
+    let keys = match all_keys(directory) {
+        Ok(keys) => keys,
         Err(error) => return Check::found(NAME, Finding::Wrong, error.to_string(), back),
     };
     let members = match members {
@@ -120,8 +119,8 @@ fn check_key(
     };
     let number = store.setting("number").ok().flatten().and_then(|bytes| bytes.try_into().ok());
     let number = number.map(u64::from_be_bytes);
-    let member = members.by_tls(&seed.tls().public()).filter(|member| member.relay);
-    match member {
+    let known = |seed: &Seed| members.by_tls(&seed.tls().public()).filter(|member| member.relay);
+    match keys.iter().find_map(known) {
         Some(member) if number == Some(member.number) => {
             let (number, of) = (member.number, members.name());
             let text = format!("the key is that of member {number} of {of}, the relay");

@@ -29,7 +29,7 @@ mod wishes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use fieldkeep_model::{ChangeHash, DeviceNumber, PublicKey, RecordKey, SegmentId, Seq};
+use fieldkeep_model::{ChangeHash, DeviceNumber, KeyPair, PublicKey, RecordKey, SegmentId, Seq};
 use fieldkeep_protocol::frame::{self, Frame, Hello, Said, SegmentRef};
 use fieldkeep_protocol::{Code, Phase, Violation};
 use fieldkeep_replica::{AdmitError, OVER_QUOTA, PART, Refused, Replica, ReplicaError};
@@ -152,6 +152,8 @@ pub struct Engine {
     suspended: BTreeMap<PublicKey, i64>,
     /// When members took other keys, by what they are known by.
     rotated: BTreeMap<PublicKey, i64>,
+    /// The keys that this relay has from its next start on; the membership log may name them already.
+    next_keys: Option<KeyPair>,
     collection: Collection,
     storage: Storage,
     returning: Returning,
@@ -188,6 +190,7 @@ impl Engine {
             wanted: BTreeSet::new(),
             suspended: BTreeMap::new(),
             rotated: BTreeMap::new(),
+            next_keys: None,
             collection: Collection::default(),
             storage: Storage::default(),
             brought: BTreeMap::new(),
@@ -406,6 +409,7 @@ impl Engine {
         for id in ids {
             if self.replica.recompress(&id)? {
                 self.replica.commit()?;
+                self.metrics().packs_compressed.inc();
                 return Ok(true);
             }
         }

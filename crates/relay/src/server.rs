@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::backup::Backups;
 use crate::config::{Config, ConfigError};
-use crate::directory::Directory;
+use crate::directory::{Directory, next_keys};
 use crate::door::{Door, Known};
 use crate::engine::{ConnectionId, Engine, Input, Output, said};
 use crate::files::{Files, sweep};
@@ -166,6 +166,7 @@ impl Relay {
         let endpoint = Arc::new(Endpoint::bind(listen, &seed.tls(), Limits::RELAY)?);
         let address = endpoint.local_addr().map_err(|e| StoreError::Disk(e.to_string()))?;
         let mut engine = Engine::new(replica);
+        next_keys(home.directory()).into_iter().for_each(|next| engine.expect_keys(next));
         let metrics = Arc::clone(engine.metrics());
         engine.replica_mut().store_mut().set("address", address.to_string().as_bytes())?;
         let (messages, inbox) = mpsc::channel(WAITING);

@@ -102,7 +102,12 @@ pub(super) fn rotate_relay(
     let means = signing.means(directory)?;
     let mut access = Access::new(directory)?;
     let keys = next_keys(directory)?;
-    let made = signing::decide(&mut access, &means, None, output, &mut |access, _| {
+    let made = signing::decide(&mut access, &means, None, output, &mut |access, log| {
+        if log.by_tls(&keys.tls).is_some() {
+            let message = "the membership log names this relay's next key already";
+            let remedy = "nothing was changed: start the relay again, then that key is in force";
+            return Err(Failure::new(Code::Held, message, remedy).into());
+        }
         let Response::Me(relay) = access.ask(Request::Me)? else {
             return Err(Failure::unexpected().into());
         };

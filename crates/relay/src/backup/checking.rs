@@ -44,7 +44,7 @@ impl From<StoreError> for Flaw {
 /// When it cannot be relied on.
 pub(super) fn check(
     copy: &Reader,
-    seed: &Seed,
+    keys: &[Seed],
     manifest: &mut Manifest,
     told: Told<'_>,
 ) -> Result<Vec<String>, Flaw> {
@@ -52,7 +52,11 @@ pub(super) fn check(
         return Err(Flaw::File(wrong));
     }
     let members = MembershipLog::open(copy.members()?).map_err(Flaw::Members)?;
-    members.by_tls(&seed.tls().public()).filter(|member| member.relay).ok_or(Flaw::Key)?;
+    let is_known =
+        |seed: &Seed| members.by_tls(&seed.tls().public()).is_some_and(|member| member.relay);
+    if !keys.iter().any(is_known) {
+        return Err(Flaw::Key);
+    }
     let epoch = copy.setting("epoch")?.and_then(|bytes| minicbor::decode(&bytes).ok());
     let epoch: fieldkeep_model::Epoch = epoch.unwrap_or_default();
     let mut rows = copy.segments()?;

@@ -9,14 +9,14 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fieldkeep_link::{KeyFile, OpenKeyError};
+use fieldkeep_link::OpenKeyError;
 use fieldkeep_model::BlobHash;
 use fieldkeep_store::backup::{BackupFolder, FolderError, Manifest, lay, sync_folder, write};
 use fieldkeep_store::{BlobFiles, Blobs as _, Home, HomeError, Reader, Store, StoreError, home};
 
 use super::checking::check;
 use super::{FILES, LastBackup, Progress, Stage, Told};
-use crate::directory::{Directory, DirectoryError, PUT_BACK};
+use crate::directory::{Directory, DirectoryError, PUT_BACK, all_keys};
 use crate::recovery::Mark;
 use crate::server::now;
 
@@ -168,12 +168,12 @@ impl Backup<'_> {
             }
             write(&to.join(name), &bytes)?;
         }
-        let seed = KeyFile::open(home::key(to))?;
+        let keys = all_keys(to)?;
         // An older version may have made it: its tables are brought up to date first.
         drop(Store::open(&database)?);
         let copy = Reader::open(&database)?;
         let mut found = self.manifest.clone();
-        let checked = check(&copy, &seed, &mut found, told);
+        let checked = check(&copy, &keys, &mut found, told);
         let notices = checked.map_err(|flaw| self.unsound(&flaw.to_string()))?;
         if found != self.manifest {
             return Err(self.unsound("it has other contents than its manifest says"));

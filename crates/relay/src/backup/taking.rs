@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fieldkeep_link::{KeyFile, OpenKeyError};
+use fieldkeep_link::OpenKeyError;
 use fieldkeep_model::{BlobHash, MembershipError, MembershipLog};
 use fieldkeep_replica::PART;
 use fieldkeep_store::backup::{
@@ -21,6 +21,7 @@ use tracing::span::EnteredSpan;
 
 use super::checking::check;
 use super::{FILES, Flaw, Progress, Stage, Told};
+use crate::directory::all_keys;
 use crate::engine::TRACES;
 use crate::server::now;
 
@@ -157,8 +158,8 @@ pub fn take_backup(
     let mut files = Files { from, live: reader, thorough, copied: (0, 0), told: &mut *told };
     manifest.attached = files.keep(&folder, &copy)?;
     let copied = files.copied;
-    let seed = KeyFile::open(home::key(&folder.directory(slot)))?;
-    let notices = check(&copy, &seed, &mut manifest, told).map_err(BackupError::Unsound)?;
+    let keys = all_keys(&folder.directory(slot))?;
+    let notices = check(&copy, &keys, &mut manifest, told).map_err(BackupError::Unsound)?;
     drop(copy);
     folder.finish(slot, &manifest)?;
     let swept = folder.sweep().unwrap_or_else(|error| {

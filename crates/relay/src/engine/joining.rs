@@ -1,8 +1,8 @@
 //! Joining: a key that is not a member's becomes one, and how that is slowed down for those who
 //! guess.
 
-use fieldkeep_model::Signed;
 use fieldkeep_model::membership::{self, Act, Entry};
+use fieldkeep_model::{KeyPair, Signed};
 use fieldkeep_protocol::{Code, Phase, frame};
 use fieldkeep_replica::ReplicaError;
 
@@ -65,8 +65,23 @@ impl Engine {
             return None;
         }
         self.rotated.insert(identity, self.now);
-        let me = self.replica.me();
-        Some(membership::admission(signed, me.number, &me.keys))
+        Some(self.admit(signed))
+    }
+
+    /// The admission of whoever joins, or takes new keys, under the keys that the membership log says this
+    /// relay has: those of its next start, once they are there.
+    fn admit(&self, signed: &Signed) -> Signed {
+        let (me, members) = (self.replica.me(), self.replica.members());
+        let next = self.next_keys.as_ref().filter(|next| {
+            members.member(me.number).is_some_and(|member| member.keys.signing == next.public())
+        });
+        membership::admission(signed, me.number, next.unwrap_or(&me.keys))
+    }
+
+    /// Notes the keys that this relay has from its next start on, so that it can admit members once the
+    /// membership log names them.
+    pub fn expect_keys(&mut self, next: KeyPair) {
+        self.next_keys = Some(next);
     }
 
     /// Takes a device in that joins: by an invitation that is good now, or by entries that say that a
@@ -101,8 +116,7 @@ impl Engine {
                 let text = "somebody else joined at the same moment: try again";
                 return Ok(Err((Code::Membership, text)));
             }
-            let me = self.replica.me();
-            vec![signed.clone(), membership::admission(signed, me.number, &me.keys)]
+            vec![signed.clone(), self.admit(signed)]
         };
         match self.append_members(&brought) {
             Ok(_) if self.replica.members().by_tls(&key).is_some() => Ok(Ok(())),
