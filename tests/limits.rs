@@ -126,6 +126,26 @@ async fn who_floods_beyond_the_grace_is_told_when_to_come_back_and_what_has_a_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_sent_away_before_it_is_welcome_says_for_how_long() {
+    let site = Site::founded(CATALOG);
+    let ann = site.device("ann").await;
+    let limits = "[limits]\ngrace = \"1s\"\n[limits.device]\nchanges_a_minute = 20\n";
+    limit(&site, limits).await;
+    for id in 0..200 {
+        order(&ann, id, 4);
+    }
+    // They may all have been taken before it is held back.
+    let _ = ann.sync(PATIENCE).await;
+    order(&ann, 200, 4);
+    let error = ann.sync(PATIENCE).await.expect_err("she owes minutes").to_string();
+    assert!(error.contains("the relay sends this device away, for "), "{error}");
+    // Other limits hold at once, and forgive what was too much under these.
+    limit(&site, "").await;
+    sync(&ann).await;
+    assert_eq!(length(&site.log().await, "order"), 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_connects_too_often_waits_and_then_is_refused_and_others_are_not() {
     let site = Site::founded(CATALOG);
     let ann = site.device("ann").await;

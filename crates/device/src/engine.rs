@@ -736,7 +736,7 @@ impl Engine {
             Frame::Answer(answer) => self.answered(answer),
             Frame::GoAway(frame::GoAway { retry_ms }) => {
                 self.progress.back_ms = Some(retry_ms);
-                self.close(Code::GoingAway, "the relay goes away for a moment");
+                self.close(Code::GoingAway, "the relay sends this device away");
             }
             Frame::Error(error) => {
                 self.forgotten |= error.code == Code::NotAMember;

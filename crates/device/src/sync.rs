@@ -343,6 +343,11 @@ impl Device {
         }
         match (ended, progress.ended) {
             (Ended::Complete, _) => {}
+            (Ended::Closed(_), Some((Code::GoingAway, text))) => {
+                let back = progress.back_ms.unwrap_or_default().div_ceil(1_000);
+                let text = if back == 0 { text } else { format!("{text}, for {back} s") };
+                return Err(refusal(Code::GoingAway, text));
+            }
             (Ended::Closed(_), Some((code, text))) => return Err(refusal(code, text)),
             (Ended::Closed(text), None) => return Err(SyncError::Cut(text)),
         }

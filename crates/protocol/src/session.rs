@@ -47,6 +47,8 @@ impl Phase {
             (Role::Relay | Role::Peer, Hello(_)) | (Role::Device, Welcome(_)) => {
                 self == Self::Opening
             }
+            // Who has brought more than he may is sent away before he is welcome, too.
+            (Role::Device, GoAway(_)) => self != Self::Closed,
             (_, Part(_)) => matches!(self, Self::Stranger | Self::Open),
             // One that was forgotten may have been brought back by another meanwhile; who meets a
             // device that has not heard of it yet says so, and says again what it holds.
@@ -63,7 +65,7 @@ impl Phase {
             | (
                 Role::Device,
                 Catalog(_) | OfferReply(_) | Delta(_) | Ack(_) | Nack(_) | Verdicts(_) | Proof(_)
-                | Stats(_) | GoAway(_) | Receipt(_) | Outcome(_) | Answer(_),
+                | Stats(_) | Receipt(_) | Outcome(_) | Answer(_),
             )
             | (
                 Role::Peer,
@@ -368,7 +370,9 @@ mod tests {
     #[test]
     fn each_side_refuses_what_only_the_other_may_receive() {
         let goaway = Frame::GoAway(GoAway { retry_ms: 1 });
-        assert!(Phase::Open.allows(Role::Device, &goaway));
+        for phase in [Phase::Opening, Phase::Stranger, Phase::Open] {
+            assert!(phase.allows(Role::Device, &goaway));
+        }
         assert!(!Phase::Open.allows(Role::Relay, &goaway));
         assert!(!Phase::Open.allows(Role::Device, &credit()));
         let error = Frame::Error(ErrorFrame { code: Code::Busy, text: String::new() });

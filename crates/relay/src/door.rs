@@ -290,6 +290,10 @@ impl Line<'_> {
         loop {
             if reading == Reading::Goes {
                 reading = self.may_read();
+                // Nobody is late with what is not read.
+                if let (Reading::Waits(until), false) = (reading, introduced) {
+                    self.due = self.due.map(|due| due.max(until + HELLO));
+                }
             }
             let room = self.queue.available_permits() > 0;
             let reads = reading == Reading::Goes && room;

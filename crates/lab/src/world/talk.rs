@@ -83,6 +83,8 @@ pub const FRAMES: [(u64, &str); 29] = [
     (66, "Report"),
 ];
 
+/// Said to who is to come back later.
+const GO_AWAY: u64 = 35;
 /// Said by who leaves something out.
 const MODE: u64 = 49;
 
@@ -104,6 +106,7 @@ pub fn may_hear(saying: Saying) -> bool {
     let Saying { ear, stage, frame } = saying;
     match (ear, stage) {
         _ if frame == ERROR => true,
+        (Ear::Device, _) if frame == GO_AWAY => true,
         (Ear::Relay, Stage::Opening) => frame == 1,
         (Ear::Relay, Stage::Stranger) => frame == 5,
         (Ear::Relay, Stage::Open) => TO_RELAY.contains(&frame),
@@ -135,15 +138,18 @@ pub struct Heard(pub BTreeSet<Saying>);
 
 impl Heard {
     /// What a side may hear, and none did, where it heard anything. No device takes its relay for a
-    /// stranger, and where nobody leaves anything out nobody says so.
+    /// stranger, no relay of a world sends anybody away before he is welcome, and where nobody leaves
+    /// anything out nobody says so.
     #[must_use]
     pub fn missing(&self, settings: &Settings) -> Vec<Saying> {
         let ears: BTreeSet<Ear> = self.0.iter().map(|saying| saying.ear).collect();
         let never = |saying: &Saying| {
             let stranger = (saying.ear, saying.stage) == (Ear::Device, Stage::Stranger);
+            let away =
+                (saying.ear, saying.stage, saying.frame) == (Ear::Device, Stage::Opening, GO_AWAY);
             let mode = saying.frame == MODE && settings.pauses + settings.subscriptions == 0;
             let call = CALLS.contains(&saying.frame) && settings.calls == 0;
-            let unheard = stranger || mode || call || QUESTIONS.contains(&saying.frame);
+            let unheard = stranger || away || mode || call || QUESTIONS.contains(&saying.frame);
             unheard || !ears.contains(&saying.ear)
         };
         let all = sayings().into_iter().filter(|saying| !never(saying));

@@ -15,6 +15,9 @@ use super::{Holding, Limits, Pace, Rate, Recent, Refused, Report, Share, Slowed,
 const EASED: Duration = Duration::from_secs(10);
 /// A connection that would have to wait longer is refused.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Who waits is looked at again after so long at most, so that nobody is slowed down beyond the grace and what is
+/// told of it has happened.
+const LOOK: Duration = Duration::from_secs(5);
 /// Who is sent away comes back when so much of its minute is there again.
 const RECOVERED: Duration = Duration::from_secs(30);
 
@@ -69,7 +72,7 @@ impl Throttle {
     }
 
     pub(crate) fn set(&self, limits: Limits) {
-        self.books().limits = limits;
+        self.books().set(limits);
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -208,6 +211,16 @@ impl Books {
         }
     }
 
+    /// Other limits: what was too much under the old ones is made up for.
+    fn set(&mut self, limits: Limits) {
+        self.limits = limits;
+        for account in self.devices.values_mut().chain([&mut self.organisation]) {
+            (account.bytes, account.changes) = (Pace::default(), Pace::default());
+            (account.connections, account.slow) = (Pace::default(), None);
+        }
+        self.handshakes = Pace::default();
+    }
+
     fn arrives(&mut self, key: PublicKey, now: Moment) -> Arrival {
         let account = self.devices.entry(key).or_default();
         let own = Rate::a_minute(self.limits.device.connections_a_minute);
@@ -233,12 +246,14 @@ impl Books {
         self.organisation.took(amount, organisation, now.at);
     }
 
-    /// How long a member's next bytes wait: for what it brought itself, and for what all did.
+    /// How long a member's next bytes wait until it is looked at again: for what it brought itself, and for
+    /// what all did.
     fn slow_down(&mut self, key: PublicKey, now: Moment) -> (Duration, Duration) {
         let Limits { device, organisation, .. } = &self.limits;
         let account = self.devices.entry(key).or_default();
-        let own = account.wait(device, now.at);
-        let all = self.organisation.wait(organisation, now.at);
+        let look = LOOK.min(self.limits.grace());
+        let own = account.wait(device, now.at).min(look);
+        let all = self.organisation.wait(organisation, now.at).min(look);
         if !own.max(all).is_zero() {
             account.slow_down(own.max(all), now);
         }
@@ -263,7 +278,7 @@ impl Books {
         account.slow = None;
         account.refuse(now);
         self.organisation.refuse(now);
-        Hold::Away(own + RECOVERED)
+        Hold::Away(account.wait(&self.limits.device, now.at) + RECOVERED)
     }
 
     fn handshake(&mut self, now: Moment) -> Duration {
@@ -351,6 +366,22 @@ mod tests {
         assert_eq!((used.bytes, used.refused.sessions), (81, 1));
         assert_eq!((used.slowed.times, used.slowed.since_ms), (21, None));
         assert_eq!(used.refused.last_ms, Some(20_000));
+    }
+
+    #[test]
+    fn who_owes_more_than_the_grace_is_sent_away_at_its_end_and_not_later() {
+        let mut books = books(Share { bytes_a_minute: Some(60), ..none() }, none());
+        let begin = Instant::now();
+        books.took(ANN, Amount { bytes: 60 + 100, changes: 0 }, after(begin, 0));
+        for second in [0, 5, 10, 15] {
+            assert_eq!(books.hold(ANN, after(begin, second)), Hold::Wait(LOOK), "second {second}");
+        }
+        assert_eq!(
+            books.hold(ANN, after(begin, 20)),
+            Hold::Away(Duration::from_secs(80) + RECOVERED)
+        );
+        let slowed = books.devices[&ANN].slowed;
+        assert!(slowed.millis <= 25_000, "what has happened, and no more: {slowed:?}");
     }
 
     #[test]
