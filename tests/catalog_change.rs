@@ -284,6 +284,8 @@ async fn a_diff_tells_what_each_rule_would_do_with_examples_and_who_would_see_it
     assert!(present.software.starts_with("fieldkeep/"), "{}", present.software);
     assert_eq!(present.catalog, 1);
     assert_eq!(outlook.devices[1].present, None);
+    let last = outlook.devices[1].last.as_ref().expect("ben was here");
+    assert_eq!((&last.software, last.catalog), (&present.software, 1), "what he said then");
     assert!(site.outlook(&format!("{CATALOG}{RULE}")).await.same);
 
     assert_eq!(site.publish(&next).await.expect("it is sound"), 2);

@@ -179,6 +179,7 @@ async fn the_metrics_tell_what_has_happened() {
         ("changes_aside_total", 0.0),
         ("sessions_ended_total{code=\"out-of-order\"}", 1.0),
         ("log_changes", 5.0),
+        ("log_packed_changes", 0.0),
         ("judging_lag_changes", 0.0),
         ("judging_anew_segments", 0.0),
         ("records{type=\"customer\"}", 2.0),

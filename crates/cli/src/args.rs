@@ -291,7 +291,7 @@ pub(crate) enum Relay {
         #[arg(long, value_name = "FILE")]
         catalog: Option<PathBuf>,
         /// The organisation's name; the directory's if absent.
-        #[arg(long)]
+        #[arg(long, value_parser = named)]
         name: Option<String>,
     },
     /// Serve devices until interrupted. SIGHUP has `relay.toml` read again.
@@ -327,6 +327,7 @@ pub(crate) enum Relay {
         #[arg(value_name = "NAME|NUMBER")]
         member: String,
         /// The name that it will have.
+        #[arg(value_parser = named)]
         name: String,
         #[command(flatten)]
         signing: fleet::Signing,
@@ -934,6 +935,20 @@ impl Directory {
 /// A path that means the same in another process.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| Failure::file(path, &error))
+}
+
+/// Bytes of a name of somebody or something, at most.
+const NAME: usize = 64;
+
+/// A name that can be told from a number, and read on one line.
+fn named(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    let number = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    if name.is_empty() || name.len() > NAME || number || name.chars().any(char::is_control) {
+        let what = "a name is one line of at most 64 bytes, and no number";
+        return Err(format!("`{}` is no name: {what}", text.escape_debug()));
+    }
+    Ok(name.to_owned())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

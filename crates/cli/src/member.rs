@@ -1,6 +1,6 @@
 //! Members, as they are named on the command line.
 
-use fieldkeep_model::{Member, MembershipLog};
+use fieldkeep_model::{DeviceNumber, Member, MembershipLog};
 
 use crate::output::safe;
 use fieldkeep_console::{Code, Failure};
@@ -25,6 +25,23 @@ fn nobody(log: &MembershipLog, who: &str) -> Failure {
     Failure::new(Code::NotFound, message, format!("there is {known}"))
 }
 
+/// The number of the one device of that name or number, revoked or not.
+///
+/// # Errors
+/// When there is none, or several have that name.
+pub(crate) fn only(log: &MembershipLog, who: &str) -> Result<DeviceNumber, Failure> {
+    match &named(log, who)?[..] {
+        [member] => Ok(member.number),
+        several => Err(ambiguous(who, several)),
+    }
+}
+
+fn ambiguous(who: &str, several: &[&Member]) -> Failure {
+    let numbers: Vec<_> = several.iter().map(|member| member.number.to_string()).collect();
+    let message = format!("several devices are called `{}`", safe(who));
+    Failure::new(Code::Usage, message, format!("name one by its number: {}", numbers.join(", ")))
+}
+
 /// The device of that name or number.
 ///
 /// # Errors
@@ -44,14 +61,6 @@ pub(crate) fn find<'l>(log: &'l MembershipLog, who: &str) -> Result<&'l Member, 
             Err(Failure::new(Code::Usage, message, remedy))
         }
         ([], None) => Err(nobody(log, who)),
-        (several, _) => {
-            let numbers: Vec<_> = several.iter().map(|m| m.number.to_string()).collect();
-            let message = format!("several devices are called `{}`", safe(who));
-            Err(Failure::new(
-                Code::Usage,
-                message,
-                format!("name one by its number: {}", numbers.join(", ")),
-            ))
-        }
+        (several, _) => Err(ambiguous(who, several)),
     }
 }

@@ -143,8 +143,8 @@ fn init(
         "move it elsewhere, and a captured relay cannot enrol anyone: it signs there what is asked for here:",
     )?;
     output.line(
-        "  relay invite --name ann --request FILE; there: relay sign FILE --admin-key KEY; \
-         relay apply FILE.signed",
+        "  fieldkeep relay invite --name ann --request FILE; there: fieldkeep relay sign FILE \
+         --admin-key KEY; here: fieldkeep relay apply FILE.signed",
     )?;
     output
         .line("should it be lost, a recovery key replaces it: fieldkeep relay recovery-key FILE")?;

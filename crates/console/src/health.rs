@@ -45,7 +45,7 @@ impl Health {
     /// When the address is not to be had.
     pub async fn bind(address: SocketAddr) -> Result<Self, Failure> {
         let refused = |error: std::io::Error| {
-            let message = format!("nobody can be told at {address} how the relay is: {error}");
+            let message = format!("the health port {address} cannot be opened: {error}");
             Failure::new(Code::Failure, message, "give another address: --health 127.0.0.1:0")
         };
         let listener = TcpListener::bind(address).await.map_err(refused)?;

@@ -76,6 +76,8 @@ metrics! {
     changes_refused: ByCode = Family::default(), "Batches of changes that the gate refused, by code";
     changes_aside: Counter = Counter::default(), "Changes that were kept aside for want of a permission";
     log_changes: Gauge = Gauge::default(), "Changes in the log";
+    log_packed_changes: Gauge = Gauge::default(), "Changes in the log that lie in packs";
+    packs_compressed: Counter = Counter::default(), "Packs that were compressed harder, when nothing else was to be done";
     judging_lag_changes: Gauge = Gauge::default(), "Changes in the log that are not merged and judged yet";
     judging_anew_segments: Gauge = Gauge::default(), "Segments to be judged anew, for a catalog or a permission";
     verdicts: Counter = Counter::default(), "Verdicts that were stated";

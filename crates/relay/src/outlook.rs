@@ -7,8 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_catalog::{Catalog, Difference, Part, Turn};
-use fieldkeep_model::{DeviceNumber, MembershipLog, Outcome, Reason, RecordKey, TypeName};
+use fieldkeep_model::{
+    DeviceNumber, MembershipLog, Outcome, PublicKey, Reason, RecordKey, TypeName,
+};
 use fieldkeep_replica::{Fate, Rehearsal, ReplicaError};
+use fieldkeep_store::{Contact, Contacts as _};
 
 use crate::engine::Present;
 
@@ -86,6 +89,8 @@ pub struct Sight {
     pub name: String,
     /// What is known of it, if it is connected: it would have the catalog at once.
     pub present: Option<Present>,
+    /// What it said of itself when it was there last.
+    pub last: Option<Present>,
     /// The records that it may read.
     pub weight: Weight,
 }
@@ -163,7 +168,7 @@ impl Outlook {
         }
         outlook.records = rehearsal.seen();
         outlook.causes.values_mut().for_each(Cause::close);
-        outlook.see(members, present, &scopes);
+        outlook.see(members, present, rehearsal.reader().contacts()?, &scopes);
         Ok(outlook)
     }
 
@@ -209,6 +214,7 @@ impl Outlook {
         &mut self,
         members: &MembershipLog,
         present: &BTreeMap<DeviceNumber, Present>,
+        mut contacts: BTreeMap<PublicKey, Contact>,
         scopes: &BTreeMap<(TypeName, String), Weight>,
     ) {
         let devices = members.members().values().filter(|m| !m.relay && !m.revoked);
@@ -222,7 +228,12 @@ impl Outlook {
                     weight.otherwise += of.otherwise;
                 }
                 let present = present.get(&member.number).cloned();
-                Sight { number: member.number, name: member.name.clone(), present, weight }
+                let contact = contacts.remove(&member.identity);
+                let last = contact
+                    .filter(|contact| !contact.software.is_empty())
+                    .map(|Contact { software, catalog, .. }| Present { software, catalog });
+                let (number, name) = (member.number, member.name.clone());
+                Sight { number, name, present, last, weight }
             })
             .collect();
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use fieldkeep_model::TypeName;
 
-use super::scope;
+use super::{named, scope};
 use crate::time;
 
 /// `relay devices`.
@@ -46,7 +46,7 @@ pub(crate) struct Signing {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Invite {
     /// The person's name.
-    #[arg(long)]
+    #[arg(long, value_parser = named)]
     pub(crate) name: Option<String>,
     /// Limit a type to one scope; may be given several times.
     #[arg(long, value_name = "TYPE=VALUE", value_parser = scope)]

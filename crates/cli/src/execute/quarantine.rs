@@ -3,13 +3,13 @@
 use fieldkeep_console::Failure;
 use fieldkeep_console::shape::{Aside, Blamed, Held};
 use fieldkeep_model::RecordKey;
-use fieldkeep_store::{Quarantine as _, Wanted};
+use fieldkeep_store::{Quarantine as _, Segments as _, Wanted};
 
 use super::key;
 use super::read::Reading;
 use super::relay::relay;
 use crate::access::{Owner, RelayOwner};
-use crate::member::find;
+use crate::member::only;
 use crate::request::{Name, Response, Sought};
 use crate::time::now_ms;
 
@@ -25,7 +25,7 @@ pub(super) fn page(
         relay.with_engine(|_| Ok(()))?;
     }
     let reading = Reading::open(owner)?;
-    let device = sought.device.map(|who| find(&reading.members, &who).map(|found| found.number));
+    let device = sought.device.map(|who| only(&reading.members, &who));
     let wanted = Wanted {
         ty: sought.ty,
         scope: sought.scope,
@@ -36,17 +36,18 @@ pub(super) fn page(
         dismissed: sought.dismissed,
         person: sought.person,
     };
-    if let Some(ty) = &wanted.ty {
+    if let Some(ty) = &wanted.ty
+        && reading.store.segments()?.iter().all(|row| row.address.ty != *ty)
+    {
         reading.object(ty)?;
     }
     let place = after.map(|after| after.parse().map_err(|()| Failure::unexpected())).transpose()?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let (found, next) = reading.views().quarantine(&wanted, place.as_ref(), limit)?;
     let found = found.into_iter().map(|held| Held::new(held, &reading.members)).collect();
-    let asides = if after.is_none() && wanted == Wanted::default() {
-        Aside::all(&reading.store, &reading.members)?
-    } else {
-        Vec::new()
+    let asides = match after {
+        None => Aside::sought(&reading.store, &reading.members, &wanted)?,
+        Some(_) => Vec::new(),
     };
     Ok(Response::Quarantine { found, next: next.map(|place| place.to_string()), asides })
 }

@@ -230,7 +230,9 @@ impl From<RotateError> for Failure {
             RotateError::Open(error) => error.into(),
             RotateError::Sync(error) => error.into(),
             RotateError::Refused(_) => {
-                Self::new(Code::Denied, text, "nothing is lost: `fieldkeep sync`, then try again")
+                let remedy = "nothing is lost: a relay admits new keys of a device once an hour; \
+                              `fieldkeep sync` and try again then";
+                Self::new(Code::Denied, text, remedy)
             }
             RotateError::Timeout(_) => {
                 Self::new(Code::Offline, text, "nothing is lost: try again when there is a signal")

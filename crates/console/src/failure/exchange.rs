@@ -170,7 +170,9 @@ impl From<SyncError> for Failure {
                 Self::new(Code::Denied, message, "ask whoever runs the relay")
             }
             SyncError::Revoked(_) => {
-                Self::new(Code::Denied, error.to_string(), "ask whoever runs the relay")
+                let remedy = "what it has captured can be handed in: `fieldkeep bundle export FILE \
+                              --for relay`, for whoever runs the relay";
+                Self::new(Code::Denied, error.to_string(), remedy)
             }
             SyncError::Cut(_) => Self::new(Code::Offline, error.to_string(), "sync again"),
             SyncError::Timeout(..) => Self::new(

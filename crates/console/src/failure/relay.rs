@@ -15,7 +15,7 @@ impl From<RollBackError> for Failure {
         let remedy = match error {
             RollBackError::Replica(error) => return error.into(),
             RollBackError::Unknown(_) => {
-                "nothing was published: `fieldkeep relay catalog list` shows which are"
+                "nothing was changed: `fieldkeep relay catalog list` shows which are"
             }
             RollBackError::Nothing => "nothing was published",
         };
@@ -39,7 +39,9 @@ impl From<ReshapeError> for Failure {
     fn from(error: ReshapeError) -> Self {
         let (code, remedy) = match error {
             ReshapeError::Replica(error) => return error.into(),
-            ReshapeError::NoCatalog => (Code::NotFound, "`fieldkeep relay publish` publishes one"),
+            ReshapeError::NoCatalog => {
+                (Code::NotFound, "`fieldkeep relay catalog publish FILE` publishes one")
+            }
             ReshapeError::UnknownType(_) => {
                 (Code::NotFound, "`fieldkeep relay catalog show` prints what it has")
             }

@@ -238,9 +238,9 @@ pub struct Sight {
     pub number: u64,
     /// Whether it is connected: it would have the catalog at once.
     pub connected: bool,
-    /// What it runs, while it is connected.
+    /// What it runs, as it said last.
     pub software: Option<String>,
-    /// The number of the catalog that it has, while it is connected.
+    /// The number of the catalog that it has, as it said last.
     pub catalog: Option<u64>,
     /// The records that it may read.
     pub counts: Counts,
@@ -320,12 +320,14 @@ impl From<Difference> for Change {
 
 impl From<fieldkeep_relay::Sight> for Sight {
     fn from(sight: fieldkeep_relay::Sight) -> Self {
+        let connected = sight.present.is_some();
+        let known = sight.present.or(sight.last);
         let (software, catalog) =
-            sight.present.map(|Present { software, catalog }| (software, catalog)).unzip();
+            known.map(|Present { software, catalog }| (software, catalog)).unzip();
         Self {
             device: sight.name,
             number: sight.number,
-            connected: software.is_some(),
+            connected,
             software,
             catalog,
             counts: sight.weight.into(),

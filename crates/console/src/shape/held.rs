@@ -1,8 +1,10 @@
 //! What a relay's operators look after: held records, decisions, accounts.
 
-use fieldkeep_model::MembershipLog;
+use std::collections::BTreeMap;
+
+use fieldkeep_model::{MembershipLog, SegmentAddress};
 use fieldkeep_replica::{Blame, HeldView};
-use fieldkeep_store::{Log as _, Reader, Segments as _, StoreError};
+use fieldkeep_store::{Log as _, Reader, Segments as _, StoreError, Wanted};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -121,24 +123,44 @@ impl Held {
 }
 
 impl Aside {
-    /// The changes that were kept aside, with the names of devices.
+    /// The changes that were kept aside, with the names of devices: those that the same conditions single
+    /// out as records. Nobody puts a change aside or has it assigned.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn all(store: &Reader, members: &MembershipLog) -> Result<Vec<Self>, StoreError> {
-        let segments = store.segments()?;
-        let ty_of =
-            |sid| segments.iter().find(|row| row.sid == sid).map(|row| row.address.ty.to_string());
-        let undecided = store.asides()?.into_iter().filter(|aside| aside.reason != "accepted");
-        let asides = undecided.map(|aside| Self {
-            ty: ty_of(aside.sid).unwrap_or_default(),
-            records: aside.records,
-            reason: aside.reason,
-            device: device_name(members, aside.actor.device()),
-            time: rfc3339(aside.time),
-            change: aside.hash.to_string(),
-        });
-        Ok(asides.collect())
+    pub fn sought(
+        store: &Reader,
+        members: &MembershipLog,
+        wanted: &Wanted,
+    ) -> Result<Vec<Self>, StoreError> {
+        if wanted.dismissed == Some(true) || wanted.person.is_some() {
+            return Ok(Vec::new());
+        }
+        let segments = store.segments()?.into_iter().map(|row| (row.sid, row.address));
+        let segments: BTreeMap<i64, SegmentAddress> = segments.collect();
+        let text = wanted.text.as_ref().map(|text| text.to_lowercase());
+        let mut asides = Vec::new();
+        for aside in store.asides()?.into_iter().filter(|aside| aside.reason != "accepted") {
+            let Some(SegmentAddress { ty, scope, .. }) = segments.get(&aside.sid) else { continue };
+            let names = |text| aside.records.iter().any(|id| id.to_lowercase().contains(text));
+            let sought = wanted.ty.as_ref().is_none_or(|wanted| wanted == ty)
+                && wanted.scope.as_ref().is_none_or(|wanted| wanted == scope)
+                && wanted.rule.as_ref().is_none_or(|wanted| *wanted == aside.reason)
+                && wanted.device.is_none_or(|wanted| wanted == aside.actor.device())
+                && wanted.until.is_none_or(|until| aside.time <= until)
+                && text.as_deref().is_none_or(names);
+            if sought {
+                asides.push(Self {
+                    ty: ty.to_string(),
+                    reason: aside.reason,
+                    device: device_name(members, aside.actor.device()),
+                    time: rfc3339(aside.time),
+                    change: aside.hash.to_string(),
+                    records: aside.records,
+                });
+            }
+        }
+        Ok(asides)
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) struct Tally {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Share {
     log: u64,
+    packed: u64,
     lag: u64,
     verdicts: u64,
     live: u64,
@@ -83,6 +84,7 @@ impl Tally {
     pub(super) fn moved(&mut self, row: &SegmentRow) {
         let share = Share {
             log: row.tip,
+            packed: row.packed,
             lag: row.tip.saturating_sub(row.done),
             verdicts: row.verdict,
             live: row.live,
@@ -94,8 +96,10 @@ impl Tally {
             return;
         }
         let more = |now: u64, before: u64| gauge(now) - gauge(before);
-        let Metrics { log_changes, judging_lag_changes, verdicts, .. } = &*self.metrics;
+        let Metrics { log_changes, log_packed_changes, judging_lag_changes, verdicts, .. } =
+            &*self.metrics;
         log_changes.inc_by(more(share.log, before.log));
+        log_packed_changes.inc_by(more(share.packed, before.packed));
         judging_lag_changes.inc_by(more(share.lag, before.lag));
         verdicts.inc_by(share.verdicts.saturating_sub(before.verdicts));
         let Metrics { records, records_held, records_waiting, sums, .. } = &*self.metrics;
@@ -116,8 +120,10 @@ impl Tally {
         let gone: Vec<SegmentId> = self.shares.keys().filter(|id| !there(id)).copied().collect();
         for id in gone {
             let Some(share) = self.shares.remove(&id) else { continue };
-            let Metrics { log_changes, judging_lag_changes, .. } = &*self.metrics;
+            let Metrics { log_changes, log_packed_changes, judging_lag_changes, .. } =
+                &*self.metrics;
             log_changes.dec_by(gauge(share.log));
+            log_packed_changes.dec_by(gauge(share.packed));
             judging_lag_changes.dec_by(gauge(share.lag));
         }
     }

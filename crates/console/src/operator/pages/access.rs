@@ -57,7 +57,7 @@ impl Access {
             "denied" => "was not let do",
             "publish" => "published",
             "roll_back" => "went back to",
-            "back_up" => "had a backup made in",
+            "back_up" => "asked for a backup in",
             "rejudge" => "had judged again",
             "export" => "exported",
             "add" => "gave an account to",

@@ -12,7 +12,6 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use fieldkeep_catalog::Catalog;
 use fieldkeep_replica::Reading;
-use fieldkeep_store::Wanted;
 use futures_util::stream::unfold;
 use tokio::sync::mpsc;
 
@@ -98,10 +97,9 @@ async fn list(State(app): State<App>, Extension(who): Extension<Who>, Query(said
                 crate::pages::segment(&place.to_string())
             )
         });
-        let mut asides = if place.is_none() && wanted == Wanted::default() {
-            Aside::all(&reading.store, &reading.members)?
-        } else {
-            Vec::new()
+        let mut asides = match place {
+            None => Aside::sought(&reading.store, &reading.members, &wanted)?,
+            Some(_) => Vec::new(),
         };
         let more = asides.len().saturating_sub(ASIDES);
         let more_asides = (more > 0).then(|| format!("and {}", several(more, "more change")));
