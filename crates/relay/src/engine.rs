@@ -137,6 +137,9 @@ pub struct Engine {
     followers: BTreeMap<SegmentId, BTreeSet<ConnectionId>>,
     /// Segments whose log, verdicts or judged position have moved since the last fan-out.
     moved: BTreeSet<SegmentId>,
+    /// Who lacks more of a segment than was sent at once, and who of them was sent something last.
+    lagging: BTreeSet<(ConnectionId, SegmentId)>,
+    served: Option<(ConnectionId, SegmentId)>,
     /// Who is to hear how many records there are of what it leaves out.
     uncounted: BTreeSet<ConnectionId>,
     /// Segments to be judged next, in order of arrival.
@@ -181,6 +184,8 @@ impl Engine {
             peers: BTreeMap::new(),
             followers: BTreeMap::new(),
             moved: BTreeSet::new(),
+            lagging: BTreeSet::new(),
+            served: None,
             uncounted: BTreeSet::new(),
             queue,
             outputs: Vec::new(),
@@ -332,6 +337,9 @@ impl Engine {
     /// When the store fails.
     pub fn work(&mut self, now: i64) -> Result<bool, ReplicaError> {
         self.now = now;
+        if self.go_on()? {
+            return Ok(true);
+        }
         self.influx.judged();
         if let Some(key) = self.wanted.pop_first() {
             let _traced = self.trace_wish(&key);
@@ -361,7 +369,7 @@ impl Engine {
     #[must_use]
     pub fn is_only_renewing(&self) -> bool {
         let at_leisure = self.replica.is_renewing() || self.replica.is_reshaping();
-        self.queue.is_empty() && self.wanted.is_empty() && at_leisure
+        self.queue.is_empty() && self.wanted.is_empty() && self.lagging.is_empty() && at_leisure
     }
 
     /// The segment to be judged next: the first that is in memory, but the one at the front after it
@@ -779,6 +787,7 @@ impl Engine {
 
     fn forget(&mut self, id: ConnectionId) {
         self.uncounted.remove(&id);
+        self.lagging.retain(|(of, _)| *of != id);
         self.note_parting(id);
         let Some(peer) = self.peers.remove(&id) else { return };
         self.tally.connected(self.peers.len());

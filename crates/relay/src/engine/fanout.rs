@@ -4,6 +4,7 @@
 //! unconfirmed is bounded; a slow reader is held back alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use fieldkeep_documents::batch;
 use fieldkeep_model::status::LeftOut;
@@ -18,6 +19,9 @@ use super::{ConnectionId, Engine, Output};
 
 /// The stream of changes as they happen.
 const LIVE: u64 = 1;
+/// How many bytes of changes are read for a follower at once, where they are not packed: whatever else is
+/// to be done waits for that.
+const READ: usize = 64 * 1024;
 
 impl Engine {
     /// Brings the followers of every segment that moved up to date, as far as their windows allow.
@@ -31,7 +35,23 @@ impl Engine {
                 self.survive(id, pumped)?;
             }
         }
-        Ok(())
+        self.go_on().map(drop)
+    }
+
+    /// Sends one of those who lack more than goes at once what comes next, by turns. Returns whether there
+    /// was one.
+    pub(super) fn go_on(&mut self) -> Result<bool, ReplicaError> {
+        let after = self.served.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.lagging.range((after, Bound::Unbounded)).next();
+        let Some(next) = next.or_else(|| self.lagging.first()).copied() else { return Ok(false) };
+        self.lagging.remove(&next);
+        self.served = Some(next);
+        let (id, segment) = next;
+        if self.replica.segment(&segment).is_some() {
+            let pumped = self.pump(id, &segment);
+            self.survive(id, pumped)?;
+        }
+        Ok(true)
     }
 
     /// Who leaves a segment out does not follow it, and hears how many records there are: later, when
@@ -52,18 +72,22 @@ impl Engine {
         Ok(true)
     }
 
-    /// Sends a follower what it lacks of a segment.
+    /// Sends a follower what it lacks of a segment, or as much of it as goes at once: [`Engine::go_on`] sends
+    /// the rest.
     pub(super) fn pump(
         &mut self,
         id: ConnectionId,
         segment: &SegmentId,
     ) -> Result<(), ReplicaError> {
-        while self.send_log(id, segment)? {}
+        if self.send_log(id, segment)? {
+            self.lagging.insert((id, *segment));
+            return Ok(());
+        }
         self.send_verdicts(id, segment)?;
         self.send_proof(id, segment)
     }
 
-    /// Sends the next stretch of the log; whether there may be more.
+    /// Sends the next stretch of the log; whether there is more.
     fn send_log(&mut self, id: ConnectionId, segment: &SegmentId) -> Result<bool, ReplicaError> {
         let Some(peer) = self.peers.get(&id) else { return Ok(false) };
         let Some(following) = peer.following.get(segment) else { return Ok(false) };
@@ -73,7 +97,7 @@ impl Engine {
             return Ok(false);
         }
         let (first, known) = (following.sent + 1, &following.known);
-        let stretch = self.replica.stretch_beyond(segment, first, BATCH, known)?;
+        let stretch = self.replica.stretch_beyond(segment, first, READ, known)?;
         let Some(stretch) = stretch else { return Ok(false) };
         let whole = stretch.last == tip;
         // Frames of one segment stay in order: one stream at a time, the next one only when what
@@ -103,7 +127,7 @@ impl Engine {
                 priority: priority::LIVE,
                 bytes,
             });
-            return Ok(true);
+            return Ok(!whole);
         }
         let stream = following.stream.unwrap_or_else(|| {
             peer.next_stream += 1;
@@ -114,7 +138,7 @@ impl Engine {
         if whole {
             self.outputs.push(Output::Finish(id, stream));
         }
-        Ok(true)
+        Ok(!whole)
     }
 
     pub(super) fn delta(&self, segment: SegmentRef, stretch: Stretch) -> Delta {
