@@ -253,6 +253,9 @@ async fn a_diff_tells_what_each_rule_would_do_with_examples_and_who_would_see_it
     }
     sync(&ann).await;
     sync(&ben).await;
+    // Those that only synced have gone.
+    let gone = async { while !site.ask(|engine| engine.present().is_empty()).await {} };
+    soon("nobody is connected", gone).await;
     let connected = Connected::new(&ann);
     let here = async { while site.ask(|engine| engine.present().is_empty()).await {} };
     soon("ann is connected", here).await;

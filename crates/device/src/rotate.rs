@@ -15,7 +15,6 @@ use fieldkeep_store::{StoreError, home};
 
 use crate::acquaint::{Unheard, hear};
 use crate::device::Device;
-use crate::reach::reach;
 use crate::sync::SyncError;
 
 /// Why a device's keys are what they were.
@@ -129,10 +128,7 @@ impl Device {
     /// Hears, under the next key, that it was admitted.
     async fn hear_of_keys(&self, next: &Seed) -> Result<(), RotateError> {
         let keys = MemberKeys::of(next);
-        let remote = self.remote()?;
-        let reached = reach(&remote.addresses, Some(&remote.key), &next.tls()).await;
-        let not_reached = |_| SyncError::Offline("nobody answered".into());
-        let (_endpoint, connection) = reached.map_err(not_reached)?;
+        let (_endpoint, connection) = self.dial_under(&next.tls()).await?;
         let hello = self.engine().introduction();
         let heard = hear(connection, hello, |_| Ok(None), |entries| self.has_keys(entries, &keys));
         heard.await.map_err(|unheard| match unheard {

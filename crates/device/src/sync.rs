@@ -10,7 +10,7 @@ use fieldkeep_link::{
     Backlog, BindError, ClosedReason, Connection, DialError, Endpoint, Event, Receiver, Role,
     Sender,
 };
-use fieldkeep_model::PublicKey;
+use fieldkeep_model::{KeyPair, PublicKey};
 use fieldkeep_protocol::{Code, Phase};
 use fieldkeep_replica::{Integrity, ReplicaError};
 use fieldkeep_store::StoreError;
@@ -410,7 +410,7 @@ impl Device {
         timeout: Duration,
     ) -> Result<(), SyncError> {
         let remote = self.remote()?;
-        within(timeout, self.dial_at(&[address], &remote.key)).await?;
+        within(timeout, self.dial_at(&[address], &remote.key, &self.0.seed.tls())).await?;
         let known = remote.addresses.into_iter().filter(|known| *known != address);
         let addresses: Vec<SocketAddr> = [address].into_iter().chain(known).take(RELAYS).collect();
         Ok(self.set_relays(&addresses)?)
@@ -502,21 +502,29 @@ impl Device {
     }
 
     pub(crate) async fn dial(&self) -> Result<(Endpoint, Connection), SyncError> {
+        self.dial_under(&self.0.seed.tls()).await
+    }
+
+    /// Dials under a key of this device that may not be the present one.
+    pub(crate) async fn dial_under(
+        &self,
+        tls: &KeyPair,
+    ) -> Result<(Endpoint, Connection), SyncError> {
         let remote = self.remote()?;
-        self.dial_at(&remote.addresses, &remote.key).await
+        self.dial_at(&remote.addresses, &remote.key, tls).await
     }
 
     async fn dial_at(
         &self,
         addresses: &[SocketAddr],
         key: &PublicKey,
+        tls: &KeyPair,
     ) -> Result<(Endpoint, Connection), SyncError> {
-        let tls = self.0.seed.tls();
-        let (reached, key) = match reach(addresses, Some(key), &tls).await {
+        let (reached, key) = match reach(addresses, Some(key), tls).await {
             Err(ReachError::Dial(DialError::WrongKey { address, presented, .. }))
                 if self.is_relay_still(address, &presented).await? =>
             {
-                (reach(&[address], Some(&presented), &tls).await, presented)
+                (reach(&[address], Some(&presented), tls).await, presented)
             }
             reached => (reached, *key),
         };

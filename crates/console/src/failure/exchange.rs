@@ -170,8 +170,8 @@ impl From<SyncError> for Failure {
                 Self::new(Code::Denied, message, "ask whoever runs the relay")
             }
             SyncError::Revoked(_) => {
-                let remedy = "what it has captured can be handed in: `fieldkeep bundle export FILE \
-                              --for relay`, for whoever runs the relay";
+                let remedy = "ask whoever runs the relay; what was captured can be handed in: \
+                              `fieldkeep bundle export FILE --for relay`";
                 Self::new(Code::Denied, error.to_string(), remedy)
             }
             SyncError::Cut(_) => Self::new(Code::Offline, error.to_string(), "sync again"),
