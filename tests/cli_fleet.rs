@@ -452,6 +452,7 @@ fn the_relays_key_is_replaced_and_no_device_is_enrolled_again() {
 
     // Whoever has the old key is nobody's relay any more.
     assert_eq!(relay.stop("INT"), 0);
+    std::fs::remove_file(place.path("relay/key.next")).expect("it is there");
     std::fs::write(place.path("relay/key"), &old_key).expect("it is written");
     let thief = place.run("relay", &["relay", "serve", "--listen", &listens]);
     assert_ne!(thief.code, 0, "it does not even serve");
