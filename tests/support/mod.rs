@@ -170,6 +170,18 @@ impl Site {
         .await;
     }
 
+    /// A relay that revoked a device, as `witness` has heard, and was put back from before that.
+    pub(crate) async fn forgets_to_have_revoked(&mut self, name: &str, witness: &Device) {
+        self.stop().await;
+        self.copy("relay", "backup");
+        self.start_again().await;
+        self.revoke(name).await;
+        sync(witness).await;
+        self.stop().await;
+        self.copy("backup", "relay");
+        self.start_again().await;
+    }
+
     pub(crate) async fn publish(&self, catalog: &str) -> Result<u64, ReplicaError> {
         let catalog = catalog.to_owned();
         self.ask(move |engine| engine.publish(&catalog)).await

@@ -19,6 +19,8 @@ const SHOWN: usize = 5;
 struct Today {
     chrome: Chrome,
     advice: Vec<Advice>,
+    /// Whether the relay has refused all that is here alone.
+    refused: bool,
     attention: Vec<Record>,
     more: usize,
     /// Records that wait for another one: nobody has to do anything about those yet.
@@ -40,17 +42,25 @@ async fn today(State(app): State<App>) -> Response {
             open.partition(|record| record.state == "waiting");
         let more = attention.len().saturating_sub(SHOWN);
         attention.truncate(SHOWN);
-        let advice = app.device().advice()?.into_iter();
+        let advice: Vec<Advice> = app.device().advice()?.into_iter().map(Advice::from).collect();
+        let refused = advice.iter().any(|advice| advice.situation == "not_taken");
         // What the banners and the list say already.
-        let advice = advice.map(Advice::from).filter(|advice| {
+        let advice = advice.into_iter().filter(|advice| {
             !matches!(
                 advice.situation.as_str(),
-                "held" | "sync_error" | "all_paused" | "unsaved" | "files_unsent" | "syncing"
+                "held"
+                    | "sync_error"
+                    | "all_paused"
+                    | "unsaved"
+                    | "not_taken"
+                    | "files_unsent"
+                    | "syncing"
             )
         });
         Ok::<_, Failure>(Today {
             chrome,
             advice: advice.collect(),
+            refused,
             attention,
             more,
             waiting: waiting.len(),
