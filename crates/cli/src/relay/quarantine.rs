@@ -154,9 +154,10 @@ fn list(
     let mut kept_aside = Vec::new();
     let is_json = output.is_json();
     let mut stream = is_json.then(|| Stream::new(output, "quarantine", &[]));
-    let mut lines = Vec::new();
+    let (mut lines, mut more) = (Vec::new(), false);
     pages(access, &sought, &mut |_, Page { found, asides }| {
         kept_aside.extend(asides);
+        more = found.len() as u64 > left;
         for held in found.into_iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
             left -= 1;
             match &mut stream {
@@ -181,6 +182,10 @@ fn list(
     }
     for aside in &kept_aside {
         output::aside(output.writer(), aside)?;
+    }
+    if more {
+        output
+            .line("there are more: a greater --limit shows them, --type, --rule and so on fewer")?;
     }
     Ok(())
 }

@@ -151,8 +151,16 @@ fn rules(reading: &Reading) -> Result<Vec<String>, Failure> {
     let types = reading.catalog.iter().flat_map(|catalog| catalog.types().values());
     let mut rules: Vec<String> =
         types.flat_map(|ty| &ty.rules).map(|rule| rule.name.clone()).collect();
-    let reasons =
-        ["schema", "required", "unique", "reference_absent", "not_permitted", "unknown_schema"];
+    let reasons = [
+        "schema",
+        "required",
+        "unique",
+        "reference_absent",
+        "not_permitted",
+        "unknown_schema",
+        "over_quota",
+        "fork",
+    ];
     rules.sort();
     rules.extend(reasons.map(str::to_owned));
     rules.dedup();
