@@ -337,9 +337,6 @@ impl Engine {
     /// When the store fails.
     pub fn work(&mut self, now: i64) -> Result<bool, ReplicaError> {
         self.now = now;
-        if self.go_on()? {
-            return Ok(true);
-        }
         self.influx.judged();
         if let Some(key) = self.wanted.pop_first() {
             let _traced = self.trace_wish(&key);
@@ -352,7 +349,8 @@ impl Engine {
         };
         let worked = worked.and_then(|worked| Ok(self.write_contacts()? || worked));
         match worked {
-            Ok(false) => Ok(self.count_for_absent()? || self.collect()?),
+            // Beside judging one goes on with each commit, so that neither waits for the other's end.
+            Ok(false) => Ok(self.go_on()? || self.count_for_absent()? || self.collect()?),
             Ok(true) => Ok(true),
             Err(error) if error.is_damage() => Ok(true),
             Err(ReplicaError::Store(error @ StoreError::Full)) => {
