@@ -213,6 +213,9 @@ impl Books {
 
     /// Other limits: what was too much under the old ones is made up for.
     fn set(&mut self, limits: Limits) {
+        if limits == self.limits {
+            return;
+        }
         self.limits = limits;
         for account in self.devices.values_mut().chain([&mut self.organisation]) {
             (account.bytes, account.changes) = (Pace::default(), Pace::default());
