@@ -25,14 +25,16 @@ fn nobody(log: &MembershipLog, who: &str) -> Failure {
     Failure::new(Code::NotFound, message, format!("there is {known}"))
 }
 
-/// The number of the one device of that name or number, revoked or not.
+/// The number of the one device of that name or number: one that was revoked, where no other has the name.
 ///
 /// # Errors
 /// When there is none, or several have that name.
 pub(crate) fn only(log: &MembershipLog, who: &str) -> Result<DeviceNumber, Failure> {
-    match &named(log, who)?[..] {
-        [member] => Ok(member.number),
-        several => Err(ambiguous(who, several)),
+    let all = named(log, who)?;
+    let current: Vec<&Member> = all.iter().copied().filter(|member| !member.revoked).collect();
+    match (&current[..], &all[..]) {
+        ([member], _) | ([], [member]) => Ok(member.number),
+        (_, several) => Err(ambiguous(who, several)),
     }
 }
 
