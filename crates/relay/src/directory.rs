@@ -224,8 +224,7 @@ pub(crate) fn all_keys(directory: &Path) -> Result<Vec<Seed>, OpenKeyError> {
 }
 
 /// The keys that a directory's relay has from its next start on, where some were drawn.
-#[must_use]
-pub fn next_keys(directory: &Path) -> Option<KeyPair> {
+pub(crate) fn next_keys(directory: &Path) -> Option<KeyPair> {
     KeyFile::open(home::next_key(directory)).ok().map(|seed| seed.signing())
 }
 

@@ -67,13 +67,15 @@ impl Known {
         (known, hears)
     }
 
-    /// Looks whether somebody has joined.
-    pub(crate) fn look(&self, engine: &Engine) {
+    /// Looks whether the membership log has grown since the last look.
+    pub(crate) fn look(&self, engine: &Engine) -> bool {
         let members = engine.replica().members();
-        if self.0.borrow().entries != members.len() {
+        let grown = self.0.borrow().entries != members.len();
+        if grown {
             let keys = members.members().values().map(|member| member.keys.tls).collect();
             self.0.send_replace(Arc::new(Keys { entries: members.len(), keys }));
         }
+        grown
     }
 }
 

@@ -34,7 +34,7 @@ pub use backup::{
 };
 pub use collector::Collector;
 pub use config::{Config, ConfigError};
-pub use directory::{Directory, DirectoryError, InitError, admin_key, invite, next_keys};
+pub use directory::{Directory, DirectoryError, InitError, admin_key, invite};
 pub use doctor::{Examined, examine};
 pub use engine::{
     AccountChange, AccountError, ConnectionId, Doubt, Engine, Fetch, Found, HOST_CONTEXT, Input,

@@ -166,7 +166,7 @@ impl Relay {
         let endpoint = Arc::new(Endpoint::bind(listen, &seed.tls(), Limits::RELAY)?);
         let address = endpoint.local_addr().map_err(|e| StoreError::Disk(e.to_string()))?;
         let mut engine = Engine::new(replica);
-        next_keys(home.directory()).into_iter().for_each(|next| engine.expect_keys(next));
+        engine.expect_keys(next_keys(home.directory()));
         let metrics = Arc::clone(engine.metrics());
         engine.replica_mut().store_mut().set("address", address.to_string().as_bytes())?;
         let (messages, inbox) = mpsc::channel(WAITING);
@@ -301,7 +301,7 @@ pub(crate) fn now() -> i64 {
 fn run(
     mut engine: Engine,
     mut inbox: mpsc::Receiver<Message>,
-    _home: &Home,
+    home: &Home,
     runtime: &tokio::runtime::Handle,
     besides: &Besides,
 ) {
@@ -403,7 +403,9 @@ fn run(
             besides.throttle.took(key, Amount { bytes: 0, changes });
         }
         route(outputs, &mut peers, besides);
-        besides.members.look(&engine);
+        if besides.members.look(&engine) {
+            engine.expect_keys(next_keys(home.directory()));
+        }
         if ends.is_some() {
             continue;
         }

@@ -3,7 +3,6 @@
 use data_encoding::HEXLOWER;
 use fieldkeep_model::membership::{self, Act};
 use fieldkeep_model::{Grant, MembershipLog, PublicKey, Signature, Signed, TypeName};
-use fieldkeep_relay::next_keys;
 use fieldkeep_replica::Replica;
 use fieldkeep_store::Settings as _;
 
@@ -37,9 +36,8 @@ pub(super) fn members(owner: &Owner) -> Result<Response, Failure> {
 }
 
 pub(super) fn append(owner: &Owner, base: u64, entry: &Entry) -> Result<Response, Failure> {
-    let (entry, next) = (signed(entry)?, next_keys(owner.directory()));
+    let entry = signed(entry)?;
     let appended = relay(owner)?.with_engine(move |engine| {
-        next.into_iter().for_each(|next| engine.expect_keys(next));
         if engine.replica().members().len() != base || !holds(engine.replica(), &entry)? {
             return Ok(false);
         }
@@ -51,9 +49,8 @@ pub(super) fn append(owner: &Owner, base: u64, entry: &Entry) -> Result<Response
 
 /// Appends an entry that was signed elsewhere, if it follows the log as it is.
 pub(super) fn apply(owner: &Owner, entry: &Entry) -> Result<Response, Failure> {
-    let (entry, next) = (signed(entry)?, next_keys(owner.directory()));
+    let entry = signed(entry)?;
     relay(owner)?.with_engine(move |engine| {
-        next.into_iter().for_each(|next| engine.expect_keys(next));
         let log = engine.replica().members();
         if log.holds(&entry) {
             return Ok(Response::Applied { already: true, beyond: 0 });

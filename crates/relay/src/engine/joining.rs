@@ -80,8 +80,8 @@ impl Engine {
 
     /// Notes the keys that this relay has from its next start on, so that it can admit members once the
     /// membership log names them.
-    pub fn expect_keys(&mut self, next: KeyPair) {
-        self.next_keys = Some(next);
+    pub fn expect_keys(&mut self, next: Option<KeyPair>) {
+        self.next_keys = next;
     }
 
     /// Takes a device in that joins: by an invitation that is good now, or by entries that say that a
