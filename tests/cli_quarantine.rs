@@ -79,6 +79,9 @@ fn held_records_are_found_by_what_their_verdicts_and_they_themselves_say() {
     assert_eq!(unknown.code, 2, "{}", unknown.err);
     let unknown = place.run("relay", &["relay", "quarantine", "list", "--device", "eve"]);
     assert_eq!(unknown.code, 3, "{}", unknown.err);
+    let unknown = place.run("relay", &["relay", "quarantine", "list", "--rule", "discuont"]);
+    assert_eq!(unknown.code, 3, "{}", unknown.err);
+    assert!(unknown.err.contains("held are records for discount (2)"), "{}", unknown.err);
 }
 
 #[test]
@@ -136,6 +139,11 @@ fn what_is_decided_has_its_effect_and_stays_on_the_trail() {
     for wrong in ["dismiss", "reopen", "assign"] {
         let ran = place.run("relay", &["relay", "quarantine", wrong, "order/o9"]);
         assert_eq!(ran.code, 3, "{wrong}: {}", ran.err);
+    }
+    for idle in [&["dismiss", "visit/v1", "--note", "?"][..], &["assign", "visit/v1", "eve"]] {
+        let ran = place.run("relay", &[&["relay", "quarantine"], idle].concat());
+        assert_eq!(ran.code, 2, "{idle:?}: {}", ran.err);
+        assert!(ran.err.contains("visit/v1 is valid"), "{}", ran.err);
     }
 }
 

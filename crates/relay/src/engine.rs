@@ -47,6 +47,7 @@ use influx::Influx;
 use keeping::Returning;
 pub use operators::{AccountChange, AccountError};
 use peer::Peer;
+pub use quarantine::Standing;
 use storage::Storage;
 use tally::Tally;
 pub use traces::TRACES;

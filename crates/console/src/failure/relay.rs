@@ -1,14 +1,42 @@
 //! What goes wrong on a relay: at its directory, its catalog, its backups.
 
+use fieldkeep_model::RecordKey;
 use fieldkeep_relay::archive::ArchiveError;
 use fieldkeep_relay::{
     ArriveError, BackupError, ConfigError, DirectoryError, InitError, RestoreError, ServeError,
+    Standing,
 };
 use fieldkeep_replica::{ReshapeError, RollBackError};
 use fieldkeep_store::StoreError;
 use fieldkeep_store::backup::FolderError;
 
 use super::{Code, Failure};
+
+impl Failure {
+    /// A record that a relay does not have.
+    #[must_use]
+    pub fn unheld(record: &RecordKey) -> Self {
+        let remedy = "`fieldkeep relay quarantine list` shows what is held";
+        Self::new(Code::NotFound, format!("there is no record {record}"), remedy)
+    }
+
+    /// Nothing if something was decided about a record.
+    ///
+    /// # Errors
+    /// Why there was nothing to decide.
+    pub fn unless_decided(record: &RecordKey, standing: Standing) -> Result<(), Self> {
+        match standing {
+            Standing::Decided => Ok(()),
+            Standing::Absent => Err(Self::unheld(record)),
+            Standing::Valid => {
+                let message = format!("{record} is valid: there is nothing to decide");
+                let remedy =
+                    "nothing was changed: `fieldkeep relay quarantine list` shows what is held";
+                Err(Self::new(Code::Usage, message, remedy))
+            }
+        }
+    }
+}
 
 impl From<RollBackError> for Failure {
     fn from(error: RollBackError) -> Self {

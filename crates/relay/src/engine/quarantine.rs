@@ -10,10 +10,22 @@ use super::Engine;
 
 /// The longest note, in characters.
 const NOTE: usize = 1_000;
+/// What nobody has to decide about.
+const VALID: State = State::Judged(Outcome::Valid);
+
+/// How a record that somebody decides about stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// There is none.
+    Absent,
+    /// It is valid, so that there is nothing to decide: nothing was done.
+    Valid,
+    /// It is not valid, and what was decided is noted.
+    Decided,
+}
 
 impl Engine {
-    /// Puts a record aside, with why; or takes it up again. A commit must follow. Returns whether there is
-    /// such a record.
+    /// Puts a record that is not valid aside, with why; or takes any up again. A commit must follow.
     ///
     /// # Errors
     /// When the store fails.
@@ -23,11 +35,14 @@ impl Engine {
         who: &str,
         key: &RecordKey,
         note: Option<&str>,
-    ) -> Result<bool, ReplicaError> {
+    ) -> Result<Standing, ReplicaError> {
         let rows = self.replica.store().find(&key.ty, &key.id)?;
-        let Some(row) = rows.into_iter().next() else { return Ok(false) };
+        let Some(row) = rows.into_iter().next() else { return Ok(Standing::Absent) };
+        if note.is_some() && row.state == VALID {
+            return Ok(Standing::Valid);
+        }
         self.put_content_aside(now, who, key, row.hash, note)?;
-        Ok(true)
+        Ok(Standing::Decided)
     }
 
     /// The same for a record that is or was that content: a later one is a new matter.
@@ -52,8 +67,7 @@ impl Engine {
         self.decided(now, who, act, key, note.unwrap_or_default())
     }
 
-    /// Has somebody look after a record, or nobody. A commit must follow. Returns whether there is such a
-    /// record.
+    /// Has somebody look after a record that is not valid, or nobody after any. A commit must follow.
     ///
     /// # Errors
     /// When the store fails.
@@ -63,13 +77,15 @@ impl Engine {
         who: &str,
         key: &RecordKey,
         person: Option<&str>,
-    ) -> Result<bool, ReplicaError> {
-        if self.replica.store().find(&key.ty, &key.id)?.is_empty() {
-            return Ok(false);
+    ) -> Result<Standing, ReplicaError> {
+        let rows = self.replica.store().find(&key.ty, &key.id)?;
+        let Some(row) = rows.first() else { return Ok(Standing::Absent) };
+        if person.is_some() && row.state == VALID {
+            return Ok(Standing::Valid);
         }
         self.replica.store_mut().assign(key, person)?;
         self.decided(now, who, "assign", key, person.unwrap_or("nobody").to_owned())?;
-        Ok(true)
+        Ok(Standing::Decided)
     }
 
     /// Judges records again as they stand, for an operator; what is not there is passed over. A commit must
@@ -94,7 +110,7 @@ impl Engine {
         let mut still = 0;
         for key in &known {
             let judged = self.replica.views().record(key)?.map(|view| view.state);
-            still += u64::from(judged != Some(State::Judged(Outcome::Valid)));
+            still += u64::from(judged != Some(VALID));
         }
         Ok((known.len() as u64, still))
     }

@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use fieldkeep_model::RecordKey;
+use fieldkeep_relay::Standing;
 use fieldkeep_store::Quarantine as _;
 
 use super::{Answer, Chrome, page, short, wrote};
@@ -67,7 +68,7 @@ async fn shown(
         let own = held_path(&key);
         let mut chrome = Chrome::of(app, &who, reading, "quarantine", "", &own);
         let found = reading.views().in_quarantine(&key)?;
-        let (held, referrers) = found.ok_or_else(|| Failure::absent(&key))?;
+        let (held, referrers) = found.ok_or_else(|| Failure::unheld(&key))?;
         let blamed = held.view.reason_fields.clone();
         let crate::shape::Held { record, since, assigned } =
             crate::shape::Held::new(held, &reading.members);
@@ -105,7 +106,7 @@ async fn act(
     let (asked, by, now) = (key.clone(), who.name.clone(), time::now());
     let note = posted.text("note").to_owned();
     let person = Some(posted.text("person").to_owned()).filter(|person| !person.is_empty());
-    let (known, text) = match act.as_str() {
+    let (standing, text) = match act.as_str() {
         "rejudge" => {
             let done =
                 app.with_engine(move |engine| engine.rejudge_for(now, &by, &[asked])).await?;
@@ -114,7 +115,8 @@ async fn act(
             } else {
                 "Judged again: it is not valid"
             };
-            (done.0 > 0, text.to_owned())
+            let standing = if done.0 > 0 { Standing::Decided } else { Standing::Absent };
+            (standing, text.to_owned())
         }
         "dismiss" => {
             let done =
@@ -134,9 +136,7 @@ async fn act(
         }
         _ => return Err(Refusal::nowhere()),
     };
-    if !known {
-        return Err(Failure::absent(&key).into());
-    }
+    Failure::unless_decided(&key, standing)?;
     app.desk().tell(&who.name, true, text, "");
     Ok(back(&held_path(&key)))
 }
