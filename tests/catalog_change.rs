@@ -423,6 +423,8 @@ async fn a_value_that_everybody_has_becomes_unique_in_slices_and_the_progress_sh
         .replace("[type.customer.field.number]", "[type.customer.field.number]\nunique = true");
     assert_eq!(site.outlook(&next).await.weight.held, RECORDS);
     assert_eq!(site.publish(&next).await.expect("it is sound"), 2);
+    let to_come = site.rehearsal(CATALOG).renewing();
+    assert_eq!(to_come, RECORDS, "a diff tells what catalog 2 has not judged yet");
     let mut seen = BTreeSet::new();
     let judged = async {
         loop {
@@ -437,7 +439,9 @@ async fn a_value_that_everybody_has_becomes_unique_in_slices_and_the_progress_sh
     };
     soon("all are judged", judged).await;
     assert!(seen.len() > 2, "it goes on in slices: {seen:?}");
+    site.settles().await;
     assert_eq!(site.turned().await.held, RECORDS);
+    assert_eq!(site.rehearsal(CATALOG).renewing(), 0);
     sync(&ann).await;
     assert_eq!(state(&ann, "customer/c0"), "held");
     put(&ann, "customer/c0", json!({ "number": "8" }));

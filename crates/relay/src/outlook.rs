@@ -111,6 +111,8 @@ pub struct Outlook {
     pub records: u64,
     /// Changes that are received and not merged yet: what becomes of them is not in it.
     pub unmerged: u64,
+    /// Records that the catalog in force has not judged itself yet: what it would do to them is in it.
+    pub renewing: u64,
     /// In all.
     pub weight: Weight,
     /// By type.
@@ -146,7 +148,8 @@ impl Outlook {
     ) -> Result<Self, ReplicaError> {
         let (in_force, number) = rehearsal.in_force();
         let (in_force, next) = (in_force.cloned(), rehearsal.next().clone());
-        let mut outlook = Self { number, unmerged: rehearsal.unmerged(), ..Self::default() };
+        let (unmerged, renewing) = (rehearsal.unmerged(), rehearsal.renewing());
+        let mut outlook = Self { number, unmerged, renewing, ..Self::default() };
         if let Some(in_force) = &in_force {
             outlook.same = in_force.hash() == next.hash();
             outlook.differences = in_force.differences(&next);

@@ -51,6 +51,8 @@ pub struct Rehearsal {
     noting: VecDeque<(i64, i64)>,
     /// Segments that are to be judged, and from where.
     judging: VecDeque<(i64, i64)>,
+    /// Records of segments that the catalog in force has not judged to the end itself.
+    renewing: u64,
     seen: u64,
 }
 
@@ -83,6 +85,8 @@ impl Rehearsal {
             !row.damaged && types.contains(ty) && unindexed.iter().any(|(of, _)| of == ty)
         });
         let noting = noted.map(|row| (row.sid, 0)).collect();
+        let renewing = segments.values().filter(|row| pending.contains(&row.id));
+        let renewing = renewing.map(|row| row.records).sum();
         let seen = 0;
         Ok(Self {
             reader,
@@ -94,6 +98,7 @@ impl Rehearsal {
             unindexed,
             noting,
             judging,
+            renewing,
             seen,
         })
     }
@@ -120,6 +125,13 @@ impl Rehearsal {
     #[must_use]
     pub fn seen(&self) -> u64 {
         self.seen
+    }
+
+    /// How many records the catalog in force has not judged itself yet: what it would do to them counts as
+    /// what the next one would.
+    #[must_use]
+    pub fn renewing(&self) -> u64 {
+        self.renewing
     }
 
     /// How many changes are received and not merged: what becomes of them is not in it.

@@ -232,6 +232,13 @@ fn print_diff(output: &mut Output, diff: &Diff) -> Result<(), Trouble> {
             diff.unmerged
         ))?;
     }
+    if diff.renewing > 0 {
+        output.line(&format!(
+            "counted as well is what catalog {} does to {} that it has not judged yet",
+            diff.number,
+            records(diff.renewing)
+        ))?;
+    }
     print_devices(output, diff)?;
     if diff.problems.is_empty() {
         output.line("nothing was published")?;

@@ -140,6 +140,8 @@ pub struct Diff {
     pub records: u64,
     /// Changes that are not merged yet, and so not in it.
     pub unmerged: u64,
+    /// Records that the catalog in force has not judged itself yet: what it does to them is counted here.
+    pub renewing: u64,
     /// How many records would be otherwise.
     pub counts: Counts,
     /// By type.
@@ -298,6 +300,7 @@ impl Diff {
             changes: outlook.differences.into_iter().map(Change::from).collect(),
             records: outlook.records,
             unmerged: outlook.unmerged,
+            renewing: outlook.renewing,
             counts: outlook.weight.into(),
             types: types.map(|(ty, weight)| (ty.to_string(), (*weight).into())).collect(),
             causes,
