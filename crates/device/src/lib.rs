@@ -14,6 +14,7 @@ mod engine;
 mod explain;
 mod files;
 mod import;
+mod inner;
 mod join;
 mod keeper;
 mod live;
