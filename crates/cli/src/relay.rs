@@ -28,7 +28,8 @@ use serde::Serialize;
 
 use crate::access::Access;
 use crate::args::generations::Generations;
-use crate::args::{self, Directory, Relay};
+use crate::args::relay::Relay;
+use crate::args::{self, Directory};
 use crate::output::{Output, safe};
 use fieldkeep_console::{Failure, Trouble};
 use permission::Change;
@@ -51,10 +52,10 @@ pub(crate) fn run(
     output: &mut Output,
 ) -> Result<ExitCode, Trouble> {
     // A file can be checked without a relay.
-    if let Relay::Catalog { command: args::Catalog::Check { catalog } } = &command {
+    if let Relay::Catalog { command: args::catalog::Catalog::Check { catalog } } = &command {
         return catalog::check(dir, catalog, output);
     }
-    if let Relay::Catalog { command: args::Catalog::Module { module, name } } = command {
+    if let Relay::Catalog { command: args::catalog::Catalog::Module { module, name } } = command {
         return catalog::module(&module, name, output);
     }
     // An archive is read without one.

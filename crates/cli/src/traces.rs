@@ -30,7 +30,8 @@ use tracing_subscriber::filter::{DynFilterFn, LevelFilter};
 use tracing_subscriber::layer::Context as Within;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::args::{Args, Command, Directory, Relay};
+use crate::args::relay::Relay;
+use crate::args::{Args, Command, Directory};
 
 /// Spans that may wait for the collector: some two megabytes.
 const WAITING: usize = 4_096;

@@ -13,7 +13,8 @@ use fieldkeep_store::{Reader, home};
 use serde::Serialize;
 
 use crate::access::{Access, Kind, kind};
-use crate::args::{Restore, absolute};
+use crate::args::absolute;
+use crate::args::relay::Restore;
 use crate::note;
 use crate::output::{Align, Output, Table, safe};
 use crate::request::{Request, Response};

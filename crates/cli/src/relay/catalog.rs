@@ -12,7 +12,8 @@ use fieldkeep_replica::ReplicaError;
 use serde::Serialize;
 
 use crate::access::Access;
-use crate::args::{Catalog, Directory, Publish};
+use crate::args::Directory;
+use crate::args::catalog::{Catalog, Publish};
 use crate::attention::records;
 use crate::output::{Align, Output, Table, safe};
 use crate::request::{Request, Response, Tried};

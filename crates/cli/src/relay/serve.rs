@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::LISTEN;
 use crate::access::{Owner, RelayOwner, own};
-use crate::args::RelayServe;
+use crate::args::relay::RelayServe;
 use crate::notify::{Notice, notify};
 use crate::output::Output;
 use crate::socket;
