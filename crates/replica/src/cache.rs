@@ -176,17 +176,13 @@ impl Cache {
         self.documents.is_over(usize::from(!held)).then(|| others.next()).flatten()
     }
 
-    /// Drops what was used longest ago and has to go for `id`. What is loaded grows, so that there may be
-    /// something also when `id` has been loaded all along.
-    fn make_room(&mut self, id: &SegmentId) {
+    /// The least recently used segment that has to go for `id`. What is loaded grows, so that there may be
+    /// one also when `id` has been loaded all along.
+    fn excess(&self, id: &SegmentId) -> Option<SegmentId> {
         let more = usize::from(!self.loaded.contains_key(id));
-        while self.indexes.is_over(more) {
-            let may_go = |other: &SegmentId| {
-                other != id && self.loaded.get(other).is_some_and(Loaded::is_idle)
-            };
-            let Some(oldest) = self.indexes.oldest().find(may_go) else { return };
-            self.evict(&oldest);
-        }
+        let may_go =
+            |other: &SegmentId| other != id && self.loaded.get(other).is_some_and(Loaded::is_idle);
+        self.indexes.is_over(more).then(|| self.indexes.oldest().find(may_go)).flatten()
     }
 }
 
@@ -217,7 +213,10 @@ impl Replica {
 
     /// The gate's index of a segment, loaded if need be.
     pub(crate) fn load(&mut self, id: &SegmentId) -> Result<&mut Loaded, ReplicaError> {
-        self.cache.make_room(id);
+        while let Some(excess) = self.cache.excess(id) {
+            self.save_if_due(&excess, SNAPSHOT_EVERY / 10)?;
+            self.cache.evict(&excess);
+        }
         if self.cache.get(id).is_none() {
             let loaded = self.read_history(id)?;
             self.cache.loaded.insert(*id, loaded);

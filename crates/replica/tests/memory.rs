@@ -5,9 +5,12 @@
 
 mod support;
 
-use fieldkeep_model::Grant;
+use std::ops::Range;
+
+use fieldkeep_model::{Grant, SegmentAddress};
 use fieldkeep_replica::Batch;
-use support::{Organisation, address, key, put};
+use fieldkeep_store::Log as _;
+use support::{Organisation, Peer, address, key, put};
 
 const CATALOG: &str = r#"
 catalog = 1
@@ -88,4 +91,28 @@ fn what_is_loaded_stays_when_a_batch_is_refused_unless_a_part_of_it_was_taken_be
     assert_eq!(relay.segment(&id).unwrap().tip, 2);
     org.relay.settle();
     assert_eq!(org.relay.state(&key("note", "b")).0, org.relay.state(&key("note", "a")).0);
+}
+
+#[test]
+fn what_goes_is_saved_first_so_that_it_comes_back_without_its_changes() {
+    let mut org = Organisation::found(CATALOG, &[vec![Grant::ALL]]);
+    let note = key("note", "a");
+    let (device, id) =
+        (&mut org.devices[0], SegmentAddress { scope: "p".into(), ..address("note") });
+    let write = |device: &mut Peer, texts: Range<usize>| {
+        for nth in texts {
+            device.put(&note, vec![put("place", "p"), put("text", &format!("{}", nth % 2))]);
+        }
+    };
+    write(device, 0..1_000);
+    device.replica.save_all().unwrap();
+    let mut device = org.devices.pop().unwrap().reopen();
+    let id = id.id(&device.replica.org());
+    // A loaded document of short changes takes less than their index, which is what has to go here.
+    write(&mut device, 1_000..1_150);
+    device.replica.limit_memory(2 * 200_000);
+    device.put(&key("note", "b"), vec![put("place", "elsewhere")]);
+    let row = device.replica.segment(&id).unwrap();
+    let saved = device.replica.store().snapshots(row.sid).unwrap();
+    assert_eq!((saved[0].pos, device.replica.loaded_documents()), (row.tip, 1));
 }
