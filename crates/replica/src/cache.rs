@@ -20,7 +20,7 @@ use crate::taint::Taint;
 struct Bound {
     /// Segments of which it stays.
     count: usize,
-    /// Bytes of those, by estimate: documents of about the size that is meant take less.
+    /// Bytes of those, by estimate: what they really take is between half of that and as much.
     bytes: usize,
 }
 
@@ -34,7 +34,7 @@ fn bounds(role: Role) -> (Bound, Bound) {
             let half = Bound { count: usize::MAX, bytes: RELAY_MEMORY / 2 };
             (half, half)
         }
-        Role::Device => (Bound { count: 128, bytes: 48 * MB }, Bound { count: 24, bytes: 96 * MB }),
+        Role::Device => (Bound { count: 128, bytes: 48 * MB }, Bound { count: 24, bytes: 64 * MB }),
     }
 }
 
