@@ -3,14 +3,18 @@
 //!
 //! A verdict names who wrote the values that a rule read. That is known at once, and may be more than it
 //! takes: somebody changed the price, somebody the discount, and somebody the note. Here states are
-//! judged that never were, with one change less and one change less again, until each that is left is
-//! needed.
+//! judged that never were, without half of the changes, a quarter, and so on to one change less and one
+//! change less again, until each that is left is needed: delta debugging (Zeller and Hildebrandt,
+//! "Simplifying and isolating failure-inducing input", 2002), on a history instead of an input.
 
 use std::collections::BTreeSet;
 
 use fieldkeep_catalog::Judgement;
 use fieldkeep_model::status::State;
-use fieldkeep_model::{ChangeHash, Outcome, Pos, Reason, RecordKey, SegmentId};
+use fieldkeep_model::verdict::Arg;
+use fieldkeep_model::{
+    ActorId, ChangeHash, Outcome, Pos, Reason, RecordKey, SegmentId, Seq, VersionVector,
+};
 use fieldkeep_store::{RecordRow, Records as _};
 
 use crate::judging::Subject;
@@ -18,17 +22,18 @@ use crate::past::HistoryEntry;
 use crate::replica::{Replica, ReplicaError};
 
 /// Changes that are looked through at most.
-const MOST: usize = 64;
+const MOST: usize = 256;
 /// States that are tried at most: each is read from the document and judged, and on a relay everybody
-/// waits for that.
-const TRIES: usize = 3 * MOST;
+/// waits for that. It is enough for 64 changes of which each is needed.
+const TRIES: usize = 192;
 
 /// What is to blame.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Blame {
-    /// These changes, oldest first: with any one of them less, it would not be held as it is. Of changes
-    /// that only lie below them, those are left out that wrote nothing the broken rules read; and of the
-    /// reasons those for which its last valid state would be held as well.
+    /// These changes, oldest first: with them alone it would be held for all the reasons for which it is
+    /// held, and with any one of them less it would not. Of changes that only lie below them, those are
+    /// left out that wrote nothing the broken rules read; and of the reasons those for which its last
+    /// valid state would be held as well.
     Changes(Vec<HistoryEntry>),
     /// No change of the record: its last valid state would be held for the same reasons. The catalog has
     /// changed, or what it refers to, or another record claims its unique value.
@@ -45,9 +50,26 @@ struct Case {
     /// The segment's heads when the record was last valid.
     base: Vec<ChangeHash>,
     /// The record's changes since, oldest first.
-    since: Vec<(Pos, ChangeHash)>,
+    since: Vec<Since>,
     /// The reasons for which it would be held without any of them.
     besides: Vec<Reason>,
+    /// The reasons for which it is held, those left out.
+    reasons: Vec<Reason>,
+}
+
+/// A change since the last valid state.
+struct Since {
+    pos: Pos,
+    hash: ChangeHash,
+    author: (ActorId, Seq),
+    /// What it builds upon, itself included.
+    past: VersionVector,
+}
+
+impl Since {
+    fn builds_on(&self, other: &Self) -> bool {
+        self.past.seq(&other.author.0) >= other.author.1
+    }
 }
 
 impl Replica {
@@ -64,41 +86,44 @@ impl Replica {
         let done = self.row(&segment).done;
         let history = &self.load(&segment)?.history;
         let positions = history.changes_of(&row.id, done + 1);
-        let recent = positions.take_while(|pos| *pos > row.valid_pos);
-        let mut since: Vec<(Pos, ChangeHash)> =
-            recent.filter_map(|pos| Some((pos, history.change_at(pos)?.2))).collect();
-        if since.len() > MOST {
-            return Ok(Some(Blame::TooMany(since.len() as u64)));
+        let recent: Vec<Pos> = positions.take_while(|pos| *pos > row.valid_pos).collect();
+        if recent.len() > MOST {
+            return Ok(Some(Blame::TooMany(recent.len() as u64)));
         }
-        since.reverse();
+        let since = recent.into_iter().rev().filter_map(|pos| {
+            let (actor, seq, hash) = history.change_at(pos)?;
+            Some(Since { pos, hash, author: (actor, seq), past: history.vector_at(&[hash])? })
+        });
+        let since = since.collect();
         let base = history.heads_through(row.valid_pos);
-        let mut case = Case { segment, row, base, since, besides: Vec::new() };
+        let mut case = Case { segment, row, base, since, besides: vec![], reasons: vec![] };
+        case.besides = self.hypothesis(&case, &BTreeSet::new())?;
         let whole = (0..case.since.len()).collect();
-        if let Some(without) = self.hypothesis(&case, &BTreeSet::new())? {
-            case.besides = without.reasons;
-        }
-        if self.hypothesis(&case, &whole)?.is_none() {
+        case.reasons = self.hypothesis(&case, &whole)?;
+        if case.reasons.is_empty() {
             return Ok((!case.besides.is_empty()).then_some(Blame::Surroundings));
         }
-        let Some((kept, judgement)) = self.least(&case, whole)? else {
+        let Some(kept) = self.least(&case, whole)? else {
             return Ok(Some(Blame::TooMany(case.since.len() as u64)));
         };
-        Ok(Some(Blame::Changes(self.blamed(key, &case, &kept, &judgement)?)))
+        Ok(Some(Blame::Changes(self.blamed(key, &case, &kept)?)))
     }
 
-    /// Leaves out whatever may be left out, the newest first, until nothing may; nothing if that is not
-    /// known after [`TRIES`].
+    /// Leaves out whatever may be left out, the newest first, ever fewer at a time until nothing may;
+    /// nothing if that is not known after [`TRIES`].
     fn least(
         &mut self,
         case: &Case,
         mut kept: BTreeSet<usize>,
-    ) -> Result<Option<(BTreeSet<usize>, Judgement)>, ReplicaError> {
-        let mut broken = self.hypothesis(case, &kept)?.expect("that it is held was just seen");
-        let mut tries = 0;
+    ) -> Result<Option<BTreeSet<usize>>, ReplicaError> {
+        let (mut step, mut tries) = (kept.len(), 0);
         loop {
+            step = step.div_ceil(2);
             let before = kept.len();
-            for candidate in kept.clone().into_iter().rev() {
-                if !kept.contains(&candidate) {
+            let newest_first: Vec<usize> = kept.iter().rev().copied().collect();
+            for part in newest_first.chunks(step) {
+                let gone: Vec<_> = part.iter().filter(|index| kept.contains(index)).collect();
+                if gone.is_empty() {
                     continue;
                 }
                 tries += 1;
@@ -106,38 +131,40 @@ impl Replica {
                     return Ok(None);
                 }
                 let mut fewer = kept.clone();
-                let history = &self.load(&case.segment)?.history;
-                let gone = case.since[candidate].1;
-                fewer.retain(|other| !history.covers(&[case.since[*other].1], &gone));
-                if let Some(judgement) = self.hypothesis(case, &fewer)? {
-                    (kept, broken) = (fewer, judgement);
+                fewer.retain(|other| {
+                    let other = &case.since[*other];
+                    !gone.iter().any(|gone| other.builds_on(&case.since[**gone]))
+                });
+                let reasons = self.hypothesis(case, &fewer)?;
+                let holds = |wanted| reasons.iter().any(|reason| demand(reason) == demand(wanted));
+                if case.reasons.iter().all(holds) {
+                    kept = fewer;
                 }
             }
-            if kept.len() == before {
-                return Ok(Some((kept, broken)));
+            if step == 1 && kept.len() == before {
+                return Ok(Some(kept));
             }
         }
     }
 
-    /// What the record would be with those changes alone, and those that they build upon: its judgement,
-    /// if it would be held for something that it would not be held for without any.
+    /// For what the record would be held with those changes alone, and those that they build upon; what
+    /// it would be held for without any is left out.
     fn hypothesis(
         &mut self,
         case: &Case,
         kept: &BTreeSet<usize>,
-    ) -> Result<Option<Judgement>, ReplicaError> {
-        let Some(catalog) = self.catalog() else { return Ok(None) };
+    ) -> Result<Vec<Reason>, ReplicaError> {
+        let Some(catalog) = self.catalog() else { return Ok(Vec::new()) };
         let mut heads = case.base.clone();
-        heads.extend(kept.iter().map(|index| case.since[*index].1));
+        heads.extend(kept.iter().map(|index| case.since[*index].hash));
         let record = self.document(&case.segment)?.record_at(&case.row.id, &heads);
-        let Some(record) = record.filter(|record| !record.deleted) else { return Ok(None) };
+        let Some(record) = record.filter(|record| !record.deleted) else { return Ok(Vec::new()) };
         let row = RecordRow { deleted: false, ..case.row.clone() };
         let previous = Some(case.row.clone());
         let subject = Subject { segment: case.segment, row, previous, fields: record.fields };
-        let mut judgement = self.judge(&catalog, &subject);
-        judgement.reasons.retain(|reason| !case.besides.contains(reason));
-        let held = judgement.outcome == Outcome::Held && !judgement.reasons.is_empty();
-        Ok(held.then_some(judgement))
+        let Judgement { outcome, mut reasons, .. } = self.judge(&catalog, &subject);
+        reasons.retain(|reason| outcome == Outcome::Held && !case.besides.contains(reason));
+        Ok(reasons)
     }
 
     /// The changes that are to be told.
@@ -146,15 +173,14 @@ impl Replica {
         key: &RecordKey,
         case: &Case,
         kept: &BTreeSet<usize>,
-        judgement: &Judgement,
     ) -> Result<Vec<HistoryEntry>, ReplicaError> {
-        let positions = kept.iter().map(|index| case.since[*index].0).collect();
+        let positions = kept.iter().map(|index| case.since[*index].pos).collect();
         let sid = self.row(&case.segment).sid;
         let mut entries = Vec::new();
         for entry in self.entries(sid, &positions)? {
             entries.push(self.told(&case.segment, key, entry)?);
         }
-        let read = judgement.reasons.iter().flat_map(|reason| &reason.fields);
+        let read = case.reasons.iter().flat_map(|reason| &reason.fields);
         let read: BTreeSet<&str> = read.map(|field| top(field)).collect();
         let speaks = |entry: &HistoryEntry| {
             entry.writes.iter().any(|write| read.contains(top(&write.field)))
@@ -164,6 +190,12 @@ impl Replica {
         }
         Ok(entries)
     }
+}
+
+/// What a reason says is broken, whatever the value by which it is.
+fn demand(reason: &Reason) -> (&str, Option<&str>, &[String], Option<&Arg>) {
+    let child = reason.args.iter().find(|arg| arg.name == "child");
+    (&reason.id, reason.rule.as_deref(), &reason.fields, child)
 }
 
 /// The field of the record that a path lies in: `lines` of `lines[7].quantity`.

@@ -17,6 +17,7 @@ price = {}
 discount = {}
 note = {}
 code = { unique = true }
+count = { schema = { type = "integer", minimum = 1 } }
 [[type.order.rule]]
 name = "discount"
 cel = "record.discount * 10 <= record.price * 3"
@@ -138,6 +139,43 @@ fn where_it_began_is_to_blame_and_not_what_went_on_from_there() {
         panic!("a change is to blame");
     };
     assert_eq!(changes[0].writes[0].after, Some(80.into()));
+}
+
+#[test]
+fn what_was_wrong_and_was_mended_is_not_to_blame_for_what_is_wrong_now() {
+    let mut orders = Orders::new();
+    orders.write(ANN, int("discount", 80));
+    orders.write(ANN, int("discount", 5));
+    orders.write(BEN, int("discount", 70));
+    orders.write(BEN, int("discount", 6));
+    orders.write(ANN, int("count", 0));
+    for device in [BEN, ANN] {
+        orders.org.push(device, orders.pushed[device], &orders.id);
+    }
+    orders.org.relay.settle();
+    assert_eq!(orders.state(), Outcome::Held);
+    let expected = [orders.by(ANN, "count")];
+    assert_eq!(orders.blamed(), expected);
+}
+
+#[test]
+fn one_of_many_changes_is_found() {
+    let mut orders = Orders::new();
+    for nth in 0..200 {
+        orders.write(ANN, put("note", &format!("note {nth}")));
+        if nth == 70 {
+            orders.write(ANN, int("discount", 80));
+        }
+    }
+    orders.push(ANN);
+    let expected = [orders.by(ANN, "discount")];
+    assert_eq!(orders.blamed(), expected);
+    for nth in 200..256 {
+        orders.write(ANN, put("note", &format!("note {nth}")));
+    }
+    orders.push(ANN);
+    let blame = orders.org.relay.replica.blame(&orders.order).unwrap();
+    assert_eq!(blame, Some(Blame::TooMany(257)));
 }
 
 #[test]
