@@ -1,11 +1,12 @@
 //! Generations that are over: what is in them, and taking them out once a verified file has them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_documents::Record;
 use fieldkeep_model::{Chain, Pos, RecordId, SegmentAddress, SegmentId};
-use fieldkeep_store::{Generations as _, StoreError};
+use fieldkeep_store::{Generations as _, Log as _, StoreError};
 
+use crate::acceptance::ACCEPTED;
 use crate::replica::{Replica, ReplicaError};
 
 /// A segment of a generation that is over.
@@ -23,16 +24,26 @@ pub struct PastSegment {
     pub records: u64,
     /// How many of the changes are not carried over.
     pub late: u64,
+    /// How many changes lie aside of it, and would be carried over if they were permitted.
+    pub aside: u64,
 }
 
 impl Replica {
     /// The segments of generations that are over.
-    #[must_use]
-    pub fn past(&self) -> Vec<PastSegment> {
-        let past = self.segments.values().filter(|row| row.tip > 0 && self.is_past(&row.address));
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn past(&self) -> Result<Vec<PastSegment>, StoreError> {
+        let mut asides: BTreeMap<i64, u64> = BTreeMap::new();
+        for aside in self.store.asides()?.iter().filter(|aside| aside.reason != ACCEPTED) {
+            *asides.entry(aside.sid).or_default() += 1;
+        }
+        let past = self.segments.values().filter(|row| self.is_past(&row.address));
+        let past = past.filter(|row| row.tip > 0 || asides.contains_key(&row.sid));
         let past = past.map(|row| {
             let apart = self.apart(&row.id);
             PastSegment {
+                aside: asides.get(&row.sid).copied().unwrap_or_default(),
                 id: row.id,
                 address: row.address.clone(),
                 tip: row.tip,
@@ -41,7 +52,7 @@ impl Replica {
                 late: row.tip.saturating_sub(apart.done),
             }
         });
-        past.collect()
+        Ok(past.collect())
     }
 
     /// The records of a segment of a generation that is over, as they stand in it.
@@ -56,7 +67,7 @@ impl Replica {
 
     /// Takes segments of generations that are over out, which a verified file has to there. Nothing that
     /// arrives for them is taken any more. A commit must follow. Returns how many there were; nothing of
-    /// it is done where one has grown since, or is not carried over.
+    /// it is done where one has grown since, is not carried over, or has something that lies aside.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -64,10 +75,10 @@ impl Replica {
         &mut self,
         archived: &[(SegmentId, Pos, Chain)],
     ) -> Result<Option<u64>, ReplicaError> {
-        let past = self.past();
+        let past = self.past()?;
         let stands = |(id, tip, chain): &(SegmentId, Pos, Chain)| {
             let mut same = past.iter().filter(|past| past.id == *id);
-            same.any(|past| (past.tip, past.chain, past.late) == (*tip, *chain, 0))
+            same.any(|past| (past.tip, past.chain, past.late, past.aside) == (*tip, *chain, 0, 0))
         };
         if !archived.iter().all(stands) {
             return Ok(None);

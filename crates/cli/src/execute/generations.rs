@@ -17,7 +17,7 @@ use crate::access::{Owner, RelayOwner};
 use crate::request::Response;
 
 pub(super) fn list(owner: &Owner) -> Result<Response, Failure> {
-    let past = relay(owner)?.with_engine(|engine| Ok(engine.replica().past()))?;
+    let past = relay(owner)?.with_engine(|engine| Ok(engine.replica().past()?))?;
     let mut listed: BTreeMap<(String, u32), PastGeneration> = BTreeMap::new();
     for segment in past {
         let (ty, generation) = (segment.address.ty.to_string(), segment.address.generation);
@@ -27,6 +27,7 @@ pub(super) fn list(owner: &Owner) -> Result<Response, Failure> {
         one.records += segment.records;
         one.changes += segment.tip;
         one.late += segment.late;
+        one.aside += segment.aside;
     }
     Ok(Response::PastGenerations(listed.into_values().collect()))
 }
@@ -34,7 +35,7 @@ pub(super) fn list(owner: &Owner) -> Result<Response, Failure> {
 fn of(relay: &RelayOwner, ty: &TypeName, generation: u32) -> Result<Vec<PastSegment>, Failure> {
     let (name, wanted) = (ty.clone(), generation);
     let past = relay.with_engine(move |engine| {
-        let mut past = engine.replica().past();
+        let mut past = engine.replica().past()?;
         past.retain(|past| past.address.ty == name && past.address.generation == wanted);
         Ok(past)
     })?;
@@ -81,6 +82,14 @@ pub(super) fn archive(
     if past.iter().any(|past| past.late > 0) {
         let message = "something of it is not carried over yet";
         return Err(Failure::new(Code::Failure, message, "nothing was changed: try again"));
+    }
+    let aside: u64 = past.iter().map(|past| past.aside).sum();
+    if aside > 0 {
+        let message =
+            format!("{aside} of its changes lie aside, and an archive would not have them");
+        let remedy = "nothing was changed: `fieldkeep relay quarantine list` shows them; grant what is \
+                      missing, and they are carried over";
+        return Err(Failure::new(Code::Held, message, remedy));
     }
     if !anyway {
         everybody_moved(relay, ty, generation)?;

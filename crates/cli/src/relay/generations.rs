@@ -73,9 +73,11 @@ fn list(directory: &Path, output: &mut Output) -> Result<(), Trouble> {
         ("RECORDS", right),
         ("CHANGES", right),
         ("NOT CARRIED OVER", right),
+        ("ASIDE", right),
     ]);
     for one in &past {
-        let numbers = [u64::from(one.generation), one.segments, one.records, one.changes, one.late];
+        let generation = u64::from(one.generation);
+        let numbers = [generation, one.segments, one.records, one.changes, one.late, one.aside];
         let numbers = numbers.iter().map(ToString::to_string);
         table.row([one.ty.clone()].into_iter().chain(numbers).collect());
     }

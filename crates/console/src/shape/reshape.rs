@@ -91,6 +91,8 @@ pub struct PastGeneration {
     pub changes: u64,
     /// Of these so many are not carried over.
     pub late: u64,
+    /// Changes that lie aside of it, and would be carried over if they were permitted.
+    pub aside: u64,
 }
 
 /// A record of a generation that is over.
