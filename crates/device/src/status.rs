@@ -443,7 +443,9 @@ fn proof(
     let mine = |row: &&SegmentRow| {
         let SegmentRow { address, .. } = row;
         let wanted = address.ty == *ty && !now.unsubscribes(ty, &address.scope);
-        wanted && me.is_some_and(|me| me.may(&address.ty, &address.scope))
+        // Of a generation that is over, another one has the records; what is left in it is unsaved.
+        let stands = !replica.is_apart(address);
+        wanted && stands && me.is_some_and(|me| me.may(&address.ty, &address.scope))
     };
     // What was left out then and is wanted by now nobody has asked for.
     let asked = match (left_out.scopes.get(ty), now.scopes.get(ty)) {

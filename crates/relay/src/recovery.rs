@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use fieldkeep_model::{DeviceNumber, MembershipLog, Pos, PublicKey, SegmentId};
-use fieldkeep_replica::ReplicaError;
 use fieldkeep_replica::integrity::each_change_behind;
+use fieldkeep_replica::{ACCEPTED, ReplicaError};
 use fieldkeep_store::{Log as _, Reader, Segments, Settings, Store, StoreError};
 use minicbor::{Decode, Encode};
 
@@ -133,7 +133,8 @@ impl Recovery {
                 *if header.time <= restored { back } else { since } += 1;
             })?;
         }
-        recovery.aside = store.asides()?.len() as u64;
+        recovery.aside =
+            store.asides()?.iter().filter(|aside| aside.reason != ACCEPTED).count() as u64;
         for member in members.members().values().filter(|member| !member.relay) {
             let key = member.keys.tls;
             let (back, written_since) = counts.remove(&key).unwrap_or_default();

@@ -24,7 +24,7 @@ use crate::write::PutError;
 /// Why a change lies aside that its author may not write.
 pub(crate) const NOT_PERMITTED: &str = "not_permitted";
 /// Why one lies aside of which the content was accepted, and written again.
-pub(crate) const ACCEPTED: &str = "accepted";
+pub const ACCEPTED: &str = "accepted";
 
 /// How far an operator goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,8 @@ struct Content {
     edits: Vec<(RecordId, RecordEdit)>,
     /// The changes; others wait for something that is not here.
     ready: Vec<ChangeHash>,
+    /// When the newest of them was made, by its author's clock, milliseconds UTC.
+    captured: Option<i64>,
 }
 
 /// Whether a change lies aside for want of a permission alone.
@@ -92,8 +94,16 @@ impl Replica {
             let mut accepted = Accepted::default();
             let own = replica.receive_own(author, batches, &mut accepted, now)?;
             if how != Accepting::KeepingAside {
+                let mut keys = BTreeSet::new();
                 for (segment, hashes) in own {
-                    replica.write_accepted(&segment, &hashes, author, &mut accepted, now)?;
+                    let written =
+                        replica.write_accepted(&segment, &hashes, author, &mut accepted, now)?;
+                    keys.extend(written);
+                    // Of a generation that is over it is told what it comes to in the one in force.
+                    replica.carry_merged(&segment, now)?;
+                }
+                for key in keys {
+                    accepted.records.extend(replica.views().record(&key)?);
                 }
             }
             Ok::<_, PutError>(accepted)
@@ -150,7 +160,7 @@ impl Replica {
         Ok(own)
     }
 
-    /// Writes again what some changes wrote that lie aside.
+    /// Writes again what some changes wrote that lie aside. Returns the records.
     fn write_accepted(
         &mut self,
         id: &SegmentId,
@@ -158,12 +168,14 @@ impl Replica {
         author: &Member,
         accepted: &mut Accepted,
         now: i64,
-    ) -> Result<(), PutError> {
-        let Content { edits, ready } = self.content_aside(id, wanted)?;
+    ) -> Result<Vec<RecordKey>, PutError> {
+        let Content { edits, ready, captured } = self.content_aside(id, wanted)?;
         let (sid, ty) = (self.row(id).sid, self.row(id).address.ty.clone());
         let mut person = author.name.clone();
         person.truncate(person.floor_char_boundary(limit::MESSAGE));
-        let writer = Author { actor: self.me.actor(), person, time: now };
+        // As old as what was captured: when it was accepted is on the trail.
+        let time = captured.unwrap_or(now).min(now);
+        let writer = Author { actor: self.me.actor(), person, time };
         let mut keys = Vec::new();
         for (record, edit) in edits {
             let key = RecordKey::new(ty.clone(), record);
@@ -182,10 +194,7 @@ impl Replica {
             self.store.mark_aside(sid, hash, ACCEPTED)?;
         }
         accepted.written += ready.len() as u64;
-        for key in keys {
-            accepted.records.extend(self.views().record(&key)?);
-        }
-        Ok(())
+        Ok(keys)
     }
 
     /// Signs for the newest change that this replica wrote in a segment.
@@ -215,7 +224,7 @@ impl Replica {
         })?;
         let mut rest = self.store.asides_in(sid)?;
         rest.retain(lacks_permission_only);
-        let (mut own, mut ready) = (Vec::new(), Vec::new());
+        let (mut own, mut ready, mut captured) = (Vec::new(), Vec::new(), None);
         loop {
             let before = rest.len();
             rest.retain(|aside| {
@@ -223,6 +232,8 @@ impl Replica {
                 history.admit(&admitted);
                 chunks.push(aside.bytes.clone());
                 if wanted.contains(&aside.hash) {
+                    let header = ChangeHeader::parse(&aside.bytes).ok();
+                    captured = captured.max(header.map(|header| header.time));
                     own.push(chunks.len() - 1);
                     ready.push(aside.hash);
                 }
@@ -237,6 +248,6 @@ impl Replica {
         applied.map_err(|error| ReplicaError::Damaged(*id, error.to_string()))?;
         let own: Vec<&[u8]> = own.into_iter().map(|at| chunks[at].as_slice()).collect();
         let edits = document.rewritten(&own, &|actor, counter| document.locate(actor, counter));
-        Ok(Content { edits, ready })
+        Ok(Content { edits, ready, captured })
     }
 }

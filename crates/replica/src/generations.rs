@@ -163,6 +163,13 @@ fn declared(catalog: &Catalog) -> Generations {
     types.map(|(name, ty)| (name.clone(), ty.generation)).collect()
 }
 
+/// How many records a document has, and what they add up to.
+pub(crate) fn comes_to(document: &Document) -> (u64, u128) {
+    let ids = document.ids();
+    let digests = ids.iter().filter_map(|id| digest_in(document, id));
+    (ids.len() as u64, digests.fold(0, u128::wrapping_add))
+}
+
 /// What a record adds to the sum of its segment; nothing if it is not there.
 pub(crate) fn digest_in(document: &Document, record: &RecordId) -> Option<u128> {
     let read = document.record(record)?;

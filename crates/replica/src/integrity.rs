@@ -7,7 +7,7 @@ use fieldkeep_model::{Chain, ChangeHeader, Pos, SegmentAddress, SegmentId};
 use fieldkeep_store::{Apart, Generations, Log, RecordRow, Records, SegmentRow, Settings};
 
 use crate::admit::log_digest;
-use crate::generations::{digest_in, stored_generations};
+use crate::generations::{comes_to, stored_generations};
 use crate::log::each_entry;
 use crate::replica::{Replica, ReplicaError};
 
@@ -92,10 +92,7 @@ pub fn each_change_behind(
 
 /// Whether a document of another generation comes to what was counted of it.
 fn sums_to(document: &Document, apart: &Apart) -> bool {
-    let ids = document.ids();
-    let digests = ids.iter().filter_map(|id| digest_in(document, id));
-    let sum = digests.fold(0u128, u128::wrapping_add);
-    (ids.len() as u64, sum) == (apart.records, apart.rows)
+    comes_to(document) == (apart.records, apart.rows)
 }
 
 fn reads_as(document: &Document, rows: &[RecordRow]) -> bool {

@@ -41,7 +41,7 @@ mod verdicts;
 mod witness;
 mod write;
 
-pub use acceptance::{Accepted, Accepting};
+pub use acceptance::{ACCEPTED, Accepted, Accepting};
 pub use admit::{AdmitError, Batch, BatchError, Received, Refused};
 pub use adopt::Adopted;
 pub use archive::PastSegment;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use fieldkeep_model::status::State;
 use fieldkeep_model::{Outcome, Pos, RecordId, SegmentId, Verdict};
-use fieldkeep_store::{Log as _, Records as _, Verdicts as _};
+use fieldkeep_store::{Apart, Log as _, Records as _, Verdicts as _};
 
+use crate::generations::comes_to;
 use crate::judging::unchanged;
 use crate::replica::{Replica, ReplicaError};
 
@@ -85,7 +86,7 @@ impl Replica {
         self.issue_verdicts(id, subjects)
     }
 
-    /// Takes a segment's records out of what is read; its log stays.
+    /// Takes a segment's records out of what is read; its log stays, and what that comes to is counted.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -98,7 +99,12 @@ impl Replica {
         self.behind.remove(id);
         let row = self.row_mut(id);
         row.done = row.tip;
-        Ok(())
+        if row.damaged {
+            return Ok(());
+        }
+        let (records, rows) = comes_to(self.document(id)?);
+        let apart = Apart { records, rows, ..self.apart(id) };
+        Ok(self.save_apart(id, apart)?)
     }
 
     fn stood(&mut self, id: &SegmentId, record: &RecordId) -> Result<Stood, ReplicaError> {

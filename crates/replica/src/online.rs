@@ -131,6 +131,7 @@ impl Replica {
         act: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<(T, BTreeSet<SegmentId>), E> {
         let before = (self.segments.clone(), self.dirty.clone(), self.behind.clone());
+        let apart = self.apart.clone();
         self.store.begin_step()?;
         let result = act(self);
         self.store.end_step(keep && result.is_ok())?;
@@ -141,6 +142,7 @@ impl Replica {
             // What is in memory of them has more than what is kept.
             moved.iter().for_each(|id| self.cache.evict(id));
             (self.segments, self.dirty, self.behind) = before;
+            self.apart = apart;
         }
         Ok((result?, moved))
     }

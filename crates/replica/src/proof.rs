@@ -2,7 +2,7 @@
 
 use fieldkeep_model::{ChangeHash, Pos, SegmentId};
 
-use fieldkeep_store::Apart;
+use fieldkeep_store::{Apart, SegmentRow};
 
 use crate::replica::{Replica, ReplicaError};
 
@@ -26,10 +26,7 @@ impl Replica {
     /// When the replica fails.
     pub fn proof(&mut self, id: &SegmentId) -> Result<Option<SegmentProof>, ReplicaError> {
         let row = self.row(id);
-        let (pos, mut records, mut rows) = (row.tip, row.records, row.rows);
-        if self.is_apart(&row.address) {
-            Apart { records, rows, .. } = self.apart(id);
-        }
+        let (pos, (records, rows)) = (row.tip, self.counted(row));
         if row.done < row.tip {
             return Ok(None);
         }
@@ -44,7 +41,16 @@ impl Replica {
         let Some(row) = self.segments.get(id) else { return proof.pos == 0 };
         let same_log = row.cursor.pos == proof.pos && digest(&row.cursor.heads) == proof.heads;
         let nothing_else = row.tip == row.cursor.pos && row.done == row.tip;
-        same_log && (!nothing_else || (row.records, row.rows) == (proof.records, proof.rows))
+        same_log && (!nothing_else || self.counted(row) == (proof.records, proof.rows))
+    }
+
+    /// How many records a segment comes to, and the sum over their digests.
+    fn counted(&self, row: &SegmentRow) -> (u64, u128) {
+        if self.is_apart(&row.address) {
+            let Apart { records, rows, .. } = self.apart(&row.id);
+            return (records, rows);
+        }
+        (row.records, row.rows)
     }
 }
 

@@ -763,7 +763,8 @@ pub trait Log: Queries {
     /// When the disk fails.
     fn aside_bytes_by_device(&self) -> Result<BTreeMap<u64, u64>> {
         let mut query = self.connection().prepare_cached(
-            "SELECT substr(actor, 1, 8), sum(length(bytes)) FROM aside GROUP BY substr(actor, 1, 8)",
+            "SELECT substr(actor, 1, 8), sum(length(bytes)) FROM aside
+             WHERE reason != 'accepted' GROUP BY substr(actor, 1, 8)",
         )?;
         let rows = query.query_map([], |row| {
             Ok((u64::from_be_bytes(row.get(0)?), row.get::<_, i64>(1)? as u64))

@@ -35,18 +35,10 @@ impl Replica {
     /// # Errors
     /// When the replica fails.
     pub fn carry_late(&mut self, id: &SegmentId, now: i64) -> Result<Reshaped, ReplicaError> {
-        let row = self.row(id);
-        let lags = self.apart(id).done < row.done && self.is_past(&row.address);
-        let (Some(catalog), ty) = (self.catalog().filter(|_| lags), row.address.ty.clone()) else {
+        if self.apart(id).done >= self.row(id).done {
             return Ok(Reshaped::default());
-        };
-        let Some(new) = catalog.ty(&ty) else { return Ok(Reshaped::default()) };
-        let carried = self.together(true, |replica| {
-            while replica.apart(id).done < replica.row(id).done {
-                replica.carry_some(id, new, now)?;
-            }
-            Ok::<_, PutError>(())
-        });
+        }
+        let carried = self.together(true, |replica| replica.carry_merged(id, now));
         match carried {
             Ok(((), moved)) => Ok(Reshaped { moved, in_force: None }),
             Err(error) => {
@@ -54,6 +46,19 @@ impl Replica {
                 Err(replica_error(id, error))
             }
         }
+    }
+
+    /// The same within something that is done wholly or not at all.
+    pub(crate) fn carry_merged(&mut self, id: &SegmentId, now: i64) -> Result<(), PutError> {
+        let address = self.row(id).address.clone();
+        let Some(catalog) = self.catalog().filter(|_| self.is_past(&address)) else {
+            return Ok(());
+        };
+        let Some(new) = catalog.ty(&address.ty) else { return Ok(()) };
+        while self.apart(id).done < self.row(id).done {
+            self.carry_some(id, new, now)?;
+        }
+        Ok(())
     }
 
     /// Repeats some of the changes after the cut, each as one of this relay's own.
