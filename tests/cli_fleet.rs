@@ -109,6 +109,31 @@ fn a_device_is_shown_with_what_it_said_and_is_safe_on_evidence_only() {
     assert_eq!(device(&place, "ann")["said"]["waiting"], json!(0));
 }
 
+#[test]
+fn what_a_device_said_last_is_known_however_short_its_session_was() {
+    let place = Place::new();
+    let _relay = place.relay(CATALOG);
+    place.device("ann", &[]);
+    place.device("ben", &["--scope", "visit=41"]);
+    // The end of a session with changes, and one that finds all equal.
+    for round in 0..5 {
+        run(&place, "ann", &format!("put visit/o{round} outlet=41")).ok();
+        run(&place, "ann", "sync").ok();
+        let said = device(&place, "ann")["said"].clone();
+        assert_eq!(
+            (&said["waiting"], &said["holds"][0]["unsaved"]),
+            (&json!(0), &json!(0)),
+            "{said}"
+        );
+        run(&place, "ann", "sync").ok();
+        assert_ne!(device(&place, "ann")["said"]["heard"], said["heard"], "in round {round}");
+    }
+    run(&place, "ben", "put visit/x outlet=42").ok();
+    run(&place, "ben", "sync");
+    assert_eq!(device(&place, "ben")["said"]["refused"], json!(1));
+    assert_eq!(device(&place, "ben --safe-to revoke")["assessment"]["safety"], json!("unsafe"));
+}
+
 /// Waits until something holds.
 #[track_caller]
 fn until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -590,6 +590,7 @@ impl Engine {
         // There may be room by now: it is tried once a connection.
         self.replica.store_mut().forget_refusals("over-quota")?;
         self.replica.store_mut().forget_refusals("quota")?;
+        self.report_first()?;
         self.make_offer()?;
         // A device's own unsaved changes ride with its offer.
         self.push_outgoing()
@@ -774,7 +775,7 @@ impl Engine {
             session.enter(Phase::Open);
         }
         self.progress.removals = Some(welcome.removals.unwrap_or(0));
-        self.reporting = Reporting::begin(welcome);
+        self.learn_reports(welcome);
         self.bring_members(welcome);
         if self.forgotten { self.make_offer() } else { Ok(()) }
     }

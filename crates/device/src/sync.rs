@@ -91,14 +91,14 @@ pub enum SyncError {
     Revoked(String),
     /// The connection ended before everything was exchanged.
     #[error(
-        "the connection ended ({0}); what has a receipt is safe on the relay, the rest on this device: sync again"
+        "the connection ended ({0}); what has a receipt is safe on the relay, the rest on this device"
     )]
     Cut(String),
     /// It took too long.
-    #[error("not everything was exchanged within {0} s ({1}); nothing is lost: sync again")]
+    #[error("not everything was exchanged within {0} s ({1}); nothing is lost")]
     Timeout(u64, String),
     /// A proof was not equal.
-    #[error("{0}; they were derived again from the changes: sync again to prove it")]
+    #[error("{0}; they were derived again from the changes, which the next sync proves")]
     Integrity(Integrity),
     /// This end cannot be bound.
     #[error(transparent)]
@@ -208,6 +208,8 @@ const INTRODUCTION: Duration = Duration::from_secs(3);
 const BELONGS: Duration = Duration::from_secs(10);
 /// Addresses of the relay that are remembered.
 const RELAYS: usize = 8;
+/// How long the relay has to hear the last that is said to it: it keeps it, and nothing is lost otherwise.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// What may wait to be sent before the other side counts as one that does not read, in bytes.
 const BACKLOG: usize = 8 * 1024 * 1024;
 
@@ -345,7 +347,12 @@ impl Device {
             (Ended::Complete, _) => {}
             (Ended::Closed(_), Some((Code::GoingAway, text))) => {
                 let back = progress.back_ms.unwrap_or_default().div_ceil(1_000);
-                let text = if back == 0 { text } else { format!("{text}, for {back} s") };
+                let text = match back {
+                    0 => text,
+                    _ => format!(
+                        "{text}, for {back} s: it stops, or this device brought more than its share"
+                    ),
+                };
                 return Err(refusal(Code::GoingAway, text));
             }
             (Ended::Closed(_), Some((code, text))) => return Err(refusal(code, text)),
@@ -589,7 +596,7 @@ impl Device {
                 backlog.close(Code::Busy.number(), "too much waits to be read");
             }
             let mut inputs = Vec::new();
-            let mut closed = None;
+            let (mut closed, mut went) = (None, false);
             let working = self.engine().has_work();
             tokio::select! {
                 biased;
@@ -599,7 +606,7 @@ impl Device {
                 }
                 event = receiver.recv() => closed = take(way, event, &mut backlog, &mut inputs),
                 () = std::future::ready(()), if working => {}
-                _ = files.changed(), if until == Until::Complete => {}
+                _ = files.changed(), if until == Until::Complete => went = true,
                 () = &mut doubt, if doubted => {
                     let waited = began.elapsed();
                     doubted = waited < BELONGS;
@@ -639,9 +646,22 @@ impl Device {
             match self.standing(way, until)? {
                 Standing::UnderWay => {}
                 // Files go last, and a sync is not done before.
-                // What has just come may let one go that could not before.
-                Standing::Complete if self.has_files_to_exchange(way)? => self.0.transfers.look(),
+                Standing::Complete if self.has_files_to_exchange(way)? => {
+                    // What has just come may let one go that could not before. Whoever exchanges them
+                    // knows himself that one went; to have him look would bring him back here at once.
+                    if !(went && idle) {
+                        self.0.transfers.look();
+                    }
+                }
                 Standing::Complete => {
+                    let mut told = false;
+                    while let Ok(output) = outgoing.try_recv() {
+                        told = true;
+                        send(&mut backlog, output);
+                    }
+                    if told && way == Way::Relay {
+                        hang_up(&mut backlog, &mut receiver).await;
+                    }
                     finish(backlog, receiver).await;
                     return Ok(Ended::Complete);
                 }
@@ -790,6 +810,21 @@ fn take(
         Event::Closed { reason } => return Some(reason),
     }
     None
+}
+
+/// Lets what was sent last arrive: the relay closes once it has heard the end of the control stream.
+async fn hang_up(backlog: &mut Backlog, receiver: &mut Receiver) {
+    backlog.finish(0);
+    let closed = async {
+        loop {
+            match receiver.recv().await {
+                Event::Writable { stream } => backlog.writable(stream),
+                Event::Closed { .. } => return,
+                Event::Bytes { .. } | Event::Finished { .. } => {}
+            }
+        }
+    };
+    let _ = tokio::time::timeout(GOODBYE, closed).await;
 }
 
 async fn finish(backlog: Backlog, mut receiver: Receiver) {

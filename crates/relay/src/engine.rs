@@ -47,7 +47,7 @@ use influx::Influx;
 use keeping::Returning;
 pub use operators::{AccountChange, AccountError};
 use peer::Peer;
-pub use quarantine::Standing;
+pub use quarantine::{NOTE, PERSON, Standing};
 use storage::Storage;
 use tally::Tally;
 pub use traces::TRACES;
@@ -284,10 +284,15 @@ impl Engine {
             }
             Input::Bytes(id, stream, bytes) => self.bytes(id, stream, &bytes)?,
             Input::Finished(id, stream) => {
-                if let Some(peer) = self.peers.get_mut(&id)
-                    && let Err(violation) = peer.session.finished(stream)
-                {
-                    self.violated(id, &violation);
+                let finished = self.peers.get_mut(&id).map(|peer| peer.session.finished(stream));
+                match finished {
+                    Some(Err(violation)) => self.violated(id, &violation),
+                    // Whoever has said all hears by this that it has arrived.
+                    Some(Ok(())) if stream == 0 => {
+                        self.outputs.push(Output::Close(id, Code::Done, "done".into()));
+                        self.forget(id);
+                    }
+                    Some(Ok(())) | None => {}
                 }
             }
             Input::Closed(id) => self.forget(id),
@@ -691,7 +696,9 @@ impl Engine {
         self.tally.received(received);
         for (hash, reason) in &received.aside {
             let (code, text) = if *reason == OVER_QUOTA {
-                ("over-quota", "too much is stored of its author: the relay keeps the change aside")
+                let text = "as much is stored of its author, or of the whole organisation, as may be: \
+                            the relay keeps the change aside until there is room";
+                ("over-quota", text)
             } else {
                 let text =
                     "the device was not granted this scope: the relay keeps the change aside";

@@ -1,6 +1,7 @@
 //! What the device says of itself, where the relay keeps that: what it has, and what of it has no receipt.
-//! Said once a connection is open, and again when it is otherwise; while changes are on their way their
-//! receipts are waited for.
+//! Said with the introduction, because a session that finds all equal is over with the relay's first
+//! answer, and again when it is otherwise; while changes are on their way their receipts are waited for. A
+//! relay that does not keep it passes it over.
 
 use fieldkeep_protocol::frame::{Frame, Hello};
 use fieldkeep_protocol::report::TYPES_TOLD;
@@ -23,18 +24,24 @@ pub(super) struct Reporting {
     told: Option<Report>,
 }
 
-impl Reporting {
-    /// A connection is open: nothing was said on it.
-    pub(super) fn begin(welcome: &Hello) -> Self {
-        let wanted = welcome.capabilities & capability::REPORTS != 0;
-        Self { wanted, stale: true, told: None }
-    }
-}
-
 impl Engine {
     /// Something that a report speaks of may have changed.
     pub(crate) fn may_report(&mut self) {
         self.reporting.stale = true;
+    }
+
+    /// Says how things stand on a connection that begins.
+    pub(super) fn report_first(&mut self) -> Result<(), StoreError> {
+        let report = self.whole_report()?;
+        self.control(&Frame::Report(report.clone()));
+        self.reporting.told = Some(report);
+        Ok(())
+    }
+
+    /// The relay has said whether it keeps reports.
+    pub(super) fn learn_reports(&mut self, welcome: &Hello) {
+        self.reporting.wanted = welcome.capabilities & capability::REPORTS != 0;
+        self.reporting.stale |= self.reporting.told.is_none();
     }
 
     /// Says how things stand, if that is wanted and worth it.
