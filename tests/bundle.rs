@@ -104,6 +104,19 @@ async fn taking_a_bundle_again_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_finds_own_changes_in_a_bundle_that_are_known_to_him_is_no_copy() {
+    let site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    put(&ben, "customer/c1", json!({"name": "Kiosk"}));
+    site.converges(&[&ben, &ann], &["customer"]).await;
+    put(&ann, "customer/c1", json!({"name": "Pier"}));
+    let before = actor(&ben);
+    assert_eq!(taken(&ben, &pack(&ann, &key(&ben), None)).changes, 1);
+    put(&ben, "customer/c2", json!({"name": "Quay"}));
+    assert_eq!(actor(&ben), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bundle_holds_only_what_its_receiver_may_read() {
     let site = Site::founded(CATALOG);
     let ann = site.device("ann").await;

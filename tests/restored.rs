@@ -5,12 +5,12 @@
 mod support;
 
 use fieldkeep_device::Device;
-use fieldkeep_model::{ActorId, Grant};
-use fieldkeep_replica::ReplicaError;
+use fieldkeep_model::Grant;
 use fieldkeep_store::home;
 use serde_json::json;
 use support::{
-    Connected, PATIENCE, Site, content, disguise, fields, get, put, reaches, soon, state, sync,
+    Connected, PATIENCE, Site, actor, content, disguise, fields, get, put, reaches, soon, state,
+    sync,
 };
 
 const CATALOG: &str = r#"
@@ -27,10 +27,6 @@ name = "discount"
 cel = "!has(record.discount) || record.discount <= 30"
 reason = "the discount is above 30 percent"
 "#;
-
-fn actor(device: &Device) -> ActorId {
-    device.with_replica(|replica| Ok::<_, ReplicaError>(replica.me().actor())).expect("it reads")
-}
 
 fn open(site: &Site, name: &str) -> Device {
     Device::open(&site.path(name)).expect("the directory is whole")

@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use fieldkeep_device::{Device, SyncReport, join};
 use fieldkeep_model::membership::Act;
-use fieldkeep_model::{Chain, Grant, KeyPair, MembershipLog, Pos, RecordKey, Ticket, TypeName};
+use fieldkeep_model::{
+    ActorId, Chain, Grant, KeyPair, MembershipLog, Pos, RecordKey, Ticket, TypeName,
+};
 use fieldkeep_relay::{Directory, Engine, Judges, Relay, ServeError, admin_key, invite};
 use fieldkeep_replica::{RecordView, Replica, ReplicaError};
 use fieldkeep_store::Page;
@@ -343,6 +345,11 @@ fn content_of(records: Vec<RecordView>) -> Content {
 
 fn everything() -> Page {
     Page { after: None, limit: 10_000, deleted: true }
+}
+
+/// The actor with which a device writes.
+pub(crate) fn actor(device: &Device) -> ActorId {
+    device.with_replica(|replica| Ok::<_, ReplicaError>(replica.me().actor())).expect("it reads")
 }
 
 pub(crate) fn content(device: &Device, ty: &str) -> Content {

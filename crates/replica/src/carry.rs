@@ -28,6 +28,8 @@ pub struct Carried {
     pub newest: Vec<(ActorId, Seq, ChangeHash)>,
     /// Actors of whom it brought another branch than the one in the log.
     pub forked: Vec<ActorId>,
+    /// Whether it brought changes that this very device made and does not know.
+    pub own: bool,
 }
 
 /// A fork that no relay has decided: the first change of the branch that lies aside.
@@ -99,10 +101,13 @@ impl Replica {
             self.keep_aside(id, change, Vec::new(), &batch.heads, (reason, now))?;
             self.keep_nearer_head(id, &change.header, &batch.heads)?;
         }
+        let me = self.me.actor();
+        let known = self.load(id)?.history.seq(&me);
         let received = self.receive_all(id, batch, &rest, (true, now))?;
+        let own = self.load(id)?.history.seq(&me) > known;
         self.forget_asides(id, &rest)?;
         let forked = forked.into_iter().collect();
-        let mut carried = Carried { newest: received.newest, forked, ..Carried::default() };
+        let mut carried = Carried { newest: received.newest, forked, own, ..Carried::default() };
         if let Some((first, last)) = received.admitted {
             carried.changes = last - first + 1;
         }

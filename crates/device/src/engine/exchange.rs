@@ -158,8 +158,7 @@ impl Engine {
         match self.replica.carry(from, &changes, self.now) {
             Ok(carried) => {
                 let me = self.replica.me().actor();
-                let own = carried.newest.iter().any(|(actor, ..)| *actor == me);
-                if own && carried.changes > 0 || carried.forked.contains(&me) {
+                if carried.own || carried.forked.contains(&me) {
                     tracing::warn!(%segment, "another device holds changes of this one that it does not know: it was copied or restored");
                     self.replica.renew_incarnation()?;
                 }
