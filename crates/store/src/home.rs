@@ -1,8 +1,8 @@
 //! A directory of a device or relay: its files, its one owner, and whether it is a copy.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::{Result, Settings as _, Store, StoreError};
@@ -50,14 +50,19 @@ impl Drop for Home {
 }
 
 impl Home {
-    /// Makes a directory that is not there yet, or is empty, and owns it.
+    /// Makes a directory that is not there yet, or is empty, and owns it. One that is made only its owner may
+    /// look into: all records are there.
     ///
     /// # Errors
     /// When it is not empty, or cannot be made.
     pub fn create(directory: &Path) -> std::result::Result<Self, HomeError> {
         point();
         let io = |error| HomeError::Io { directory: directory.to_owned(), error };
-        fs::create_dir_all(directory).map_err(io)?;
+        fs::create_dir_all(directory.parent().unwrap_or(directory)).map_err(io)?;
+        match DirBuilder::new().mode(0o700).create(directory) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => made.map_err(io)?,
+        }
         if fs::read_dir(directory).map_err(io)?.next().is_some() {
             return Err(HomeError::NotEmpty(directory.to_owned()));
         }
