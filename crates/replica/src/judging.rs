@@ -221,14 +221,19 @@ impl Replica {
         let last_valid = self.last_valid(&segment, &row)?;
         let fields: Vec<String> = reasons.iter().flat_map(|reason| reason.fields.clone()).collect();
         let known = self.store.verdict(row.sid, &row.id)?;
-        let mut culprits = self.culprits(&segment, &row, &fields)?;
-        if culprits.is_empty()
+        let (mut culprits, begun) = self.culprits(&segment, &row, &fields)?;
+        if !begun.is_empty()
             && let Some((bytes, _)) = &known
             && let Ok(stated) = minicbor::decode::<Verdict>(bytes)
-            && stated.record == row.hash
         {
             // What a generation began with was written by those who were named before.
-            culprits = stated.culprits;
+            let stated = stated.culprits.into_iter();
+            let stands = |culprit: &Culprit| {
+                stated_of(culprit, &begun)
+                    && culprits.iter().all(|other| other.hash != culprit.hash)
+            };
+            let before: Vec<_> = stated.filter(stands).collect();
+            culprits.splice(..0, before);
         }
         let verdict = Verdict {
             id: row.id.clone(),
@@ -323,13 +328,15 @@ impl Replica {
 
     /// The changes after the last valid state that wrote the current values of those fields (all of
     /// the record's if the rules name none), and those among the earlier ones that they did not
-    /// know of: two edits that are wrong together are both named, whichever came first.
+    /// know of: two edits that are wrong together are both named, whichever came first. Where no change
+    /// wrote any of them, the newest after the last valid state left them as they are. Besides, the fields
+    /// whose values a generation began with: who wrote those is not in its log.
     fn culprits(
         &mut self,
         id: &SegmentId,
         row: &RecordRow,
         fields: &[String],
-    ) -> Result<Vec<Culprit>, ReplicaError> {
+    ) -> Result<(Vec<Culprit>, BTreeSet<String>), ReplicaError> {
         let everything = [String::new()];
         let fields = if fields.is_empty() { &everything } else { fields };
         let done = self.row(id).done;
@@ -357,13 +364,24 @@ impl Replica {
         if written.is_empty() {
             written = self.doers(id, row, fields)?;
         }
-        let mut culprits = Vec::new();
-        for (pos, (hash, fields)) in written {
+        if written.is_empty() {
+            let history = &self.load(id)?.history;
+            let newest = history.changes_of(&row.id, done + 1).next();
+            let newest = newest.filter(|pos| *pos > row.valid_pos);
+            let newest = newest.and_then(|pos| Some((pos, history.change_at(pos)?.2)));
+            written.extend(newest.map(|(pos, hash)| (pos, (hash, BTreeSet::new()))));
+        }
+        let (mut culprits, mut begun) = (Vec::new(), BTreeSet::new());
+        for (pos, (hash, wrote)) in written {
             let Some(entry) = self.entry(row.sid, pos)? else { continue };
             let Writing { person, part } = self.writing_of(&entry.header);
             // Who wrote it, not the relay that repeated it.
             let actor = match part {
-                Part::Beginning => continue,
+                Part::Beginning => {
+                    let whole = if wrote.is_empty() { fields } else { &[] };
+                    begun.extend(wrote.into_iter().chain(whole.iter().cloned()));
+                    continue;
+                }
                 Part::Carried(actor, _) => actor,
                 Part::Ordinary => entry.header.actor,
             };
@@ -373,10 +391,10 @@ impl Replica {
                 seq: entry.header.seq,
                 person: person.to_owned(),
                 time: entry.header.time,
-                fields: fields.into_iter().collect(),
+                fields: wrote.into_iter().collect(),
             });
         }
-        Ok(culprits)
+        Ok((culprits, begun))
     }
 
     /// The newest changes after the last valid state that did something to those fields which no value
@@ -694,4 +712,9 @@ fn rules_look_into(catalog: &Catalog, ty: &TypeName) -> bool {
 
 pub(crate) fn plain(id: &str) -> Reason {
     Reason { id: id.to_owned(), rule: None, fields: Vec::new(), args: Vec::<Arg>::new() }
+}
+
+/// Whether a change that was named before wrote one of these fields, as far as it was told which.
+fn stated_of(culprit: &Culprit, fields: &BTreeSet<String>) -> bool {
+    culprit.fields.is_empty() || culprit.fields.iter().any(|field| fields.contains(field))
 }

@@ -104,7 +104,8 @@ pub(crate) struct Sought {
     /// With a change of this device, by name or number, that the rules object to.
     #[arg(long, value_name = "NAME")]
     pub(crate) device: Option<String>,
-    /// Whose newest such change is older than this: 90s, 15m, 1h, 7d.
+    /// Whose newest such change is older than this: 90s, 15m, 1h, 7d. What no change is to blame for, but
+    /// another record or the catalog, has no age.
     #[arg(long, value_name = "AGE", value_parser = time::duration)]
     pub(crate) older: Option<Duration>,
     /// With this text in what they hold.
