@@ -140,6 +140,12 @@ fn what_is_decided_has_its_effect_and_stays_on_the_trail() {
         let ran = place.run("relay", &["relay", "quarantine", wrong, "order/o9"]);
         assert_eq!(ran.code, 3, "{wrong}: {}", ran.err);
     }
+    let long = "x".repeat(1_001);
+    for long in [&["dismiss", "order/o1", "--note", &long][..], &["assign", "order/o1", &long]] {
+        let ran = place.run("relay", &[&["relay", "quarantine"], long].concat());
+        assert_eq!(ran.code, 2, "{}", ran.err);
+        assert!(ran.err.contains("has 1001 characters"), "{}", ran.err);
+    }
     for idle in [&["dismiss", "visit/v1", "--note", "?"][..], &["assign", "visit/v1", "eve"]] {
         let ran = place.run("relay", &[&["relay", "quarantine"], idle].concat());
         assert_eq!(ran.code, 2, "{idle:?}: {}", ran.err);
@@ -180,13 +186,14 @@ fn what_is_sought_is_exported_as_lines_and_as_a_table() {
     let lines = place.run("relay", &args).ok();
     let line: Value = serde_json::from_str(lines.trim_end()).expect("one line of JSON");
     assert_eq!((&line["id"], &line["fields"]["discount"]), (&json!("o1"), &json!(45)));
+    assert_eq!(line["rules"], json!(["discount"]));
     let table = place.run("relay", &[&args[..], &["--format", "csv"]].concat()).ok();
     let mut reader = csv::Reader::from_reader(table.as_bytes());
     let rows: Vec<_> = reader.records().collect::<Result<_, _>>().expect("a table");
     assert_eq!(rows.len(), 1);
     assert_eq!(
-        [&rows[0][1], &rows[0][2], &rows[0][3], &rows[0][5]],
-        ["o1", "held", "the discount is above 30 percent", "ann"]
+        [1, 2, 3, 4, 6, 7].map(|column| &rows[0][column]),
+        ["o1", "held", "the discount is above 30 percent", "discount", "ann", "discount"]
     );
 }
 

@@ -131,3 +131,86 @@ fn it_is_done_at_once_where_the_relay_is_stopped() {
     );
     assert_eq!(relay(&place, &["doctor"]).code, 0);
 }
+
+#[test]
+fn what_lies_aside_of_a_generation_that_is_over_keeps_it_from_going_into_a_file() {
+    let catalog = CATALOG.replace("[type.order]\n", "[type.order]\nscope = \"area\"\n");
+    let place = Place::new();
+    let served = place.relay(&format!("{catalog}[type.order.field.area]\n"));
+    place.device("nora", &["--scope", "order=north"]);
+    place.run("nora", &["put", "order/n1", "area=north", "stock=1"]).ok();
+    place.run("nora", &["put", "order/s1", "area=south", "stock=2"]).ok();
+    place.run("nora", &["sync"]);
+    relay(&place, &["reshape", "order", "--buckets", "2"]).ok();
+    place.run("nora", &["sync"]);
+    place.run("nora", &["sync"]);
+    let listed = relay(&place, &["generations", "list", "--json"]).json();
+    assert_eq!(listed["generations"][0]["aside"], json!(1), "{listed}");
+    let shown = relay(&place, &["quarantine", "show", "order/s1"]);
+    assert_eq!(shown.code, 3, "{}", shown.err);
+    let said = "not permitted, by nora: area = \"south\", stock = \"2\"";
+    assert!(shown.err.contains(said), "{}", shown.err);
+    let file = place.path("order-0.archive");
+    let name = file.to_str().expect("a plain path");
+    for anyway in [&[][..], &["--anyway"]] {
+        let words = [&["generations", "archive", "order", "0", name], anyway].concat();
+        let refused = relay(&place, &words);
+        assert_eq!(refused.code, 4, "{}", refused.err);
+        assert!(refused.err.contains("1 of its changes lie aside"), "{}", refused.err);
+    }
+    relay(&place, &["grant", "nora", "--all"]).ok();
+    place.run("nora", &["sync"]).ok();
+    assert!(place.run("relay", &["get", "order/s1"]).ok().contains("south"));
+    relay(&place, &["generations", "archive", "order", "0", name]).ok();
+    let status = place.run("nora", &["status"]).ok();
+    assert!(status.contains("synced"), "{status}");
+    drop(served);
+}
+
+#[test]
+fn what_a_revoked_device_captured_in_a_generation_that_is_over_is_accepted_into_the_one_in_force() {
+    let (place, served) = place_with_orders();
+    place.run("ann", &["put", "order/o1", "customer=Quay"]).ok();
+    place.run("ann", &["put", "order/new", "customer=Late"]).ok();
+    let bundle = place.path("ann.bundle");
+    let name = bundle.to_str().expect("a plain path");
+    place.run("ann", &["bundle", "export", name, "--for", "relay"]).ok();
+    relay(&place, &["revoke", "ann"]).ok();
+    relay(&place, &["reshape", "order", "--buckets", "2"]).ok();
+    for wish in [&["--dry-run"][..], &[]] {
+        let words = [&["quarantine", "accept", name], wish].concat();
+        let told = relay(&place, &words).ok();
+        assert!(told.contains("order/o1  ") && told.contains("order/new  "), "{told}");
+        let doctor = relay(&place, &["doctor"]);
+        assert_eq!(doctor.code, 0, "{}", doctor.out);
+    }
+    assert!(place.run("relay", &["get", "order/new"]).ok().contains("Late"));
+    let trail = relay(&place, &["quarantine", "trail", "order/new"]).ok();
+    assert!(trail.contains("accept order/new"), "{trail}");
+    let limits = relay(&place, &["limits"]).ok();
+    assert!(!limits.contains("aside"), "what was accepted waits for nobody: {limits}");
+    drop(served);
+}
+
+#[test]
+fn who_is_to_blame_stays_named_in_the_next_generation_whatever_else_is_edited() {
+    let rule = "[[type.order.rule]]\nname = \"stock\"\ncel = \"record.stock != 'many'\"\nreason = \"too many\"\n";
+    let place = Place::new();
+    let served = place.relay(&format!("{CATALOG}[type.order.field.note]\n{rule}"));
+    for person in ["ann", "ben"] {
+        place.device(person, &[]);
+    }
+    place.run("ann", &["put", "order/o1", "customer=Pier", "stock=many"]).ok();
+    place.run("ann", &["sync"]).ok();
+    relay(&place, &["reshape", "order", "--buckets", "2"]).ok();
+    place.run("ben", &["sync"]).ok();
+    place.run("ben", &["put", "order/o1", "note=by telephone"]).ok();
+    place.run("ben", &["sync"]).ok();
+    let named = |person: &str| {
+        let words = ["quarantine", "list", "--device", person, "--json"];
+        let list = relay(&place, &words).json();
+        list["records"].as_array().map(Vec::len)
+    };
+    assert_eq!((named("ann"), named("ben")), (Some(1), Some(0)));
+    drop(served);
+}

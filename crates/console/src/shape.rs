@@ -15,7 +15,7 @@ pub mod reshape;
 mod status;
 
 pub use files::{Attachment, Files};
-pub use held::{Aside, Blamed, Decision, Deed, Held, Operator};
+pub use held::{Aside, Blamed, Decision, Deed, Held, Operator, REASONS};
 pub use history::{Change, FieldWrite, History, Shared};
 pub use online::{Answer, CallRow, Called};
 pub use peers::{Met, Peer, Peers};

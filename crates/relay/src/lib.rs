@@ -38,7 +38,7 @@ pub use directory::{Directory, DirectoryError, InitError, admin_key, invite};
 pub use doctor::{Examined, examine};
 pub use engine::{
     AccountChange, AccountError, ConnectionId, Doubt, Engine, Fetch, Found, HOST_CONTEXT, Input,
-    Output, Packing, Present, Standing, TRACES, Unpacking, check_queries, said,
+    NOTE, Output, PERSON, Packing, Present, Standing, TRACES, Unpacking, check_queries, said,
 };
 pub use files::sweep;
 pub use office::Office;

@@ -36,6 +36,8 @@ pub struct RecordView {
     pub conflicts: Vec<String>,
     /// Why it is held or waits, or is likely to be: sentences.
     pub reasons: Vec<String>,
+    /// The rule of each of them by its name, or what kind of reason it is: `schema`, say.
+    pub rules: Vec<String>,
     /// The fields that the reasons speak of.
     pub reason_fields: Vec<String>,
     /// Since when that is so: when the newest change that the rules object to was written, or, where only
@@ -308,6 +310,7 @@ impl<S: Records + Verdicts + Segments + Settings + Log> Views<'_, S> {
             unsaved: row.unsaved > 0,
             conflicts: row.conflicts,
             reasons: Vec::new(),
+            rules: Vec::new(),
             reason_fields: Vec::new(),
             since: None,
             culprits: Vec::new(),
@@ -339,6 +342,7 @@ impl<S: Records + Verdicts + Segments + Settings + Log> Views<'_, S> {
             unseal(reason, &openings);
             view.reason_fields.extend(reason.fields.iter().cloned());
             view.reasons.push(self.explain(ty, reason));
+            view.rules.push(reason.rule.clone().unwrap_or_else(|| reason.id.clone()));
         }
         view.reason_fields.sort_unstable();
         view.reason_fields.dedup();

@@ -87,6 +87,7 @@ mod tests {
             unsaved: false,
             conflicts: Vec::new(),
             reasons: Vec::new(),
+            rules: Vec::new(),
             reason_fields: Vec::new(),
             since: None,
             culprits: Vec::new(),

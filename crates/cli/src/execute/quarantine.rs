@@ -1,9 +1,11 @@
 //! What is asked of a relay's quarantine. Pages are read beside the engine and hold up nobody.
 
-use fieldkeep_console::shape::{Aside, Blamed, Held};
+use fieldkeep_console::shape::{Aside, Blamed, Held, REASONS};
 use fieldkeep_console::{Code, Failure};
+use fieldkeep_documents::Document;
 use fieldkeep_model::RecordKey;
-use fieldkeep_store::{Quarantine as _, Segments as _, Wanted};
+use fieldkeep_relay::{NOTE, PERSON};
+use fieldkeep_store::{Log as _, Quarantine as _, Segments as _, Wanted};
 
 use super::key;
 use super::read::Reading;
@@ -61,8 +63,8 @@ pub(super) fn page(
 fn known(reading: &Reading, rule: &str) -> Result<(), Failure> {
     let by_rule = reading.store.held_by_rule()?;
     let types = reading.catalog.iter().flat_map(|catalog| catalog.types().values());
-    if types.flat_map(|ty| &ty.rules).any(|known| known.name == rule) || by_rule.contains_key(rule)
-    {
+    let declared = types.flat_map(|ty| &ty.rules).any(|known| known.name == rule);
+    if declared || REASONS.contains(&rule) || by_rule.contains_key(rule) {
         return Ok(());
     }
     let message = format!("nothing is held for `{rule}`, and the catalog has no rule of that name");
@@ -81,11 +83,38 @@ pub(super) fn record(owner: &Owner, name: Name) -> Result<Response, Failure> {
     let blame = relay.with_engine(move |engine| Ok(engine.replica_mut().blame(&asked)?))?;
     let reading = Reading::open(owner)?;
     let found = reading.views().in_quarantine(&key)?;
-    let (held, referrers) = found.ok_or_else(|| Failure::unheld(&key))?;
+    let Some((held, referrers)) = found else {
+        return Err(lying_aside(&reading, &key)?.unwrap_or_else(|| Failure::unheld(&key)));
+    };
     let held = Box::new(Held::new(held, &reading.members));
     let blame = blame.map(|blame| Blamed::new(blame, &reading.members));
     let referrers = referrers.iter().map(ToString::to_string).collect();
     Ok(Response::HeldRecord { held, referrers, blame })
+}
+
+/// What is to be told of a record of which everything lies aside: why, by whom, and what it would say.
+fn lying_aside(reading: &Reading, key: &RecordKey) -> Result<Option<Failure>, Failure> {
+    let segments = reading.store.segments()?;
+    let of_type = |sid| segments.iter().any(|row| row.sid == sid && row.address.ty == key.ty);
+    let mut said = Vec::new();
+    for aside in reading.store.asides()?.into_iter().filter(|aside| of_type(aside.sid)) {
+        let writes = Document::field_writes(&aside.bytes, &|_, _| None);
+        let writes = writes.into_iter().filter(|write| write.record == key.id);
+        let wrote: Vec<String> = writes
+            .map(|write| format!("{} = {}", write.field, write.value.unwrap_or_default()))
+            .collect();
+        if !wrote.is_empty() {
+            let author = reading.members.author(&aside.actor);
+            let author = author.map_or("somebody", |member| &member.name);
+            let why = aside.reason.replace('_', " ");
+            said.push(format!("{why}, by {author}: {}", wrote.join(", ")));
+        }
+    }
+    let message =
+        format!("{key} is not among the records, because it lies aside ({})", said.join("; "));
+    let remedy = "grant what is missing, or raise the limit, and it is taken in: \
+                  `fieldkeep relay quarantine list` shows what else lies aside";
+    Ok((!said.is_empty()).then(|| Failure::new(Code::NotFound, message, remedy)))
 }
 
 pub(super) fn decisions(
@@ -121,6 +150,7 @@ pub(super) fn put_aside(
     note: Option<String>,
     who: String,
 ) -> Result<Response, Failure> {
+    Failure::unless_short("the note", note.as_deref().unwrap_or_default(), NOTE)?;
     let key = key(name);
     relay.with_engine(move |engine| {
         let standing = engine.put_aside(now_ms(), &who, &key, note.as_deref())?;
@@ -134,6 +164,8 @@ pub(super) fn assign(
     person: Option<String>,
     who: String,
 ) -> Result<Response, Failure> {
+    let person = person.filter(|person| !person.trim().is_empty());
+    Failure::unless_short("the name", person.as_deref().unwrap_or_default(), PERSON)?;
     let key = key(name);
     relay.with_engine(move |engine| {
         let standing = engine.assign(now_ms(), &who, &key, person.as_deref())?;

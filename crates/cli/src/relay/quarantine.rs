@@ -243,20 +243,54 @@ fn blamed(blame: &Blamed, output: &mut Output) -> io::Result<()> {
     blame.changes.iter().try_for_each(|change| output::change(output.writer(), change))
 }
 
-/// The fields as merged beside those that last passed; what differs is marked.
+/// The fields as merged beside those that last passed; what differs is marked, and of children told.
 fn sides(record: &Record, output: &mut Output) -> Result<(), Trouble> {
     let none = Map::new();
     let valid = record.last_valid().unwrap_or(&none);
     let columns = ["", "FIELD", "AS MERGED", "LAST VALID"].map(|name| (name, Align::Left));
     let mut table = Table::new(&columns);
-    let only_valid = valid.keys().filter(|name| !record.fields.contains_key(*name));
-    for name in record.fields.keys().chain(only_valid) {
-        let (merged, passed) = (record.fields.get(name), valid.get(name));
-        let mark = if merged == passed { " " } else { "*" };
-        let shown = |value: Option<&Value>| value.map(output::cell).unwrap_or_default();
-        table.row(vec![mark.to_owned(), name.clone(), shown(merged), shown(passed)]);
+    for (name, merged, passed) in both(&record.fields, valid) {
+        table.row(side(name.clone(), merged, passed));
+        if merged == passed {
+            continue;
+        }
+        let (now, then) = (children(merged), children(passed));
+        for (child, now, then) in both(&now, &then) {
+            let fields = |child: Option<&Value>| child.and_then(Value::as_object).cloned();
+            let (now, then) = (fields(now).unwrap_or_default(), fields(then).unwrap_or_default());
+            for (field, now, then) in both(&now, &then).filter(|(_, now, then)| now != then) {
+                table.row(side(format!("{name}[{child}].{field}"), now, then));
+            }
+        }
     }
     Ok(table.print(output.writer())?)
+}
+
+fn side(field: String, merged: Option<&Value>, passed: Option<&Value>) -> Vec<String> {
+    let shown = |value: Option<&Value>| value.map(output::cell).unwrap_or_default();
+    let mark = if merged == passed { " " } else { "*" };
+    vec![mark.to_owned(), field, shown(merged), shown(passed)]
+}
+
+/// What either has, with both sides.
+fn both<'v>(
+    one: &'v Map<String, Value>,
+    other: &'v Map<String, Value>,
+) -> impl Iterator<Item = (&'v String, Option<&'v Value>, Option<&'v Value>)> {
+    let only_other = other.keys().filter(|name| !one.contains_key(*name));
+    let names = one.keys().chain(only_other);
+    names.map(|name| (name, one.get(name), other.get(name)))
+}
+
+/// The children of a set, by id.
+fn children(value: Option<&Value>) -> Map<String, Value> {
+    let children = value.and_then(Value::as_array).into_iter().flatten();
+    let with_id = children.filter_map(|child| {
+        let mut fields = child.as_object()?.clone();
+        let id = fields.remove("id")?;
+        Some((id.as_str()?.to_owned(), Value::Object(fields)))
+    });
+    with_id.collect()
 }
 
 fn decisions(

@@ -20,6 +20,19 @@ impl Failure {
         Self::new(Code::NotFound, format!("there is no record {record}"), remedy)
     }
 
+    /// Nothing if a text is no longer than so many characters.
+    ///
+    /// # Errors
+    /// How long it is, and may be.
+    pub fn unless_short(what: &str, text: &str, most: usize) -> Result<(), Self> {
+        let length = text.chars().count();
+        if length <= most {
+            return Ok(());
+        }
+        let message = format!("{what} has {length} characters, and may have {most}");
+        Err(Self::new(Code::Usage, message, "nothing was changed: make it shorter"))
+    }
+
     /// Nothing if something was decided about a record.
     ///
     /// # Errors

@@ -7,13 +7,15 @@ use serde_json::Value;
 use super::Held;
 
 /// The columns of a table.
-const HEAD: [&str; 11] = [
+const HEAD: [&str; 13] = [
     "type",
     "id",
     "state",
     "reasons",
+    "rules",
     "since",
     "written_by",
+    "wrote",
     "assigned",
     "dismissed_by",
     "note",
@@ -52,8 +54,9 @@ pub fn table(held: Vec<Held>, first: bool, out: &mut impl Write) -> io::Result<(
         table.write_record(HEAD)?;
     }
     for Held { record, since, assigned } in held {
-        let culprits = record.verdict.iter().flat_map(|verdict| &verdict.culprits);
-        let writers: Vec<_> = culprits.map(|culprit| culprit.device.clone()).collect();
+        let culprits = || record.verdict.iter().flat_map(|verdict| &verdict.culprits);
+        let writers: Vec<_> = culprits().map(|culprit| culprit.device.clone()).collect();
+        let wrote: Vec<_> = culprits().map(|culprit| culprit.fields.join(" ")).collect();
         let valid = record.last_valid().cloned();
         let reasons = record.reasons().join("; ");
         let (who, note) = record.dismissed.map(|by| (by.who, by.note)).unwrap_or_default();
@@ -62,8 +65,10 @@ pub fn table(held: Vec<Held>, first: bool, out: &mut impl Write) -> io::Result<(
             String::from(record.id),
             record.state,
             reasons,
+            record.rules.join("; "),
             since.unwrap_or_default(),
             writers.join(", "),
+            wrote.join(", "),
             assigned.unwrap_or_default(),
             who,
             note,

@@ -11,6 +11,21 @@ use utoipa::ToSchema;
 use super::{Change, Record, device_name};
 use crate::time::rfc3339;
 
+/// What holds a record, has it wait, or keeps a change aside, besides the rules of the catalog.
+pub const REASONS: [&str; 11] = [
+    "schema",
+    "required",
+    "unique",
+    "reference_absent",
+    "reference_deleted",
+    "rule_failed",
+    "scope_changed",
+    "unknown_schema",
+    "not_permitted",
+    "over_quota",
+    "fork",
+];
+
 /// A record in the quarantine of a relay.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Held {

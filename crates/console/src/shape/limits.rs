@@ -3,6 +3,8 @@
 
 use fieldkeep_relay::limits::{Limits, Share, Use};
 
+use crate::words::several;
+
 /// A limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -78,13 +80,14 @@ pub fn sentences(used: &Use, at: impl Fn(i64) -> String) -> Vec<String> {
             || format!("last at {}", at(last)),
             |since| format!("again since {}", at(since)),
         );
-        sentences.push(format!("slowed down {} times, {seconds} s in all, {lasts}", slowed.times));
+        let times = several(slowed.times, "time");
+        sentences.push(format!("slowed down {times}, {seconds} s in all, {lasts}"));
     }
     if let Some(last) = refused.last_ms {
         let (sessions, files) = (refused.sessions, refused.files);
         let last = at(last);
-        sentences
-            .push(format!("{sessions} sessions and {files} files refused, the last at {last}"));
+        let (sessions, files) = (several(sessions, "session"), several(files, "file"));
+        sentences.push(format!("{sessions} and {files} refused, the last at {last}"));
     }
     if stored.aside_bytes > 0 {
         let aside = bytes(stored.aside_bytes);

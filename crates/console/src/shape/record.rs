@@ -32,6 +32,8 @@ pub struct Record {
     pub verdict: Option<Verdict>,
     /// What is expected of content that is to be judged.
     pub forecast: Option<Forecast>,
+    /// The rule of each reason by its name, or what kind of reason it is: `schema`, `unique`, and so on.
+    pub rules: Vec<String>,
     /// The fields that the reasons speak of, as `discount` or `lines.quantity`.
     pub reason_fields: Vec<String>,
     /// Since when that is so: when the newest change that the rules object to was written, by its author's
@@ -254,6 +256,7 @@ impl Record {
             unsaved: view.unsaved,
             verdict,
             forecast,
+            rules: view.rules,
             reason_fields: view.reason_fields,
             since: view.since.map(rfc3339),
             deleted: view.deleted,

@@ -8,8 +8,10 @@ use fieldkeep_store::{Decision, Dismissal, Records as _};
 
 use super::Engine;
 
-/// The longest note, in characters.
-const NOTE: usize = 1_000;
+/// The longest note, in characters; of a longer one the rest is not kept.
+pub const NOTE: usize = 1_000;
+/// The longest name of somebody who looks after a record, in characters; likewise.
+pub const PERSON: usize = 100;
 /// What nobody has to decide about.
 const VALID: State = State::Judged(Outcome::Valid);
 
@@ -83,8 +85,10 @@ impl Engine {
         if person.is_some() && row.state == VALID {
             return Ok(Standing::Valid);
         }
-        self.replica.store_mut().assign(key, person)?;
-        self.decided(now, who, "assign", key, person.unwrap_or("nobody").to_owned())?;
+        let person: Option<String> = person.map(|person| person.chars().take(PERSON).collect());
+        self.replica.store_mut().assign(key, person.as_deref())?;
+        let to = person.unwrap_or_else(|| "nobody".to_owned());
+        self.decided(now, who, "assign", key, to)?;
         Ok(Standing::Decided)
     }
 

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use fieldkeep_model::RecordKey;
-use fieldkeep_relay::Standing;
+use fieldkeep_relay::{NOTE, PERSON, Standing};
 use fieldkeep_store::Quarantine as _;
 
 use super::{Answer, Chrome, page, short, wrote};
@@ -106,6 +106,8 @@ async fn act(
     let (asked, by, now) = (key.clone(), who.name.clone(), time::now());
     let note = posted.text("note").to_owned();
     let person = Some(posted.text("person").to_owned()).filter(|person| !person.is_empty());
+    Failure::unless_short("the note", &note, NOTE)?;
+    Failure::unless_short("the name", posted.text("person"), PERSON)?;
     let (standing, text) = match act.as_str() {
         "rejudge" => {
             let done =
@@ -137,7 +139,7 @@ async fn act(
         _ => return Err(Refusal::nowhere()),
     };
     Failure::unless_decided(&key, standing)?;
-    app.desk().tell(&who.name, true, text, "");
+    app.desk().tell(&who.name, true, format!("{text} ({key})"), "");
     Ok(back(&held_path(&key)))
 }
 

@@ -22,7 +22,7 @@ use crate::operator::App;
 use crate::operator::gate::{Posted, Who};
 use crate::pages::{back, record_path};
 use crate::shape::export;
-use crate::shape::{Aside, Held};
+use crate::shape::{Aside, Held, REASONS};
 use crate::words::{self, several};
 
 /// Records on a page, and changes that were kept aside.
@@ -151,18 +151,8 @@ fn rules(reading: &Reading) -> Result<Vec<String>, Failure> {
     let types = reading.catalog.iter().flat_map(|catalog| catalog.types().values());
     let mut rules: Vec<String> =
         types.flat_map(|ty| &ty.rules).map(|rule| rule.name.clone()).collect();
-    let reasons = [
-        "schema",
-        "required",
-        "unique",
-        "reference_absent",
-        "not_permitted",
-        "unknown_schema",
-        "over_quota",
-        "fork",
-    ];
     rules.sort();
-    rules.extend(reasons.map(str::to_owned));
+    rules.extend(REASONS.map(str::to_owned));
     rules.dedup();
     Ok(rules)
 }
