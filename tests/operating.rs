@@ -77,6 +77,18 @@ fn health(relay: &Running) -> Client {
     Client::stranger(relay.line_beginning("health ").trim_start_matches("health "))
 }
 
+#[test]
+fn who_serves_a_directory_already_is_told_and_not_that_his_port_is_taken() {
+    let place = founded();
+    let relay = place.start("relay", &HEALTH);
+    let port =
+        relay.line_beginning("health http://").trim_start_matches("health http://").to_owned();
+    let args = ["relay", "serve", "--listen", "127.0.0.1:0", "--health", &port];
+    let second = place.run("relay", &args);
+    assert!(second.err.contains("is in use by process"), "{}", second.err);
+    assert_eq!(relay.stop("TERM"), 0);
+}
+
 /// A name, what kind of metric it is, and its label.
 type Listed = BTreeSet<(String, String, String)>;
 

@@ -285,7 +285,10 @@ fn check_configuration(directory: &Path) -> Check {
         Ok(_) => Check::fine(NAME, "relay.toml is understood, or there is none"),
         Err(error) => {
             let remedy = "mend the file: the relay does not start with it";
-            Check::found(NAME, Finding::Wrong, error.to_string(), remedy)
+            // A line each, without the picture of where it is.
+            let text = error.to_string();
+            let lines = text.lines().filter(|line| !line.contains('|'));
+            Check::found(NAME, Finding::Wrong, lines.collect::<Vec<_>>().join(": "), remedy)
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fieldkeep_relay::{Config, Directory as Opened, Relay as Server};
+use fieldkeep_store::{Home, HomeError};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -42,14 +43,20 @@ pub(super) fn run(directory: &Path, args: RelayServe, output: &mut Output) -> Re
         let mut stop = Stop::new()?;
         let refused = |error| Failure::new(Code::Failure, format!("no signals: {error}"), "");
         let hangup = signal(SignalKind::hangup()).map_err(refused)?;
+        // Where another process serves the directory, that is why an address is not to be had.
+        let taken = |failure| match Home::open(directory) {
+            Err(owned @ HomeError::Owned { .. }) => Failure::from(owned),
+            Ok(_) | Err(_) => failure,
+        };
         let health = match places.health {
-            Some(address) => Some(Health::bind(address).await?),
+            Some(address) => Some(Health::bind(address).await.map_err(taken)?),
             None => None,
         };
         // Taken before the relay is opened: an address that is not to be had ends the process at once.
         let console = match places.console {
             Some(address) => {
-                Some(OperatorConsole::bind(address, places.behind_proxy.clone()).await?)
+                let bound = OperatorConsole::bind(address, places.behind_proxy.clone()).await;
+                Some(bound.map_err(taken)?)
             }
             None => None,
         };

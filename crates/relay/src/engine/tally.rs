@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fieldkeep_model::{PublicKey, SegmentId, TypeName};
+use fieldkeep_protocol::Code;
 use fieldkeep_replica::{OVER_QUOTA, Received, Replica};
 use fieldkeep_store::{Blobs as _, SegmentRow, StoreError, Verdicts as _};
 
@@ -48,7 +49,13 @@ impl Tally {
         }
         for limit in ["connections", "handshakes", "strangers", "traffic"] {
             drop(tally.metrics.limited_seconds.get_or_create(&of_limit(limit)));
+        }
+        for limit in ["connections", "strangers", "traffic"] {
             drop(tally.metrics.limited_sessions.get_or_create(&of_limit(limit)));
+        }
+        // All that there are: a counter that begins with its first event hides that one from rates.
+        for code in (1..).map_while(Code::from_number) {
+            drop(tally.metrics.sessions_ended.get_or_create(&of_code(&code.to_string())));
         }
         tally.metrics.set_trouble(None);
         for row in replica.segments().values() {
