@@ -6,6 +6,7 @@ mod process;
 mod support;
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use automerge::transaction::Transactable as _;
@@ -312,6 +313,31 @@ async fn what_was_begun_of_a_file_and_left_counts_too() {
     assert!(second.contains("no room"), "{second}");
     let again = brings(&site, hashes[0]).await;
     assert!(again.starts_with("Take"), "who goes on with it has its room: {again}");
+}
+
+/// It once looked for files to send whenever it had just looked.
+#[test]
+fn a_sync_that_is_held_back_with_a_file_uses_next_to_no_processor_time() {
+    let place = Place::new();
+    let catalog = place.file("catalog.toml", CATALOG);
+    let catalog = catalog.to_str().expect("a plain path");
+    place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
+    place.file("relay/relay.toml", "[limits.device]\nbytes_a_minute = \"64KiB\"\n");
+    let _relay = place.serve();
+    place.device("ann", &[]);
+    let photo = place.file("photo.bin", &"x".repeat(1 << 20));
+    let photo = photo.to_str().expect("a plain path");
+    place.run("ann", &["put", "customer/c1", "name=Kiosk"]).ok();
+    place.run("ann", &["attach", "customer/c1", "photos", photo]).ok();
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "TIMEFORMAT='%U %S'; time \"$BINARY\" sync --timeout 3s --dir \"$DEVICE\""]);
+    shell.env("BINARY", env!("CARGO_BIN_EXE_fieldkeep")).env("DEVICE", place.path("ann"));
+    let ran = shell.output().expect("bash is there");
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(said.contains("not everything was exchanged within 3 s"), "{said}");
+    let times = said.lines().next_back().expect("what it used").split(' ');
+    let used: f64 = times.map(|time| time.parse::<f64>().expect("seconds")).sum();
+    assert!(used < 0.7, "{used} s of processor time: {said}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use fieldkeep_link::{
 use fieldkeep_model::{KeyPair, PublicKey};
 use fieldkeep_protocol::{Code, Phase};
 use fieldkeep_replica::{Integrity, ReplicaError};
-use fieldkeep_store::StoreError;
+use fieldkeep_store::{Blobs as _, StoreError};
 use tokio::sync::{MutexGuard, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -333,7 +333,13 @@ impl Device {
             Err(_) => {
                 self.disconnect(Way::Relay).await?;
                 let progress = self.engine().progress()?;
-                let text = format!("{} to send, {} segments open", progress.waiting, progress.open);
+                let [files, refused] = self.engine().replica().store().upload_counts()?;
+                let text = format!(
+                    "changes to send: {}, files: {}, segments open: {}",
+                    progress.waiting,
+                    files - refused,
+                    progress.open
+                );
                 return Err(SyncError::Timeout(timeout.as_secs(), text));
             }
         };
