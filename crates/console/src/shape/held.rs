@@ -72,7 +72,7 @@ pub struct Decision {
     pub time: String,
     /// Who decided it.
     pub who: String,
-    /// `dismiss`, `reopen`, `assign` or `rejudge`.
+    /// `dismiss`, `reopen`, `assign`, `rejudge` or `accept`.
     pub act: String,
     /// The record.
     pub record: String,

@@ -157,6 +157,7 @@ pub(super) fn deed(act: &str) -> &'static str {
         "reopen" => "took up again",
         "assign" => "assigned",
         "rejudge" => "had judged again",
+        "accept" => "accepted",
         _ => "decided",
     }
 }
