@@ -35,7 +35,8 @@ impl Replica {
     /// # Errors
     /// When the replica fails.
     pub fn carry_late(&mut self, id: &SegmentId, now: i64) -> Result<Reshaped, ReplicaError> {
-        if self.apart(id).done >= self.row(id).done {
+        let row = self.row(id);
+        if !self.is_past(&row.address) || self.apart(id).done >= row.done {
             return Ok(Reshaped::default());
         }
         let carried = self.together(true, |replica| replica.carry_merged(id, now));
