@@ -10,6 +10,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -78,12 +79,14 @@ fn health(relay: &Running) -> Client {
 }
 
 #[test]
-fn who_serves_a_directory_already_is_told_and_not_that_his_port_is_taken() {
+fn a_directory_is_its_owners_alone_and_who_serves_it_is_told_before_his_ports() {
     let place = founded();
     let relay = place.start("relay", &HEALTH);
     let port =
         relay.line_beginning("health http://").trim_start_matches("health http://").to_owned();
     let args = ["relay", "serve", "--listen", "127.0.0.1:0", "--health", &port];
+    let mode = std::fs::metadata(place.path("relay")).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "only its owner may look into it");
     let second = place.run("relay", &args);
     assert!(second.err.contains("is in use by process"), "{}", second.err);
     assert_eq!(relay.stop("TERM"), 0);

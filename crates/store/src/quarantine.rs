@@ -148,7 +148,8 @@ pub trait Quarantine: Queries + Records + Segments + Verdicts {
             self.segments()?.into_iter().map(|row| (row.sid, row.address.ty)).collect();
         let mut query = self.connection().prepare_cached(
             "SELECT since, sid, id FROM verdict INDEXED BY verdict_found
-             WHERE (since, sid, id) < (?1, ?2, ?3) AND (?4 IS NULL OR since BETWEEN 1 AND ?4)
+             WHERE (since, sid, id) < (?1, ?2, ?3) AND since <= ?4
+                 AND (since <> 0 OR ?4 = 9223372036854775807)
                  AND (?5 IS NULL OR instr(about, ?5) > 0)
                  AND (?6 IS NULL OR instr(about, ?6) > 0)
                  AND ((?7 IS NULL AND ?8 IS NULL) OR sid IN (
@@ -162,7 +163,7 @@ pub trait Quarantine: Queries + Records + Segments + Verdicts {
             after.since,
             after.sid,
             after.id,
-            wanted.until,
+            wanted.until.unwrap_or(i64::MAX),
             wanted.rule.as_ref().map(|rule| about_rule(rule)),
             wanted.device.map(about_device),
             wanted.ty.as_ref().map(TypeName::as_str),
