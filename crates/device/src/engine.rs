@@ -9,8 +9,10 @@ mod calling;
 mod catching_up;
 mod exchange;
 mod files;
+mod hearing;
 mod meeting;
 mod outgoing;
+mod passing;
 mod pausing;
 mod peer;
 mod reporting;
@@ -18,137 +20,23 @@ mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fieldkeep_model::membership::Entry;
 use fieldkeep_model::status::LeftOut;
-use fieldkeep_model::{ActorId, Epoch, Pos, RecordKey, SegmentId, Seq, Signed};
-use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Stats, Verdicts};
+use fieldkeep_model::{ActorId, Epoch, Pos, RecordKey, SegmentId, Seq};
+use fieldkeep_protocol::frame::{self, Delta, Frame, Hello, Verdicts};
 use fieldkeep_protocol::{Code, Offer, OfferEntry, Phase, Role, Session};
-use fieldkeep_replica::{Integrity, Replica, ReplicaError};
-use fieldkeep_store::{Log as _, Records as _, SegmentRow};
+use fieldkeep_replica::{Replica, ReplicaError};
+use fieldkeep_store::{Log as _, SegmentRow};
 
 pub use adopting::Exchanged;
 pub use bundle::{Packing, Unpacking};
 pub use calling::CallState;
 pub(crate) use catching_up::OFFERED;
 pub(crate) use files::{note_fetched, put_with_files};
+pub use passing::{Input, Output, Progress};
 pub(crate) use pausing::PAUSED_SINCE;
 use peer::Peer;
 pub use peer::{PeerId, PeerInput, PeerOutput, PeerProgress};
 use reporting::Reporting;
-
-/// What happens to the engine.
-///
-/// ```
-/// # use fieldkeep_device::Input;
-/// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
-/// ann.handle(0, Input::Connected)?; // The shell has dialled.
-/// assert!(!ann.commit()?.is_empty()); // What is said first.
-/// ann.handle(0, Input::Closed)?; // The signal is lost; the order is not.
-/// assert_eq!(ann.progress()?.waiting, 1);
-/// # Ok(()) });
-/// ```
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// The connection to the relay is made.
-    Connected,
-    /// Bytes of one of its streams.
-    Bytes(u64, Vec<u8>),
-    /// One of its streams ended.
-    Finished(u64),
-    /// It is gone.
-    Closed,
-    /// Something happens on a connection to another device.
-    Peer(PeerId, PeerInput),
-}
-
-/// What the shell is to do.
-///
-/// ```
-/// # use fieldkeep_device::{Input, Output};
-/// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
-/// ann.handle(0, Input::Connected)?;
-/// let outputs = ann.commit()?;
-/// assert!(matches!(outputs[0], Output::Send { stream: 0, .. })); // On the control stream.
-/// # Ok(()) });
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Send bytes on a stream.
-    Send {
-        /// The stream; 0 is the control stream.
-        stream: u64,
-        /// Its priority.
-        priority: i32,
-        /// The bytes.
-        bytes: Vec<u8>,
-    },
-    /// Close the connection.
-    Close(Code, String),
-    /// Tell watchers that records changed.
-    Changed(Vec<RecordKey>),
-    /// Do something on a connection to another device.
-    Peer(PeerId, PeerOutput),
-    /// Tell watchers that a device of that name is met.
-    Met(String),
-}
-
-/// How far the present connection has brought things.
-///
-/// ```
-/// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
-/// wire.relay(&mut ann)?;
-/// let progress = ann.progress()?;
-/// assert_eq!((progress.sent, progress.waiting, progress.proven), (1, 0, 1));
-/// wire.relay(&mut ben)?;
-/// assert_eq!(ben.progress()?.received, 1);
-/// # Ok(()) });
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Whether the relay has answered the offer.
-    pub offered: bool,
-    /// Changes that the relay has given a receipt for.
-    pub sent: u64,
-    /// Changes that came from the relay and were applied; its receipts of own ones left out.
-    pub received: u64,
-    /// Changes that have no receipt and are still on their way; those of paused types left out.
-    pub waiting: u64,
-    /// Changes that the relay did not take.
-    pub refused: u64,
-    /// Segments that are not proven equal, or not merged into what is read.
-    pub open: u64,
-    /// Segments that were proven equal on this connection.
-    pub proven: u64,
-    /// Bytes of frames that were sent.
-    pub bytes_sent: u64,
-    /// Bytes of frames that came.
-    pub bytes_received: u64,
-    /// What a proof or a check found wrong.
-    pub integrity: Option<Integrity>,
-    /// Why the session ended, if it did.
-    pub ended: Option<(Code, String)>,
-    /// The newest number under which the relay tells of attached files that it removed, 0 if it has
-    /// removed none; nothing before it has introduced itself.
-    pub removals: Option<u64>,
-    /// When the relay asks this device to come back, in milliseconds from then, where it goes away.
-    pub back_ms: Option<u64>,
-}
-
-impl Progress {
-    /// Whether everything is sent, applied, judged and proven.
-    ///
-    /// ```
-    /// # fieldkeep_lab::camp::engines(|mut ann, mut ben, mut wire| {
-    /// assert!(!ann.progress()?.complete()); // An order is to be sent.
-    /// wire.relay(&mut ann)?;
-    /// assert!(ann.progress()?.complete());
-    /// # Ok(()) });
-    /// ```
-    #[must_use]
-    pub fn complete(&self) -> bool {
-        self.offered && self.waiting == 0 && self.open == 0 && self.integrity.is_none()
-    }
-}
 
 /// Records that are forecast again in one go, when a new catalog puts them in question.
 const RENEWED: usize = 256;
@@ -684,221 +572,6 @@ impl Engine {
             });
         }
         Ok(Offer::new(self.replica.epoch(), 1, self.root(), &entries))
-    }
-
-    fn bytes(&mut self, stream: u64, bytes: &[u8]) -> Result<(), ReplicaError> {
-        let Some(session) = &mut self.session else { return Ok(()) };
-        self.progress.bytes_received += bytes.len() as u64;
-        if let Err(violation) = session.receive(stream, bytes) {
-            self.close(violation.code(), &violation.to_string());
-            return Ok(());
-        }
-        // The first frame opens the way for what overtook it on other streams.
-        let mut streams = VecDeque::from([stream]);
-        while let Some(stream) = streams.pop_front() {
-            while let Some(session) = &mut self.session {
-                let opening = session.phase() == Phase::Opening;
-                match session.next(stream) {
-                    Ok(Some(frame)) => {
-                        self.frame(frame)?;
-                        if opening {
-                            streams.extend(
-                                self.session.as_ref().map(Session::waiting).unwrap_or_default(),
-                            );
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(violation) => self.close(violation.code(), &violation.to_string()),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn frame(&mut self, frame: Frame) -> Result<(), ReplicaError> {
-        tracing::trace!(frame = frame.name(), "received");
-        match frame {
-            Frame::Welcome(welcome) => self.welcome(&welcome)?,
-            Frame::Members(members) => self.members(&members)?,
-            Frame::Catalog(catalog) => self.catalog(catalog)?,
-            Frame::OfferReply(reply) => self.offer_reply(reply)?,
-            Frame::Delta(delta) => self.delta(delta)?,
-            Frame::Ack(ack) => self.acknowledged(&ack)?,
-            Frame::Nack(nack) => self.refused(nack)?,
-            Frame::Verdicts(verdicts) => self.verdicts(verdicts)?,
-            Frame::Proof(proof) => self.proof(&proof)?,
-            Frame::Stats(stats) => self.stats(&stats)?,
-            Frame::Receipt(receipt) => {
-                if !self.receipt(&receipt)? {
-                    self.close(Code::Unvouched, "a receipt that no relay signed");
-                }
-            }
-            Frame::Outcome(outcome) => self.outcome(&outcome)?,
-            Frame::Answer(answer) => self.answered(answer),
-            Frame::GoAway(frame::GoAway { retry_ms }) => {
-                self.progress.back_ms = Some(retry_ms);
-                self.close(Code::GoingAway, "the relay sends this device away");
-            }
-            Frame::Error(error) => {
-                self.forgotten |= error.code == Code::NotAMember;
-                self.progress.ended = Some((error.code, error.text));
-            }
-            Frame::Hello(_)
-            | Frame::Join(_)
-            | Frame::Offer(_)
-            | Frame::Vector(_)
-            | Frame::Witness(_)
-            | Frame::Push(_)
-            | Frame::Credit(_)
-            | Frame::Rejudge(_)
-            | Frame::Dismiss(_)
-            | Frame::Call(_)
-            | Frame::Ask(_)
-            | Frame::Meet(_)
-            | Frame::Mode(_)
-            | Frame::Report(_)
-            | Frame::Part(_) => unreachable!("the session lets no such frame in"),
-        }
-        Ok(())
-    }
-
-    fn welcome(&mut self, welcome: &Hello) -> Result<(), ReplicaError> {
-        if !welcome.versions.contains(&fieldkeep_protocol::VERSION) {
-            self.close(Code::Version, "no common protocol version: update the software");
-            return Ok(());
-        }
-        if welcome.org != self.replica.org() {
-            self.close(Code::ForeignOrganisation, "the relay serves another organisation");
-            return Ok(());
-        }
-        if let Some(session) = &mut self.session {
-            session.enter(Phase::Open);
-        }
-        self.progress.removals = Some(welcome.removals.unwrap_or(0));
-        self.learn_reports(welcome);
-        self.bring_members(welcome);
-        if self.forgotten { self.make_offer() } else { Ok(()) }
-    }
-
-    /// Brings the relay what it lacks of the membership log, as far as that can be told already.
-    fn bring_members(&mut self, welcome: &Hello) {
-        let members = self.replica.members();
-        let continues = members.sum_at(welcome.members) == Some(welcome.members_sum());
-        let known = if continues { welcome.members } else { 0 };
-        // One that holds as many or more says what it holds, and the rest is brought then.
-        let told = continues || self.forgotten || welcome.members < members.len();
-        let entries = members.since(known).to_vec();
-        self.brought_members = told;
-        if told && !entries.is_empty() {
-            let entries = frame::Members { base: known, entries };
-            let frame = if self.forgotten { Frame::Join } else { Frame::Members };
-            self.control(&frame(entries));
-        }
-    }
-
-    /// Takes entries of the membership log over that a relay gave where nothing else is exchanged. A
-    /// commit must follow.
-    ///
-    /// # Errors
-    /// When they do not extend the log: nothing was taken then. Failures of the store.
-    pub(crate) fn learn_members(&mut self, entries: &[Signed]) -> Result<(), ReplicaError> {
-        let before = self.replica.members().len();
-        self.replica.append_members(entries)?;
-        self.permissions_changed(before)
-    }
-
-    fn members(&mut self, members: &frame::Members) -> Result<(), ReplicaError> {
-        let before = self.replica.members().len();
-        match self.replica.append_members(&members.entries) {
-            Ok(_) => {}
-            Err(ReplicaError::Membership(error)) => {
-                self.close(Code::Membership, &error.to_string());
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        }
-        // The two logs have branched, and these are all that the relay holds.
-        if members.base == 0 && !std::mem::replace(&mut self.brought_members, true) {
-            let entries = self.replica.members().beyond(&members.entries);
-            let base = members.entries.len() as u64;
-            if !entries.is_empty() {
-                self.control(&Frame::Members(frame::Members { base, entries }));
-            }
-        }
-        self.may_report();
-        self.permissions_changed(before)?;
-        for delta in std::mem::take(&mut self.parked) {
-            self.delta(delta)?;
-        }
-        Ok(())
-    }
-
-    /// Does what the entries of the membership log from an index on say about permissions: what they
-    /// took away is taken out, what they gave back, to this device or to somebody whose changes it
-    /// carries, is sent again.
-    fn permissions_changed(&mut self, from: u64) -> Result<(), ReplicaError> {
-        let mut entries =
-            self.replica.members().since(from).iter().filter_map(Signed::read::<Entry>);
-        if !entries.any(|entry| entry.act.permissions().is_some()) {
-            return Ok(());
-        }
-        self.replica.store_mut().forget_refusals("not-permitted")?;
-        self.pushed.clear();
-        let ids: Vec<SegmentId> = self.replica.segments().keys().copied().collect();
-        ids.iter().try_for_each(|id| self.set_unauthorised_aside(id))
-    }
-
-    /// Takes out of a segment what the relay's log does not have and nobody was allowed to write.
-    fn set_unauthorised_aside(&mut self, id: &SegmentId) -> Result<(), ReplicaError> {
-        if self.replica.set_unauthorised_aside(id, self.now)? == 0 {
-            return Ok(());
-        }
-        let sid = self.replica.segments()[id].sid;
-        self.pushed.remove(id);
-        self.rescan(id);
-        let records = self.replica.store().records_behind(sid, 0, usize::MAX >> 1)?;
-        self.note_changed(id, records.into_iter().map(|row| row.id));
-        Ok(())
-    }
-
-    fn catalog(&mut self, catalog: frame::CatalogFile) -> Result<(), ReplicaError> {
-        let stated = catalog.notice.clone();
-        let first = self.replica.published().is_none();
-        self.may_report();
-        match self.replica.adopt_catalog(catalog.notice, catalog.source) {
-            Ok(true) => {
-                // Whoever had none yet is brought the generations in force.
-                if self.take_generations() && !first {
-                    self.begin_anew();
-                }
-                Ok(())
-            }
-            Ok(false) => {
-                // An older one than it published: it has forgotten that.
-                let newest = self.replica.published().map(|published| published.notice.clone());
-                let newer = newest.filter(|newest| *newest != stated);
-                newer.into_iter().for_each(|notice| self.show(notice));
-                Ok(())
-            }
-            Err(ReplicaError::CatalogUnsigned) => {
-                self.close(Code::Unvouched, "the catalog is not signed by a relay");
-                Ok(())
-            }
-            Err(ReplicaError::Catalog(errors)) => {
-                let text = errors.first().map(ToString::to_string).unwrap_or_default();
-                self.close(Code::Malformed, &format!("the catalog cannot be used: {text}"));
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn stats(&mut self, stats: &Stats) -> Result<(), ReplicaError> {
-        for count in &stats.types {
-            let counts = [count.in_scope, count.all, count.held];
-            self.replica.store_mut().put_server_count(&count.ty, counts)?;
-        }
-        Ok(())
     }
 
     fn note_changed(

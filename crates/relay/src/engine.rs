@@ -13,7 +13,9 @@ mod disk;
 mod fanout;
 mod files;
 mod generations;
+mod hearing;
 mod influx;
+mod introducing;
 mod joining;
 mod keeping;
 mod mending;
@@ -21,6 +23,7 @@ mod offers;
 mod operators;
 mod peer;
 mod quarantine;
+mod receiving;
 mod storage;
 mod tally;
 mod traces;
@@ -29,11 +32,11 @@ mod wishes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use fieldkeep_model::{ChangeHash, DeviceNumber, KeyPair, PublicKey, RecordKey, SegmentId, Seq};
-use fieldkeep_protocol::frame::{self, Frame, Hello, Said, SegmentRef};
-use fieldkeep_protocol::{Code, Phase, Violation};
-use fieldkeep_replica::{AdmitError, OVER_QUOTA, PART, Refused, Replica, ReplicaError};
-use fieldkeep_store::{Contact, Log as _, Question, Removals as _, SegmentRow, StoreError};
+use fieldkeep_model::{DeviceNumber, KeyPair, PublicKey, RecordKey, SegmentId, Seq};
+use fieldkeep_protocol::Code;
+use fieldkeep_protocol::frame::{self, Frame, Said};
+use fieldkeep_replica::{PART, Replica, ReplicaError};
+use fieldkeep_store::{Contact, Log as _, Question, StoreError};
 use tracing::debug_span;
 
 pub use asks::{check_queries, said};
@@ -121,10 +124,6 @@ const SLICE: usize = 64;
 const RENEWED: usize = 16;
 /// How often the segment that waits longest lets one that is in memory go first.
 const PASSED_OVER: usize = 16;
-/// Characters that are kept of what a peer says it runs.
-const SOFTWARE: usize = 64;
-/// Connections of one member at a time.
-const CONNECTIONS: usize = 2;
 
 /// What is told when the relay is stopped.
 const STOPS: &str = "the relay stops, and says when to come back: what has a receipt is safe";
@@ -438,328 +437,6 @@ impl Engine {
         Ok(())
     }
 
-    fn bytes(&mut self, id: ConnectionId, stream: u64, bytes: &[u8]) -> Result<(), ReplicaError> {
-        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
-        if let Err(violation) = peer.session.receive(stream, bytes) {
-            self.violated(id, &violation);
-            return Ok(());
-        }
-        // The first frame opens the way for what overtook it on other streams.
-        let mut streams = VecDeque::from([stream]);
-        while let Some(stream) = streams.pop_front() {
-            while let Some(peer) = self.peers.get_mut(&id) {
-                let opening = peer.session.phase() == Phase::Opening;
-                match peer.session.next(stream) {
-                    Ok(Some(frame)) => {
-                        let taken = self.frame(id, frame);
-                        self.survive(id, taken)?;
-                        if opening {
-                            streams.extend(
-                                self.peers
-                                    .get(&id)
-                                    .map(|peer| peer.session.waiting())
-                                    .unwrap_or_default(),
-                            );
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(violation) => self.violated(id, &violation),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Damage of one segment costs the connection that met it, and nothing else.
-    fn survive<T: Default>(
-        &mut self,
-        id: ConnectionId,
-        result: Result<T, ReplicaError>,
-    ) -> Result<T, ReplicaError> {
-        match result {
-            Err(error) if error.is_damage() => {
-                tracing::error!(connection = id, %error, "a segment is damaged");
-                self.close(id, Code::Storage, &error.to_string());
-                Ok(T::default())
-            }
-            other => other,
-        }
-    }
-
-    fn frame(&mut self, id: ConnectionId, frame: Frame) -> Result<(), ReplicaError> {
-        tracing::trace!(connection = id, frame = frame.name(), "received");
-        let _traced = self.trace_frame(id, frame.name());
-        match frame {
-            Frame::Hello(hello) => self.hello(id, &hello)?,
-            Frame::Join(join) if self.peers[&id].member.is_none() => self.join(id, &join)?,
-            Frame::Join(members) | Frame::Members(members) => self.members(id, &members)?,
-            Frame::Offer(offer) => self.offer(id, &offer)?,
-            Frame::Mode(paused) => self.mode(id, paused),
-            Frame::Vector(vector) => self.vector(id, vector)?,
-            Frame::Witness(statement) => self.witness(id, &statement)?,
-            Frame::Push(push) => self.push(id, push)?,
-            Frame::Credit(credit) => self.credit(id, credit),
-            Frame::Rejudge(key) => self.asked_to_rejudge(id, key)?,
-            Frame::Dismiss(dismiss) => self.asked_to_dismiss(id, &dismiss)?,
-            Frame::Call(call) => self.call(id, call)?,
-            Frame::Ask(ask) => self.ask(id, &ask),
-            Frame::Report(report) => self.reported(id, report),
-            Frame::Error(error) => tracing::info!(connection = id, ?error, "the peer gave up"),
-            Frame::Welcome(_)
-            | Frame::Catalog(_)
-            | Frame::OfferReply(_)
-            | Frame::Delta(_)
-            | Frame::Ack(_)
-            | Frame::Nack(_)
-            | Frame::Verdicts(_)
-            | Frame::Proof(_)
-            | Frame::Stats(_)
-            | Frame::GoAway(_)
-            | Frame::Meet(_)
-            | Frame::Receipt(_)
-            | Frame::Outcome(_)
-            | Frame::Answer(_)
-            | Frame::Part(_) => unreachable!("the session lets no such frame in"),
-        }
-        Ok(())
-    }
-
-    fn hello(&mut self, id: ConnectionId, hello: &Hello) -> Result<(), StoreError> {
-        if !hello.versions.contains(&fieldkeep_protocol::VERSION) {
-            let text = "no common protocol version: update the software";
-            self.close(id, Code::Version, text);
-            return Ok(());
-        }
-        if hello.org != self.replica.org() {
-            let text = "this relay serves another organisation";
-            self.close(id, Code::ForeignOrganisation, text);
-            return Ok(());
-        }
-        let key = self.peers[&id].key;
-        let member = self.replica.members().by_tls(&key);
-        let revoked = member.is_some_and(|member| member.revoked);
-        let member = member.map(|member| member.number);
-        // Where its entries are not the first of these, the two logs have branched: it gets all.
-        let same = self.replica.members().sum_at(hello.members) == Some(hello.members_sum());
-        let known = if same { hello.members } else { 0 };
-        if self.is_suspended(&key) {
-            self.close(id, Code::Busy, "its permissions are being changed: come again");
-            return Ok(());
-        }
-        if member.is_some() {
-            // A device whose signal comes and goes has lost them, and the relay has not noticed yet:
-            // the oldest give way.
-            let mut others = self.sessions_of(&key);
-            others.retain(|other| *other != id);
-            others.sort_unstable();
-            others.truncate((others.len() + 1).saturating_sub(CONNECTIONS));
-            for other in others {
-                self.close(other, Code::Busy, "this device has connected anew");
-            }
-        }
-        if self.queue.is_empty() {
-            self.queue = self.replica.behind().into();
-        }
-        let peer = self.peers.get_mut(&id).expect("the frame came from it");
-        peer.actor = hello.actor;
-        peer.member = member;
-        if member.is_some() {
-            self.tally.came(key);
-        }
-        (peer.catalog, peer.epoch) = (hello.catalog, hello.epoch);
-        if hello.catalog == 0 {
-            peer.left_out.generations = self.replica.generations().clone();
-        }
-        peer.software = hello.software.chars().take(SOFTWARE).collect();
-        peer.receipts = hello.capabilities & fieldkeep_protocol::capability::RECEIPTS != 0;
-        peer.session.enter(if member.is_some() { Phase::Open } else { Phase::Stranger });
-        self.note_contact(id, hello.members);
-        self.trace_session(id);
-        let welcome = self.introduction()?;
-        self.control(id, &Frame::Welcome(Box::new(welcome)));
-        if revoked {
-            self.peers.get_mut(&id).expect("the frame came from it").members = known;
-            self.turn_away(id);
-        } else if member.is_some() {
-            self.introduce(id, known);
-            self.note_returned(key)?;
-        }
-        Ok(())
-    }
-
-    fn introduction(&self) -> Result<Hello, StoreError> {
-        let removals = self.replica.store().newest_removal()?;
-        Ok(Hello {
-            versions: vec![fieldkeep_protocol::VERSION],
-            software: concat!("fieldkeep/", env!("CARGO_PKG_VERSION")).to_owned(),
-            org: self.replica.org(),
-            capabilities: fieldkeep_protocol::capability::REPORTS,
-            members: self.replica.members().len(),
-            members_tip: self.replica.members().tip(),
-            members_sum: self.replica.members().sum().to_be_bytes(),
-            epoch: self.replica.epoch(),
-            catalog: self.replica.published().map_or(0, |published| published.number),
-            frame_max: fieldkeep_protocol::FRAME_MAX,
-            root: [0; 16],
-            actor: None,
-            removals: (removals > 0).then_some(removals),
-        })
-    }
-
-    /// Sends a member what it lacks of the membership log, and the catalog if it has another.
-    fn introduce(&mut self, id: ConnectionId, known: u64) {
-        self.tell_members(id, known);
-        let Peer { catalog: held, epoch, .. } = self.peers[&id];
-        let current = self.replica.published().map(|published| (published.epoch, published.number));
-        // Numbers go on through epochs, but two branches of a relay may have used one twice.
-        if current.is_some_and(|(of, number)| number != held || of > epoch) {
-            self.tell_catalog(id);
-        }
-    }
-
-    fn members(&mut self, id: ConnectionId, members: &frame::Members) -> Result<(), ReplicaError> {
-        let mut entries = members.entries.clone();
-        let last = entries.last().cloned();
-        entries.extend(last.and_then(|last| self.admission_of_keys(id, &last)));
-        match self.append_members(&entries) {
-            Ok(_) => {}
-            Err(ReplicaError::Membership(error)) => {
-                self.close(id, Code::Membership, &error.to_string());
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    /// Tells every member what it lacks of the membership log.
-    fn announce_members(&mut self) {
-        let others = self.peers.iter().filter(|(_, peer)| peer.member.is_some());
-        let others: Vec<_> = others.map(|(id, peer)| (*id, peer.members)).collect();
-        for (id, known) in others {
-            self.tell_members(id, known);
-        }
-    }
-
-    fn tell_members(&mut self, id: ConnectionId, known: u64) {
-        let entries = self.replica.members().since(known).to_vec();
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.members = known + entries.len() as u64;
-        }
-        if !entries.is_empty() {
-            self.control(id, &Frame::Members(frame::Members { base: known, entries }));
-        }
-    }
-
-    fn push(&mut self, id: ConnectionId, push: frame::Push) -> Result<(), ReplicaError> {
-        let from = self.peers[&id].member.expect("the session is open");
-        let SegmentRef { id: segment, address } = push.segment;
-        let unpack = || self.replica.batch(&segment, address, &push.batch, push.heads);
-        let changes = match debug_span!(target: PART, "unpack").in_scope(unpack) {
-            Ok(changes) => changes,
-            Err(error) => {
-                self.close(id, Code::Malformed, &error.to_string());
-                return Ok(());
-            }
-        };
-        let brought = self.brought.entry(self.peers[&id].key).or_default();
-        *brought += changes.chunks.len() as u64;
-        if !self.replica.is_declared(&changes.segment) {
-            let hash = changes.heads.first().map_or(ChangeHash([0; 32]), |head| head.head.hash);
-            let text = "the relay's catalog has no such type, or divides it otherwise".to_owned();
-            let code = "undeclared".to_owned();
-            let nack = frame::Nack { segment, hash, stage: 1, code, text, vector: None };
-            self.tally.refused("undeclared");
-            self.control(id, &Frame::Nack(nack));
-            return Ok(());
-        }
-        match self.replica.receive(from, &changes, self.now) {
-            Ok(received) => self.received(id, &segment, &received),
-            Err(AdmitError::Refused(refused)) => {
-                tracing::warn!(from, %segment, %refused, "refused");
-                self.refuse(id, segment, *refused)
-            }
-            Err(AdmitError::Replica(error)) => Err(error),
-        }
-    }
-
-    fn received(
-        &mut self,
-        id: ConnectionId,
-        segment: &SegmentId,
-        received: &fieldkeep_replica::Received,
-    ) -> Result<(), ReplicaError> {
-        if let Some((first, last)) = received.admitted {
-            self.influx.arrived((last - first + 1) as usize);
-            self.traces.grew(segment, id);
-            self.has_grown(segment)?;
-        }
-        self.tally.received(received);
-        for (hash, reason) in &received.aside {
-            let (code, text) = if *reason == OVER_QUOTA {
-                let text = "as much is stored of its author, or of the whole organisation, as may be: \
-                            the relay keeps the change aside until there is room";
-                ("over-quota", text)
-            } else {
-                let text =
-                    "the device was not granted this scope: the relay keeps the change aside";
-                ("not-permitted", text)
-            };
-            let (code, text) = (code.to_owned(), text.to_owned());
-            let (segment, hash) = (*segment, *hash);
-            let nack = frame::Nack { segment, hash, stage: 1, code, text, vector: None };
-            self.control(id, &Frame::Nack(nack));
-        }
-        let pos = self.replica.segment(segment).map_or(0, |row| row.tip);
-        for (actor, seq, hash) in &received.newest {
-            self.replica.note_newest(segment, actor, *seq)?;
-            let ack = frame::Ack { segment: *segment, actor: *actor, seq: *seq, hash: *hash, pos };
-            self.control(id, &Frame::Ack(ack));
-            if self.peers.get(&id).is_some_and(|peer| peer.receipts) {
-                let receipt = self.replica.receipt(segment, *actor, (*seq, *hash), pos);
-                self.control(id, &Frame::Receipt(receipt));
-            }
-            if let Some(peer) = self.peers.get_mut(&id) {
-                peer.learn(segment, *actor, *seq);
-            }
-        }
-        Ok(())
-    }
-
-    /// Has a segment whose log has grown judged and sent on.
-    fn has_grown(&mut self, segment: &SegmentId) -> Result<(), ReplicaError> {
-        self.moved.insert(*segment);
-        if !self.queue.contains(segment) {
-            self.queue.push_back(*segment);
-        }
-        // Whoever may read it follows it since it began, or since he came: only where nobody does is it looked
-        // who might, which takes as long as there are devices.
-        if self.followers.get(segment).is_none_or(BTreeSet::is_empty) {
-            self.follow_everyone(segment)?;
-        }
-        Ok(())
-    }
-
-    fn refuse(
-        &mut self,
-        id: ConnectionId,
-        segment: SegmentId,
-        refused: Refused,
-    ) -> Result<(), ReplicaError> {
-        let member = self.member(id);
-        let may = |row: &SegmentRow| member.may(&row.address.ty, &row.address.scope);
-        // Of a segment that is not there it holds nothing, and the device has to know.
-        let readable = self.replica.segment(&segment).is_none_or(may);
-        let vector = match refused.code {
-            "missing-deps" | "fork" | "seq" if readable => Some(self.replica.vector(&segment)?),
-            _ => None,
-        };
-        let Refused { hash, stage, code, text, .. } = refused;
-        self.tally.refused(code);
-        let nack = frame::Nack { segment, hash, stage, code: code.to_owned(), text, vector };
-        self.control(id, &Frame::Nack(nack));
-        Ok(())
-    }
-
     fn control(&mut self, to: ConnectionId, frame: &Frame) {
         self.send(to, 0, fieldkeep_protocol::priority::CONTROL, frame);
     }
@@ -767,20 +444,6 @@ impl Engine {
     fn send(&mut self, to: ConnectionId, stream: u64, priority: i32, frame: &Frame) {
         tracing::trace!(connection = to, stream, frame = frame.name(), "sent");
         self.outputs.push(Output::Send { to, stream, priority, bytes: frame.encode() });
-    }
-
-    fn violated(&mut self, id: ConnectionId, violation: &Violation) {
-        let stranger = self.peers.get(&id).is_some_and(|p| p.session.phase() == Phase::Stranger);
-        let code = match violation {
-            Violation::OutOfOrder(_) if stranger => Code::NotAMember,
-            Violation::Frame(_)
-            | Violation::OutOfOrder(_)
-            | Violation::CutShort
-            | Violation::Streams
-            | Violation::Unintroduced => violation.code(),
-        };
-        tracing::warn!(connection = id, %violation, "closed");
-        self.close(id, code, &violation.to_string());
     }
 
     fn close(&mut self, id: ConnectionId, code: Code, text: &str) {
