@@ -289,10 +289,7 @@ async fn attach_to(
 /// A relay that is served, with a device and what it wrote.
 fn organisation() -> (Place, Running, Client, RwLockReadGuard<'static, ()>) {
     let starting = STARTING.blocking_read();
-    let place = Place::new();
-    let catalog = place.file("catalog.toml", CATALOG);
-    let catalog = catalog.to_str().expect("a plain path");
-    place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
+    let place = Place::founded(CATALOG);
     let serve = ["relay", "serve", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"];
     let relay = place.start("relay", &serve);
     let client = Client::stranger(relay.line_beginning("health ").trim_start_matches("health "));

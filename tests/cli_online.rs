@@ -253,10 +253,7 @@ fn bytes<const N: usize>(hex: &str) -> [u8; N] {
 
 #[test]
 fn an_action_calls_a_host_once_signed_and_writes_when_it_has_answered() {
-    let place = Place::new();
-    let catalog = place.file("catalog.toml", CATALOG);
-    let catalog = catalog.to_str().expect("a plain path");
-    place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
+    let place = Place::founded(CATALOG);
     let answers = vec![
         "HTTP/1.0 503 Busy\r\n\r\nlater",
         "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ngranted",
@@ -297,10 +294,7 @@ fn an_action_calls_a_host_once_signed_and_writes_when_it_has_answered() {
 
 #[test]
 fn a_relay_that_was_killed_asks_its_host_again_under_the_same_key() {
-    let place = Place::new();
-    let catalog = place.file("catalog.toml", CATALOG);
-    let catalog = catalog.to_str().expect("a plain path");
-    place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
+    let place = Place::founded(CATALOG);
     let answers =
         vec![HANGS, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ngranted", HANGS, HANGS, HANGS];
     let (port, requests) = host(answers, None);
@@ -344,10 +338,7 @@ fn a_relay_that_was_killed_asks_its_host_again_under_the_same_key() {
 
 #[test]
 fn a_host_is_asked_over_tls_only_where_its_authority_is_trusted() {
-    let place = Place::new();
-    let catalog = place.file("catalog.toml", CATALOG);
-    let catalog = catalog.to_str().expect("a plain path");
-    place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
+    let place = Place::founded(CATALOG);
     let answers = vec!["HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ngranted"; 4];
     let (port, requests) = host(answers, Some(keys()));
     let url = format!("url = \"https://127.0.0.1:{port}\"\n");

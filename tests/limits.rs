@@ -318,10 +318,7 @@ async fn what_was_begun_of_a_file_and_left_counts_too() {
 /// It once looked for files to send whenever it had just looked.
 #[test]
 fn a_sync_that_is_held_back_with_a_file_uses_next_to_no_processor_time() {
-    let place = Place::new();
-    let catalog = place.file("catalog.toml", CATALOG);
-    let catalog = catalog.to_str().expect("a plain path");
-    place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
+    let place = Place::founded(CATALOG);
     place.file("relay/relay.toml", "[limits.device]\nbytes_a_minute = \"64KiB\"\n");
     let _relay = place.serve();
     place.device("ann", &[]);
@@ -342,10 +339,7 @@ fn a_sync_that_is_held_back_with_a_file_uses_next_to_no_processor_time() {
 
 #[test]
 fn the_command_tells_limits_and_use_and_a_hangup_has_other_limits_hold_at_once() {
-    let place = Place::new();
-    let catalog = place.file("catalog.toml", CATALOG);
-    let catalog = catalog.to_str().expect("a plain path");
-    place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
+    let place = Place::founded(CATALOG);
     let limits = || place.run("relay", &["relay", "limits", "--json"]).json();
     let told = limits();
     assert_eq!(told["schema"], "fieldkeep/relay-limits/1");

@@ -66,10 +66,7 @@ fn documented(name: &str) -> String {
 
 /// Founds a relay that is not served yet.
 fn founded() -> Place {
-    let place = Place::new();
-    let catalog = place.file("catalog.toml", CATALOG);
-    let catalog = catalog.to_str().expect("a plain path");
-    place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
+    let place = Place::founded(CATALOG);
     place
 }
 

@@ -30,10 +30,7 @@ reason = "the discount is above 30 percent"
 
 /// A relay that has its traces sent there.
 fn traced(to: SocketAddr) -> (Place, Running, Receiver<String>) {
-    let place = Place::new();
-    let catalog = place.file("catalog.toml", CATALOG);
-    let catalog = catalog.to_str().expect("a plain path");
-    place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
+    let place = Place::founded(CATALOG);
     place.file("relay/relay.toml", &format!("[traces]\nendpoint = \"http://{to}\"\n"));
     let serve = ["relay", "serve", "--listen", "127.0.0.1:0"];
     let (relay, logs) = start_logged(place.command("relay", &serve));

@@ -50,6 +50,13 @@ impl Place {
         Self { root: tempfile::tempdir().expect("a directory") }
     }
 
+    /// One with a relay that was founded with a catalog, and that nobody serves yet.
+    pub fn founded(catalog: &str) -> Self {
+        let place = Self::new();
+        place.found(catalog);
+        place
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
@@ -89,10 +96,14 @@ impl Place {
 
     /// Founds a relay with a catalog and serves it.
     pub fn relay(&self, catalog: &str) -> Running {
+        self.found(catalog);
+        self.serve()
+    }
+
+    fn found(&self, catalog: &str) {
         let catalog = self.file("catalog.toml", catalog);
         let catalog = catalog.to_str().expect("a plain path");
         self.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
-        self.serve()
     }
 
     /// Serves the relay.
