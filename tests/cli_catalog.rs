@@ -118,7 +118,9 @@ fn a_catalog_is_compared_published_and_rolled_back_while_the_relay_serves() {
     for word in ["added: rule discount", "1 would be held", "customer/1", "nothing was published"] {
         assert!(told.contains(word), "{word}: {told}");
     }
-    let unfit = catalog(&place, &["diff", "--json"], Some("catalog = 1\n[type.customer]\n")).json();
+    let unfit = catalog(&place, &["diff", "--json"], Some("catalog = 1\n[type.customer]\n"));
+    assert_eq!(unfit.code, 4, "{}", unfit.err);
+    let unfit: Value = serde_json::from_str(&unfit.out).expect("a line of JSON");
     assert_eq!(unfit["problems"].as_array().map(Vec::len), Some(2), "{unfit}");
 
     let published = catalog(&place, &["publish", "--note", "no gifts", "--json"], Some(&next));

@@ -217,6 +217,11 @@ fn other_scopes_and_another_name_reach_a_device_that_stays_connected() {
     until("she is called otherwise", || {
         run(&place, "ann", "status --json").json()["name"] == json!("anna")
     });
+    let namesake = "is called `ben` too: commands take the numbers of both from now on";
+    for command in ["relay invite --name ben", "relay rename anna ben"] {
+        let told = run(&place, "relay", command);
+        assert!(told.code == 0 && told.err.contains(namesake), "{command}: {}", told.err);
+    }
     connected.stop("INT");
     assert_eq!(relay.stop("INT"), 0);
 }
@@ -425,10 +430,7 @@ fn the_admin_key_is_replaced_by_itself_and_by_the_recovery_key() {
 
 #[test]
 fn the_relays_key_is_replaced_and_no_device_is_enrolled_again() {
-    let place = Place::new();
-    let catalog = place.file("catalog.toml", CATALOG);
-    let catalog = catalog.to_str().expect("a plain path");
-    place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
+    let place = Place::founded(CATALOG);
     let (relay, listens) = place.serve_at("127.0.0.1:0");
     for name in ["ann", "ben", "eva"] {
         place.device(name, &[]);

@@ -63,6 +63,12 @@ fn a_type_is_started_afresh_while_the_relay_serves() {
     let shown = relay(&place, &["catalog", "show"]).out;
     assert!(shown.contains("# What is sold.") && shown.contains("generation = 1"), "{shown}");
     assert!(relay(&place, &["catalog", "list"]).out.contains("it had grown"));
+    let back = relay(&place, &["catalog", "rollback", "1"]);
+    assert_eq!(back.code, 4, "{}", back.err);
+    for words in ["order has been started afresh since: 1 is in force", "relay catalog show > FILE"]
+    {
+        assert!(back.err.contains(words), "{words}: {}", back.err);
+    }
 
     // Late, of the old one; and then on the new one.
     place.run("ann", &["put", "order/o2", "customer=late"]).ok();

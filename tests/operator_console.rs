@@ -48,10 +48,7 @@ struct Operator {
 
 impl Office {
     fn new() -> Self {
-        let place = Place::new();
-        let catalog = place.file("catalog.toml", CATALOG);
-        let catalog = catalog.to_str().expect("a plain path");
-        place.run("relay", &["relay", "init", "--catalog", catalog, "--name", "acme"]).ok();
+        let place = Place::founded(CATALOG);
         for (name, role) in [("vic", "view"), ("jon", "judge"), ("eve", "administer")] {
             let args = ["relay", "operator", "add", name, "--role", role];
             place.run_with_input("relay", &args, &format!("{PASSWORD}\n")).ok();
@@ -599,6 +596,8 @@ fn a_backup_that_is_asked_for_lies_on_the_disk_and_is_on_the_trail() {
     assert_eq!(eve.post("/backup", &form).status, 303);
     let page = eve.waits_for("/backup", "cannot be worked in").body;
     assert!(page.contains("name a folder that can be made"), "{page}");
+    let failed = ["eve", "back_up_failed", file.to_str().expect("a plain path")].map(str::to_owned);
+    assert!(office.deeds().contains(&failed), "{:?}", office.deeds());
     let within = office.place.path("relay").join("backups");
     let form = format!("folder={}&confirmed=yes", within.to_str().expect("a plain path"));
     assert_eq!(eve.post("/backup", &form).status, 303);

@@ -227,8 +227,12 @@ impl Succession {
     fn ty(&mut self, old: &ObjectType, new: &ObjectType) {
         let key = format!("type.{}", old.name);
         if new.generation < old.generation {
-            let problem = format!("published in generation {}", old.generation);
-            let remedy = format!("write `generation = {}`, and what it declares", old.generation);
+            let problem = format!(
+                "this is of generation {}, and {} has been started afresh since: {} is in force",
+                new.generation, old.name, old.generation
+            );
+            let remedy = "`fieldkeep relay catalog show > FILE` prints what is in force: write \
+                          into that what is to hold, and publish it";
             self.errors.push(new.place.error(format!("{key}.generation"), problem, remedy));
             return;
         }

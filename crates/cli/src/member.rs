@@ -38,6 +38,17 @@ pub(crate) fn only(log: &MembershipLog, who: &str) -> Result<DeviceNumber, Failu
     }
 }
 
+/// Says that a device has a name already that another is about to have.
+pub(crate) fn note_namesake(log: &MembershipLog, name: &str) {
+    let mut current = log.members().values().filter(|member| !member.relay && !member.revoked);
+    if let Some(Member { number, .. }) = current.find(|member| member.name == name) {
+        crate::note(&format!(
+            "device {number} is called `{}` too: commands take the numbers of both from now on",
+            safe(name)
+        ));
+    }
+}
+
 fn ambiguous(who: &str, several: &[&Member]) -> Failure {
     let numbers: Vec<_> = several.iter().map(|member| member.number.to_string()).collect();
     let message = format!("several devices are called `{}`", safe(who));

@@ -90,7 +90,7 @@ pub(crate) fn run(
         Relay::RotateKey(signing) => keys::rotate_relay(&directory, signing, output)?,
         Relay::Devices(wish) => return devices::run(&directory, wish, output),
         Relay::Publish(wish) => catalog::publish(&directory, &wish, output)?,
-        Relay::Catalog { command } => catalog::run(&directory, command, output)?,
+        Relay::Catalog { command } => return catalog::run(&directory, command, output),
         Relay::Reshape(wish) => reshape::run(&directory, wish, output)?,
         Relay::Generations { command } => generations::run(&directory, command, output)?,
         Relay::Backup { folder, verify } => {

@@ -35,6 +35,7 @@ pub(crate) enum Catalog {
         name: Option<String>,
     },
     /// What a catalog would hold and release if it were published now, judged on all that is here.
+    /// Exit code 4 where it cannot be published.
     #[command(group = clap::ArgGroup::new("which").required(true).args(["catalog", "number"]))]
     Diff {
         /// The catalog.

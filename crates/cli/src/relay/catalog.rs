@@ -36,7 +36,11 @@ struct Listed<'k> {
     catalogs: &'k [Kept],
 }
 
-pub(super) fn run(directory: &Path, command: Catalog, output: &mut Output) -> Result<(), Trouble> {
+pub(super) fn run(
+    directory: &Path,
+    command: Catalog,
+    output: &mut Output,
+) -> Result<ExitCode, Trouble> {
     match command {
         Catalog::Check { .. } | Catalog::Module { .. } => {
             unreachable!("it needs no directory, and was taken care of")
@@ -46,17 +50,23 @@ pub(super) fn run(directory: &Path, command: Catalog, output: &mut Output) -> Re
                 (Some(path), _) => Tried::Source(read(&path)?),
                 (None, number) => Tried::Number(number.unwrap_or_default()),
             };
-            diff(directory, tried, output)
+            return diff(directory, tried, output);
         }
-        Catalog::Publish(wish) => publish(directory, &wish, output),
+        Catalog::Publish(wish) => publish(directory, &wish, output)?,
         Catalog::Rollback { number, note } => {
             let request = Request::RollBack(number, note);
-            told(Access::new(directory)?.ask(request)?, output)
+            told(Access::new(directory)?.ask(request)?, output)?;
         }
-        Catalog::List => list(directory, output),
-        Catalog::Status => status(directory, output),
-        Catalog::Show { number } => show(directory, number, output),
+        Catalog::List => list(directory, output)?,
+        Catalog::Status => status(directory, output)?,
+        Catalog::Show { number } => show(directory, number, output)?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// 0 for a catalog that could be published.
+fn fitness(problems: &[String]) -> ExitCode {
+    if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(UNFIT) }
 }
 
 #[derive(Serialize)]
@@ -136,8 +146,7 @@ pub(super) fn check(
     } else {
         print_check(output, &checked)?;
     }
-    let fits = checked.follows.is_none_or(|follows| follows.problems.is_empty());
-    Ok(if fits { ExitCode::SUCCESS } else { ExitCode::from(UNFIT) })
+    Ok(checked.follows.map_or(ExitCode::SUCCESS, |follows| fitness(&follows.problems)))
 }
 
 fn print_check(output: &mut Output, checked: &Checked) -> Result<(), Trouble> {
@@ -192,7 +201,7 @@ fn unfit(output: &mut Output, problems: &[String]) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn diff(directory: &Path, tried: Tried, output: &mut Output) -> Result<(), Trouble> {
+fn diff(directory: &Path, tried: Tried, output: &mut Output) -> Result<ExitCode, Trouble> {
     let Response::CatalogDiff(diff) = Access::new(directory)?.ask(Request::CatalogDiff(tried))?
     else {
         return Err(Failure::unexpected().into());
@@ -202,7 +211,7 @@ fn diff(directory: &Path, tried: Tried, output: &mut Output) -> Result<(), Troub
     } else {
         print_diff(output, &diff)?;
     }
-    Ok(())
+    Ok(fitness(&diff.problems))
 }
 
 fn print_diff(output: &mut Output, diff: &Diff) -> Result<(), Trouble> {

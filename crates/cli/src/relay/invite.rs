@@ -13,6 +13,7 @@ use super::signing::{self, Made};
 use crate::access::Access;
 use crate::args::fleet::Invite;
 use crate::export::catalog;
+use crate::member;
 use crate::output::{Output, code};
 use crate::request::{Request, Response};
 use crate::time::now_ms;
@@ -39,6 +40,7 @@ pub(super) fn run(directory: &Path, wish: Invite, output: &mut Output) -> Result
         let addresses = addresses(&address, listens.as_deref())?;
         let addresses = addresses.iter().map(ToString::to_string).collect();
         invited = name.clone().unwrap_or_else(|| numbered(log));
+        member::note_namesake(log, &invited);
         let (name, grants) = (invited.clone(), grants(&scopes));
         Ok(Wanted::Invite { name, grants, expires_ms, addresses })
     })?;

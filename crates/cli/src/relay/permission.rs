@@ -12,7 +12,7 @@ use super::invite;
 use super::signing::{self, Made, Means};
 use crate::access::Access;
 use crate::args::fleet::Signing;
-use crate::member::find;
+use crate::member::{find, note_namesake};
 use crate::output::{Output, safe};
 use crate::request::{Request, Response};
 use fieldkeep_console::{Failure, Trouble};
@@ -52,7 +52,12 @@ pub(super) fn run(
         let found = find(log, who)?;
         let member = found.keys.signing;
         let act = match change {
-            Change::Rename(name) => Act::Rename { member, name: name.clone() },
+            Change::Rename(name) => {
+                if *name != found.name {
+                    note_namesake(log, name);
+                }
+                Act::Rename { member, name: name.clone() }
+            }
             Change::Revoke => {
                 let cuts = cut_offs(access, found, &[], at_once)?;
                 Act::Revoke { member, cuts }

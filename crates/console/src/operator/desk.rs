@@ -349,7 +349,10 @@ impl App {
             app.desk().end(number);
             match made {
                 Ok(taken) => app.tell_taken(&by, &taken),
-                Err(_) => app.desk().tell(&by, false, "No backup was made", "Backup says why."),
+                Err(_) => {
+                    app.note(&by, "back_up_failed", folder.display().to_string()).await;
+                    app.desk().tell(&by, false, "No backup was made", "Backup says why.");
+                }
             }
         });
         Ok(())

@@ -58,6 +58,7 @@ impl Access {
             "publish" => "published",
             "roll_back" => "went back to",
             "back_up" => "asked for a backup in",
+            "back_up_failed" => "got no backup in",
             "rejudge" => "had judged again",
             "export" => "exported",
             "add" => "gave an account to",
@@ -70,6 +71,6 @@ impl Access {
 
     /// Whether somebody should look at it.
     fn is_grave(&self, deed: &Deed) -> bool {
-        matches!(&*deed.act, "refused" | "denied")
+        matches!(&*deed.act, "refused" | "denied" | "back_up_failed")
     }
 }
