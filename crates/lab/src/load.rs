@@ -68,6 +68,8 @@ pub struct Plan {
     pub bad: Vec<Bad>,
     /// How long devices write while the memory is watched; not at all if 0.
     pub soak_seconds: u64,
+    /// What documents and indexes may take in the relay, in MiB; its default if absent.
+    pub memory_mib: Option<u64>,
     /// Whether bare floors are measured.
     pub floors: bool,
     /// Where relay and devices keep what they have: on the disk that is to be measured.
@@ -104,6 +106,7 @@ impl Plan {
         within("changes a second", self.rate, 1, 10_000)?;
         within("seconds", self.seconds, 1, 86_400)?;
         within("seconds of soak", self.soak_seconds, 0, 86_400)?;
+        within("MiB of memory", self.memory_mib.unwrap_or(16), 16, 1 << 20)?;
         let folder = |error| PlanError::Folder { path: self.folder.clone(), error };
         fs::create_dir_all(&self.folder).map_err(folder)?;
         let mut entries = fs::read_dir(&self.folder).map_err(folder)?;
@@ -128,6 +131,10 @@ impl Plan {
         let relay = self.folder.join("relay");
         let others = self.bad.len() * bad::MEMBERS;
         let facts = site::found(&relay, self.devices, others, OUTLET);
+        if let Some(mib) = self.memory_mib {
+            let limits = format!("[limits]\nmemory_bytes = \"{mib}MiB\"\n");
+            fs::write(relay.join("relay.toml"), limits).expect("the folder was just made");
+        }
         let test = Test::begin(self, facts, relay);
         test.run(stop, tell, &mut results);
         results

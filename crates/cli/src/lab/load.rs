@@ -28,6 +28,10 @@ pub(crate) struct Args {
     /// How long they write while the relay's memory is watched; not at all if 0.
     #[arg(long, value_name = "S", default_value_t = 0)]
     soak: u64,
+    /// What loaded documents and indexes may take in the relay, as `memory_bytes` of its limits does: where
+    /// little is allowed, a soak shows early what follows once it is full. As by default if absent.
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u64>,
     /// Measure no bare floors beside it.
     #[arg(long)]
     no_floors: bool,
@@ -45,6 +49,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<ExitCode, Trouble>
         seconds: args.seconds,
         bad: args.bad.clone(),
         soak_seconds: args.soak,
+        memory_mib: args.memory,
         floors: !args.no_floors,
         folder: crate::args::absolute(&folder)?,
         program: std::env::current_exe()?,

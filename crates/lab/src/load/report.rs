@@ -86,14 +86,12 @@ pub struct Ordeal {
 }
 
 /// The relay's memory over time.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Soak {
     /// How long it was watched, in minutes.
     pub minutes: f64,
-    /// Its memory at the first look, in KiB.
-    pub first_kib: f64,
-    /// At the last.
-    pub last_kib: f64,
+    /// Its memory at each look, in KiB, evenly over that time.
+    pub looks_kib: Vec<f64>,
     /// The slope of the second half, in KiB a minute: the first fills caches.
     pub slope_kib_a_minute: f64,
     /// The devices' times.
@@ -106,11 +104,22 @@ impl Soak {
         let settled = &points[points.len() / 2..];
         Self {
             minutes: last.0,
-            first_kib: points.first().map_or(0.0, |point| point.1),
-            last_kib: last.1,
+            looks_kib: points.iter().map(|point| point.1).collect(),
             slope_kib_a_minute: crate::sync::slope(settled),
             times,
         }
+    }
+}
+
+impl Soak {
+    /// The medians of up to ten parts of that time, in MB.
+    fn medians_mb(&self) -> impl Iterator<Item = f64> {
+        let part = self.looks_kib.len().div_ceil(10).max(1);
+        self.looks_kib.chunks(part).map(|looks| {
+            let mut looks = looks.to_vec();
+            looks.sort_by(f64::total_cmp);
+            looks[looks.len() / 2] * 1_024.0 / 1e6
+        })
     }
 }
 
@@ -240,13 +249,9 @@ impl Results {
         }
         if let Some(soak) = &self.soak {
             let figure = format!("{:+.0} KiB a minute", soak.slope_kib_a_minute);
-            let over = format!(
-                "over {:.1} minutes, from {:.1} to {:.1} MB; p99 {}",
-                soak.minutes,
-                soak.first_kib * 1_024.0 / 1e6,
-                soak.last_kib * 1_024.0 / 1e6,
-                times(&soak.times)
-            );
+            let medians: Vec<_> = soak.medians_mb().map(|mb| format!("{mb:.0}")).collect();
+            let (minutes, medians) = (soak.minutes, medians.join(" "));
+            let over = format!("{medians} MB in {minutes:.1} minutes; p99 {}", times(&soak.times));
             rows.push(row("the relay's memory", figure, "flat", over));
         }
         rows
