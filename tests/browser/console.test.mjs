@@ -363,28 +363,32 @@ test("how much of a download has come is shown while it comes", async () => {
 
   // Whoever joins over a narrow road has time to look.
   const road = await Road.to(field.address);
-  const ticket = await field.run("relay", "relay", "invite", "--name", "dee", "--address", road.address);
-  await field.run("dee", "join", ticket.trim());
-  await field.run("dee", "sync");
-  const dee = await field.serves("dee");
-  const look = await Visit.of(field, "dee");
-  await look.open("/data");
-  await look.page.locator("#type-lead", { hasText: "Synced 20,000 of 20,000" }).waitFor();
-  road.narrow(DIRT_ROAD);
-  const done = field.run("dee", "resync", "lead");
-  const come = async () => {
-    const shown = await look.page.locator("#type-lead .num").innerText();
-    return Number(shown.match(/^Downloaded ([\d,]+) of 20,000$/)?.[1].replaceAll(",", "") ?? 0);
-  };
-  const some = await until(come, (count) => count > 0);
-  const more = await until(come, (count) => count === 0 || count > some);
-  assert.ok(some < more && more < 20_000, `${some}, then ${more}`);
-  road.widen();
-  await done;
-  await look.page.locator("#type-lead", { hasText: "Synced 20,000 of 20,000" }).waitFor();
-  await look.end();
-  await field.stop(dee);
-  road.close();
+  let look;
+  try {
+    const ticket = await field.run("relay", "relay", "invite", "--name", "dee", "--address", road.address);
+    await field.run("dee", "join", ticket.trim());
+    await field.run("dee", "sync");
+    await field.serves("dee");
+    look = await Visit.of(field, "dee");
+    await look.open("/data");
+    const row = look.page.locator("#type-lead");
+    await row.filter({ hasText: "Synced 20,000 of 20,000" }).waitFor();
+    road.narrow(DIRT_ROAD);
+    const done = field.run("dee", "resync", "lead");
+    const come = async () => {
+      const shown = (await row.innerText()).match(/Downloaded ([\d,]+) of 20,000/);
+      return Number(shown?.[1].replaceAll(",", "") ?? 0);
+    };
+    const some = await until(come, (count) => count > 0);
+    const more = await until(come, (count) => count === 0 || count > some);
+    assert.ok(some < more && more < 20_000, `${some}, then ${more}`);
+    road.widen();
+    await done;
+    await row.filter({ hasText: "Synced 20,000 of 20,000" }).waitFor();
+  } finally {
+    await look?.end();
+    road.close();
+  }
 
   // A table of that many goes on page by page.
   await visit.open("/records/lead");
