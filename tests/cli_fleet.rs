@@ -27,7 +27,9 @@ discount = { schema = { type = "integer" } }
 boxes = { kind = "counter" }
 [type.visit]
 scope = "outlet"
-[type.visit.field.outlet]
+[type.visit.field]
+outlet = {}
+note = {}
 [[type.order.rule]]
 name = "discount"
 cel = "!has(record.discount) || record.discount <= 30"
@@ -223,6 +225,37 @@ fn other_scopes_and_another_name_reach_a_device_that_stays_connected() {
         assert!(told.code == 0 && told.err.contains(namesake), "{command}: {}", told.err);
     }
     connected.stop("INT");
+    assert_eq!(relay.stop("INT"), 0);
+}
+
+#[test]
+fn what_lay_aside_before_a_device_was_revoked_is_accepted_too() {
+    let place = Place::new();
+    let relay = place.relay(CATALOG);
+    place.device("kim", &["--scope", "visit=42"]);
+    place.device("ben", &[]);
+    run(&place, "kim", "put visit/k1 outlet=43").ok();
+    assert_eq!(run(&place, "kim", "sync --json").json()["refused"], json!(1));
+    let accept = |what: &str| {
+        let words = format!("relay quarantine accept {what} --json");
+        run(&place, "relay", &words)
+    };
+    let standing = accept("--device kim");
+    assert_eq!(standing.code, 2, "a member is granted what is missing: {standing:?}");
+    run(&place, "relay", "relay revoke kim").ok();
+    let shown = run(&place, "relay", "relay quarantine show visit/k1");
+    assert!(shown.err.contains("quarantine accept --device"), "{}", shown.err);
+    // What is built on it comes in a bundle, and neither is half of a record.
+    run(&place, "kim", "put visit/k1 note=more").ok();
+    let bundle = file(&place, "kim.bundle");
+    run(&place, "kim", &format!("bundle export {bundle} --for relay")).ok();
+    assert_eq!(accept("--device kim --dry-run").json()["written"], json!(1));
+    let accepted = accept(&bundle).json();
+    assert_eq!((&accepted["aside"], &accepted["written"]), (&json!(2), &json!(2)), "{accepted}");
+    let record = run(&place, "relay", "get visit/k1 --json").json();
+    assert_eq!(record["state"], "valid", "{record}");
+    assert_eq!(record["fields"], json!({ "outlet": "43", "note": "more" }));
+    assert_eq!(accept("--device kim").json()["aside"], json!(0), "nothing is accepted twice");
     assert_eq!(relay.stop("INT"), 0);
 }
 

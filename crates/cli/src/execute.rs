@@ -183,6 +183,7 @@ pub(crate) fn execute(
         Request::AppendMember { base, entry } => Ok(relay::append(owner, base, &entry)?),
         Request::Apply(entry) => Ok(relay::apply(owner, &entry)?),
         Request::Me => Ok(relay::me(owner)?),
+        Request::NextKeys => Ok(relay::next_keys(owner)?),
         Request::Devices { device, to_revoke } => {
             Ok(fleet::devices(owner, device.as_deref(), to_revoke)?)
         }
@@ -195,9 +196,9 @@ pub(crate) fn execute(
             Ok(bundle::export(owner, &file, &to, since.as_deref(), enclosing)?)
         }
         Request::ImportBundle(file) => Ok(bundle::import(owner, &file)?),
-        Request::Accept { file, who, how } => Ok(bundle::accept(owner, &file, who, how)?),
-        Request::Publish(source, note) => Ok(catalog::publish(owner, source, note)?),
-        Request::RollBack(to, note) => Ok(catalog::roll_back(owner, to, note)?),
+        Request::Accept { captured, who, how } => Ok(bundle::accept(owner, captured, who, how)?),
+        Request::Publish(source, note, who) => Ok(catalog::publish(owner, source, note, who)?),
+        Request::RollBack(to, note, who) => Ok(catalog::roll_back(owner, to, note, who)?),
         Request::CatalogFollows(source) => Ok(catalog::follows(owner, &source)?),
         Request::CatalogDiff(tried) => Ok(catalog::diff(owner, tried)?),
         Request::Catalogs => Ok(catalog::list(owner)?),

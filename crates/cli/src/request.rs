@@ -199,6 +199,8 @@ pub(crate) enum Request {
     Apply(Entry),
     /// The key that this directory's member signs with.
     Me,
+    /// The keys that this relay will have, drawn now unless that was done before.
+    NextKeys,
     /// Every device as the relay knows it, or one; and whether it is safe to revoke or to upgrade it.
     Devices {
         /// Its name or number.
@@ -230,19 +232,20 @@ pub(crate) enum Request {
     },
     /// Take a bundle in.
     ImportBundle(PathBuf),
-    /// Take in what a revoked device captured, from a bundle of it; for whom.
+    /// Take in what a revoked device captured; for whom.
     Accept {
-        /// The file.
-        file: PathBuf,
+        /// What.
+        captured: Captured,
         /// Who accepts it.
         who: String,
         /// How far.
         how: Accept,
     },
-    /// Publish a catalog, with a note.
-    Publish(String, String),
-    /// Publish an earlier catalog again, by its number or the one before that in force, with a note.
-    RollBack(Option<u64>, Option<String>),
+    /// Publish a catalog, with a note, for whom.
+    Publish(String, String, String),
+    /// Publish an earlier catalog again, by its number or the one before that in force, with a note, for
+    /// whom.
+    RollBack(Option<u64>, Option<String>, String),
     /// Whether a catalog fits what was published.
     CatalogFollows(String),
     /// What a catalog would change.
@@ -292,7 +295,16 @@ pub(crate) enum Request {
     Limits,
 }
 
-/// How far a revoked device's bundle is taken.
+/// Where what a revoked device captured is taken from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Captured {
+    /// A bundle of it, and what of it lies aside on the relay.
+    Bundle(PathBuf),
+    /// What of the device of that name or number lies aside on the relay.
+    Aside(String),
+}
+
+/// How far what a revoked device captured is taken.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum Accept {
     /// Only find out what that would come to.
@@ -537,8 +549,10 @@ pub(crate) enum Response {
     HeldRecord {
         /// The record.
         held: Box<Held>,
-        /// The records that refer to it.
+        /// The first records that refer to it.
         referrers: Vec<String>,
+        /// How many more there are.
+        more_referrers: u64,
         /// What is to blame, if that can be told.
         blame: Option<Blamed>,
     },
@@ -573,6 +587,13 @@ pub(crate) enum Response {
     },
     /// A key, in hexadecimal.
     Me(String),
+    /// The keys that a relay will have, in hexadecimal.
+    NextKeys {
+        /// The one that it signs with.
+        signing: String,
+        /// The one by which it is connected to.
+        tls: String,
+    },
     /// Devices as the relay knows them.
     Devices {
         /// The devices.

@@ -1,9 +1,9 @@
 //! What a revoked device had captured, taken all the same: an operator brings its bundle.
 //!
 //! Its changes are vouched for and pass the gate like anybody's, and lie aside, because their author may
-//! write nothing any more. What is accepted of them a relay writes again: ordinary changes of its own,
-//! which name the author and are judged. The changes themselves stay aside, marked, so that nothing is
-//! accepted twice.
+//! write nothing any more. What is accepted of them, and of what lay aside while he was a member, a relay
+//! writes again: ordinary changes of its own, which name the author and are judged. The changes themselves
+//! stay aside, marked, so that nothing is accepted twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +17,7 @@ use fieldkeep_model::{
 use fieldkeep_store::{Aside, Log as _};
 
 use crate::admit::{AdmitError, Batch, Refused};
+use crate::quota::{OVER_QUOTA, may_be_built_on};
 use crate::read::RecordView;
 use crate::replica::{Replica, ReplicaError};
 use crate::write::PutError;
@@ -71,14 +72,14 @@ struct Content {
     captured: Option<i64>,
 }
 
-/// Whether a change lies aside for want of a permission alone.
-pub(crate) fn lacks_permission_only(aside: &Aside) -> bool {
-    matches!(aside.reason.as_str(), NOT_PERMITTED | ACCEPTED)
+/// Whether a change lies aside for a reason that an operator may pass over, and was not accepted yet.
+fn is_acceptable(aside: &Aside) -> bool {
+    matches!(aside.reason.as_str(), NOT_PERMITTED | OVER_QUOTA)
 }
 
 impl Replica {
-    /// Takes what a revoked device brings, as far as an operator goes; all or nothing. A commit must
-    /// follow.
+    /// Takes what a revoked device brings, and what of it lies aside here, as far as an operator goes; all
+    /// or nothing. A commit must follow.
     ///
     /// # Errors
     /// When the store fails: nothing was changed then. What the gate refuses is told in the answer.
@@ -92,7 +93,9 @@ impl Replica {
         let keep = how != Accepting::Trying;
         let (mut accepted, moved) = self.together(keep, |replica| {
             let mut accepted = Accepted::default();
-            let own = replica.receive_own(author, batches, &mut accepted, now)?;
+            replica.receive_own(author, batches, &mut accepted, now)?;
+            let own = replica.acceptable_of(author)?;
+            accepted.aside = own.values().map(|hashes| hashes.len() as u64).sum();
             if how != Accepting::KeepingAside {
                 let mut keys = BTreeSet::new();
                 for (segment, hashes) in own {
@@ -112,15 +115,31 @@ impl Replica {
         Ok(accepted)
     }
 
-    /// Receives batches as from their author; returns which of his own changes lie aside by that.
+    /// The changes of an author that lie aside and may be accepted.
+    fn acceptable_of(
+        &self,
+        author: &Member,
+    ) -> Result<BTreeMap<SegmentId, BTreeSet<ChangeHash>>, ReplicaError> {
+        let mut own: BTreeMap<SegmentId, BTreeSet<ChangeHash>> = BTreeMap::new();
+        for aside in self.store.asides()? {
+            if author.is(&aside.actor)
+                && is_acceptable(&aside)
+                && let Some(row) = self.segment_of(aside.sid)
+            {
+                own.entry(row.id).or_default().insert(aside.hash);
+            }
+        }
+        Ok(own)
+    }
+
+    /// Receives batches as from their author: his own changes lie aside by that.
     fn receive_own(
         &mut self,
         author: &Member,
         batches: &[Batch],
         accepted: &mut Accepted,
         now: i64,
-    ) -> Result<BTreeMap<SegmentId, BTreeSet<ChangeHash>>, ReplicaError> {
-        let mut own: BTreeMap<SegmentId, BTreeSet<ChangeHash>> = BTreeMap::new();
+    ) -> Result<(), ReplicaError> {
         let mut refused = BTreeSet::new();
         for batch in batches {
             let id = batch.segment.id(&self.org());
@@ -149,15 +168,12 @@ impl Replica {
                     continue;
                 }
                 let aside = self.store.aside(sid, &header.hash)?;
-                if aside.is_some_and(|aside| aside.reason == NOT_PERMITTED) {
-                    accepted.aside += 1;
-                    own.entry(id).or_default().insert(header.hash);
-                } else {
+                if !aside.is_some_and(|aside| is_acceptable(&aside)) {
                     accepted.known += 1;
                 }
             }
         }
-        Ok(own)
+        Ok(())
     }
 
     /// Writes again what some changes wrote that lie aside. Returns the records.
@@ -223,7 +239,7 @@ impl Replica {
             Ok::<_, ReplicaError>(())
         })?;
         let mut rest = self.store.asides_in(sid)?;
-        rest.retain(lacks_permission_only);
+        rest.retain(|aside| may_be_built_on(&aside.reason));
         let (mut own, mut ready, mut captured) = (Vec::new(), Vec::new(), None);
         loop {
             let before = rest.len();

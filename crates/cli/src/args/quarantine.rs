@@ -57,11 +57,16 @@ pub(crate) enum Quarantine {
         /// Who.
         person: Option<String>,
     },
-    /// Take what a revoked device had captured, from a bundle that it wrote for this relay: its changes are
-    /// verified, kept aside, and written again by the relay under its name, to be judged like any other.
+    /// Take what a revoked device had captured, from a bundle that it wrote for this relay, and what of it
+    /// lies aside here: its changes are verified, kept aside, and written again by the relay under its name,
+    /// to be judged like any other.
+    #[command(group = clap::ArgGroup::new("what").required(true).args(["file", "device"]))]
     Accept {
         /// The bundle.
-        file: PathBuf,
+        file: Option<PathBuf>,
+        /// Only what of this device lies aside here: nobody has a bundle of it.
+        #[arg(long, value_name = "NAME|NUMBER")]
+        device: Option<String>,
         /// Only tell what would be written, and what would become of it.
         #[arg(long, conflicts_with = "aside")]
         dry_run: bool,

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek as _, Write};
 use std::path::Path;
 
-use fieldkeep_model::{MembershipLog, PublicKey};
+use fieldkeep_model::{Member, MembershipLog, PublicKey};
 use fieldkeep_relay::{
     Accepting, Arriving, Content, Enclosing, Entry, Frame, NotTaken, Packed, ReadError, Reader,
     Subject, Survey, Unpacked, Unpacking, Writer, enclose,
@@ -13,11 +13,13 @@ use fieldkeep_relay::{
 use fieldkeep_store::BlobFiles;
 
 use crate::access::{Owner, RelayOwner};
-use crate::member;
-use crate::request::{Accept, Accepted, Bundled, Response, Unbundled, Untaken};
+use crate::member::{self, only};
+use crate::request::{Accept, Accepted, Bundled, Captured, Response, Unbundled, Untaken};
 use crate::time::now_ms;
 use fieldkeep_console::shape::Record;
 use fieldkeep_console::{Code, Failure};
+
+use super::read::Reading;
 
 /// Entries that are taken into one commit of a relay.
 const SLICE: usize = 64;
@@ -172,14 +174,40 @@ fn take_files(
     Ok(unpacking)
 }
 
-/// Takes a revoked device's bundle, as far as an operator goes.
+/// Takes what a revoked device captured, as far as an operator goes.
 pub(super) fn accept(
     owner: &Owner,
-    path: &Path,
+    captured: Captured,
     who: String,
     how: Accept,
 ) -> Result<Response, Failure> {
     let relay = super::relay::relay(owner)?;
+    let accepting = match how {
+        Accept::Try => Accepting::Trying,
+        Accept::KeepAside => Accepting::KeepingAside,
+        Accept::Write => Accepting::Writing,
+    };
+    match captured {
+        Captured::Bundle(path) => accept_bundle(relay, &path, who, accepting),
+        Captured::Aside(device) => {
+            let number = only(&Reading::open(owner)?.members, &device)?;
+            relay.settle()?;
+            let (accepted, members) = relay.with_engine(move |engine| {
+                let accepted = engine.accept_aside((now_ms(), &*who), number, accepting)??;
+                Ok((accepted, engine.replica().members().clone()))
+            })?;
+            relay.settle()?;
+            Ok(told_of(accepted, Unpacked::default(), &members))
+        }
+    }
+}
+
+fn accept_bundle(
+    relay: &RelayOwner,
+    path: &Path,
+    who: String,
+    accepting: Accepting,
+) -> Result<Response, Failure> {
     let mut file = open(path)?;
     let survey = Survey::of(BufReader::new(&mut file))?;
     file.rewind().map_err(|error| Failure::from(ReadError::Io(error)))?;
@@ -202,16 +230,10 @@ pub(super) fn accept(
             return Err(Failure::new(Code::Failure, message, remedy));
         }
     }
-    let accepting = match how {
-        Accept::Try => Accepting::Trying,
-        Accept::KeepAside => Accepting::KeepingAside,
-        Accept::Write => Accepting::Writing,
-    };
     relay.settle()?;
-    let (author, accepted, members) = relay.with_engine(move |engine| {
-        let by = (now_ms(), &*who);
-        let (author, accepted) = engine.accept(by, &survey, pushes, accepting)??;
-        Ok((author, accepted, engine.replica().members().clone()))
+    let (accepted, members) = relay.with_engine(move |engine| {
+        let accepted = engine.accept((now_ms(), &*who), &survey, pushes, accepting)??;
+        Ok((accepted, engine.replica().members().clone()))
     })?;
     relay.settle()?;
     let mut taken = Unpacked::default();
@@ -220,6 +242,14 @@ pub(super) fn accept(
     {
         taken = take_files(relay, reader, unpacking)?.unpacked().clone();
     }
+    Ok(told_of(accepted, taken, &members))
+}
+
+fn told_of(
+    (author, accepted): (Member, fieldkeep_replica::Accepted),
+    taken: Unpacked,
+    members: &MembershipLog,
+) -> Response {
     let refused = accepted.refused.into_iter().map(|(segment, refused)| Untaken {
         segment: Some(segment.to_string()),
         record: None,
@@ -235,8 +265,8 @@ pub(super) fn accept(
         text: "the relay's catalog has no such type, or divides it otherwise".to_owned(),
     });
     let files = taken.not_taken.into_iter().map(untaken);
-    let records = accepted.records.into_iter().map(|view| Record::new(view, &members));
-    Ok(Response::Accepted(Box::new(Accepted {
+    let records = accepted.records.into_iter().map(|view| Record::new(view, members));
+    Response::Accepted(Box::new(Accepted {
         from: author.name,
         number: author.number,
         known: accepted.known,
@@ -247,7 +277,7 @@ pub(super) fn accept(
         records: records.collect(),
         absent: accepted.absent.iter().map(ToString::to_string).collect(),
         not_taken: refused.chain(undeclared).chain(files).collect(),
-    })))
+    }))
 }
 
 fn unbundled(unpacked: Unpacked) -> Unbundled {

@@ -1,10 +1,13 @@
 //! What is asked of a relay's quarantine. Pages are read beside the engine and hold up nobody.
 
+use std::time::Instant;
+
 use fieldkeep_console::shape::{Aside, Blamed, Held, REASONS};
 use fieldkeep_console::{Code, Failure};
 use fieldkeep_documents::Document;
 use fieldkeep_model::RecordKey;
 use fieldkeep_relay::{NOTE, PERSON};
+use fieldkeep_replica::Referrers;
 use fieldkeep_store::{Log as _, Quarantine as _, Segments as _, Wanted};
 
 use super::key;
@@ -14,6 +17,10 @@ use crate::access::{Owner, RelayOwner};
 use crate::member::only;
 use crate::request::{Name, Response, Sought};
 use crate::time::now_ms;
+
+/// Records that are judged again in one go: few, because whatever devices send waits for it; and as long
+/// again is left to them.
+const SLICE: usize = 16;
 
 pub(super) fn page(
     owner: &Owner,
@@ -91,15 +98,16 @@ pub(super) fn record(owner: &Owner, name: Name) -> Result<Response, Failure> {
     };
     let held = Box::new(Held::new(held, &reading.members));
     let blame = blame.map(|blame| Blamed::new(blame, &reading.members));
-    let referrers = referrers.iter().map(ToString::to_string).collect();
-    Ok(Response::HeldRecord { held, referrers, blame })
+    let Referrers { first, more } = referrers;
+    let referrers = first.iter().map(ToString::to_string).collect();
+    Ok(Response::HeldRecord { held, referrers, more_referrers: more, blame })
 }
 
 /// What is to be told of a record of which everything lies aside: why, by whom, and what it would say.
 fn lying_aside(reading: &Reading, key: &RecordKey) -> Result<Option<Failure>, Failure> {
     let segments = reading.store.segments()?;
     let of_type = |sid| segments.iter().any(|row| row.sid == sid && row.address.ty == key.ty);
-    let mut said = Vec::new();
+    let (mut said, mut revoked) = (Vec::new(), None);
     for aside in reading.store.asides()?.into_iter().filter(|aside| of_type(aside.sid)) {
         let writes = Document::field_writes(&aside.bytes, &|_, _| None);
         let writes = writes.into_iter().filter(|write| write.record == key.id);
@@ -108,6 +116,7 @@ fn lying_aside(reading: &Reading, key: &RecordKey) -> Result<Option<Failure>, Fa
             .collect();
         if !wrote.is_empty() {
             let author = reading.members.author(&aside.actor);
+            revoked = revoked.or(author.filter(|author| author.revoked));
             let author = author.map_or("somebody", |member| &member.name);
             let why = aside.reason.replace('_', " ");
             said.push(format!("{why}, by {author}: {}", wrote.join(", ")));
@@ -115,8 +124,16 @@ fn lying_aside(reading: &Reading, key: &RecordKey) -> Result<Option<Failure>, Fa
     }
     let message =
         format!("{key} is not among the records, because it lies aside ({})", said.join("; "));
-    let remedy = "grant what is missing, or raise the limit, and it is taken in: \
-                  `fieldkeep relay quarantine list` shows what else lies aside";
+    let remedy = match revoked {
+        Some(author) => format!(
+            "its device is revoked: `fieldkeep relay quarantine accept --device {}` takes it in, \
+             with --dry-run only to see",
+            author.number
+        ),
+        None => "grant what is missing, or raise the limit, and it is taken in: \
+                 `fieldkeep relay quarantine list` shows what else lies aside"
+            .to_owned(),
+    };
     Ok((!said.is_empty()).then(|| Failure::new(Code::NotFound, message, remedy)))
 }
 
@@ -138,13 +155,20 @@ pub(super) fn rejudge(
     who: String,
 ) -> Result<Response, Failure> {
     let keys: Vec<RecordKey> = names.into_iter().map(key).collect();
-    relay.with_engine(move |engine| {
-        let (records, still) = engine.rejudge_for(now_ms(), &who, &keys)?;
-        match &keys[..] {
-            [key] if records == 0 => Err(Failure::unheld(key)),
-            _ => Ok(Response::Rejudged { records, still }),
+    let (mut judged, mut not_valid) = (0, 0);
+    for slice in keys.chunks(SLICE) {
+        let (slice, who, began) = (slice.to_vec(), who.clone(), Instant::now());
+        let (records, still) =
+            relay.with_engine(move |engine| Ok(engine.rejudge_for(now_ms(), &who, &slice)?))?;
+        (judged, not_valid) = (judged + records, not_valid + still);
+        if relay.is_serving() && keys.len() > SLICE {
+            std::thread::sleep(began.elapsed());
         }
-    })
+    }
+    match &keys[..] {
+        [key] if judged == 0 => Err(Failure::unheld(key)),
+        _ => Ok(Response::Rejudged { records: judged, still: not_valid }),
+    }
 }
 
 pub(super) fn put_aside(

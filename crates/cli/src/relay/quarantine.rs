@@ -14,10 +14,11 @@ use serde_json::{Map, Value};
 
 use crate::access::Access;
 use crate::args;
+use crate::args::absolute;
 use crate::args::quarantine::{Form, Quarantine};
 use crate::attention::{self, records};
 use crate::output::{self, Align, Output, Stream, Table, safe};
-use crate::request::{Accept, Name, Request, Response, Sought};
+use crate::request::{Accept, Captured, Name, Request, Response, Sought};
 use crate::time::now_ms;
 
 /// Records that are asked for at a time.
@@ -79,13 +80,17 @@ pub(super) fn run(
             let assigned = Request::Assign((record.ty, record.id), person, operator());
             decide(access, assigned, "assign", &said, output)
         }
-        Quarantine::Accept { file, dry_run, aside } => {
+        Quarantine::Accept { file, device, dry_run, aside } => {
             let how = match (dry_run, aside) {
                 (true, _) => Accept::Try,
                 (false, true) => Accept::KeepAside,
                 (false, false) => Accept::Write,
             };
-            accept::run(access, &file, how, operator(), output)
+            let captured = match file {
+                Some(file) => Captured::Bundle(absolute(&file)?),
+                None => Captured::Aside(device.unwrap_or_default()),
+            };
+            accept::run(access, captured, how, output)
         }
         Quarantine::Trail { record, limit } => trail(access, record, limit, output),
         Quarantine::Export { sought, format: Form::Jsonl } => {
@@ -151,6 +156,7 @@ fn list(
     output: &mut Output,
 ) -> Result<(), Trouble> {
     let mut left = limit.unwrap_or(u64::MAX);
+    let most = usize::try_from(left).unwrap_or(usize::MAX);
     let mut kept_aside = Vec::new();
     let is_json = output.is_json();
     let mut stream = is_json.then(|| Stream::new(output, "quarantine", &[]));
@@ -167,6 +173,8 @@ fn list(
         }
         Ok(left > 0)
     })?;
+    more |= kept_aside.len() > most;
+    kept_aside.truncate(most);
     if let Some(stream) = stream {
         let asides = serde_json::to_value(&kept_aside).map_err(io::Error::from)?;
         return Ok(stream.end(&[("aside", asides)])?);
@@ -193,7 +201,7 @@ fn list(
 fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), Trouble> {
     let name = (key.ty, key.id);
     let asked = access.ask(Request::HeldRecord(name.clone()))?;
-    let Response::HeldRecord { held, referrers, blame } = asked else {
+    let Response::HeldRecord { held, referrers, more_referrers, blame } = asked else {
         return Err(Failure::unexpected().into());
     };
     let decisions = decisions(access, Some(name), DECISIONS)?;
@@ -202,6 +210,7 @@ fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), 
         let besides = [
             ("blame", serde_json::to_value(&blame).map_err(io::Error::from)?),
             ("referrers", serde_json::to_value(&referrers).map_err(io::Error::from)?),
+            ("more_referrers", Value::from(more_referrers)),
             ("decisions", serde_json::to_value(&decisions).map_err(io::Error::from)?),
         ];
         if let Some(fields) = shown.as_object_mut() {
@@ -219,7 +228,11 @@ fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), 
         output.line(&format!("{} looks after it", safe(person)))?;
     }
     if !referrers.is_empty() {
-        output.line(&format!("referred to by {}", safe(&referrers.join(", "))))?;
+        let more = match more_referrers {
+            0 => String::new(),
+            more => format!(" and {} more", records(more)),
+        };
+        output.line(&format!("referred to by {}{more}", safe(&referrers.join(", "))))?;
     }
     for decision in &decisions {
         output.line(&sentence(decision))?;
@@ -364,16 +377,21 @@ fn decide(
 }
 
 fn lines(access: &mut Access, sought: &Sought, out: &mut impl Write) -> Result<(), Trouble> {
-    pages(access, sought, &mut |_, Page { found, .. }| {
+    let mut kept_aside = Vec::new();
+    pages(access, sought, &mut |_, Page { found, asides }| {
+        kept_aside.extend(asides);
         export::lines(&found, out)?;
         Ok(true)
-    })
+    })?;
+    Ok(export::aside_lines(&kept_aside, out)?)
 }
 
 fn table(access: &mut Access, sought: &Sought, out: &mut impl Write) -> Result<(), Trouble> {
-    let mut first = true;
-    pages(access, sought, &mut |_, Page { found, .. }| {
+    let (mut first, mut kept_aside) = (true, Vec::new());
+    pages(access, sought, &mut |_, Page { found, asides }| {
+        kept_aside.extend(asides);
         export::table(found, std::mem::take(&mut first), out)?;
         Ok(true)
-    })
+    })?;
+    Ok(export::aside_table(&kept_aside, out)?)
 }

@@ -1,25 +1,22 @@
 //! `relay quarantine accept`: what a revoked device had captured is not lost. An operator takes it from a
-//! bundle of the device, sees beforehand what would become of it, and it goes on as the relay's own.
-
-use std::path::Path;
+//! bundle of the device, or from what lies aside, sees beforehand what would become of it, and it goes on
+//! as the relay's own.
 
 use fieldkeep_console::{Failure, Trouble};
 
 use crate::access::Access;
-use crate::args::absolute;
 use crate::attention;
 use crate::bundle::count;
 use crate::output::{Output, safe};
-use crate::request::{Accept, Accepted, Request, Response};
+use crate::request::{Accept, Accepted, Captured, Request, Response};
 
 pub(super) fn run(
     access: &mut Access,
-    file: &Path,
+    captured: Captured,
     how: Accept,
-    who: String,
     output: &mut Output,
 ) -> Result<(), Trouble> {
-    let asked = Request::Accept { file: absolute(file)?, who, how };
+    let asked = Request::Accept { captured, who: super::operator(), how };
     let Response::Accepted(accepted) = access.ask(asked)? else {
         return Err(Failure::unexpected().into());
     };
@@ -31,15 +28,24 @@ pub(super) fn run(
 
 fn tell(accepted: &Accepted, how: Accept, output: &mut Output) -> Result<(), Trouble> {
     let Accepted { from, number, known, aside, written, carried, files, .. } = accepted;
-    let (aside, from) = (count(*aside, "change"), safe(from));
-    let done = match how {
-        Accept::Try => {
+    let from = safe(from);
+    let done = match (how, *written) {
+        _ if *aside == 0 => "nothing of it lies aside".to_owned(),
+        (Accept::Try, _) => {
             format!("of which {written} would be written again by the relay, in its name")
         }
-        Accept::KeepAside => "kept aside: `relay quarantine list` shows them".to_owned(),
-        Accept::Write => format!("of which {written} were written again by the relay, in its name"),
+        (Accept::KeepAside, _) => "kept aside: `relay quarantine list` shows them".to_owned(),
+        (Accept::Write, 1) => "of which 1 was written again by the relay, in its name".to_owned(),
+        (Accept::Write, _) => {
+            format!("of which {written} were written again by the relay, in its name")
+        }
     };
-    output.line(&format!("{from} (device {number}), revoked: {aside}, {done}"))?;
+    let lay = if *aside == 0 { String::new() } else { format!("{}, ", count(*aside, "change")) };
+    output.line(&format!("{from} (device {number}), revoked: {lay}{done}"))?;
+    if !matches!(how, Accept::KeepAside) && written < aside {
+        let rest = count(aside - written, "change");
+        output.line(&format!("{rest}: built on what is not here, and kept aside until it is"))?;
+    }
     for (others, what, how) in [
         (*known, "change", "more lay here, or were accepted before"),
         (*carried, "change", "of others came with them"),

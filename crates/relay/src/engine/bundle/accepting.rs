@@ -3,30 +3,29 @@
 
 use std::collections::BTreeSet;
 
-use fieldkeep_model::{Member, SegmentAddress, SegmentId};
+use fieldkeep_model::{DeviceNumber, Member, SegmentAddress, SegmentId};
 use fieldkeep_protocol::bundle::{Survey, Unfit};
 use fieldkeep_protocol::frame::{Push, SegmentRef};
-use fieldkeep_replica::{Accepted, Accepting, PutError};
+use fieldkeep_replica::{Accepted, Accepting, Batch, PutError};
 
 use super::unpacking::Unpacking;
 use crate::engine::Engine;
 
 impl Engine {
-    /// Takes what a revoked device wrote into a bundle for this relay, as far as an operator goes; all or
-    /// nothing. Each record that is written again is on the trail. Returns whose it is as well. A commit
-    /// must follow.
+    /// Takes what a revoked device wrote into a bundle for this relay, and what of it lies aside here, as
+    /// far as an operator goes; all or nothing. Each record that is written again is on the trail. Returns
+    /// whose it is as well. A commit must follow.
     ///
     /// # Errors
     /// [`Unfit`] where the bundle is another's, or of a device that was not revoked: nothing was changed.
     /// Failures of the store.
     pub fn accept(
         &mut self,
-        (now, who): (i64, &str),
+        by: (i64, &str),
         survey: &Survey,
         pushes: Vec<Push>,
         how: Accepting,
     ) -> Result<Result<(Member, Accepted), Unfit>, PutError> {
-        self.now = now;
         let mine = self.replica.me().keys.public();
         let author = match survey.revoked_sender(self.replica.members(), &mine) {
             Ok(author) => author,
@@ -41,10 +40,42 @@ impl Engine {
         }
         let undeclared = batches.extract_if(.., |one| !self.replica.is_declared(&one.segment));
         let undeclared: BTreeSet<SegmentAddress> = undeclared.map(|one| one.segment).collect();
-        let mut accepted = self.replica.accept(&author, &batches, how, now)?;
+        let mut accepted = self.accept_of(by, &author, &batches, how)?;
         accepted.undeclared = undeclared;
+        Ok(Ok((author, accepted)))
+    }
+
+    /// Takes what of a revoked device lies aside here, likewise: its device may never be seen again.
+    ///
+    /// # Errors
+    /// [`Unfit`] where there is no such device, or it was not revoked. Failures of the store.
+    pub fn accept_aside(
+        &mut self,
+        by: (i64, &str),
+        device: DeviceNumber,
+        how: Accepting,
+    ) -> Result<Result<(Member, Accepted), Unfit>, PutError> {
+        let mut members = self.replica.members().members().values();
+        let author = match members.find(|member| member.number == device && !member.relay) {
+            Some(author) if author.revoked => author.clone(),
+            Some(author) => return Ok(Err(Unfit::InGoodStanding(author.name.clone()))),
+            None => return Ok(Err(Unfit::Stranger)),
+        };
+        let accepted = self.accept_of(by, &author, &[], how)?;
+        Ok(Ok((author, accepted)))
+    }
+
+    fn accept_of(
+        &mut self,
+        (now, who): (i64, &str),
+        author: &Member,
+        batches: &[Batch],
+        how: Accepting,
+    ) -> Result<Accepted, PutError> {
+        self.now = now;
+        let accepted = self.replica.accept(author, batches, how, now)?;
         if how == Accepting::Trying {
-            return Ok(Ok((author, accepted)));
+            return Ok(accepted);
         }
         // Of what only lies aside nobody is told: nothing is in the log.
         let has_log = |id: &&SegmentId| self.replica.segment(id).is_some_and(|row| row.tip > 0);
@@ -56,7 +87,7 @@ impl Engine {
         for record in &accepted.records {
             self.decided(now, who, "accept", &record.key, note.clone())?;
         }
-        Ok(Ok((author, accepted)))
+        Ok(accepted)
     }
 
     /// Takes the files of such a bundle in, once what was accepted of it is judged: as if this relay
