@@ -127,6 +127,8 @@ fn a_catalog_is_compared_published_and_rolled_back_while_the_relay_serves() {
     let published = published.json();
     assert_eq!(published["schema"], "fieldkeep/relay-publish/1");
     assert_eq!((&published["number"], &published["changed"]), (&json!(2), &json!(true)));
+    let trail = place.run("relay", &["relay", "operator", "trail"]).ok();
+    assert!(trail.contains("publish") && trail.contains("catalog 2"), "{trail}");
     let standing = judged(&place);
     assert_eq!(standing["schema"], "fieldkeep/relay-catalog-status/1");
     assert_eq!(standing["catalog"]["note"], "no gifts");

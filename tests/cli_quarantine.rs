@@ -4,6 +4,8 @@
 #[path = "support/process.rs"]
 mod process;
 
+use std::time::{Duration, Instant};
+
 use process::{Place, Running};
 use serde_json::{Value, json};
 
@@ -74,6 +76,10 @@ fn held_records_are_found_by_what_their_verdicts_and_they_themselves_say() {
         ("--assigned eve", &[]),
     ] {
         assert_eq!(found(&place, words), ids, "{words}");
+    }
+    let began = Instant::now();
+    while found(&place, "--older 1s") != ["o2", "o1"] {
+        assert!(began.elapsed() < Duration::from_secs(60), "they are a second old by now");
     }
     let unknown = place.run("relay", &["relay", "quarantine", "list", "--type", "ordre"]);
     assert_eq!(unknown.code, 2, "{}", unknown.err);

@@ -4,6 +4,8 @@
 #[path = "support/process.rs"]
 mod process;
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use process::{Place, Ran, Running};
 use serde_json::json;
 
@@ -98,6 +100,8 @@ fn a_generation_that_is_over_goes_into_a_file() {
     place.run("ann", &["sync"]).ok();
     let archived = relay(&place, &["generations", "archive", "order", "0", name]);
     assert_eq!(archived.code, 0, "{}", archived.err);
+    let mode = std::fs::metadata(&file).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "every record is in it");
     assert!(relay(&place, &["generations", "list"]).out.contains("first generation"));
     let opened = relay(&place, &["generations", "open", name]);
     assert_eq!(opened.out.lines().count(), 10, "{}", opened.out);

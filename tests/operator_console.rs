@@ -417,6 +417,44 @@ fn what_is_held_is_found_and_shown_beside_what_was_valid() {
 }
 
 #[test]
+fn what_lies_aside_and_what_no_catalog_has_any_more_is_found_too() {
+    let office = Office::new();
+    let (place, vic) = (&office.place, office.signed_in("vic"));
+    place.device("kim", &["--scope", "order=41"]);
+    place.run("kim", &["put", "order/k1", "outlet=43"]).ok();
+    place.run("kim", &["put", "order/k2", "outlet=41"]).ok();
+    place.run("kim", &["sync"]).ok();
+    place.run("kim", &["sync"]).ok();
+    let page = vic.get("/records/order/k1").body;
+    for text in ["it lies aside", "1 change lies aside: not permitted"] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    let page = vic.get("/devices").body;
+    assert!(page.contains("\"not sent\">1 change <"), "what was not taken: {page}");
+    assert!(page.contains("\"holds\">2 records<"), "{page}");
+    let table = vic.get("/quarantine/export.csv").body;
+    assert!(table.contains("order,k1,aside,not_permitted,"), "{table}");
+    let lines = vic.get("/quarantine/export.jsonl?rule=not_permitted").body;
+    let line: Value = serde_json::from_str(lines.trim()).expect("a line");
+    assert_eq!((&line["state"], &line["records"]), (&json!("aside"), &json!(["k1"])));
+    for format in ["csv", "jsonl"] {
+        let printed = place.run("relay", &["relay", "quarantine", "export", "--format", format]);
+        assert!(printed.ok().contains("not_permitted"), "{format}");
+    }
+
+    let next = format!("{CATALOG}[type.lead.field]\nname = {{}}\n");
+    let next = place.file("next.toml", &next);
+    office.relay(&format!("publish {}", next.to_str().expect("a plain path")));
+    place.run("kim", &["sync"]).ok();
+    place.run("kim", &["put", "lead/l1", "name=Kiosk"]).ok();
+    place.run("kim", &["sync"]).ok();
+    office.relay("catalog rollback");
+    let page = vic.waits_for("/quarantine?type=lead", "id=\"row-lead-l1\"").body;
+    assert!(page.contains("<option value=\"lead\" selected"), "{page}");
+    assert_eq!(vic.get("/quarantine?type=leed").status, 400);
+}
+
+#[test]
 fn what_is_decided_is_in_the_store_under_the_operators_name() {
     let office = Office::busy();
     let jon = office.signed_in("jon");
@@ -614,6 +652,9 @@ fn passwords_cross_no_network_without_a_proxy_that_speaks_tls() {
     let refused = office.place.run("relay", &[&serve[..], &["0.0.0.0:0"]].concat());
     assert_eq!(refused.code, 2, "{}", refused.err);
     assert!(refused.err.contains("--behind-proxy"), "{}", refused.err);
+    let plain = ["0.0.0.0:0", "--behind-proxy", "http://relay.example"];
+    let refused = office.place.run("relay", &[&serve[..], &plain].concat());
+    assert_eq!(refused.code, 2, "a proxy that speaks no TLS: {}", refused.err);
     let proxied = ["127.0.0.1:0", "--behind-proxy", "https://relay.example"];
     let proxied = office.place.start("relay", &[&serve[..], &proxied].concat());
     assert_eq!(proxied.line_beginning("console "), "console https://relay.example");

@@ -73,13 +73,15 @@ impl Failure {
 
     /// A file that cannot be read or written.
     pub fn file(path: &Path, error: &std::io::Error) -> Self {
-        let mut code = Code::Failure;
+        let (mut code, mut remedy) = (Code::Failure, "check the path");
         if error.kind() == std::io::ErrorKind::NotFound {
             code = Code::NotFound;
         } else if error.kind() == std::io::ErrorKind::PermissionDenied {
             code = Code::Denied;
+            remedy =
+                "it is opened by the process that has the directory: let that one's user have it";
         }
-        Self::new(code, format!("{}: {error}", path.display()), "check the path")
+        Self::new(code, format!("{}: {error}", path.display()), remedy)
     }
 
     /// A record that is not there.

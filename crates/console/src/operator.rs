@@ -58,10 +58,10 @@ impl OperatorConsole {
     /// it is reached, and by no other name.
     ///
     /// # Errors
-    /// When the address is not to be had, or is none of loopback and no proxy was named: passwords do not
-    /// cross a network unencrypted.
+    /// When the address is not to be had, or is none of loopback and no proxy that speaks TLS was named:
+    /// passwords do not cross a network unencrypted.
     pub async fn bind(address: SocketAddr, proxy: Option<Origin>) -> Result<Self, Failure> {
-        if !address.ip().is_loopback() && proxy.is_none() {
+        if !address.ip().is_loopback() && !proxy.as_ref().is_some_and(Origin::is_secure) {
             let message = format!("the console does not listen at {address}: it speaks no TLS");
             let remedy = "have a proxy speak it, and name its address: --behind-proxy https://…; or \
                           give an address of loopback: --console 127.0.0.1:7443";

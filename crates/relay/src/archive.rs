@@ -63,7 +63,12 @@ impl<'p> ArchiveWriter<'p> {
     /// # Errors
     /// When it cannot be written.
     pub fn begin(path: &'p Path, header: &ArchiveHeader) -> Result<Self, ArchiveError> {
-        let unfinished = File::options().write(true).create_new(true).open(path)?;
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        // Every record of the type is in it.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let unfinished = options.open(path)?;
         let mut writer =
             Self { path, file: BufWriter::new(unfinished), hasher: blake3::Hasher::new() };
         writer.bytes(MAGIC)?;

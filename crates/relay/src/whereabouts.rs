@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fieldkeep_model::{DeviceNumber, Outcome, RecordKey, SegmentAddress, status::State};
-use fieldkeep_replica::{HeldView, Reading};
+use fieldkeep_replica::{HeldView, Reading, Referrers};
 use fieldkeep_store::{Log as _, Records as _, SegmentRow, Segments as _, StoreError};
 
 /// Where a record is, and why it looks as it does.
@@ -14,7 +14,7 @@ pub struct Whereabouts {
     /// The record with its verdict, and who looks after it; nothing if the relay has none of that name.
     pub held: Option<HeldView>,
     /// The records that refer to it.
-    pub referrers: Vec<RecordKey>,
+    pub referrers: Referrers,
     /// Whether the catalog in force has its type.
     pub declared: bool,
     /// Where it lies: type, scope and bucket.
@@ -38,6 +38,11 @@ impl Whereabouts {
         let (held, referrers) = reading.views().in_quarantine(key)?.unzip();
         let row = reading.store.find(&key.ty, &key.id)?.into_iter().next();
         let segments = reading.store.segments()?;
+        // Where it is not, it may lie aside in any segment of its type.
+        let may_lie_in: Vec<i64> = match &row {
+            Some(row) => vec![row.sid],
+            None => segments.iter().filter(|of| of.address.ty == key.ty).map(|of| of.sid).collect(),
+        };
         let segment = row.and_then(|row| segments.into_iter().find(|of| of.sid == row.sid));
         let mut whereabouts = Self {
             key: key.clone(),
@@ -50,16 +55,17 @@ impl Whereabouts {
             aside: BTreeMap::new(),
             readers: Vec::new(),
         };
-        let Some(SegmentRow { sid, address, tip, done, judged_catalog, .. }) = segment else {
-            return Ok(whereabouts);
-        };
-        for aside in reading.store.asides_in(sid)? {
-            let here = aside.records.is_empty()
-                || aside.records.iter().any(|record| record == key.id.as_str());
-            if here {
-                *whereabouts.aside.entry(aside.reason).or_default() += 1;
+        for sid in may_lie_in {
+            for aside in reading.store.asides_in(sid)? {
+                let unknown = aside.records.is_empty() && segment.is_some();
+                if unknown || aside.records.iter().any(|record| record == key.id.as_str()) {
+                    *whereabouts.aside.entry(aside.reason).or_default() += 1;
+                }
             }
         }
+        let Some(SegmentRow { address, tip, done, judged_catalog, .. }) = segment else {
+            return Ok(whereabouts);
+        };
         let members = reading.members.members().values();
         let may_read =
             members.filter(|m| !m.relay && !m.revoked && m.may(&address.ty, &address.scope));
@@ -79,7 +85,10 @@ impl Whereabouts {
             None if !self.declared => {
                 said.push(format!("the catalog has no object type {}", name.ty));
             }
-            None => said.push(format!("{name} is not here: no device has sent a change of it")),
+            None if self.aside.is_empty() => {
+                said.push(format!("{name} is not here: no device has sent a change of it"));
+            }
+            None => said.push(format!("{name} is not among the records: it lies aside")),
             Some(HeldView { view, .. }) => {
                 let deleted = if view.deleted { ", deleted" } else { "" };
                 let state = view.state.word().replace('_', " ");
@@ -101,7 +110,9 @@ impl Whereabouts {
             left => said.push(format!("{left} of {tip} changes of its segment are to be judged")),
         }
         for (reason, count) in &self.aside {
-            said.push(format!("{count} changes lie aside: {}", reason.replace('_', " ")));
+            let changes =
+                if *count == 1 { "1 change lies" } else { &format!("{count} changes lie") };
+            said.push(format!("{changes} aside: {}", reason.replace('_', " ")));
         }
         said
     }

@@ -62,7 +62,9 @@ pub use publishing::{
     KeptCatalog, Note, Published, RollBackError, earlier_catalog, kept_catalogs, unpublishable,
 };
 pub use quota::{OVER_QUOTA, OverQuota};
-pub use read::{AttentionView, CulpritView, HeldView, Reading, RecordView, TypeCounts, Views};
+pub use read::{
+    AttentionView, CulpritView, HeldView, Reading, RecordView, Referrers, TypeCounts, Views,
+};
 pub use received::{Follow, FollowError, Settled};
 pub use rehearsal::{Fate, Rehearsal};
 pub use renewal::{RenewalProgress, Renewed, stored_renewal};

@@ -70,6 +70,18 @@ pub struct CulpritView {
 /// A record that needs attention.
 pub type AttentionView = RecordView;
 
+/// Records that are named of those that refer to one.
+const REFERRERS: usize = 50;
+
+/// Records that refer to one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Referrers {
+    /// The first fifty.
+    pub first: Vec<RecordKey>,
+    /// How many more there are.
+    pub more: u64,
+}
+
 /// A record in the quarantine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeldView {
@@ -192,14 +204,14 @@ impl<S: Records + Verdicts + Segments + Settings + Log> Views<'_, S> {
         Ok((views.collect::<Result<_, StoreError>>()?, next))
     }
 
-    /// A record as the quarantine shows it, held or not, with the records that refer to it.
+    /// A record as the quarantine shows it, held or not, with records that refer to it.
     ///
     /// # Errors
     /// When the disk fails.
     pub fn in_quarantine(
         &self,
         key: &RecordKey,
-    ) -> Result<Option<(HeldView, Vec<RecordKey>)>, StoreError>
+    ) -> Result<Option<(HeldView, Referrers)>, StoreError>
     where
         S: Quarantine,
     {
@@ -211,8 +223,9 @@ impl<S: Records + Verdicts + Segments + Settings + Log> Views<'_, S> {
             let segment = segments.iter().find(|row| row.sid == sid)?;
             Some(RecordKey::new(segment.address.ty.clone(), id))
         };
-        let referrers = self.store.referrers(&key.ty, &key.id)?.into_iter().filter_map(named);
-        Ok(Some((held, referrers.collect())))
+        let mut named = self.store.referrers(&key.ty, &key.id)?.into_iter().filter_map(named);
+        let first: Vec<RecordKey> = named.by_ref().take(REFERRERS).collect();
+        Ok(Some((held, Referrers { first, more: named.count() as u64 })))
     }
 
     /// What is known of a type. Reads no record.

@@ -6,6 +6,7 @@ use std::sync::TryLockError;
 
 use fieldkeep_catalog::{Catalog, Judges};
 use fieldkeep_console::shape::catalog::{Diff, Kept, Standing};
+use fieldkeep_console::shape::reshape::Afresh;
 use fieldkeep_console::{Code, Failure};
 use fieldkeep_relay::{read_catalog, sequel, try_catalog};
 use fieldkeep_replica::{Note, Reading, RollBackError, earlier_catalog, kept_catalogs};
@@ -27,10 +28,16 @@ fn in_force(reader: &Reader) -> Result<Option<(u64, Catalog)>, Failure> {
     parsed.transpose()
 }
 
-pub(super) fn publish(owner: &Owner, source: String, note: String) -> Result<Response, Failure> {
+pub(super) fn publish(
+    owner: &Owner,
+    source: String,
+    note: String,
+    who: String,
+) -> Result<Response, Failure> {
     relay(owner)?.with_engine(move |engine| {
-        let before = engine.replica().published().map(|published| published.number);
-        let number = engine.publish_noted(&source, Note { text: &note, time: now_ms() })?;
+        let (before, now) = (engine.replica().published().map(|of| of.number), now_ms());
+        let number = engine.publish_noted(&source, Note { text: &note, time: now })?;
+        engine.note_deed(now, &who, "publish", &format!("catalog {number}"))?;
         Ok(Response::Published { number, changed: before != Some(number) })
     })
 }
@@ -39,6 +46,7 @@ pub(super) fn roll_back(
     owner: &Owner,
     to: Option<u64>,
     note: Option<String>,
+    who: String,
 ) -> Result<Response, Failure> {
     let reader = reader(owner)?;
     let Some((_, catalog)) = in_force(&reader)? else { return Err(RollBackError::Nothing.into()) };
@@ -46,9 +54,10 @@ pub(super) fn roll_back(
     let earlier = earlier_catalog(&reader, &catalog, to)?;
     let text = note.unwrap_or_else(|| format!("back to catalog {}", earlier.number));
     relay(owner)?.with_engine(move |engine| {
-        let before = engine.replica().published().map(|published| published.number);
-        let note = Note { text: &text, time: now_ms() };
-        let number = engine.roll_back(Some(earlier.number), note)?;
+        let (before, now) = (engine.replica().published().map(|of| of.number), now_ms());
+        let number = engine.roll_back(Some(earlier.number), Note { text: &text, time: now })?;
+        let what = format!("catalog {}, as number {number}", earlier.number);
+        engine.note_deed(now, &who, "roll_back", &what)?;
         Ok(Response::Published { number, changed: before != Some(number) })
     })
 }
@@ -97,12 +106,15 @@ pub(super) fn standing(owner: &Owner) -> Result<Response, Failure> {
     let relay = relay(owner)?;
     let serves = relay.is_serving();
     // What is left is asked first: where that is nothing, all of it is counted.
-    let (left, present) = if serves {
-        relay.with_engine(|engine| Ok((engine.replica().renewal_progress()?, engine.present())))?
+    let (left, present, afresh) = if serves {
+        relay.with_engine(|engine| {
+            let replica = engine.replica();
+            Ok((replica.renewal_progress()?, engine.present(), Afresh::under_way(replica)))
+        })?
     } else {
         // To look is not to go on: whoever works on the directory next judges what is left.
-        (fieldkeep_replica::stored_renewal(&reader(owner)?)?, BTreeMap::new())
+        (fieldkeep_replica::stored_renewal(&reader(owner)?)?, BTreeMap::new(), None)
     };
     let kept = kept_catalogs(&reader(owner)?)?;
-    Ok(Response::CatalogStanding(Standing::new(kept, left, &present, serves)))
+    Ok(Response::CatalogStanding(Standing::new(kept, left, &present, serves, afresh)))
 }

@@ -1,10 +1,11 @@
 //! What is asked of a relay's directory: the membership log, the catalog, the epoch.
 
 use data_encoding::HEXLOWER;
-use fieldkeep_model::membership::{self, Act};
+use fieldkeep_link::KeyFile;
+use fieldkeep_model::membership::{self, Act, MemberKeys};
 use fieldkeep_model::{Grant, MembershipLog, PublicKey, Signature, Signed, TypeName};
 use fieldkeep_replica::Replica;
-use fieldkeep_store::Settings as _;
+use fieldkeep_store::{Settings as _, home};
 
 use super::read::Reading;
 use crate::access::{Owner, RelayOwner};
@@ -20,6 +21,21 @@ pub(super) fn relay(owner: &Owner) -> Result<&RelayOwner, Failure> {
             Err(Failure::new(Code::Usage, message, "this command works on a relay's"))
         }
     }
+}
+
+/// The keys that this relay will have: drawn once, and kept beside the present ones until they are in
+/// force.
+pub(super) fn next_keys(owner: &Owner) -> Result<Response, Failure> {
+    relay(owner)?;
+    let file = home::next_key(owner.directory());
+    let failed = |error: String| Failure::new(Code::Failure, error, "nothing was changed");
+    let seed = if file.exists() {
+        KeyFile::open(&file).map_err(|error| failed(error.to_string()))?
+    } else {
+        KeyFile::create(&file).map_err(|error| failed(error.to_string()))?
+    };
+    let MemberKeys { signing, tls } = MemberKeys::of(&seed);
+    Ok(Response::NextKeys { signing: signing.to_string(), tls: tls.to_string() })
 }
 
 pub(super) fn members(owner: &Owner) -> Result<Response, Failure> {

@@ -99,11 +99,9 @@ pub(super) fn give_up(owner: &Owner, ty: &TypeName) -> Result<Response, Failure>
 
 fn told(engine: &Engine, ty: &TypeName) -> Result<Afresh, Failure> {
     let replica = engine.replica();
-    let generation = replica.generations().get(ty).copied().unwrap_or_default();
-    let under_way = replica.reshape().filter(|(reshape, _)| reshape.ty == *ty);
-    let Some((_, next)) = under_way else {
-        return Ok(Afresh::new(ty.as_str(), (generation, generation), Reshaping::default()));
-    };
-    let far = replica.reshaping().unwrap_or_default();
-    Ok(Afresh { under_way: true, ..Afresh::new(ty.as_str(), (generation, next), far) })
+    let under_way = Afresh::under_way(replica).filter(|afresh| afresh.ty == ty.as_str());
+    Ok(under_way.unwrap_or_else(|| {
+        let generation = replica.generations().get(ty).copied().unwrap_or_default();
+        Afresh::new(ty.as_str(), (generation, generation), Reshaping::default())
+    }))
 }

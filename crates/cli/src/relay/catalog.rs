@@ -11,6 +11,7 @@ use fieldkeep_console::{Failure, Trouble};
 use fieldkeep_replica::ReplicaError;
 use serde::Serialize;
 
+use super::quarantine::operator;
 use crate::access::Access;
 use crate::args::Directory;
 use crate::args::catalog::{Catalog, Publish};
@@ -54,7 +55,7 @@ pub(super) fn run(
         }
         Catalog::Publish(wish) => publish(directory, &wish, output)?,
         Catalog::Rollback { number, note } => {
-            let request = Request::RollBack(number, note);
+            let request = Request::RollBack(number, note, operator());
             told(Access::new(directory)?.ask(request)?, output)?;
         }
         Catalog::List => list(directory, output)?,
@@ -103,7 +104,7 @@ pub(super) fn publish(
     wish: &Publish,
     output: &mut Output,
 ) -> Result<(), Trouble> {
-    let request = Request::Publish(read(&wish.catalog)?, wish.note.clone());
+    let request = Request::Publish(read(&wish.catalog)?, wish.note.clone(), operator());
     told(Access::new(directory)?.ask(request)?, output)
 }
 
@@ -402,7 +403,7 @@ fn status(directory: &Path, output: &mut Output) -> Result<(), Trouble> {
         output.object("relay-catalog-status", &standing)?;
         return Ok(());
     }
-    let Standing { catalog, left, of, serving, connected, up_to_date } = standing;
+    let Standing { catalog, left, of, serving, connected, up_to_date, afresh } = standing;
     let Some(kept) = catalog else {
         output.line("no catalog was published yet")?;
         return Ok(());
@@ -422,6 +423,14 @@ fn status(directory: &Path, output: &mut Output) -> Result<(), Trouble> {
         output.line(&format!("{up_to_date} of {connected} connected devices have it"))?;
     } else if left > 0 {
         output.line("the relay does not serve: it goes on with them when it does")?;
+    }
+    if let Some(afresh) = afresh {
+        output.line(&format!(
+            "{} is started afresh: {} % of generation {} are written",
+            afresh.ty,
+            afresh.percent(),
+            afresh.next
+        ))?;
     }
     Ok(())
 }

@@ -83,11 +83,7 @@ fn contact(device: &FleetDevice) -> String {
 
 /// What a device said that the relay does not have, and when.
 fn unsent(said: &Said) -> String {
-    let counts = [(said.waiting + said.refused, "changes"), (said.files, "files")];
-    let some = counts.into_iter().filter(|(count, _)| *count > 0);
-    let some: Vec<_> = some.map(|(count, what)| format!("{count} {what}")).collect();
-    let what = if some.is_empty() { "nothing".to_owned() } else { some.join(", ") };
-    format!("{what}, at {}", said.heard)
+    format!("{}, at {}", said.unsent(), said.heard)
 }
 
 fn one(device: &FleetDevice, catalog: Option<u64>, output: &mut Output) -> Result<(), Trouble> {

@@ -101,7 +101,12 @@ pub(super) fn rotate_relay(
 ) -> Result<(), Trouble> {
     let means = signing.means(directory)?;
     let mut access = Access::new(directory)?;
-    let keys = next_keys(directory)?;
+    // Drawn where the relay's directory is owned: whoever serves it has to be able to read them.
+    let Response::NextKeys { signing, tls } = access.ask(Request::NextKeys)? else {
+        return Err(Failure::unexpected().into());
+    };
+    let key_of = crate::execute::key_of;
+    let keys = MemberKeys { signing: key_of(&signing)?, tls: key_of(&tls)? };
     let made = signing::decide(&mut access, &means, None, output, &mut |access, log| {
         if log.by_tls(&keys.tls).is_some() {
             let message = "the membership log names this relay's next key already";
@@ -111,7 +116,7 @@ pub(super) fn rotate_relay(
         let Response::Me(relay) = access.ask(Request::Me)? else {
             return Err(Failure::unexpected().into());
         };
-        let relay = crate::execute::key_of(&relay)?;
+        let relay = key_of(&relay)?;
         Ok(Wanted::Act(Act::RotateRelay { relay, keys }))
     })?;
     if made.is_none() {
@@ -127,17 +132,4 @@ pub(super) fn rotate_relay(
         "it is in force from the relay's next start; devices that come later learn it then",
     )?;
     Ok(())
-}
-
-/// The keys that this relay will have: drawn once, and kept beside the present ones until they are in
-/// force.
-fn next_keys(directory: &Path) -> Result<MemberKeys, Failure> {
-    let file = fieldkeep_store::home::next_key(directory);
-    let failed = |error: String| Failure::new(Code::Failure, error, "nothing was changed");
-    let seed = if file.exists() {
-        KeyFile::open(&file).map_err(|error| failed(error.to_string()))?
-    } else {
-        KeyFile::create(&file).map_err(|error| failed(error.to_string()))?
-    };
-    Ok(MemberKeys::of(&seed))
 }

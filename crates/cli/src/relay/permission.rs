@@ -12,6 +12,7 @@ use super::invite;
 use super::signing::{self, Made, Means};
 use crate::access::Access;
 use crate::args::fleet::Signing;
+use crate::bundle::count;
 use crate::member::{find, note_namesake};
 use crate::output::{Output, safe};
 use crate::request::{Request, Response};
@@ -112,7 +113,8 @@ fn tell(
         Change::Revoke => {
             output.line(&format!("revoked {name} (device {number})"))?;
             output.line(&format!(
-                "what the relay holds of it stays, in {segments} segments; what comes later is kept aside"
+                "what the relay holds of it stays, in {}; what comes later is kept aside",
+                count(segments as u64, "segment")
             ))?;
         }
         Change::Grant(scopes) if scopes.is_empty() => {

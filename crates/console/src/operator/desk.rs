@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fieldkeep_model::RecordKey;
 use fieldkeep_relay::{
@@ -12,7 +12,7 @@ use fieldkeep_relay::{
 };
 use fieldkeep_store::Wanted;
 use tokio::sync::watch;
-use tokio::time::interval;
+use tokio::time::{interval, sleep};
 
 use super::App;
 use crate::desk::Notice;
@@ -24,8 +24,9 @@ use crate::{Code, Failure, time};
 const AT_ONCE: usize = 4;
 /// Operators whose last notice is kept.
 const NOTICES: usize = 64;
-/// Records that are judged again in one go: few, because whatever devices send waits for it.
-const REJUDGED: usize = 100;
+/// Records that are judged again in one go: few, because whatever devices send waits for it; and as long
+/// again is left to them.
+const REJUDGED: usize = 16;
 /// Between two looks at how far a backup is.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -263,7 +264,7 @@ impl App {
             });
             let (found, next) = page.await?;
             let keys: Vec<RecordKey> = found.into_iter().map(|held| held.view.key).collect();
-            let who = by.to_owned();
+            let (who, began) = (by.to_owned(), Instant::now());
             let done = self
                 .with_engine(move |engine| engine.rejudge_for(time::now(), &who, &keys))
                 .await?;
@@ -273,6 +274,7 @@ impl App {
             if after.is_none() {
                 return Ok((judged, still));
             }
+            sleep(began.elapsed()).await;
         }
     }
 

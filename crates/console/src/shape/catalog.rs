@@ -8,6 +8,7 @@ use fieldkeep_relay::{Outlook, Present, Sequel, Trial, Weight};
 use fieldkeep_replica::{KeptCatalog, RenewalProgress};
 use serde::{Deserialize, Serialize};
 
+use super::reshape::Afresh;
 use crate::time::rfc3339;
 
 /// What a catalog file comes to.
@@ -398,6 +399,8 @@ pub struct Standing {
     pub connected: u64,
     /// Those of them that have been sent it.
     pub up_to_date: u64,
+    /// A new generation of a type that is being written, and how far it is.
+    pub afresh: Option<Afresh>,
 }
 
 impl Standing {
@@ -408,11 +411,12 @@ impl Standing {
         RenewalProgress { left, all }: RenewalProgress,
         present: &BTreeMap<u64, Present>,
         serving: bool,
+        afresh: Option<Afresh>,
     ) -> Self {
         let catalog = Kept::all(kept).into_iter().next();
         let number = catalog.as_ref().map_or(0, |catalog| catalog.number);
         let up_to_date = present.values().filter(|present| present.catalog == number);
         let (connected, up_to_date) = (present.len() as u64, up_to_date.count() as u64);
-        Self { catalog, left, of: all, serving, connected, up_to_date }
+        Self { catalog, left, of: all, serving, connected, up_to_date, afresh }
     }
 }

@@ -1,11 +1,13 @@
-//! Held records as they are written into files: lines of JSON, or a table.
+//! Held records, and changes that lie aside, as they are written into files: lines of JSON, or a table.
 
 use std::io::{self, Write};
 
 use serde_json::Value;
 
-use super::Held;
+use super::{Aside, Held};
 
+/// The state of a change that lies aside.
+const ASIDE: &str = "aside";
 /// The columns of a table.
 const HEAD: [&str; 13] = [
     "type",
@@ -75,6 +77,37 @@ pub fn table(held: Vec<Held>, first: bool, out: &mut impl Write) -> io::Result<(
             Value::Object(record.fields).to_string(),
             valid.map(|valid| Value::Object(valid).to_string()).unwrap_or_default(),
         ])?;
+    }
+    table.flush()
+}
+
+/// Writes changes that lie aside behind the records, as lines of JSON whose state is `aside`.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn aside_lines(asides: &[Aside], out: &mut impl Write) -> io::Result<()> {
+    asides.iter().try_for_each(|aside| {
+        let mut line = serde_json::to_value(aside)?;
+        if let Some(fields) = line.as_object_mut() {
+            fields.insert("state".to_owned(), ASIDE.into());
+        }
+        writeln!(out, "{line}")
+    })
+}
+
+/// Writes them as rows of the table: with the records that they touch as the id, and what they would write
+/// nowhere.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn aside_table(asides: &[Aside], out: &mut impl Write) -> io::Result<()> {
+    let mut table = csv::Writer::from_writer(out);
+    for aside in asides {
+        let mut row = [""; HEAD.len()];
+        let records = aside.records.join(" ");
+        row[..4].copy_from_slice(&[&aside.ty, &records, ASIDE, &aside.reason]);
+        row[5..7].copy_from_slice(&[&aside.time, &aside.device]);
+        table.write_record(row)?;
     }
     table.flush()
 }

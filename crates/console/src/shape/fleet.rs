@@ -6,6 +6,7 @@ use fieldkeep_relay::fleet::{Assessment, Claim, Device};
 use serde::{Deserialize, Serialize};
 
 use crate::time::rfc3339;
+use crate::words::several;
 
 /// A device.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,6 +57,22 @@ pub struct Said {
     pub leaves_out: bool,
     /// What it holds.
     pub holds: Vec<Holds>,
+}
+
+impl Said {
+    /// What the relay did not have, in words.
+    #[must_use]
+    pub fn unsent(&self) -> String {
+        let changes = self.waiting + self.refused;
+        match (changes, self.files) {
+            (0, 0) => "nothing".to_owned(),
+            (changes, 0) => several(changes, "change"),
+            (0, files) => several(files, "file"),
+            (changes, files) => {
+                format!("{}, {}", several(changes, "change"), several(files, "file"))
+            }
+        }
+    }
 }
 
 /// What a device holds of a type, as it said.

@@ -1,6 +1,6 @@
 //! A type that is started afresh, as it is told: what that would come to, and how far it is.
 
-use fieldkeep_replica::Reshaping;
+use fieldkeep_replica::{Replica, Reshaping};
 use serde::{Deserialize, Serialize};
 
 /// What a new generation of a type would come to, or how far it has come.
@@ -66,6 +66,16 @@ impl Afresh {
 }
 
 impl Afresh {
+    /// The new generation that a relay writes, and how far it is.
+    #[must_use]
+    pub fn under_way(replica: &Replica) -> Option<Self> {
+        let (reshape, next) = replica.reshape()?;
+        let generation = replica.generations().get(&reshape.ty).copied().unwrap_or_default();
+        let far = replica.reshaping().unwrap_or_default();
+        let written = Self::new(reshape.ty.as_str(), (generation, next), far);
+        Some(Self { under_way: true, ..written })
+    }
+
     /// How far it is, of a hundred.
     #[must_use]
     pub fn percent(&self) -> u64 {

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use fieldkeep_model::RecordKey;
 use fieldkeep_relay::Tried;
 use fieldkeep_replica::{Note, ReplicaError, RollBackError, kept_catalogs};
 
@@ -16,7 +17,7 @@ use super::{Answer, Chrome, html};
 use crate::operator::App;
 use crate::operator::desk::Compared;
 use crate::operator::gate::{Posted, Who};
-use crate::pages::back;
+use crate::pages::{back, record_path};
 use crate::shape::catalog::{Cause, Change, Counts, Kept, Standing};
 use crate::shape::reshape::Afresh;
 use crate::words::{self, several};
@@ -32,8 +33,6 @@ const KEPT: usize = 30;
 struct CatalogPage {
     chrome: Chrome,
     standing: Standing,
-    /// A new generation that is being written, and how far it is.
-    written: Option<Afresh>,
     kept: Vec<Kept>,
     tried: Option<Arc<Compared>>,
     /// What was typed, and why it was not tried.
@@ -62,21 +61,17 @@ async fn built(
     // What is left is asked first: where that is nothing, all of it is counted.
     let asked = app.with_engine(|engine| {
         let replica = engine.replica();
-        let far = replica.reshape().zip(replica.reshaping()).map(|((plan, next), far)| {
-            let generation = replica.generations().get(&plan.ty).copied().unwrap_or_default();
-            Afresh::new(plan.ty.as_str(), (generation, next), far)
-        });
-        Ok((replica.renewal_progress()?, engine.present(), far))
+        Ok((replica.renewal_progress()?, engine.present(), Afresh::under_way(replica)))
     });
-    let (left, present, written) = asked.await?;
+    let (left, present, afresh) = asked.await?;
     app.read(move |app, reading| {
         let chrome = Chrome::of(app, &who, &reading, "catalog", "Catalog", "/catalog");
         let kept = kept_catalogs(&reading.store)?;
         let tried = chrome.book.tried.clone();
-        let standing = Standing::new(kept.clone(), left, &present, true);
+        let standing = Standing::new(kept.clone(), left, &present, true, afresh);
         let mut kept = Kept::all(kept);
         kept.truncate(KEPT);
-        Ok(CatalogPage { chrome, standing, written, kept, tried, typed, problem })
+        Ok(CatalogPage { chrome, standing, kept, tried, typed, problem })
     })
     .await
 }
@@ -221,6 +216,12 @@ impl CatalogPage {
             (_, Some(field)) => format!("field {field} of {}", change.ty),
             (None, None) => format!("type {}", change.ty),
         }
+    }
+
+    /// Where an example is shown.
+    fn path(&self, record: &str) -> String {
+        let key = record.parse::<RecordKey>().ok();
+        key.map_or_else(|| "/records".to_owned(), |key| record_path(&key.ty, &key.id))
     }
 
     /// What causes something.

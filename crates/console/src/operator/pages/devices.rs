@@ -11,7 +11,7 @@ use fieldkeep_replica::Reading;
 use super::{Answer, Chrome, html};
 use crate::operator::App;
 use crate::operator::gate::Who;
-use crate::shape::fleet::FleetDevice;
+use crate::shape::fleet::{FleetDevice, Said};
 use crate::{Failure, time, words};
 
 #[derive(Template)]
@@ -52,6 +52,11 @@ async fn devices(State(app): State<App>, Extension(who): Extension<Who>) -> Answ
 }
 
 impl Devices {
+    /// How much a device holds, in words.
+    fn held(&self, said: &Said) -> String {
+        words::records(&said.holds.iter().map(|holds| holds.records).sum())
+    }
+
     fn summary(&self) -> String {
         let revoked = match self.revoked {
             0 => String::new(),

@@ -7,6 +7,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use fieldkeep_model::RecordKey;
 use fieldkeep_relay::{NOTE, PERSON, Standing};
+use fieldkeep_replica::Referrers;
 use fieldkeep_store::Quarantine as _;
 
 use super::{Answer, Chrome, page, short, wrote};
@@ -36,7 +37,7 @@ struct Shown {
     since: Option<String>,
     assigned: Option<String>,
     /// Names and addresses of what refers to it.
-    referrers: Vec<(String, String)>,
+    referrers: Referring,
     decisions: Vec<Decision>,
     /// Where it is acted upon, and where it is explained.
     own: String,
@@ -47,6 +48,19 @@ pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/quarantine/{type}/{id}", get(shown))
         .route("/quarantine/{type}/{id}/{act}", post(act))
+}
+
+/// Records that refer to one, with their pages.
+pub(super) struct Referring {
+    pub(super) first: Vec<(String, String)>,
+    pub(super) more: u64,
+}
+
+impl Referring {
+    pub(super) fn new(Referrers { first, more }: &Referrers) -> Self {
+        let named = first.iter().map(|of| (of.to_string(), record_path(&of.ty, &of.id)));
+        Self { first: named.collect(), more: *more }
+    }
 }
 
 /// Where a record of the quarantine is.
@@ -82,10 +96,7 @@ async fn shown(
             blame: blame.map(|blame| Blamed::new(blame, &reading.members)),
             since,
             assigned,
-            referrers: referrers
-                .iter()
-                .map(|of| (of.to_string(), record_path(&of.ty, &of.id)))
-                .collect(),
+            referrers: Referring::new(&referrers),
             decisions: decisions.into_iter().map(Decision::from).collect(),
             explained: record_path(&key.ty, &key.id),
             chrome,

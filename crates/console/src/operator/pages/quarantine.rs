@@ -1,6 +1,7 @@
 //! Quarantine: what is held or waits, found by what its verdict and it itself says; judged again, and
 //! written into files.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use askama::Template;
@@ -10,8 +11,8 @@ use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use fieldkeep_catalog::Catalog;
 use fieldkeep_replica::Reading;
+use fieldkeep_store::Segments as _;
 use futures_util::stream::unfold;
 use tokio::sync::mpsc;
 
@@ -102,11 +103,12 @@ async fn list(State(app): State<App>, Extension(who): Extension<Who>, Query(said
             Some(_) => Vec::new(),
         };
         let more = asides.len().saturating_sub(ASIDES);
-        let more_asides = (more > 0).then(|| format!("and {}", several(more, "more change")));
+        let more_asides = (more > 0)
+            .then(|| format!("and {}: what is exported has them", several(more, "more change")));
         asides.truncate(ASIDES);
         let devices = reading.members.members().values().filter(|member| !member.relay);
         Ok(Quarantine {
-            types: types(reading.catalog.as_ref()),
+            types: types(reading)?,
             rules: rules(reading)?,
             devices: devices.map(|m| (m.number.to_string(), m.name.clone())).collect(),
             rows: rows.collect(),
@@ -141,9 +143,12 @@ fn news(seen: &str, chrome: &Chrome) -> Option<String> {
     }
 }
 
-pub(super) fn types(catalog: Option<&Catalog>) -> Vec<String> {
-    let types = catalog.into_iter().flat_map(|catalog| catalog.types().keys());
-    types.map(ToString::to_string).collect()
+/// The types of the catalog, and those of which there is something though it has them no more.
+pub(super) fn types(reading: &Reading) -> Result<Vec<String>, Failure> {
+    let declared = reading.catalog.iter().flat_map(|catalog| catalog.types().keys().cloned());
+    let stored = reading.store.segments()?.into_iter().map(|row| row.address.ty);
+    let types: BTreeSet<String> = declared.chain(stored).map(|ty| ty.to_string()).collect();
+    Ok(types.into_iter().collect())
 }
 
 /// The rules of the catalog, and whatever holds something at present.
@@ -256,6 +261,13 @@ fn write(
             Form::Lines => export::lines(&held, &mut page).map_err(broken)?,
         }
         first = false;
+        if next.is_none() {
+            let asides = Aside::sought(&reading.store, &reading.members, &wanted)?;
+            match form {
+                Form::Csv => export::aside_table(&asides, &mut page).map_err(broken)?,
+                Form::Lines => export::aside_lines(&asides, &mut page).map_err(broken)?,
+            }
+        }
         // Whoever fetches it may have enough.
         if pages.blocking_send(Ok(page.into())).is_err() || next.is_none() {
             return Ok(());

@@ -14,7 +14,7 @@ use fieldkeep_replica::HistoryError;
 use fieldkeep_store::{Page, Removals as _};
 use serde::Deserialize;
 
-use super::held::held_path;
+use super::held::{Referring, held_path};
 use super::{Answer, Chrome, digits, html, page, short, wrote};
 use crate::operator::App;
 use crate::operator::gate::Who;
@@ -67,7 +67,7 @@ struct Shown {
     /// The newest change of each, in the same order.
     heads: Vec<String>,
     readers: Vec<String>,
-    referrers: Vec<(String, String)>,
+    referrers: Referring,
     history: History,
     own: String,
     held: String,
@@ -117,11 +117,8 @@ async fn all(
     page(&app, move |app, reading| {
         let chrome = Chrome::of(app, &who, reading, "records", "Records", "/records");
         let counts = reading.views().counts_by_type()?;
-        let mut types: BTreeMap<String, (u64, u64)> =
-            super::quarantine::types(reading.catalog.as_ref())
-                .into_iter()
-                .map(|ty| (ty, (0, 0)))
-                .collect();
+        let types = super::quarantine::types(reading)?.into_iter();
+        let mut types: BTreeMap<String, (u64, u64)> = types.map(|ty| (ty, (0, 0))).collect();
         for (ty, counts) in counts {
             types.insert(ty.to_string(), (counts.local, counts.held));
         }
@@ -207,11 +204,7 @@ async fn shown(
                 })
                 .collect(),
             readers: whereabouts.readers.iter().map(|number| name(*number)).collect(),
-            referrers: whereabouts
-                .referrers
-                .iter()
-                .map(|of| (of.to_string(), record_path(&of.ty, &of.id)))
-                .collect(),
+            referrers: Referring::new(&whereabouts.referrers),
             history: history.with_removed(|hash| reading.store.removal(hash))?,
             held: held_path(&key),
             sentences,

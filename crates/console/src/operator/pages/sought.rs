@@ -2,7 +2,7 @@
 
 use fieldkeep_model::TypeName;
 use fieldkeep_replica::Reading;
-use fieldkeep_store::{Place, Wanted};
+use fieldkeep_store::{Place, Segments as _, Wanted};
 
 use crate::pages::{segment, type_name};
 use crate::{Code, Failure};
@@ -131,8 +131,11 @@ impl Sought {
 
 fn declared(reading: &Reading, ty: &str) -> Result<TypeName, Failure> {
     let name = type_name(ty)?;
-    let known = reading.catalog.as_ref().is_some_and(|catalog| catalog.ty(&name).is_some());
-    if known { Ok(name) } else { Err(unclear(&format!("the catalog has no object type {ty}"))) }
+    let declared = reading.catalog.as_ref().is_some_and(|catalog| catalog.ty(&name).is_some());
+    if declared || reading.store.segments()?.iter().any(|row| row.address.ty == name) {
+        return Ok(name);
+    }
+    Err(unclear(&format!("the catalog has no object type {ty}")))
 }
 
 fn unclear(text: &str) -> Failure {
