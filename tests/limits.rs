@@ -235,6 +235,20 @@ async fn what_is_stored_beyond_the_quota_lies_aside_until_there_is_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_beyond_the_quota_of_all_lies_aside_whoever_wrote_it() {
+    let site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    limit(&site, "[limits.organisation]\nlog_bytes = \"2KiB\"\n").await;
+    order(&ann, 0, 6_000);
+    sync(&ann).await;
+    order(&ben, 0, 300);
+    assert_eq!(sync(&ben).await.refused, 1);
+    assert_eq!(length(&site.log().await, "order"), 1);
+    limit(&site, "[limits.organisation]\nlog_bytes = \"1MiB\"\n").await;
+    assert_eq!(length(&site.log().await, "order"), 2, "what lay aside is in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_somebody_builds_on_a_change_beyond_the_quota_is_taken_with_it() {
     let site = Site::founded(CATALOG);
     let (ann, ben) = (site.device("ann").await, site.device("ben").await);
@@ -429,7 +443,9 @@ fn honest_devices_do_not_notice_who_misbehaves_among_them() {
         "--seconds",
         "2",
         "--bad",
-        "strangers,floods",
+        "strangers,floods,slow,garbage,hostile",
+        "--memory",
+        "16",
         "--no-floors",
         "--json",
         "--dir",
@@ -452,7 +468,9 @@ fn honest_devices_do_not_notice_who_misbehaves_among_them() {
         assert!(median(harried) < 4.0 * median(calm) + 100.0, "{ordeal:#}");
         assert_eq!(ordeal["arrived"], true, "{ordeal:#}");
         assert!(ordeal["growth_bytes"].as_u64() < Some(64 << 20), "{ordeal:#}");
-        assert!(ordeal["deeds"]["handshakes"].as_u64() > Some(0), "{ordeal:#}");
+        // The others run at a low priority, and may not come to anything in two seconds.
+        let come = ["strangers", "floods"].iter().any(|bad| ordeal["bad"] == *bad);
+        assert!(!come || ordeal["deeds"]["handshakes"].as_u64() > Some(0), "{ordeal:#}");
     }
     assert!(!folder.exists(), "it leaves nothing behind");
 }

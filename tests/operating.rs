@@ -472,7 +472,7 @@ fn a_supervisor_is_told_when_the_relay_serves_and_when_it_stops() {
 }
 
 #[test]
-fn systemd_understands_the_unit() {
+fn systemd_understands_the_units() {
     let Ok(version) = Command::new("systemd-analyze").arg("--version").output() else {
         let text = "SKIPPED: systemd-analyze is not here: nobody has verified the unit";
         let _ = writeln!(std::io::stderr(), "{text}");
@@ -490,6 +490,10 @@ fn systemd_understands_the_unit() {
     let file = place.file("fieldkeep-relay.service", &unit.replace(program, here));
     let mut verify = Command::new("systemd-analyze");
     verify.arg("verify").arg("--man=no").arg(file);
+    for name in ["fieldkeep-backup.service", "fieldkeep-backup.timer"] {
+        let unit = documented(&format!("systemd/{name}"));
+        verify.arg(place.file(name, &unit.replace(program, here)));
+    }
     let ran = finish(verify, "");
     assert_eq!((ran.code, ran.err.trim()), (0, ""), "{}", ran.out);
 }

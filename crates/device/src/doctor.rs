@@ -192,7 +192,9 @@ impl Device {
     }
 
     fn check_sizes(&self) -> Check {
-        doctor::check_sizes(self.engine().replica().segments().values())
+        doctor::check_sizes(self.engine().replica().segments().values(), |ty| {
+            format!("tell whoever runs the relay: `fieldkeep relay reshape {ty}` divides it")
+        })
     }
 
     /// What is wrong with each segment, if anything: its changes and rows against their sums, and every

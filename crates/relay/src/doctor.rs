@@ -59,7 +59,9 @@ pub fn examine(directory: &Path, now: i64) -> Result<Examined, ReplicaError> {
         check_admin(directory),
         doctor::check_clock(&store, rows.iter(), now),
         check_catalog(&store, &rows)?,
-        doctor::check_sizes(rows.iter()),
+        doctor::check_sizes(rows.iter(), |ty| {
+            format!("`fieldkeep relay reshape {ty} --buckets N` divides it into more")
+        }),
         check_changes(&store, &rows, &found)?,
         check_records(&rows, &found),
         check_counts(&store, &rows)?,

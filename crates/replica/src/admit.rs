@@ -72,6 +72,8 @@ pub struct Received {
     pub newest: Vec<(ActorId, Seq, ChangeHash)>,
     /// Changes that were kept aside, and why: `not_permitted` or [`crate::OVER_QUOTA`].
     pub aside: Vec<(ChangeHash, &'static str)>,
+    /// Those of them that did not lie aside before.
+    pub newly_aside: BTreeSet<ChangeHash>,
 }
 
 /// The refusal of a batch, named by its first bad change.
@@ -238,7 +240,9 @@ impl Replica {
             }
             if let Some(reason) = self.kept_back(id, header).filter(|_| judges) {
                 let records = self.aside_records(id, chunk, header)?;
-                self.keep_aside(id, change, records, &batch.heads, (reason, now))?;
+                if self.keep_aside(id, change, records, &batch.heads, (reason, now))? {
+                    received.newly_aside.insert(header.hash);
+                }
                 received.aside.push((header.hash, reason));
                 continue;
             }
@@ -464,7 +468,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Keeps a change that came byte for byte, within its author's quota, without merging it.
+    /// Keeps a change that came byte for byte, within its author's quota, without merging it. Returns
+    /// whether it did not lie aside before.
     pub(crate) fn keep_aside(
         &mut self,
         id: &SegmentId,
@@ -472,7 +477,7 @@ impl Replica {
         records: Vec<String>,
         heads: &[SignedHead],
         (reason, time): (&str, i64),
-    ) -> Result<(), AdmitError> {
+    ) -> Result<bool, AdmitError> {
         let device = header.actor.device();
         if self.store.aside_bytes(device)? + chunk.len() as u64 > ASIDE_QUOTA {
             return Err(stage_one(header, "quota", "too much of its author's lies aside already"));

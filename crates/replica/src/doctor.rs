@@ -104,20 +104,19 @@ pub fn check_catalog(
     Check::fine("catalog", format!("number {number} is in force"))
 }
 
-/// Whether a segment has outgrown what it is meant for.
+/// Whether a segment has outgrown what it is meant for, and what is done about one of a type.
 #[must_use]
-pub fn check_sizes<'r>(rows: impl Iterator<Item = &'r SegmentRow>) -> Check {
+pub fn check_sizes<'r>(
+    rows: impl Iterator<Item = &'r SegmentRow>,
+    remedy: impl Fn(&TypeName) -> String,
+) -> Check {
     match rows.max_by_key(|row| row.records) {
         Some(row) if row.records > MEANT_FOR => {
             let text = format!(
                 "{} has {} records: writing and loading it takes long",
                 row.address, row.records
             );
-            let remedy = format!(
-                "more buckets for {}, in a catalog that is not published yet",
-                row.address.ty
-            );
-            Check::found("segments", Finding::Notice, text, remedy)
+            Check::found("segments", Finding::Notice, text, remedy(&row.address.ty))
         }
         Some(row) => {
             let records = if row.records == 1 { "record" } else { "records" };

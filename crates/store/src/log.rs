@@ -305,8 +305,9 @@ impl Store {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn put_aside(&mut self, aside: &Aside) -> Result<()> {
-        self.write()?
+    pub fn put_aside(&mut self, aside: &Aside) -> Result<bool> {
+        let put = self
+            .write()?
             .prepare_cached(
                 "INSERT OR IGNORE INTO aside (sid, hash, actor, seq, reason, time, records, head, bytes)
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -322,7 +323,7 @@ impl Store {
                 aside.head,
                 aside.bytes
             ])?;
-        Ok(())
+        Ok(put > 0)
     }
 
     /// Notes for another reason why a change lies aside.

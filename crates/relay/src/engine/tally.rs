@@ -138,9 +138,12 @@ impl Tally {
     /// Changes of devices were taken in.
     pub(super) fn received(&mut self, received: &Received) {
         self.arrived += received.admitted.map_or(0, |(first, last)| last - first + 1);
-        let over = received.aside.iter().filter(|(_, reason)| *reason == OVER_QUOTA).count() as u64;
-        self.over += over;
-        self.aside += received.aside.len() as u64 - over;
+        for (_, reason) in
+            received.aside.iter().filter(|(hash, _)| received.newly_aside.contains(hash))
+        {
+            let count = if *reason == OVER_QUOTA { &mut self.over } else { &mut self.aside };
+            *count += 1;
+        }
     }
 
     /// Changes were refused, with that code.
