@@ -64,12 +64,6 @@ fn documented(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Founds a relay that is not served yet.
-fn founded() -> Place {
-    let place = Place::founded(CATALOG);
-    place
-}
-
 /// Whoever asks at the port that a process says to have opened.
 fn health(relay: &Running) -> Client {
     Client::stranger(relay.line_beginning("health ").trim_start_matches("health "))
@@ -77,7 +71,7 @@ fn health(relay: &Running) -> Client {
 
 #[test]
 fn a_directory_is_its_owners_alone_and_who_serves_it_is_told_before_his_ports() {
-    let place = founded();
+    let place = Place::founded(CATALOG);
     let relay = place.start("relay", &HEALTH);
     let port =
         relay.line_beginning("health http://").trim_start_matches("health http://").to_owned();
@@ -277,7 +271,7 @@ async fn a_relay_that_has_stopped_is_neither_alive_nor_ready() {
 
 #[test]
 fn the_health_port_answers_where_it_is_asked_for_and_nowhere_else() {
-    let place = founded();
+    let place = Place::founded(CATALOG);
     let relay = place.start("relay", &["relay", "serve", "--listen", "127.0.0.1:0", "--json"]);
     let told: Value = serde_json::from_str(&relay.line()).expect("JSON");
     assert!(told["address"].is_string() && told.get("health").is_none(), "{told}");
@@ -311,7 +305,7 @@ fn the_health_port_answers_where_it_is_asked_for_and_nowhere_else() {
 
 #[test]
 fn a_relay_that_is_being_opened_is_alive_and_not_ready() {
-    let place = founded();
+    let place = Place::founded(CATALOG);
     let taken = TcpListener::bind("127.0.0.1:0").expect("a socket");
     let at = taken.local_addr().expect("it is bound").to_string();
     drop(taken);
@@ -330,7 +324,7 @@ fn a_relay_that_is_being_opened_is_alive_and_not_ready() {
 
 #[test]
 fn a_relay_that_is_told_to_stop_sends_its_devices_away_without_an_error_and_they_come_back() {
-    let place = founded();
+    let place = Place::founded(CATALOG);
     let (relay, listens) = place.serve_at("127.0.0.1:0");
     place.device("ann", &[]);
     place.device("ben", &[]);
@@ -418,7 +412,7 @@ fn logged(logs: &Receiver<String>, beginning: &str) -> Value {
 
 #[test]
 fn a_hangup_has_the_configuration_read_again_and_a_broken_one_changes_nothing() {
-    let place = founded();
+    let place = Place::founded(CATALOG);
     let config = |port| format!("[host.shop]\nurl = \"http://127.0.0.1:{port}\"\n");
     place.file("relay/relay.toml", &config(host("the first")));
     let serve = ["relay", "serve", "--listen", "127.0.0.1:0", "--log", "json"];
@@ -452,7 +446,7 @@ fn a_hangup_has_the_configuration_read_again_and_a_broken_one_changes_nothing() 
 
 #[test]
 fn a_supervisor_is_told_when_the_relay_serves_and_when_it_stops() {
-    let place = founded();
+    let place = Place::founded(CATALOG);
     let path = place.path("notify");
     let supervisor = UnixDatagram::bind(&path).expect("a socket");
     supervisor.set_read_timeout(Some(PATIENCE)).expect("a timeout");

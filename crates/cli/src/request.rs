@@ -635,7 +635,7 @@ pub(crate) enum Response {
     /// So many segments are in a file, and not here any more.
     Archived(u64),
     /// Where the catalog in force stands.
-    CatalogStanding(Standing),
+    CatalogStanding(Box<Standing>),
     /// An epoch was opened.
     Restored {
         /// Its counter.

@@ -116,5 +116,6 @@ pub(super) fn standing(owner: &Owner) -> Result<Response, Failure> {
         (fieldkeep_replica::stored_renewal(&reader(owner)?)?, BTreeMap::new(), None)
     };
     let kept = kept_catalogs(&reader(owner)?)?;
-    Ok(Response::CatalogStanding(Standing::new(kept, left, &present, serves, afresh)))
+    let standing = Standing::new(kept, left, &present, serves, afresh);
+    Ok(Response::CatalogStanding(Box::new(standing)))
 }

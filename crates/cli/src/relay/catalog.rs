@@ -403,7 +403,7 @@ fn status(directory: &Path, output: &mut Output) -> Result<(), Trouble> {
         output.object("relay-catalog-status", &standing)?;
         return Ok(());
     }
-    let Standing { catalog, left, of, serving, connected, up_to_date, afresh } = standing;
+    let Standing { catalog, left, of, serving, connected, up_to_date, afresh } = *standing;
     let Some(kept) = catalog else {
         output.line("no catalog was published yet")?;
         return Ok(());
