@@ -176,6 +176,14 @@ fn a_member_who_stops_trying_is_on_the_trail() {
 fn the_trail_cannot_be_altered() {
     let (place, relay) = organisation();
     place.run("relay", &["relay", "quarantine", "dismiss", "order/o1"]).ok();
+    place.run("relay", &["relay", "quarantine", "rejudge"]).ok();
+    let trail = |words: &str| {
+        let trail = quarantine(&place, &format!("trail {words}"));
+        trail["records"].as_array().map(Vec::len)
+    };
+    for (words, found) in [("--act dismiss", 1), ("--act rejudge", 2), ("--by nobody", 0)] {
+        assert_eq!(trail(words), Some(found), "{words}");
+    }
     assert_eq!(relay.stop("TERM"), 0);
     let store =
         rusqlite::Connection::open(place.path("relay").join("fieldkeep.db")).expect("it opens");

@@ -493,6 +493,8 @@ fn what_is_decided_is_in_the_store_under_the_operators_name() {
     ];
     assert_eq!(office.decided(), told.map(|row| row.map(str::to_owned)));
     assert!(office.deeds().contains(&["jon", "rejudge", "scope=42"].map(str::to_owned)));
+    let only = jon.get("/quarantine/trail?act=assign").body;
+    assert!(only.contains("to mia") && !only.contains("a test"), "{only}");
     let trail = jon.get("/quarantine/trail").body;
     assert!(trail.contains("a test") && trail.contains("took up again"), "{trail}");
 }

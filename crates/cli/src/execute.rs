@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use fieldkeep_model::RecordKey;
 use fieldkeep_relay::{Enclosing, LastBackup};
+use fieldkeep_store::SoughtDecisions;
 
 use crate::access::{DeviceOwner, Owner};
 use crate::request::{Name, Opened, Request, Response};
@@ -167,7 +168,11 @@ pub(crate) fn execute(
             Ok(quarantine::page(owner, sought, after.as_deref(), limit)?)
         }
         Request::HeldRecord(record) => Ok(quarantine::record(owner, record)?),
-        Request::Decisions(about, limit) => Ok(quarantine::decisions(owner, about, limit)?),
+        Request::Decisions { about, act, by, limit } => {
+            let about = about.map(key);
+            let sought = SoughtDecisions { about, act, who: by, before: None };
+            Ok(quarantine::decisions(owner, &sought, limit)?)
+        }
         Request::PutAside(record, note, who) => {
             Ok(quarantine::put_aside(relay::relay(owner)?, record, note, who)?)
         }

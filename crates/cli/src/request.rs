@@ -184,8 +184,17 @@ pub(crate) enum Request {
     PutAside(Name, Option<String>, String),
     /// Have somebody look after a record, or nobody; for whom.
     Assign(Name, Option<String>, String),
-    /// What was decided about a record, or about any, at most so many.
-    Decisions(Option<Name>, u64),
+    /// The newest of what was decided.
+    Decisions {
+        /// About this record.
+        about: Option<Name>,
+        /// What.
+        act: Option<String>,
+        /// By whom.
+        by: Option<String>,
+        /// At most so many.
+        limit: u64,
+    },
     /// The membership log, and where the relay listens.
     Members,
     /// Append an entry to the membership log.

@@ -48,7 +48,9 @@ pub use log::{Aside, ChangeRow, Flags, Log, Outgoing, PackRow, Snapshot};
 pub use operators::{Deed, OperatorRow, Operators};
 pub use permissions::Permissions;
 pub use pins::{Pin, Pins};
-pub use quarantine::{Decision, Found, Place, Quarantine, Wanted, about_device, about_rule};
+pub use quarantine::{
+    Decision, Found, Place, Quarantine, SoughtDecisions, Wanted, about_device, about_rule,
+};
 pub use receipts::Receipts;
 pub use records::{Dependants, Page, RecordRow, Records, Tally, digest};
 pub use removals::{LooseBlob, Removals, RemovedBlob, SeenBlob, Unmerged};

@@ -80,6 +80,19 @@ pub struct Decision {
     pub note: String,
 }
 
+/// Of which decisions the newest are sought; any by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SoughtDecisions {
+    /// About this record.
+    pub about: Option<RecordKey>,
+    /// What was decided, in a word of [`Decision::act`].
+    pub act: Option<String>,
+    /// Who decided it.
+    pub who: Option<String>,
+    /// Before that number.
+    pub before: Option<u64>,
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.since, self.sid, self.id)
@@ -232,24 +245,21 @@ pub trait Quarantine: Queries + Records + Segments + Verdicts {
         Ok(query.query_row([key.ty.as_str(), key.id.as_str()], |row| row.get(0)).optional()?)
     }
 
-    /// What was decided about a record, or about any; newest first, before a number, at most so many.
+    /// What was decided; newest first, at most so many.
     ///
     /// # Errors
     /// When the disk fails or a row is damaged.
-    fn decisions(
-        &self,
-        key: Option<&RecordKey>,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<Vec<Decision>> {
+    fn decisions(&self, sought: &SoughtDecisions, limit: usize) -> Result<Vec<Decision>> {
         let mut query = self.connection().prepare_cached(
             "SELECT number, time, who, act, ty, id, note FROM decision
              WHERE number < ?1 AND (?2 IS NULL OR (ty = ?2 AND id = ?3))
-             ORDER BY number DESC LIMIT ?4",
+                 AND (?4 IS NULL OR act = ?4) AND (?5 IS NULL OR who = ?5)
+             ORDER BY number DESC LIMIT ?6",
         )?;
-        let (ty, id) = key.map(|key| (key.ty.as_str(), key.id.as_str())).unzip();
+        let SoughtDecisions { about, act, who, before } = sought;
+        let (ty, id) = about.as_ref().map(|key| (key.ty.as_str(), key.id.as_str())).unzip();
         let before = before.map_or(i64::MAX, |before| before as i64);
-        let rows = query.query_map(params![before, ty, id, limit as i64], |row| {
+        let rows = query.query_map(params![before, ty, id, act, who, limit as i64], |row| {
             let named = (row.get::<_, String>(4)?, row.get::<_, String>(5)?);
             let number: i64 = row.get(0)?;
             Ok((number as u64, row.get(1)?, row.get(2)?, row.get(3)?, named, row.get(6)?))

@@ -79,6 +79,12 @@ pub(crate) enum Quarantine {
         /// About this record only.
         #[arg(value_name = "TYPE/ID")]
         record: Option<RecordKey>,
+        /// Only what was decided so.
+        #[arg(long, value_name = "WHAT", value_parser = ["dismiss", "reopen", "assign", "rejudge", "accept"])]
+        act: Option<String>,
+        /// Only what this one decided.
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
         /// At most so many.
         #[arg(long, value_name = "N", default_value = "100")]
         limit: u64,

@@ -8,7 +8,7 @@ use fieldkeep_documents::Document;
 use fieldkeep_model::RecordKey;
 use fieldkeep_relay::{NOTE, PERSON};
 use fieldkeep_replica::Referrers;
-use fieldkeep_store::{Log as _, Quarantine as _, Segments as _, Wanted};
+use fieldkeep_store::{Log as _, Quarantine as _, Segments as _, SoughtDecisions, Wanted};
 
 use super::key;
 use super::read::Reading;
@@ -139,13 +139,12 @@ fn lying_aside(reading: &Reading, key: &RecordKey) -> Result<Option<Failure>, Fa
 
 pub(super) fn decisions(
     owner: &Owner,
-    about: Option<Name>,
+    sought: &SoughtDecisions,
     limit: u64,
 ) -> Result<Response, Failure> {
     relay(owner)?;
     let store = Reading::open(owner)?.store;
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let decisions = store.decisions(about.map(key).as_ref(), None, limit)?;
+    let decisions = store.decisions(sought, usize::try_from(limit).unwrap_or(usize::MAX))?;
     Ok(Response::Decisions(decisions.into_iter().map(Into::into).collect()))
 }
 

@@ -92,7 +92,10 @@ pub(super) fn run(
             };
             accept::run(access, captured, how, output)
         }
-        Quarantine::Trail { record, limit } => trail(access, record, limit, output),
+        Quarantine::Trail { record, act, by, limit } => {
+            let about = record.map(|key| (key.ty, key.id));
+            trail(access, Request::Decisions { about, act, by, limit }, output)
+        }
         Quarantine::Export { sought, format: Form::Jsonl } => {
             lines(access, &sought.into(), output.writer())
         }
@@ -204,7 +207,9 @@ fn show(access: &mut Access, key: RecordKey, output: &mut Output) -> Result<(), 
     let Response::HeldRecord { held, referrers, more_referrers, blame } = asked else {
         return Err(Failure::unexpected().into());
     };
-    let decisions = decisions(access, Some(name), DECISIONS)?;
+    let about = Some(name);
+    let asked = Request::Decisions { about, act: None, by: None, limit: DECISIONS };
+    let decisions = decisions(access, asked)?;
     if output.is_json() {
         let mut shown = export::whole(&held)?;
         let besides = [
@@ -306,24 +311,15 @@ fn children(value: Option<&Value>) -> Map<String, Value> {
     with_id.collect()
 }
 
-fn decisions(
-    access: &mut Access,
-    about: Option<Name>,
-    limit: u64,
-) -> Result<Vec<Decision>, Trouble> {
-    let Response::Decisions(decisions) = access.ask(Request::Decisions(about, limit))? else {
+fn decisions(access: &mut Access, asked: Request) -> Result<Vec<Decision>, Trouble> {
+    let Response::Decisions(decisions) = access.ask(asked)? else {
         return Err(Failure::unexpected().into());
     };
     Ok(decisions)
 }
 
-fn trail(
-    access: &mut Access,
-    about: Option<RecordKey>,
-    limit: u64,
-    output: &mut Output,
-) -> Result<(), Trouble> {
-    let decisions = decisions(access, about.map(|key| (key.ty, key.id)), limit)?;
+fn trail(access: &mut Access, asked: Request, output: &mut Output) -> Result<(), Trouble> {
+    let decisions = decisions(access, asked)?;
     if output.is_json() {
         let mut stream = Stream::new(output, "quarantine-trail", &[]);
         decisions.iter().try_for_each(|decision| stream.push(decision))?;

@@ -8,7 +8,7 @@ use axum::{Extension, Router};
 use fieldkeep_model::RecordKey;
 use fieldkeep_relay::{NOTE, PERSON, Standing};
 use fieldkeep_replica::Referrers;
-use fieldkeep_store::Quarantine as _;
+use fieldkeep_store::{Quarantine as _, SoughtDecisions};
 
 use super::{Answer, Chrome, page, short, wrote};
 use crate::operator::App;
@@ -88,7 +88,8 @@ async fn shown(
             crate::shape::Held::new(held, &reading.members);
         chrome.title = words::title(&record);
         let rows = rows(&record.fields, record.last_valid(), &blamed);
-        let decisions = reading.store.decisions(Some(&key), None, DECISIONS)?;
+        let about = SoughtDecisions { about: Some(key.clone()), ..SoughtDecisions::default() };
+        let decisions = reading.store.decisions(&about, DECISIONS)?;
         Ok(Shown {
             badge: of_state(&record.state),
             differs: rows.iter().any(|row| row.differs) && record.last_valid().is_some(),
@@ -161,14 +162,16 @@ impl Shown {
     }
 }
 
+/// What is decided, and how that is told.
+pub(super) const DEEDS: [(&str, &str); 5] = [
+    ("dismiss", "put aside"),
+    ("reopen", "took up again"),
+    ("assign", "assigned"),
+    ("rejudge", "had judged again"),
+    ("accept", "accepted"),
+];
+
 /// A decision in words.
 pub(super) fn deed(act: &str) -> &'static str {
-    match act {
-        "dismiss" => "put aside",
-        "reopen" => "took up again",
-        "assign" => "assigned",
-        "rejudge" => "had judged again",
-        "accept" => "accepted",
-        _ => "decided",
-    }
+    DEEDS.into_iter().find(|(name, _)| *name == act).map_or("decided", |(_, words)| words)
 }

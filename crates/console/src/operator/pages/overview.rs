@@ -6,7 +6,7 @@ use askama::Template;
 use axum::extract::{Query, State};
 use axum::routing::get;
 use axum::{Extension, Router};
-use fieldkeep_store::{Quarantine as _, Segments as _};
+use fieldkeep_store::{Quarantine as _, Segments as _, SoughtDecisions};
 use serde::Deserialize;
 
 use super::held::deed;
@@ -87,7 +87,7 @@ async fn overview(
             of.waiting += row.waiting;
         }
         let members = reading.members.members().values().filter(|m| !m.relay && !m.revoked).count();
-        let decisions = reading.store.decisions(None, None, DECISIONS)?;
+        let decisions = reading.store.decisions(&SoughtDecisions::default(), DECISIONS)?;
         let moments = app.ring().moments(span);
         Ok(Overview {
             span,

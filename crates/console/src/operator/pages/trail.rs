@@ -4,10 +4,11 @@ use askama::Template;
 use axum::extract::{Query, State};
 use axum::routing::get;
 use axum::{Extension, Router};
-use fieldkeep_store::Quarantine as _;
+use fieldkeep_store::{Quarantine as _, SoughtDecisions};
+use serde::Deserialize;
 
-use super::held::{deed, held_path};
-use super::{Answer, Before, Chrome, page};
+use super::held::{DEEDS, deed, held_path};
+use super::{Answer, Chrome, page};
 use crate::operator::App;
 use crate::operator::gate::Who;
 use crate::time::rfc3339;
@@ -24,6 +25,18 @@ struct Trail {
     /// Before which decision the next page begins.
     next: Option<u64>,
     later: bool,
+    /// What can be decided, in words, and whether only that is shown.
+    acts: [(&'static str, &'static str, bool); DEEDS.len()],
+    /// The same in the page's address.
+    of: String,
+}
+
+/// What an address says behind its question mark.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Sought {
+    before: Option<u64>,
+    act: Option<String>,
 }
 
 #[derive(Debug)]
@@ -43,13 +56,17 @@ pub(super) fn routes() -> Router<App> {
 async fn trail(
     State(app): State<App>,
     Extension(who): Extension<Who>,
-    Query(Before { before }): Query<Before>,
+    Query(Sought { before, act }): Query<Sought>,
 ) -> Answer {
     page(&app, move |app, reading| {
-        let path = before.map_or_else(String::new, |before| format!("?before={before}"));
-        let path = format!("/quarantine/trail{path}");
+        let acts = DEEDS.map(|(name, words)| (name, words, act.as_deref() == Some(name)));
+        let act = act.filter(|act| acts.iter().any(|(name, ..)| name == act));
+        let of = act.as_ref().map_or_else(String::new, |act| format!("act={act}&"));
+        let path = before.map_or_else(String::new, |before| format!("before={before}"));
+        let path = format!("/quarantine/trail?{of}{path}");
         let chrome = Chrome::of(app, &who, reading, "quarantine", "Trail", &path);
-        let decisions = reading.store.decisions(None, before, ROWS)?;
+        let sought = SoughtDecisions { act, before, ..SoughtDecisions::default() };
+        let decisions = reading.store.decisions(&sought, ROWS)?;
         let last = decisions.last().map(|decision| decision.number);
         let next = last.filter(|last| decisions.len() == ROWS && *last > 1);
         let rows = decisions.into_iter().map(|decision| Row {
@@ -63,7 +80,7 @@ async fn trail(
                 _ => decision.note,
             },
         });
-        Ok(Trail { chrome, rows: rows.collect(), next, later: before.is_some() })
+        Ok(Trail { chrome, rows: rows.collect(), next, later: before.is_some(), acts, of })
     })
     .await
 }
