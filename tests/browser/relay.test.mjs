@@ -162,6 +162,9 @@ test("an operator decides, and the trail has his name", async () => {
   await visit.open("/quarantine/trail");
   await page.locator("#trail", { hasText: "sold at the fair" }).waitFor();
   await visit.picture("relay-trail");
+  await page.locator("#acts a", { hasText: "Assigned" }).click();
+  await page.locator("#trail", { hasText: "sold at the fair" }).waitFor({ state: "detached" });
+  await page.locator("#trail", { hasText: "to mia" }).waitFor();
 });
 
 test("all that is sought is judged again, and exported", async () => {
