@@ -37,8 +37,11 @@ pub(super) fn publish(
     relay(owner)?.with_engine(move |engine| {
         let (before, now) = (engine.replica().published().map(|of| of.number), now_ms());
         let number = engine.publish_noted(&source, Note { text: &note, time: now })?;
-        engine.note_deed(now, &who, "publish", &format!("catalog {number}"))?;
-        Ok(Response::Published { number, changed: before != Some(number) })
+        let changed = before != Some(number);
+        if changed {
+            engine.note_deed(now, &who, "publish", &format!("catalog {number}"))?;
+        }
+        Ok(Response::Published { number, changed })
     })
 }
 
@@ -56,9 +59,12 @@ pub(super) fn roll_back(
     relay(owner)?.with_engine(move |engine| {
         let (before, now) = (engine.replica().published().map(|of| of.number), now_ms());
         let number = engine.roll_back(Some(earlier.number), Note { text: &text, time: now })?;
-        let what = format!("catalog {}, as number {number}", earlier.number);
-        engine.note_deed(now, &who, "roll_back", &what)?;
-        Ok(Response::Published { number, changed: before != Some(number) })
+        let changed = before != Some(number);
+        if changed {
+            let what = format!("catalog {}, as number {number}", earlier.number);
+            engine.note_deed(now, &who, "roll_back", &what)?;
+        }
+        Ok(Response::Published { number, changed })
     })
 }
 
