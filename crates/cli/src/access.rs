@@ -15,7 +15,8 @@ use fieldkeep_store::{Home, HomeError, Reader, Settings as _, home};
 
 use crate::execute::{self, Sink};
 use crate::progress::{Look, Watched};
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 use crate::socket;
 use fieldkeep_console::{Code, Failure, Porter, Trouble};
 

@@ -11,7 +11,8 @@ use crate::access::Access;
 use crate::args::{Attention, Directory};
 use crate::output::{self, Output, Stream, safe};
 use crate::read;
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 use fieldkeep_console::shape::{CatalogState, NotTaken, Record};
 use fieldkeep_console::{Failure, Trouble};
 

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use crate::access::Access;
 use crate::args::{Bundle, Directory, absolute};
 use crate::output::{Output, safe};
-use crate::request::{Bundled, Request, Response, Unbundled};
+use crate::request::Request;
+use crate::response::{Bundled, Response, Unbundled};
 use fieldkeep_console::{Code, Failure, Trouble};
 
 pub(crate) fn run(

@@ -12,7 +12,8 @@ use crate::args::{Clear, Directory};
 use crate::attention::records;
 use crate::confirm::confirm;
 use crate::output::{Output, safe};
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 use fieldkeep_console::shape::{ClearPlan, Paused, Pin, Resynced};
 use fieldkeep_console::{Failure, Trouble};
 

@@ -29,7 +29,8 @@ use fieldkeep_relay::{Enclosing, LastBackup};
 use fieldkeep_store::SoughtDecisions;
 
 use crate::access::{DeviceOwner, Owner};
-use crate::request::{Name, Opened, Request, Response};
+use crate::request::{Name, Request};
+use crate::response::{Opened, Response};
 use fieldkeep_console::shape::{Record, Synced};
 use fieldkeep_console::{Code, Failure, Trouble};
 

@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 use crate::access::Access;
 use crate::args::{Directory, Export, Format, absolute};
 use crate::output::Output;
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 use fieldkeep_console::shape::Record;
 use fieldkeep_console::{Code, Failure, Trouble};
 

@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::access::Access;
 use crate::args::{Attach, Attachments, Directory};
 use crate::output::{Output, safe};
-use crate::request::{Name, Request, Response};
+use crate::request::{Name, Request};
+use crate::response::Response;
 use fieldkeep_console::shape::Attachment;
 use fieldkeep_console::{Failure, Trouble};
 

@@ -8,7 +8,8 @@ use serde_json::json;
 use crate::access::Access;
 use crate::args::Directory;
 use crate::output::{Output, safe};
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 use fieldkeep_console::shape::Check;
 use fieldkeep_console::{Code, Failure, Trouble};
 

@@ -20,7 +20,8 @@ use crate::args::{Directory, Import};
 use crate::attention::records;
 use crate::execute;
 use crate::output::{Output, safe};
-use crate::request::{Request, Response, Write};
+use crate::request::{Request, Write};
+use crate::response::Response;
 use fieldkeep_console::{Code, Failure, Trouble};
 
 use batches::Tally;

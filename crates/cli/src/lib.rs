@@ -30,6 +30,7 @@ mod put;
 mod read;
 mod relay;
 mod request;
+mod response;
 mod shell;
 mod socket;
 mod stages;

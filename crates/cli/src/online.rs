@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::access::Access;
 use crate::args::{Ask, Call, Directory};
 use crate::output::{Align, Output, Table, safe};
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 use fieldkeep_console::shape::CallRow;
 use fieldkeep_console::{Failure, Trouble};
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use fieldkeep_console::shape::{Attachment, Status};
 use indicatif::{HumanBytes, ProgressBar};
 
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 use crate::stages::styled;
 
 /// How long something goes on before it is shown how far it has come.

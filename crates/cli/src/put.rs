@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use crate::access::Access;
 use crate::args::{self, Directory, Put};
 use crate::output::{self, Output, safe};
-use crate::request::{Content, Request, Response, Tier, Write, Written};
+use crate::request::{Content, Request, Tier, Write};
+use crate::response::{Response, Written};
 use fieldkeep_console::{Code, Failure, Trouble};
 
 /// The longest JSON object, in bytes; a record is at most 1 MiB.

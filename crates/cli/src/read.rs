@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::access::Access;
 use crate::args::{CHANGES, Directory, Get, History, List};
 use crate::output::{self, Output, Records, Stream};
-use crate::request::{Paging, Request, Response};
+use crate::request::{Paging, Request};
+use crate::response::Response;
 use fieldkeep_console::shape::{Got, Past, Shared};
 use fieldkeep_console::{Code, Failure, Trouble};
 

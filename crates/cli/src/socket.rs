@@ -17,7 +17,8 @@ use fieldkeep_store::home;
 
 use crate::access::Owner;
 use crate::execute::{self, Sink};
-use crate::request::{Line, Request, Response};
+use crate::request::Request;
+use crate::response::{Line, Response};
 use fieldkeep_console::{Code, Failure, Trouble};
 
 /// The longest line, in bytes: a batch of an import, or one record.

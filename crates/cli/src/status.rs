@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use crate::access::Access;
 use crate::args::Directory;
 use crate::output::{self, Align, Output, Table, safe};
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 use fieldkeep_console::shape::Status;
 use fieldkeep_console::{Failure, Trouble};
 

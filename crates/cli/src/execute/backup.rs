@@ -6,7 +6,7 @@ use fieldkeep_relay::LastBackup;
 
 use super::relay::relay;
 use crate::access::Owner;
-use crate::request::Response;
+use crate::response::Response;
 
 pub(super) fn note(owner: &Owner, backup: LastBackup) -> Result<Response, Failure> {
     relay(owner)?.note_backup(backup)?;

@@ -14,7 +14,8 @@ use fieldkeep_store::BlobFiles;
 
 use crate::access::{Owner, RelayOwner};
 use crate::member::{self, only};
-use crate::request::{Accept, Accepted, Bundled, Captured, Response, Unbundled, Untaken};
+use crate::request::{Accept, Captured};
+use crate::response::{Accepted, Bundled, Response, Unbundled, Untaken};
 use crate::time::now_ms;
 use fieldkeep_console::shape::Record;
 use fieldkeep_console::{Code, Failure};

@@ -14,7 +14,8 @@ use fieldkeep_store::{Catalogs as _, Reader, home};
 
 use super::relay::relay;
 use crate::access::Owner;
-use crate::request::{Response, Tried};
+use crate::request::Tried;
+use crate::response::Response;
 use crate::time::now_ms;
 
 fn reader(owner: &Owner) -> Result<Reader, Failure> {

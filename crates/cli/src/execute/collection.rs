@@ -6,7 +6,7 @@ use fieldkeep_store::LooseBlob;
 
 use super::relay::relay;
 use crate::access::{Owner, RelayOwner};
-use crate::request::{Collected, Pile, Response, Unreferenced};
+use crate::response::{Collected, Pile, Response, Unreferenced};
 use crate::time::now_ms;
 
 /// Files that are told one by one.

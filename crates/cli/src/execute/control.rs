@@ -6,7 +6,7 @@ use fieldkeep_model::{RecordKey, TypeName};
 
 use super::run;
 use crate::access::DeviceOwner;
-use crate::request::Response;
+use crate::response::Response;
 use fieldkeep_console::shape::Pin;
 use fieldkeep_console::{Code, Failure};
 

@@ -9,7 +9,7 @@ use fieldkeep_model::{BlobHash, RecordKey};
 use super::run;
 use super::write::PATIENCE;
 use crate::access::DeviceOwner;
-use crate::request::Response;
+use crate::response::Response;
 use fieldkeep_console::shape::Attachment;
 use fieldkeep_console::{Code, Failure};
 

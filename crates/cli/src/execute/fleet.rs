@@ -9,7 +9,7 @@ use fieldkeep_store::{Catalogs as _, Reader, Settings as _, home};
 use super::relay::relay;
 use crate::access::Owner;
 use crate::member::named;
-use crate::request::Response;
+use crate::response::Response;
 use crate::time::now_ms;
 
 pub(super) fn devices(

@@ -14,7 +14,7 @@ use fieldkeep_store::{Catalogs as _, Contacts as _, StoreError};
 
 use super::relay::relay;
 use crate::access::{Owner, RelayOwner};
-use crate::request::Response;
+use crate::response::Response;
 
 pub(super) fn list(owner: &Owner) -> Result<Response, Failure> {
     let past = relay(owner)?.with_engine(|engine| Ok(engine.replica().past()?))?;

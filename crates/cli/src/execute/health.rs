@@ -5,7 +5,7 @@ use fieldkeep_console::shape::{Advice, CatalogState, Check, Explanation, NotTake
 use fieldkeep_device::Device;
 use fieldkeep_model::RecordKey;
 
-use crate::request::Response;
+use crate::response::Response;
 
 pub(super) fn advice(device: &Device) -> Result<Response, Failure> {
     Ok(Response::Advice(device.advice()?.into_iter().map(Advice::from).collect()))

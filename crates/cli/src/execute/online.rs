@@ -7,7 +7,7 @@ use fieldkeep_model::{RecordEdit, RecordKey};
 
 use super::run;
 use crate::access::DeviceOwner;
-use crate::request::Response;
+use crate::response::Response;
 use fieldkeep_console::Failure;
 use fieldkeep_console::shape::{Answer, CallRow, Called};
 

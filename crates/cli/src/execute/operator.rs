@@ -8,7 +8,8 @@ use fieldkeep_store::Operators as _;
 use super::read::Reading;
 use super::relay::relay;
 use crate::access::Owner;
-use crate::request::{AccountWish, Response};
+use crate::request::AccountWish;
+use crate::response::Response;
 use crate::time::now_ms;
 
 pub(super) fn list(owner: &Owner) -> Result<Response, Failure> {

@@ -15,7 +15,8 @@ use super::read::Reading;
 use super::relay::relay;
 use crate::access::{Owner, RelayOwner};
 use crate::member::only;
-use crate::request::{Name, Response, Sought};
+use crate::request::{Name, Sought};
+use crate::response::Response;
 use crate::time::now_ms;
 
 /// Records that are judged again in one go: few, because whatever devices send waits for it; and as long

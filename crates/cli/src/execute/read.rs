@@ -12,7 +12,8 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::Sink;
 use crate::access::{DeviceOwner, Owner};
-use crate::request::{Paging, Response};
+use crate::request::Paging;
+use crate::response::Response;
 use fieldkeep_console::shape::{Conflict, Gone, History, Record};
 use fieldkeep_console::{Code, Failure, Trouble};
 

@@ -9,7 +9,8 @@ use fieldkeep_store::{Settings as _, home};
 
 use super::read::Reading;
 use crate::access::{Owner, RelayOwner};
-use crate::request::{Entry, Response};
+use crate::request::Entry;
+use crate::response::Response;
 use crate::time::now_ms;
 use fieldkeep_console::{Code, Failure};
 

@@ -10,7 +10,8 @@ use fieldkeep_store::{Reader, home};
 
 use super::relay::relay;
 use crate::access::{Owner, RelayOwner};
-use crate::request::{ReshapeWish, Response};
+use crate::request::ReshapeWish;
+use crate::response::Response;
 use crate::time::now_ms;
 
 pub(super) fn begin(owner: &Owner, wanted: ReshapeWish) -> Result<Response, Failure> {

@@ -7,7 +7,7 @@ use fieldkeep_replica::TypeCounts;
 
 use super::read::Reading;
 use crate::access::{Owner, RelayOwner};
-use crate::request::Response;
+use crate::response::Response;
 
 pub(super) fn status(owner: &Owner) -> Result<Response, Failure> {
     let status = match owner {

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::key;
 use crate::access::{DeviceOwner, Owner};
-use crate::request::{Content, Name, Response, Tier, Write, Written};
+use crate::request::{Content, Name, Tier, Write};
+use crate::response::{Response, Written};
 use fieldkeep_console::shape::Record;
 use fieldkeep_console::{Code, Failure};
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::Job;
 use crate::access::Access;
 use crate::progress::{Bar, Far};
-use crate::request::{Content, Request, Response, Write};
+use crate::request::{Content, Request, Write};
+use crate::response::Response;
 use fieldkeep_console::{Failure, Trouble};
 
 /// Records in a batch.

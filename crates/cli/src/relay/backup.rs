@@ -17,7 +17,8 @@ use crate::args::absolute;
 use crate::args::relay::Restore;
 use crate::note;
 use crate::output::{Align, Output, Table, safe};
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 use crate::stages::Stages;
 
 /// What a backup does not have.

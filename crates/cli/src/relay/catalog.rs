@@ -17,7 +17,8 @@ use crate::args::Directory;
 use crate::args::catalog::{Catalog, Publish};
 use crate::attention::records;
 use crate::output::{Align, Output, Table, safe};
-use crate::request::{Request, Response, Tried};
+use crate::request::{Request, Tried};
+use crate::response::Response;
 
 /// Causes that are shown.
 const CAUSES: usize = 20;

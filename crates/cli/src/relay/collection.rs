@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::access::Access;
 use crate::output::Output;
-use crate::request::{Collected, Pile, Request, Response};
+use crate::request::Request;
+use crate::response::{Collected, Pile, Response};
 use fieldkeep_console::{Failure, Trouble};
 
 pub(super) fn run(directory: &Path, dry_run: bool, output: &mut Output) -> Result<(), Trouble> {

@@ -11,7 +11,8 @@ use serde_json::json;
 use crate::access::Access;
 use crate::args::fleet::{Devices, Purpose};
 use crate::output::{Align, Output, Table, safe};
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 
 pub(super) fn run(
     directory: &Path,

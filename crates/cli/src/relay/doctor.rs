@@ -10,7 +10,8 @@ use fieldkeep_relay::{Examined, examine};
 use crate::access::{Access, Kind, kind};
 use crate::health::tell_checks;
 use crate::output::Output;
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 use crate::time::now_ms;
 
 pub(super) fn run(

@@ -13,7 +13,8 @@ use serde::Serialize;
 use crate::access::Access;
 use crate::args::generations::Generations;
 use crate::output::{Align, Output, Table, safe};
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 
 #[derive(Serialize)]
 struct Listed<'g> {

@@ -11,7 +11,8 @@ use super::signing::{self, Means};
 use crate::access::Access;
 use crate::args::fleet::{NewKey, Recover, Signing};
 use crate::output::Output;
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 use fieldkeep_console::{Code, Failure, Trouble};
 
 /// `relay rotate-admin-key`.

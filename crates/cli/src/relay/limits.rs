@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::access::Access;
 use crate::output::{Align, Output, Table, safe};
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 
 pub(super) fn run(directory: &Path, output: &mut Output) -> Result<(), Trouble> {
     let Response::Limits(report) = Access::new(directory)?.ask(Request::Limits)? else {

@@ -14,7 +14,8 @@ use super::quarantine::operator;
 use crate::access::Access;
 use crate::args::operator::Operator;
 use crate::output::{Align, Output, Stream, Table, safe};
-use crate::request::{AccountWish, Request, Response};
+use crate::request::{AccountWish, Request};
+use crate::response::Response;
 
 #[derive(Serialize)]
 struct Changed<'n> {

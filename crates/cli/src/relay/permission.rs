@@ -15,7 +15,8 @@ use crate::args::fleet::Signing;
 use crate::bundle::count;
 use crate::member::{find, note_namesake};
 use crate::output::{Output, safe};
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 use fieldkeep_console::{Failure, Trouble};
 
 /// What becomes of a member.

@@ -18,7 +18,8 @@ use crate::args::absolute;
 use crate::args::quarantine::{Form, Quarantine};
 use crate::attention::{self, records};
 use crate::output::{self, Align, Output, Stream, Table, safe};
-use crate::request::{Accept, Captured, Name, Request, Response, Sought};
+use crate::request::{Accept, Captured, Name, Request, Sought};
+use crate::response::Response;
 use crate::time::now_ms;
 
 /// Records that are asked for at a time.

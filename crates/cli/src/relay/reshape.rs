@@ -13,7 +13,8 @@ use crate::args::reshape::Reshape;
 use crate::attention::records;
 use crate::output::{Output, safe};
 use crate::progress::{Bar, Far};
-use crate::request::{Request, ReshapeWish, Response};
+use crate::request::{Request, ReshapeWish};
+use crate::response::Response;
 
 /// How often it is looked how far it is.
 const LOOK: Duration = Duration::from_millis(200);

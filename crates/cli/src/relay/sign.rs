@@ -15,7 +15,8 @@ use crate::access::Access;
 use crate::args::fleet::Sign;
 use crate::confirm::confirm;
 use crate::output::{Output, safe};
-use crate::request::{Request, Response};
+use crate::request::Request;
+use crate::response::Response;
 use fieldkeep_console::{Code, Failure, Trouble};
 
 /// The longest file that is read: a log of a hundred thousand entries.

@@ -16,7 +16,8 @@ use crate::access::Access;
 use crate::args::fleet::Signing;
 use crate::execute::signed;
 use crate::output::Output;
-use crate::request::{Entry, Request, Response};
+use crate::request::{Entry, Request};
+use crate::response::Response;
 use fieldkeep_console::{Code, Failure, Trouble};
 
 /// How often the log may grow, or the member's changes arrive, between asking and appending.

@@ -8,7 +8,8 @@ use crate::access::Access;
 use crate::attention;
 use crate::bundle::count;
 use crate::output::{Output, safe};
-use crate::request::{Accept, Accepted, Captured, Request, Response};
+use crate::request::{Accept, Captured, Request};
+use crate::response::{Accepted, Response};
 
 pub(super) fn run(
     access: &mut Access,
