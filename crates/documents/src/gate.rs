@@ -286,12 +286,27 @@ impl History {
     /// The positions of the changes that did something in a record, newest first, from before a
     /// position on. Reads the index alone.
     pub fn changes_of(&self, record: &RecordId, before: u64) -> impl Iterator<Item = u64> {
+        self.changes_of_fields(record, &[], before)
+    }
+
+    /// Those of them that did something in one of those fields of the record; all if none is named.
+    pub fn changes_of_fields(
+        &self,
+        record: &RecordId,
+        fields: &[&str],
+        before: u64,
+    ) -> impl Iterator<Item = u64> {
         let key = self.index.keys.number(record.as_str());
+        let whole = fields.is_empty();
+        let fields: Vec<u32> =
+            fields.iter().filter_map(|field| self.index.keys.number(field)).collect();
         let held = usize::try_from(before.saturating_sub(1)).unwrap_or(usize::MAX);
         let notes = &self.causality.notes[..held.min(self.causality.notes.len())];
         let notes = notes.iter().enumerate().rev();
         let touched = notes.filter(move |(_, note)| {
-            key.is_some_and(|key| self.index.acts_in(note.first_op, note.ops, key))
+            let mut places = self.index.places(note.first_op, note.ops);
+            places
+                .any(|place| key == Some(place.record) && (whole || fields.contains(&place.field)))
         });
         touched.map(|(index, _)| index as u64 + 1)
     }

@@ -183,11 +183,25 @@ fn reads_as_it_was(device: &Device) {
             }
         }
     }
+    let locate = |actor, counter| device.document.locate(actor, counter);
+    let of_chunk = |(chunk, position): (&Vec<u8>, u64)| {
+        let name = |field: &str| field.split(['.', '[']).next().unwrap_or_default().to_owned();
+        let deeds = Document::deeds(chunk, &locate).into_iter();
+        deeds.map(|deed| (position, deed.record, name(&deed.field))).collect::<Vec<_>>()
+    };
+    let deeds: Vec<_> = device.log.iter().zip(1..).flat_map(of_chunk).collect();
     for id in ids() {
         let wanted = touched.iter().rev().filter(|(_, records)| records.contains(&id));
         assert!(history.changes_of(&id, u64::MAX).eq(wanted.map(|(position, _)| *position)));
         let middle = history.len() / 2;
         assert!(history.changes_of(&id, middle).all(|position| position < middle));
+        for field in ["r", "j", "n", "t", "lines"] {
+            let found: Vec<u64> = history.changes_of_fields(&id, &[field], u64::MAX).collect();
+            let did = deeds.iter().rev().filter(|(_, record, name)| *record == id && name == field);
+            let mut did: Vec<u64> = did.map(|(position, ..)| *position).collect();
+            did.dedup();
+            assert_eq!(found, did, "{id} {field}");
+        }
     }
     assert_eq!(device.document.record_at(&ids()[0], &[]), None);
 }

@@ -221,18 +221,16 @@ impl Replica {
         let last_valid = self.last_valid(&segment, &row)?;
         let fields: Vec<String> = reasons.iter().flat_map(|reason| reason.fields.clone()).collect();
         let known = self.store.verdict(row.sid, &row.id)?;
-        let (mut culprits, begun) = self.culprits(&segment, &row, &fields)?;
-        if !begun.is_empty()
-            && let Some((bytes, _)) = &known
-            && let Ok(stated) = minicbor::decode::<Verdict>(bytes)
-        {
+        let stated = known.as_ref().and_then(|(bytes, _)| minicbor::decode::<Verdict>(bytes).ok());
+        let named = stated.map_or_else(Vec::new, |stated| stated.culprits);
+        let (mut culprits, begun) = self.culprits(&segment, &row, &fields, &named)?;
+        if !begun.is_empty() {
             // What a generation began with was written by those who were named before.
-            let stated = stated.culprits.into_iter();
             let stands = |culprit: &Culprit| {
                 stated_of(culprit, &begun)
                     && culprits.iter().all(|other| other.hash != culprit.hash)
             };
-            let before: Vec<_> = stated.filter(stands).collect();
+            let before: Vec<_> = named.into_iter().filter(stands).collect();
             culprits.splice(..0, before);
         }
         let verdict = Verdict {
@@ -330,12 +328,14 @@ impl Replica {
     /// the record's if the rules name none), and those among the earlier ones that they did not
     /// know of: two edits that are wrong together are both named, whichever came first. Where no change
     /// wrote any of them, the newest after the last valid state left them as they are. Besides, the fields
-    /// whose values a generation began with: who wrote those is not in its log.
+    /// whose values a generation began with: who wrote those is not in its log. The log is not read for
+    /// changes that are named already.
     fn culprits(
         &mut self,
         id: &SegmentId,
         row: &RecordRow,
         fields: &[String],
+        named: &[Culprit],
     ) -> Result<(Vec<Culprit>, BTreeSet<String>), ReplicaError> {
         let everything = [String::new()];
         let fields = if fields.is_empty() { &everything } else { fields };
@@ -373,6 +373,10 @@ impl Replica {
         }
         let (mut culprits, mut begun) = (Vec::new(), BTreeSet::new());
         for (pos, (hash, wrote)) in written {
+            if let Some(known) = named.iter().find(|named| named.hash == hash) {
+                culprits.push(Culprit { fields: wrote.into_iter().collect(), ..known.clone() });
+                continue;
+            }
             let Some(entry) = self.entry(row.sid, pos)? else { continue };
             let Writing { person, part } = self.writing_of(&entry.header);
             // Who wrote it, not the relay that repeated it.
@@ -406,7 +410,12 @@ impl Replica {
         fields: &[String],
     ) -> Result<BTreeMap<Pos, (ChangeHash, BTreeSet<String>)>, ReplicaError> {
         let done = self.row(id).done;
-        let recent = self.load(id)?.history.changes_of(&row.id, done + 1);
+        // The index tells who did anything there: for most records nothing of the log has to be read.
+        let whole = fields.iter().any(String::is_empty);
+        let names = fields.iter().filter(|_| !whole);
+        let names: Vec<&str> = names.filter_map(|field| field.split(['.', '[']).next()).collect();
+        let history = &self.load(id)?.history;
+        let recent = history.changes_of_fields(&row.id, &names, done + 1);
         let recent = recent.take_while(|pos| *pos > row.valid_pos).take(DOERS);
         let recent: BTreeSet<Pos> = recent.collect();
         let entries = self.entries(row.sid, &recent)?;

@@ -129,11 +129,10 @@ impl Index {
         Some(at as u32 + 1)
     }
 
-    /// Whether one of some operations acts in the record that has that key, or makes it.
-    pub(super) fn acts_in(&self, first: u32, count: u32, record: u32) -> bool {
+    /// What some operations belong to, one after the other.
+    pub(super) fn places(&self, first: u32, count: u32) -> impl Iterator<Item = Place> {
         let entries = &self.entries[first as usize..(first + count) as usize];
-        let place = |entry: &Entry| self.objects[entry.object as usize].place(entry.slot);
-        entries.iter().any(|entry| place(entry).record == record)
+        entries.iter().map(|entry| self.objects[entry.object as usize].place(entry.slot))
     }
 
     /// Where an operation acts, from its record down.

@@ -176,6 +176,9 @@ impl Replica {
         edit: RecordEdit,
         current: &Map<String, Value>,
     ) -> Result<RecordEdit, ReplicaError> {
+        if !edit.edits.iter().any(tells_text) {
+            return Ok(edit);
+        }
         let history = &self.load(id)?.history;
         let (before, after) = (history.heads_through(pos - 1), history.heads_through(pos));
         let document = self.document(id)?;
@@ -279,5 +282,16 @@ impl Replica {
             self.store.note_moved(from.sid, record, self.row(&target).sid)?;
         }
         Ok(target)
+    }
+}
+
+/// Whether an edit says what a text comes to.
+fn tells_text(edit: &Edit) -> bool {
+    match edit {
+        Edit::Text(..) => true,
+        Edit::Child(_, _, inner) => inner.iter().any(tells_text),
+        Edit::Put(..) | Edit::Json(..) | Edit::Add(..) | Edit::Clear(_) | Edit::RemoveChild(..) => {
+            false
+        }
     }
 }
