@@ -85,11 +85,14 @@ fn names() -> Vec<String> {
     names
 }
 
+fn manifest(name: &str) -> toml::Table {
+    let path = crates().join(name).join("Cargo.toml");
+    fs::read_to_string(&path).expect("a manifest").parse().expect("TOML")
+}
+
 /// A crate's dependencies in a table of its manifest.
 fn dependencies(name: &str, table: &str) -> BTreeSet<String> {
-    let path = crates().join(name).join("Cargo.toml");
-    let manifest: toml::Table =
-        fs::read_to_string(&path).expect("a manifest").parse().expect("TOML");
+    let manifest = manifest(name);
     let listed = manifest.get(table).and_then(toml::Value::as_table);
     listed.into_iter().flatten().map(|(name, _)| name.clone()).collect()
 }
@@ -206,12 +209,34 @@ fn every_source_file_introduces_itself() {
     }
 }
 
+/// Building a crate once more for tests that it does not have takes over a minute; a test that nobody
+/// runs would be worse.
+#[test]
+fn a_crate_that_is_not_tested_from_within_has_no_tests_there() {
+    for name in names() {
+        let manifest = manifest(&name);
+        let off = |key| manifest.get("lib").and_then(|lib| lib.get(key)?.as_bool()) == Some(false);
+        let mut files = Vec::new();
+        sources(&crates().join(&name).join("src"), &mut files);
+        for path in files {
+            let source = fs::read_to_string(&path).expect("a source");
+            let tested = off("test") && source.contains("#[cfg(test)]");
+            // Every second one closes what the one before opened.
+            let fences =
+                source.lines().filter(|line| line.trim().starts_with("//") && line.contains("```"));
+            let shown =
+                off("doctest") && fences.step_by(2).any(|fence| !fence.ends_with("```toml"));
+            assert!(!tested && !shown, "{} has tests that are not run", path.display());
+        }
+    }
+    let main = fs::read_to_string(crates().join("main.rs")).expect("a source");
+    assert!(!main.contains("#[cfg(test)]"), "the tests of crates/main.rs are not run");
+}
+
 #[test]
 fn unsafe_code_is_forbidden_everywhere() {
     for name in names() {
-        let path = crates().join(&name).join("Cargo.toml");
-        let manifest: toml::Table =
-            fs::read_to_string(&path).expect("a manifest").parse().expect("TOML");
+        let manifest = manifest(&name);
         let inherited = manifest.get("lints").and_then(|lints| lints.get("workspace"));
         assert_eq!(inherited, Some(&toml::Value::Boolean(true)), "{name} does not take the lints");
     }

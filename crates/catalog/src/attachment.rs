@@ -168,18 +168,3 @@ pub(crate) fn is_media(text: &str) -> bool {
     };
     text.split_once('/').is_some_and(|(family, kind)| part(family) && (kind == "*" || part(kind)))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_measured_by_kind_and_size() {
-        let media = ["image/*", "application/pdf"].map(str::to_owned).to_vec();
-        let field = Attachments { media, max_size: 10, max_count: 1, location: Location::Keep };
-        assert_eq!(field.check("image/png", 10), Ok(()));
-        assert_eq!(field.check("application/pdf", 0), Ok(()));
-        assert!(matches!(field.check("imagery/png", 1), Err(UnfitFile::Media { .. })));
-        assert!(matches!(field.check("image/png", 11), Err(UnfitFile::Size { max: 10, .. })));
-    }
-}

@@ -62,26 +62,3 @@ impl Scanner<'_> {
         self.at = (self.at + end.len()).min(self.bytes.len());
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nesting_is_counted_outside_of_texts_and_comments() {
-        assert_eq!(check("((1)) == '((((((((((((((((((((((((((((((((((((((((('"), Ok(()));
-        assert_eq!(check(&"(".repeat(33)), Err(RuleError::TooDeep));
-        assert_eq!(check(&"!".repeat(40)), Err(RuleError::TooDeep));
-        assert_eq!(check(&"- ".repeat(40)), Err(RuleError::TooDeep));
-        assert_eq!(check(&"a ? b : ".repeat(40)), Err(RuleError::TooDeep));
-        assert_eq!(check("a //((((((((((((((((((((((((((((((((((((((\n"), Ok(()));
-        assert_eq!(check(r"'\'' + r'\' + '''a'b'''"), Ok(()));
-        assert_eq!(check("'ü' == a"), Ok(()));
-        assert!(matches!(check("ü"), Err(RuleError::Syntax(_))));
-    }
-
-    #[test]
-    fn a_minus_between_numbers_is_no_prefix_chain() {
-        assert_eq!(check(&"1 - ".repeat(60)), Ok(()));
-    }
-}
