@@ -7,10 +7,6 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { faintText } from "./contrast.mjs";
 import { Field, Visit, until } from "./field.mjs";
-import { Road } from "./road.mjs";
-
-/** Bytes a second, at which a download takes seconds. */
-const DIRT_ROAD = 50_000;
 
 let field, serving, visit, page;
 
@@ -351,51 +347,6 @@ test("all of it is downloaded again, and what is unsaved stays and is sent", asy
   assert.equal((await field.onRelay("order/u1")).fields.note, "not sent");
   assert.deepEqual(await onRelay(), { ...before, order: before.order + 1 });
   await strip("Online, synced");
-});
-
-test("how much of a download has come is shown while it comes", async () => {
-  const rows = Array.from({ length: 20_000 }, (_, n) => `l${n},Lead ${n}\n`);
-  await writeFile(join(field.root, "leads.csv"), `id,name\n${rows.join("")}`);
-  await field.run("ben", "import", "lead", join(field.root, "leads.csv"));
-  await field.run("ben", "sync");
-  await visit.open("/data");
-  await page.locator("#type-lead", { hasText: "Synced 20,000 of 20,000" }).waitFor();
-
-  // Whoever joins over a narrow road has time to look.
-  const road = await Road.to(field.address);
-  let look;
-  try {
-    const ticket = await field.run("relay", "relay", "invite", "--name", "dee", "--address", road.address);
-    await field.run("dee", "join", ticket.trim());
-    await field.run("dee", "sync");
-    await field.serves("dee");
-    look = await Visit.of(field, "dee");
-    await look.open("/data");
-    const row = look.page.locator("#type-lead");
-    await row.filter({ hasText: "Synced 20,000 of 20,000" }).waitFor();
-    road.narrow(DIRT_ROAD);
-    const done = field.run("dee", "resync", "lead");
-    const come = async () => {
-      const shown = (await row.innerText()).match(/Downloaded ([\d,]+) of 20,000/);
-      return Number(shown?.[1].replaceAll(",", "") ?? 0);
-    };
-    const some = await until(come, (count) => count > 0);
-    const more = await until(come, (count) => count === 0 || count > some);
-    assert.ok(some < more && more < 20_000, `${some}, then ${more}`);
-    road.widen();
-    await done;
-    await row.filter({ hasText: "Synced 20,000 of 20,000" }).waitFor();
-  } finally {
-    await look?.end();
-    road.close();
-  }
-
-  // A table of that many goes on page by page.
-  await visit.open("/records/lead");
-  await page.locator("#row-lead-l0").waitFor();
-  await page.click("#next");
-  await page.locator("#row-lead-l0").waitFor({ state: "detached" });
-  assert.equal(await page.locator("#rows tbody tr").count(), 50);
 });
 
 test("a record is marked as in use, deleted and brought back", async () => {
