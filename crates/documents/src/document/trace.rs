@@ -42,8 +42,9 @@ impl Document {
     /// the actor, and the counter of the operation.
     ///
     /// `lines` means every field of every child, `lines.quantity` that field of every child, and an
-    /// empty name all of the record. Of a removed child only its removal counts. A text has an entry for each run of characters that
-    /// one actor wrote in one go. Of a counter only who created it is known here, not who added.
+    /// empty name all of the record. Of a removed child only its removal counts. A text has an entry for
+    /// each run of characters that one change wrote. Of a counter only who created it is known here, not
+    /// who added.
     #[must_use]
     pub fn writers(&self, id: &RecordId, fields: &[String]) -> Vec<(String, ActorId, u64)> {
         let asked: Vec<_> = fields.iter().map(|field| FieldPath::parse(field)).collect();
@@ -57,7 +58,7 @@ impl Document {
             for candidate in candidates.iter().filter(|candidate| !candidate.is_map()) {
                 let mut wrote: Vec<_> = operation(&candidate.id).into_iter().collect();
                 if candidate.is_text() {
-                    wrote.extend(runs(&self.doc, &candidate.id));
+                    wrote.extend(self.runs(&candidate.id));
                 }
                 writers.extend(wrote.into_iter().map(|(a, c)| (path.to_string(), a, c)));
             }
@@ -80,6 +81,44 @@ impl Document {
         let record = RecordId::new(keys.pop()?).ok()?;
         let path = keys.iter().rev().try_fold(FieldPath::default(), |path, key| path.down(key))?;
         Some((record, path.to_string()))
+    }
+
+    /// The first operation of each run of characters that one change wrote. Who goes on where he ended
+    /// numbers his operations on, too: a run of one actor may be several changes.
+    fn runs(&self, text: &ObjId) -> Vec<(ActorId, u64)> {
+        let mut runs = Vec::new();
+        let mut last = None;
+        for item in self.doc.list_range(text, ..) {
+            let Some((actor, counter)) = operation(&item.id()) else { continue };
+            match runs.last_mut() {
+                Some((_, _, end)) if last == Some((actor, counter - 1)) => *end = counter,
+                _ => runs.push((actor, counter, counter)),
+            }
+            last = Some((actor, counter));
+        }
+        let starts = runs.into_iter().flat_map(|(actor, start, end)| {
+            let mut next = Some(start);
+            std::iter::from_fn(move || {
+                let start = next?;
+                next = self.next_change(actor, start, end);
+                Some((actor, start))
+            })
+        });
+        starts.collect()
+    }
+
+    /// The first operation of an actor after `from`, and no later than `end`, that is of another change.
+    fn next_change(&self, actor: ActorId, from: u64, end: u64) -> Option<u64> {
+        let change = self.change_of(actor, from);
+        let (mut same, mut other) = (from, end);
+        if self.change_of(actor, end) == change {
+            return None;
+        }
+        while other - same > 1 {
+            let middle = same + (other - same) / 2;
+            if self.change_of(actor, middle) == change { same = middle } else { other = middle }
+        }
+        Some(other)
     }
 
     /// The change that an operation belongs to.
@@ -109,22 +148,6 @@ fn walk(doc: &Automerge, node: &Node, at: &FieldPath, removed: bool, visit: &mut
             walk(doc, &below, &path, removed, visit);
         }
     }
-}
-
-/// The first operation of each run of characters that one actor wrote in one go.
-fn runs(doc: &Automerge, text: &ObjId) -> Vec<(ActorId, u64)> {
-    let mut runs = Vec::new();
-    let mut next = None;
-    for item in doc.list_range(text, ..) {
-        let Some((actor, counter)) = operation(&item.id()) else {
-            continue;
-        };
-        if next != Some((actor, counter)) {
-            runs.push((actor, counter));
-        }
-        next = Some((actor, counter + 1));
-    }
-    runs
 }
 
 /// The actor and the counter of an operation.

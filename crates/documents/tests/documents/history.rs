@@ -73,6 +73,20 @@ fn the_writers_of_standing_values_are_known() {
 }
 
 #[test]
+fn who_goes_on_where_he_ended_is_known_for_each_of_his_changes() {
+    let mut doc = Document::new();
+    let mut changes = vec![write(&mut doc, 1, vec![text("note", "first")]).hash];
+    for content in ["first, then", "first, then more", "first, then more, and more"] {
+        changes.push(write(&mut doc, 1, vec![text("note", content)]).hash);
+    }
+    let writers = doc.writers(&rid("7"), &["note".to_owned()]).into_iter();
+    let mut known: Vec<_> =
+        writers.map(|(_, actor, counter)| doc.change_of(actor, counter).unwrap()).collect();
+    known.dedup();
+    assert_eq!(known, changes);
+}
+
+#[test]
 fn a_change_tells_which_fields_it_wrote() {
     let mut doc = Document::new();
     let created = write(
