@@ -41,6 +41,7 @@ impl Catalog {
             "needs_connection" => {
                 "it was edited without a connection in a state that needs one".to_owned()
             }
+            "more" => format!("it is held for {} more reasons, which are not listed", arg("count")),
             "not_permitted" => "a change to it was not permitted".to_owned(),
             other => other.to_owned(),
         }

@@ -41,7 +41,8 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Reason {
     /// The message: `schema`, `required`, `reference_absent`, `reference_deleted`, `unique`, `rule`,
-    /// `rule_failed`, `unknown_schema`, `scope_changed`, `not_permitted`.
+    /// `rule_failed`, `unknown_schema`, `scope_changed`, `not_permitted`; `more` for those that
+    /// are not listed.
     #[n(0)]
     pub id: String,
     /// The rule's name, for `rule` and `rule_failed`.

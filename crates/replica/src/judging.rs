@@ -16,6 +16,7 @@ use fieldkeep_model::{
 use fieldkeep_store::{BlockRow, RecordRow, Records, Turned, Verdicts as _};
 use serde_json::{Map, Value};
 
+use crate::extent::{limit_culprits, limit_reasons};
 use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
 use crate::verdicts::standing;
@@ -233,6 +234,7 @@ impl Replica {
             let before: Vec<_> = named.into_iter().filter(stands).collect();
             culprits.splice(..0, before);
         }
+        limit_culprits(&mut culprits);
         let verdict = Verdict {
             id: row.id.clone(),
             outcome,
@@ -278,6 +280,7 @@ impl Replica {
             outcome = Outcome::Held;
             reasons.insert(0, plain(taint));
         }
+        limit_reasons(&mut reasons, &mut openings);
         Ok((outcome, reasons, openings))
     }
 
@@ -413,7 +416,10 @@ impl Replica {
         // The index tells who did anything there: for most records nothing of the log has to be read.
         let whole = fields.iter().any(String::is_empty);
         let names = fields.iter().filter(|_| !whole);
-        let names: Vec<&str> = names.filter_map(|field| field.split(['.', '[']).next()).collect();
+        // A name that somebody made up may have a dot or a bracket in it: it is looked for whole, too.
+        let names: Vec<&str> = names
+            .flat_map(|field| field.split(['.', '[']).next().into_iter().chain([&**field]))
+            .collect();
         let history = &self.load(id)?.history;
         let recent = history.changes_of_fields(&row.id, &names, done + 1);
         let recent = recent.take_while(|pos| *pos > row.valid_pos).take(DOERS);
@@ -481,18 +487,23 @@ impl Replica {
         Ok(dependants)
     }
 
-    /// Judges a record again, or all of a segment, as it stands.
+    /// Judges records again as they stand, each with what depends on it, wholly or not at all.
     ///
     /// # Errors
-    /// When the replica fails.
+    /// When the replica fails; [`ReplicaError::Damaged`] where what a verdict needs cannot be read.
     pub fn rejudge(&mut self, keys: &[RecordKey]) -> Result<Vec<SegmentId>, ReplicaError> {
-        let mut judged = BTreeSet::new();
-        for key in keys {
-            for row in self.store.find(&key.ty, &key.id)? {
-                let Some(segment) = self.segment_of(row.sid).map(|row| row.id) else { continue };
-                judged.extend(self.issue_verdicts(&segment, vec![unchanged(segment, row)])?);
+        let (judged, _) = self.together(true, |replica| {
+            let mut judged = BTreeSet::new();
+            for key in keys {
+                for row in replica.store.find(&key.ty, &key.id)? {
+                    let segment = replica.segment_of(row.sid).map(|row| row.id);
+                    let Some(segment) = segment else { continue };
+                    let subject = unchanged(segment, row);
+                    judged.extend(replica.issue_verdicts(&segment, vec![subject])?);
+                }
             }
-        }
+            Ok::<_, ReplicaError>(judged)
+        })?;
         Ok(judged.into_iter().collect())
     }
 

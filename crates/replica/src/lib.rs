@@ -13,6 +13,7 @@ mod cache;
 mod carry;
 mod compact;
 pub mod doctor;
+mod extent;
 mod fork;
 mod generations;
 mod identity;

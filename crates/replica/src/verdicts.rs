@@ -10,6 +10,7 @@ use fieldkeep_store::{
     about_rule,
 };
 
+use crate::extent::MORE;
 use crate::judging::unchanged;
 use crate::replica::{Replica, ReplicaError};
 use crate::witness::StatementError;
@@ -166,6 +167,7 @@ pub(crate) fn standing(verdict: &Verdict, openings: &[Opening]) -> StandingVerdi
     let rules = verdict
         .reasons
         .iter()
+        .filter(|reason| reason.id != MORE)
         .map(|reason| about_rule(reason.rule.as_deref().unwrap_or(&reason.id)));
     let devices = verdict.culprits.iter().map(|culprit| about_device(culprit.actor.device()));
     let about: BTreeSet<String> = rules.chain(devices).collect();

@@ -71,6 +71,13 @@ impl Orders {
         (self.org.devices[device].replica.me().name.clone(), vec![field.to_owned()])
     }
 
+    /// Who is named in the verdict.
+    fn named(&self) -> Vec<String> {
+        let views = self.org.relay.replica.views();
+        let culprits = views.record(&self.order).unwrap().unwrap().culprits;
+        culprits.into_iter().map(|culprit| culprit.person).collect()
+    }
+
     /// Whose changes are to blame, and which fields they wrote.
     fn blamed(&mut self) -> Vec<(String, Vec<String>)> {
         let Some(Blame::Changes(changes)) = self.org.relay.replica.blame(&self.order).unwrap()
@@ -207,4 +214,36 @@ fn where_the_catalog_has_changed_no_change_of_the_record_is_to_blame() {
     orders.push(ANN);
     let blame = orders.org.relay.replica.blame(&orders.order).unwrap();
     assert_eq!(blame, Some(Blame::Surroundings), "as it last was valid it would be held, too");
+}
+
+#[test]
+fn who_makes_a_name_up_is_named_however_it_is_spelt() {
+    for name in ["a.b", "a[b", "lines[1].c"] {
+        let mut orders = Orders::new();
+        orders.write(ANN, put(name, "made up"));
+        orders.push(ANN);
+        assert_eq!(orders.state(), Outcome::Held);
+        orders.write(BEN, put("note", "in a hurry"));
+        orders.push(BEN);
+        assert_eq!(orders.named(), [orders.by(ANN, name).0], "{name}");
+    }
+}
+
+/// Four thousand names that no catalog knows, in one change of some kilobytes.
+#[test]
+fn a_verdict_fits_a_frame_however_much_is_wrong() {
+    let mut orders = Orders::new();
+    let long = "x".repeat(240);
+    let edits: Vec<_> = (0..4_000).map(|n| put(&format!("{long}{n:04}"), "")).collect();
+    orders.org.devices[ANN].put(&orders.order, edits);
+    orders.push(ANN);
+    assert_eq!(orders.state(), Outcome::Held);
+    let relay = &orders.org.relay.replica;
+    let page = relay.verdict_page(&orders.id, (relay.epoch(), 0), 1, |_| true).unwrap();
+    let bytes: usize = page.blocks.iter().map(|block| block.bytes.len()).sum();
+    assert!(bytes < 256 * 1024, "{bytes} bytes");
+    let (_, reasons) = orders.org.relay.state(&orders.order);
+    assert!(reasons.len() > 10, "{}", reasons.len());
+    let last = reasons.last().unwrap();
+    assert!(last.ends_with("more reasons, which are not listed"), "{last}");
 }
