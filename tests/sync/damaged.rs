@@ -202,3 +202,32 @@ async fn a_relay_whose_disk_is_full_gives_no_receipt_lives_and_goes_on_when_ther
     }
     assert_eq!(content(&ben, "customer").len(), 3 + 4 * 60);
 }
+
+const RULED: &str = r#"
+catalog = 1
+[type.customer]
+[type.customer.field.name]
+[[type.customer.rule]]
+name = "named"
+cel = "record.name != ''"
+reason = "a customer has a name"
+[type.visit.field.remark]
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_about_a_record_that_cannot_be_read_stops_no_relay() {
+    let mut site = Site::founded(RULED);
+    let ann = site.device("ann").await;
+    put(&ann, "customer/c1", json!({"name": ""}));
+    sync(&ann).await;
+    assert_eq!(state(&ann, "customer/c1"), "held");
+    site.stop().await;
+    let last = "UPDATE change SET bytes = CAST(bytes || x'00' AS BLOB) WHERE key = (SELECT max(key) FROM change)";
+    tamper(&site, "relay", last);
+    site.start_again().await;
+    ann.retry(&"customer/c1".parse().expect("a record")).expect("it is wished for");
+    put(&ann, "visit/v1", json!({"remark": "closed"}));
+    sync(&ann).await;
+    assert_eq!(state(&ann, "visit/v1"), "valid", "the relay judges what it can read");
+    assert_eq!(state(&ann, "customer/c1"), "held", "and leaves what stands");
+}

@@ -343,14 +343,13 @@ impl Engine {
     pub fn work(&mut self, now: i64) -> Result<bool, ReplicaError> {
         self.now = now;
         self.influx.judged();
-        if let Some(key) = self.wanted.pop_first() {
+        let worked = if let Some(key) = self.wanted.pop_first() {
             let _traced = self.trace_wish(&key);
-            self.rejudge(&[key])?;
-            return Ok(true);
-        }
-        let worked = match self.next_in_queue() {
-            Some(id) => self.slice(id).map(|()| true),
-            None => self.renew().and_then(|renewed| Ok(renewed || self.reshape(now)?)),
+            self.rejudge(&[key]).map(|()| true)
+        } else if let Some(id) = self.next_in_queue() {
+            self.slice(id).map(|()| true)
+        } else {
+            self.renew().and_then(|renewed| Ok(renewed || self.reshape(now)?))
         };
         let worked = worked.and_then(|worked| Ok(self.write_contacts()? || worked));
         match worked {

@@ -106,11 +106,29 @@ impl Engine {
         let mut known = Vec::new();
         for key in keys {
             if !self.replica.store().find(&key.ty, &key.id)?.is_empty() {
-                self.decided(now, who, "rejudge", key, String::new())?;
                 known.push(key.clone());
             }
         }
-        self.rejudge(&known)?;
+        match self.rejudge(&known) {
+            Err(error) if error.is_damage() && known.len() > 1 => {
+                tracing::warn!(%error, "what can be read is judged again, one after the other");
+                let mut judged = Vec::new();
+                for key in known {
+                    match self.rejudge(std::slice::from_ref(&key)) {
+                        Ok(()) => judged.push(key),
+                        Err(error) if error.is_damage() => {
+                            tracing::warn!(record = %key, %error, "not judged again");
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                known = judged;
+            }
+            other => other?,
+        }
+        for key in &known {
+            self.decided(now, who, "rejudge", key, String::new())?;
+        }
         let mut still = 0;
         for key in &known {
             let judged = self.replica.views().record(key)?.map(|view| view.state);
