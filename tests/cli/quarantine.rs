@@ -67,6 +67,7 @@ fn held_records_are_found_by_what_their_verdicts_and_they_themselves_say() {
         ("--rule noted", &[]),
         ("--device ben", &["o2"]),
         ("--text HARB", &["o1"]),
+        ("--text Order/o2", &["o2"]),
         ("--older 1h", &[]),
         ("--device ann --scope 42", &[]),
         ("--limit 1", &["o2"]),
@@ -74,6 +75,8 @@ fn held_records_are_found_by_what_their_verdicts_and_they_themselves_say() {
     ] {
         assert_eq!(found(&place, words), ids, "{words}");
     }
+    let none = place.run("relay", &["relay", "quarantine", "list", "--text", "nowhere"]);
+    assert!(none.out.starts_with("nothing is held under these conditions"), "{}", none.out);
     let began = Instant::now();
     while found(&place, "--older 1s") != ["o2", "o1"] {
         assert!(began.elapsed() < Duration::from_secs(60), "they are a second old by now");

@@ -327,7 +327,7 @@ pub(crate) enum AccountWish {
 }
 
 /// Which records of the quarantine are asked for; all conditions hold.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sought {
     /// Of that type.
     pub(crate) ty: Option<TypeName>,
@@ -339,7 +339,7 @@ pub(crate) struct Sought {
     pub(crate) device: Option<String>,
     /// Whose newest such change was written by then, milliseconds UTC.
     pub(crate) until: Option<i64>,
-    /// With that text.
+    /// With that text in its name or in what it holds.
     pub(crate) text: Option<String>,
     /// Put aside, or not.
     pub(crate) dismissed: Option<bool>,

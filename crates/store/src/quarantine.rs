@@ -33,7 +33,7 @@ pub struct Wanted {
     pub device: Option<DeviceNumber>,
     /// Whose newest such change was written by then, milliseconds UTC.
     pub until: Option<i64>,
-    /// With that text in its content, whatever its case.
+    /// With that text in its name, as `type/id`, or in its content, whatever its case.
     pub text: Option<String>,
     /// Put aside, or not.
     pub dismissed: Option<bool>,
@@ -183,6 +183,7 @@ pub trait Quarantine: Queries + Records + Segments + Verdicts {
             wanted.scope,
         ])?;
         let text = wanted.text.as_ref().map(|text| text.to_lowercase());
+        let says = |said: &str| text.as_ref().is_none_or(|text| said.to_lowercase().contains(text));
         let (mut found, mut effort) = (Vec::new(), 0);
         while let Some(row) = rows.next()? {
             let place = Place { since: row.get(0)?, sid: row.get(1)?, id: row.get(2)? };
@@ -201,7 +202,7 @@ pub trait Quarantine: Queries + Records + Segments + Verdicts {
                     matches!(row.state, State::Judged(Outcome::Held | Outcome::Waiting))
                         && !row.deleted
                         && wanted.dismissed.is_none_or(|asked| asked == is_aside)
-                        && text.as_ref().is_none_or(|text| row.json.to_lowercase().contains(text))
+                        && (says(&row.json) || says(&key.to_string()))
                 };
                 let row = row.filter(is_meant);
                 found.extend(row.map(|row| Found { ty: key.ty, row, since: place.since, person }));

@@ -119,7 +119,7 @@ pub(crate) struct Sought {
     /// another record or the catalog, has no age.
     #[arg(long, value_name = "AGE", value_parser = time::duration)]
     pub(crate) older: Option<Duration>,
-    /// With this text in what they hold.
+    /// With this text in their names or in what they hold.
     #[arg(long)]
     pub(crate) text: Option<String>,
     /// Only those that were put aside.

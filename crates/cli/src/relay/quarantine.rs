@@ -184,7 +184,11 @@ fn list(
         return Ok(stream.end(&[("aside", asides)])?);
     }
     if lines.is_empty() && kept_aside.is_empty() {
-        output.line("nothing is held")?;
+        output.line(if sought == Sought::default() {
+            "nothing is held"
+        } else {
+            "nothing is held under these conditions: fewer of them may find it"
+        })?;
     }
     for held in &lines {
         attention::print(output, &held.record)?;
