@@ -395,7 +395,7 @@ fn what_an_admin_signs_is_asked_for_on_the_relay_and_signed_elsewhere() {
     sign(" --yes").ok();
     run(&place, "ann", "put customer/c1 name=late").ok();
     run(&place, "ann", "sync").ok();
-    assert!(apply().ok().contains("in 1 segments more of it came"));
+    assert!(apply().ok().contains("in 1 segment more of it came"));
     until("it is held", || {
         run(&place, "relay", "get customer/c1 --json").json()["state"] == json!("held")
     });

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::access::Access;
 use crate::args::{Attention, Directory};
-use crate::output::{self, Output, Stream, safe};
+use crate::output::{self, Output, Stream, safe, several};
 use crate::read;
 use crate::request::Request;
 use crate::response::Response;
@@ -187,5 +187,5 @@ pub(crate) fn print(output: &mut Output, record: &Record) -> io::Result<()> {
 
 /// `1 record`, `3 records`.
 pub(crate) fn records(count: u64) -> String {
-    if count == 1 { "1 record".to_owned() } else { format!("{count} records") }
+    several(count, "record")
 }

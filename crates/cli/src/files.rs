@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::access::Access;
 use crate::args::{Attach, Attachments, Directory};
-use crate::output::{Output, safe};
+use crate::output::{Output, safe, several};
 use crate::request::{Name, Request};
 use crate::response::Response;
 use fieldkeep_console::shape::Attachment;
@@ -58,18 +58,13 @@ pub(crate) fn run(
             if output.is_json() {
                 output.object("retry", &json!({ "retried": count }))?;
             } else {
-                output.line(&format!("{} will be tried again", several(count)))?;
+                output.line(&format!("{} will be tried again", several(count, "file")))?;
             }
         }
         Attachments::Pause => pause(true, dir, output)?,
         Attachments::Resume => pause(false, dir, output)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// So many files.
-pub(crate) fn several(count: u64) -> String {
-    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
 }
 
 fn ask(request: Request, dir: &Directory) -> Result<(Vec<Attachment>, bool), Trouble> {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::access::Access;
 use crate::args::Directory;
-use crate::output::{Output, safe};
+use crate::output::{Output, safe, several};
 use crate::request::Request;
 use crate::response::Response;
 use fieldkeep_console::shape::Check;
@@ -101,7 +101,7 @@ pub(crate) fn tell_checks(
         output.object(schema, &json!({ "checks": checks, "derived_again": repaired }))?;
     } else {
         if let Some(segments) = repaired {
-            let what = if segments == 1 { "1 segment" } else { &format!("{segments} segments") };
+            let what = several(segments, "segment");
             output.line(&format!("derived {what} again; changes were not touched"))?;
         }
         for check in checks {

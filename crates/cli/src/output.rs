@@ -14,7 +14,7 @@ use fieldkeep_console::Failure;
 
 pub(crate) use code::code;
 pub(crate) use human::{aside, change, conflict, fields_of, record, strip, why};
-pub(crate) use table::{Align, Records, Table, cell, safe};
+pub(crate) use table::{Align, Records, Table, cell, safe, several};
 
 /// Standard output.
 #[derive(Debug)]

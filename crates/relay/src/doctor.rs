@@ -219,10 +219,9 @@ fn check_judging(store: &Reader, rows: &[SegmentRow]) -> Result<Check, StoreErro
     let anew = stored_renewal(store)?.left;
     let text = match (waiting, anew) {
         (0, 0) => "everything is merged and judged".to_owned(),
-        (waiting, 0) => format!("{waiting} changes wait: while the relay serves they are judged"),
-        (waiting, anew) => {
-            format!("{waiting} changes wait, and {anew} records are judged anew while it serves")
-        }
+        (waiting, anew) => format!(
+            "still to be judged, while the relay serves: changes {waiting}, records anew {anew}"
+        ),
     };
     Ok(Check::fine("judging", text))
 }
@@ -326,7 +325,9 @@ fn size(bytes: u64) -> String {
 fn time(millis: i64) -> String {
     let minutes = millis.max(0) / 60_000;
     match minutes {
-        0..120 => format!("{minutes} minutes"),
+        0 => "less than a minute".to_owned(),
+        1 => "a minute".to_owned(),
+        2..120 => format!("{minutes} minutes"),
         120..2_880 => format!("{} hours", minutes / 60),
         _ => format!("{} days", minutes / 1_440),
     }

@@ -165,7 +165,7 @@ pub(crate) fn strip(status: &Status) -> String {
             parts.push(format!("{} carried for others, unsaved", status.carried));
         }
         if status.files > 0 {
-            let files = crate::files::several(status.files);
+            let files = super::several(status.files, "file");
             parts.push(format!("{files} to be sent: fieldkeep attachments list"));
         }
         if !status.forks.is_empty() {

@@ -181,6 +181,11 @@ fn shown(id: &str) -> String {
     if id.trim() == id { safe(id) } else { format!("'{}'", safe(id)) }
 }
 
+/// So many of something: `1 change`, `3 changes`.
+pub(crate) fn several(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Text without what would move the cursor or fool the eye: control characters are spelled out.
 pub(crate) fn safe(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());

@@ -16,7 +16,7 @@ use crate::access::{Access, Kind, kind};
 use crate::args::absolute;
 use crate::args::relay::Restore;
 use crate::note;
-use crate::output::{Align, Output, Table, safe};
+use crate::output::{Align, Output, Table, safe, several};
 use crate::request::Request;
 use crate::response::Response;
 use crate::stages::Stages;
@@ -157,8 +157,11 @@ fn tell_taken(taken: &Taken, verify: bool, output: &mut Output) -> Result<(), Tr
         contents.files, contents.file_bytes, copied.0
     ))?;
     output.line(&format!(
-        "  read back   {} changes of {} segments, each hash and chain; {} records; {} entries of members",
-        contents.changes, contents.segments, contents.records, contents.members
+        "  read back   {} of {}, each hash and chain; {}; entries of members: {}",
+        several(contents.changes, "change"),
+        several(contents.segments, "segment"),
+        several(contents.records, "record"),
+        contents.members
     ))?;
     let by = if verify { "hash" } else { "length, those that were copied by their hashes" };
     output.line(&format!("              database and keys by hash; attached files by {by}"))?;
@@ -224,8 +227,12 @@ fn put_back(
         manifest.number
     ))?;
     output.line(&format!(
-        "  {} records, {} changes, {} attached files; {} entries of members; catalog {}",
-        contents.records, contents.changes, contents.files, contents.members, contents.catalog
+        "  {}, {}, {}; entries of members: {}; catalog {}",
+        several(contents.records, "record"),
+        several(contents.changes, "change"),
+        several(contents.files, "attached file"),
+        contents.members,
+        contents.catalog
     ))?;
     if lacking > 0 {
         output.line(&format!(
@@ -262,7 +269,10 @@ fn open_epoch(directory: &Path, output: &mut Output) -> Result<(), Trouble> {
         return Ok(output.object("relay-restore", &Opened { epoch, segments })?);
     }
     tell_opened(epoch, output)?;
-    output.line(&format!("the verdicts of {segments} segments were stated again in it"))?;
+    output.line(&format!(
+        "verdicts were stated again in it: those of {}",
+        several(segments, "segment")
+    ))?;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use crate::access::Access;
 use crate::args::Directory;
 use crate::args::catalog::{Catalog, Publish};
 use crate::attention::records;
-use crate::output::{Align, Output, Table, safe};
+use crate::output::{Align, Output, Table, safe, several};
 use crate::request::{Request, Tried};
 use crate::response::Response;
 
@@ -157,10 +157,7 @@ fn print_check(output: &mut Output, checked: &Checked) -> Result<(), Trouble> {
         [("TYPE", left), ("RULE", left), ("STEPS", right), ("BUDGET", right), ("REMARK", left)];
     let mut table = Table::new(&columns);
     for ty in &checked.types {
-        let fields = match ty.fields {
-            1 => "1 field".to_owned(),
-            fields => format!("{fields} fields"),
-        };
+        let fields = several(ty.fields, "field");
         table.row(vec![ty.ty.clone(), "-".into(), "-".into(), "-".into(), fields]);
         for rule in &ty.rules {
             let share = |budget: u64| format!("{:.1} %", rule.steps as f64 * 100.0 / budget as f64);
@@ -240,8 +237,8 @@ fn print_diff(output: &mut Output, diff: &Diff) -> Result<(), Trouble> {
     }
     if diff.unmerged > 0 {
         output.line(&format!(
-            "{} changes were not merged yet, and what becomes of them is not in it",
-            diff.unmerged
+            "not merged yet, so that what becomes of it is not in it: {}",
+            several(diff.unmerged, "change")
         ))?;
     }
     if diff.renewing > 0 {

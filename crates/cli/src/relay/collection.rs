@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::access::Access;
-use crate::output::Output;
+use crate::output::{Output, several};
 use crate::request::Request;
 use crate::response::{Collected, Pile, Response};
 use fieldkeep_console::{Failure, Trouble};
@@ -51,8 +51,7 @@ fn lines(collected: &Collected) -> Vec<String> {
 }
 
 fn pile(pile: Pile) -> String {
-    let files = if pile.files == 1 { "1 file".to_owned() } else { format!("{} files", pile.files) };
-    format!("{files}, {} bytes", pile.bytes)
+    format!("{}, {}", several(pile.files, "file"), several(pile.bytes, "byte"))
 }
 
 /// A grace time as it is written.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::access::Access;
 use crate::args::fleet::{Devices, Purpose};
-use crate::output::{Align, Output, Table, safe};
+use crate::output::{Align, Output, Table, safe, several};
 use crate::request::Request;
 use crate::response::Response;
 
@@ -123,8 +123,11 @@ fn one(device: &FleetDevice, catalog: Option<u64>, output: &mut Output) -> Resul
         output.line("  it leaves out some of what it may exchange")?;
     }
     for held in &said.holds {
-        let (ty, records, unsaved) = (&held.ty, held.records, held.unsaved);
-        output.line(&format!("  {ty}: {records} records, {unsaved} of them unsaved"))?;
+        let (ty, unsaved) = (&held.ty, held.unsaved);
+        output.line(&format!(
+            "  {ty}: {}, {unsaved} of them unsaved",
+            several(held.records, "record")
+        ))?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::access::Access;
 use crate::args::generations::Generations;
-use crate::output::{Align, Output, Table, safe};
+use crate::output::{Align, Output, Table, safe, several};
 use crate::request::Request;
 use crate::response::Response;
 
@@ -172,8 +172,9 @@ pub(super) fn open(file: &Path, check: bool, output: &mut Output) -> Result<(), 
             return Ok(output.object("relay-generations-open", &opened)?);
         }
         output.line(&format!(
-            "sound: generation {generation} of {ty}, {} segments, {changes} changes",
-            opened.segments
+            "sound: generation {generation} of {ty}, {}, {}",
+            several(opened.segments, "segment"),
+            several(changes, "change")
         ))?;
     }
     Ok(())

@@ -11,7 +11,7 @@ use fieldkeep_model::TypeName;
 use crate::access::Access;
 use crate::args::reshape::Reshape;
 use crate::attention::records;
-use crate::output::{Output, safe};
+use crate::output::{Output, safe, several};
 use crate::progress::{Bar, Far};
 use crate::request::{Request, ReshapeWish};
 use crate::response::Response;
@@ -100,10 +100,7 @@ fn told(would: &Afresh, output: &mut Output) -> Result<(), Trouble> {
 fn tell(would: &Afresh, output: &mut Output) -> Result<(), Trouble> {
     let Afresh { ty, generation, next, .. } = would;
     output.line(&format!("{ty}: from generation {generation} to {next}"))?;
-    let segments = |count: u64| match count {
-        1 => "1 segment".to_owned(),
-        count => format!("{count} segments"),
-    };
+    let segments = |count| several(count, "segment");
     output.line(&format!(
         "  {} {} from {} to {}, of at most {}",
         records(would.records),

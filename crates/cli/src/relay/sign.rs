@@ -14,7 +14,7 @@ use super::{invite, words};
 use crate::access::Access;
 use crate::args::fleet::Sign;
 use crate::confirm::confirm;
-use crate::output::{Output, safe};
+use crate::output::{Output, safe, several};
 use crate::request::Request;
 use crate::response::Response;
 use fieldkeep_console::{Code, Failure, Trouble};
@@ -114,8 +114,9 @@ pub(super) fn apply(directory: &Path, file: &Path, output: &mut Output) -> Resul
     done.iter().try_for_each(|line| output.line(line))?;
     if beyond > 0 {
         output.line(&format!(
-            "in {beyond} segments more of it came after this was asked for: that counts as not \
-             permitted, and what it touches is held"
+            "in {} more of it came after this was asked for: that counts as not \
+             permitted, and what it touches is held",
+            several(beyond, "segment")
         ))?;
     }
     Ok(())

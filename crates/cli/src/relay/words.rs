@@ -5,7 +5,7 @@ use fieldkeep_console::shape::fleet::granted;
 use fieldkeep_model::membership::{Act, Wanted};
 use fieldkeep_model::{Grant, MembershipLog, PublicKey};
 
-use crate::output::safe;
+use crate::output::{safe, several};
 
 /// What would be signed, in words.
 pub(super) fn of_wanted(wanted: &Wanted, log: &MembershipLog) -> Vec<String> {
@@ -35,6 +35,7 @@ pub(super) fn of_wanted(wanted: &Wanted, log: &MembershipLog) -> Vec<String> {
 /// What an act does, in words.
 pub(super) fn of_act(act: &Act, log: &MembershipLog) -> Vec<String> {
     let who = |key: &PublicKey| named(log, key);
+    let segments = |count: usize| several(count as u64, "segment");
     match act {
         Act::Found { name, .. } => vec![format!("found {}", safe(name))],
         Act::Relay { name, .. } => vec![format!("make {} a relay", safe(name))],
@@ -43,11 +44,11 @@ pub(super) fn of_act(act: &Act, log: &MembershipLog) -> Vec<String> {
         Act::Admit { .. } => vec!["admit a device".to_owned()],
         Act::Grant { member, grants, cuts } => vec![
             format!("let {} read and write {}, and nothing else", who(member), list(grants)),
-            format!("what the relay holds of it elsewhere stays: in {} segments", cuts.len()),
+            format!("what the relay holds of it elsewhere stays: in {}", segments(cuts.len())),
         ],
         Act::Revoke { member, cuts } => vec![
             format!("revoke {}: it exchanges nothing any more, for good", who(member)),
-            format!("what the relay holds of it stays: in {} segments", cuts.len()),
+            format!("what the relay holds of it stays: in {}", segments(cuts.len())),
         ],
         Act::Rename { member, name } => {
             vec![format!("give {} the name {}", who(member), safe(name))]

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::{Stop, print_met, runtime};
 use crate::access::{DeviceOwner, Owner, own};
-use crate::output::{Output, safe};
+use crate::output::{Output, safe, several};
 use crate::socket;
 use crate::time::now_ms;
 use fieldkeep_console::shape::Met;
@@ -208,7 +208,7 @@ impl Watch<'_> {
             let View { state, unsaved, held, files, reason, retry_s } = &view;
             let mut line = format!("{state}  {unsaved} unsaved, {held} held");
             if *files > 0 {
-                line = format!("{line}, {} to be sent", crate::files::several(*files));
+                line = format!("{line}, {} to be sent", several(*files, "file"));
             }
             if let (Some(reason), Some(retry)) = (reason, retry_s) {
                 line = format!("{line}; {}; next try in {retry} s", safe(reason));
