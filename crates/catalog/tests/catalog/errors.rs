@@ -47,6 +47,8 @@ fn nesting_is_counted_outside_of_texts_and_comments() {
     assert!(!too_deep(&format!("a //{deep}\n")));
     assert!(!too_deep(&format!(r"'\'{deep}' + r'\' + '''a'{deep}'''")));
     assert!(!too_deep("'ü' == a"));
+    let outside = rule_error("ü");
+    assert!(outside.contains("not an expression"), "{outside}");
     // A minus between numbers is no chain of prefixes.
     assert!(!too_deep(&"1 - ".repeat(60)));
 }
