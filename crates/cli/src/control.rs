@@ -11,7 +11,7 @@ use crate::access::Access;
 use crate::args::{Clear, Directory};
 use crate::attention::records;
 use crate::confirm::confirm;
-use crate::output::{Output, safe, several};
+use crate::output::{Output, safe};
 use crate::request::Request;
 use crate::response::Response;
 use fieldkeep_console::shape::{ClearPlan, Paused, Pin, Resynced};
@@ -112,8 +112,7 @@ fn tell(plan: &ClearPlan) -> Vec<String> {
         lines.push(format!("{} {stay} {why}", records(count)));
     }
     if *aside > 0 {
-        let verb = if *aside == 1 { "stays, which lies" } else { "stay, which lie" };
-        lines.push(format!("{} {verb} aside", several(*aside, "change")));
+        lines.push(format!("changes that lie aside stay: {aside}"));
     }
     if *withdrawn > 0 {
         let text = "that this device may not read any more go, and do not come back";

@@ -345,7 +345,11 @@ impl Engine {
         self.influx.judged();
         let worked = if let Some(key) = self.wanted.pop_first() {
             let _traced = self.trace_wish(&key);
-            self.rejudge(&[key]).map(|()| true)
+            let judged = self.rejudge(std::slice::from_ref(&key));
+            if let Err(error) = &judged {
+                tracing::warn!(record = %key, %error, "not judged again: `relay doctor` tells what is wrong");
+            }
+            judged.map(|()| true)
         } else if let Some(id) = self.next_in_queue() {
             self.slice(id).map(|()| true)
         } else {

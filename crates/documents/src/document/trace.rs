@@ -110,10 +110,10 @@ impl Document {
     /// The first operation of an actor after `from`, and no later than `end`, that is of another change.
     fn next_change(&self, actor: ActorId, from: u64, end: u64) -> Option<u64> {
         let change = self.change_of(actor, from);
-        let (mut same, mut other) = (from, end);
-        if self.change_of(actor, end) == change {
+        if from == end || self.change_of(actor, end) == change {
             return None;
         }
+        let (mut same, mut other) = (from, end);
         while other - same > 1 {
             let middle = same + (other - same) / 2;
             if self.change_of(actor, middle) == change { same = middle } else { other = middle }
