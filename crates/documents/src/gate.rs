@@ -21,6 +21,9 @@ mod runs;
 mod scrutiny;
 mod touch;
 
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
 use fieldkeep_model::{ActorId, ChangeHash, ChangeHeader, RecordId, Seq, VersionVector};
 
 pub use blob::DecodeError;
@@ -192,6 +195,28 @@ impl History {
         heads.contains(change) || self.vector_at(heads).is_some_and(|past| past.seq(&actor) >= seq)
     }
 
+    /// Tells of a change whether all of `heads` are it or build upon it; of none where one of them is not
+    /// held. Costs a look at each of `heads` once, and no more for each change that is asked for.
+    pub fn known_to_all(&self, heads: &[ChangeHash]) -> impl Fn(&ChangeHash) -> bool {
+        let clocks =
+            heads.iter().map(|head| Some(self.causality.clock(&[self.causality.find(head)?])));
+        let clocks: Option<Vec<Vec<u32>>> = clocks.collect();
+        let known = clocks.map(|clocks| {
+            let least = |author| clocks.iter().map(|clock| clock[author]).min();
+            (0..self.causality.authors.len())
+                .map(|author| least(author).unwrap_or(u32::MAX))
+                .collect()
+        });
+        let known: Vec<u32> = known.unwrap_or_default();
+        move |change| {
+            let known = self.locate(change).and_then(|(actor, seq)| {
+                let author = self.causality.author(&actor)?;
+                Some(Seq::from(*known.get(author as usize)?) >= seq)
+            });
+            known.unwrap_or(false)
+        }
+    }
+
     /// How many changes are held.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -283,10 +308,14 @@ impl History {
         heads
     }
 
-    /// The positions of the changes that did something in a record, newest first, from before a
-    /// position on. Reads the index alone.
-    pub fn changes_of(&self, record: &RecordId, before: u64) -> impl Iterator<Item = u64> {
-        self.changes_of_fields(record, &[], before)
+    /// The positions among those of the changes that did something in a record, newest first. Reads the
+    /// index alone.
+    pub fn changes_of(
+        &self,
+        record: &RecordId,
+        among: RangeInclusive<u64>,
+    ) -> impl Iterator<Item = u64> {
+        self.changes_of_fields(record, &[], among)
     }
 
     /// Those of them that did something in one of those fields of the record; all if none is named.
@@ -294,21 +323,22 @@ impl History {
         &self,
         record: &RecordId,
         fields: &[&str],
-        before: u64,
+        among: RangeInclusive<u64>,
     ) -> impl Iterator<Item = u64> {
         let key = self.index.keys.number(record.as_str());
         let whole = fields.is_empty();
-        let fields: Vec<u32> =
+        let fields: BTreeSet<u32> =
             fields.iter().filter_map(|field| self.index.keys.number(field)).collect();
-        let held = usize::try_from(before.saturating_sub(1)).unwrap_or(usize::MAX);
-        let notes = &self.causality.notes[..held.min(self.causality.notes.len())];
-        let notes = notes.iter().enumerate().rev();
+        let first = among.start().saturating_sub(1).min(self.len());
+        let last = (*among.end()).clamp(first, self.len());
+        let notes = self.causality.notes[first as usize..last as usize].iter();
+        let notes = notes.enumerate().rev();
         let touched = notes.filter(move |(_, note)| {
             let mut places = self.index.places(note.first_op, note.ops);
             places
                 .any(|place| key == Some(place.record) && (whole || fields.contains(&place.field)))
         });
-        touched.map(|(index, _)| index as u64 + 1)
+        touched.map(move |(index, _)| first + index as u64 + 1)
     }
 
     /// The change that holds an operation.

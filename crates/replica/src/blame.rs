@@ -85,8 +85,7 @@ impl Replica {
         let Some(segment) = self.segment_of(row.sid).map(|row| row.id) else { return Ok(None) };
         let done = self.row(&segment).done;
         let history = &self.load(&segment)?.history;
-        let positions = history.changes_of(&row.id, done + 1);
-        let recent: Vec<Pos> = positions.take_while(|pos| *pos > row.valid_pos).collect();
+        let recent: Vec<Pos> = history.changes_of(&row.id, row.valid_pos + 1..=done).collect();
         if recent.len() > MOST {
             return Ok(Some(Blame::TooMany(recent.len() as u64)));
         }

@@ -6,17 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fieldkeep_catalog::{Catalog, Holder, Judgement, Judges, Referent, Rule, Surroundings};
-use fieldkeep_documents::Document;
 use fieldkeep_model::status::{Forecast, State};
 use fieldkeep_model::verdict::{self, Arg, ArgValue, LastValid, Opening};
 use fieldkeep_model::{
-    ChangeHash, Culprit, Outcome, Part, Pos, Reason, RecordId, RecordKey, SegmentAddress,
-    SegmentId, Signed, TypeName, Verdict, VerdictBlock, Writing,
+    Outcome, Pos, Reason, RecordId, RecordKey, SegmentAddress, SegmentId, Signed, TypeName,
+    Verdict, VerdictBlock,
 };
 use fieldkeep_store::{BlockRow, RecordRow, Records, Turned, Verdicts as _};
 use serde_json::{Map, Value};
 
-use crate::extent::{limit_culprits, limit_reasons};
+use crate::extent::limit_reasons;
 use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
 use crate::verdicts::standing;
@@ -35,9 +34,6 @@ pub(crate) struct Subject {
 
 /// A verdict, with what opens its sealed arguments.
 type Stated = (Verdict, Vec<Opening>);
-
-/// Changes that are looked at for who did what no value tells of.
-const DOERS: usize = 64;
 
 /// The other records, as a judge sees them.
 pub(crate) struct World<'a, S> {
@@ -219,22 +215,12 @@ impl Replica {
             Some(before) if stood => (before.valid.clone(), before.valid_pos),
             Some(before) => (Some(before.json.clone()), before.valid_pos),
         };
-        let last_valid = self.last_valid(&segment, &row)?;
-        let fields: Vec<String> = reasons.iter().flat_map(|reason| reason.fields.clone()).collect();
         let known = self.store.verdict(row.sid, &row.id)?;
         let stated = known.as_ref().and_then(|(bytes, _)| minicbor::decode::<Verdict>(bytes).ok());
-        let named = stated.map_or_else(Vec::new, |stated| stated.culprits);
-        let (mut culprits, begun) = self.culprits(&segment, &row, &fields, &named)?;
-        if !begun.is_empty() {
-            // What a generation began with was written by those who were named before.
-            let stands = |culprit: &Culprit| {
-                stated_of(culprit, &begun)
-                    && culprits.iter().all(|other| other.hash != culprit.hash)
-            };
-            let before: Vec<_> = named.into_iter().filter(stands).collect();
-            culprits.splice(..0, before);
-        }
-        limit_culprits(&mut culprits);
+        let (named, valid) =
+            stated.map_or_else(Default::default, |stated| (stated.culprits, stated.last_valid));
+        let last_valid = self.last_valid(&segment, &row, valid)?;
+        let culprits = self.culprits(&segment, &row, &reasons, named)?;
         let verdict = Verdict {
             id: row.id.clone(),
             outcome,
@@ -317,129 +303,19 @@ impl Replica {
         segment.waiting = segment.waiting - was(Outcome::Waiting) + is(Outcome::Waiting);
     }
 
+    /// What passed last; as it was `stated`, where that is the same.
     fn last_valid(
         &mut self,
         id: &SegmentId,
         row: &RecordRow,
+        stated: Option<LastValid>,
     ) -> Result<Option<LastValid>, ReplicaError> {
         let Some(json) = row.valid.clone() else { return Ok(None) };
+        if let Some(stated) = stated.filter(|stated| stated.json == json) {
+            return Ok(Some(stated));
+        }
         let heads = self.load(id)?.history.heads_through(row.valid_pos);
         Ok(Some(LastValid { heads, json }))
-    }
-
-    /// The changes after the last valid state that wrote the current values of those fields (all of
-    /// the record's if the rules name none), and those among the earlier ones that they did not
-    /// know of: two edits that are wrong together are both named, whichever came first. Where no change
-    /// wrote any of them, the newest after the last valid state left them as they are. Besides, the fields
-    /// whose values a generation began with: who wrote those is not in its log. The log is not read for
-    /// changes that are named already.
-    fn culprits(
-        &mut self,
-        id: &SegmentId,
-        row: &RecordRow,
-        fields: &[String],
-        named: &[Culprit],
-    ) -> Result<(Vec<Culprit>, BTreeSet<String>), ReplicaError> {
-        let everything = [String::new()];
-        let fields = if fields.is_empty() { &everything } else { fields };
-        let done = self.row(id).done;
-        let loaded = self.load_document(id)?;
-        let document = loaded.document.as_ref().expect("just loaded");
-        let history = &loaded.history;
-        let mut written: BTreeMap<Pos, (ChangeHash, BTreeSet<String>)> = BTreeMap::new();
-        for (field, actor, counter) in document.writers(&row.id, fields) {
-            let Some((hash, _)) = history.author_of_op(&actor, counter) else { continue };
-            let Some(pos) = history.position(&hash) else { continue };
-            written.entry(pos).or_insert_with(|| (hash, BTreeSet::new())).1.insert(field);
-        }
-        for trace in loaded.taint.traces(&row.id, done) {
-            written
-                .entry(trace.pos)
-                .or_insert_with(|| (trace.hash, BTreeSet::new()))
-                .1
-                .insert(trace.field.clone());
-        }
-        let recent: Vec<_> =
-            written.range(row.valid_pos + 1..).map(|(_, (hash, _))| *hash).collect();
-        written.retain(|pos, (hash, _)| {
-            *pos > row.valid_pos || recent.iter().any(|new| !history.covers(&[*new], hash))
-        });
-        if written.is_empty() {
-            written = self.doers(id, row, fields)?;
-        }
-        if written.is_empty() {
-            let history = &self.load(id)?.history;
-            let newest = history.changes_of(&row.id, done + 1).next();
-            let newest = newest.filter(|pos| *pos > row.valid_pos);
-            let newest = newest.and_then(|pos| Some((pos, history.change_at(pos)?.2)));
-            written.extend(newest.map(|(pos, hash)| (pos, (hash, BTreeSet::new()))));
-        }
-        let (mut culprits, mut begun) = (Vec::new(), BTreeSet::new());
-        for (pos, (hash, wrote)) in written {
-            if let Some(known) = named.iter().find(|named| named.hash == hash) {
-                culprits.push(Culprit { fields: wrote.into_iter().collect(), ..known.clone() });
-                continue;
-            }
-            let Some(entry) = self.entry(row.sid, pos)? else { continue };
-            let Writing { person, part } = self.writing_of(&entry.header);
-            // Who wrote it, not the relay that repeated it.
-            let actor = match part {
-                Part::Beginning => {
-                    let whole = if wrote.is_empty() { fields } else { &[] };
-                    begun.extend(wrote.into_iter().chain(whole.iter().cloned()));
-                    continue;
-                }
-                Part::Carried(actor, _) => actor,
-                Part::Ordinary => entry.header.actor,
-            };
-            culprits.push(Culprit {
-                hash,
-                actor,
-                seq: entry.header.seq,
-                person: person.to_owned(),
-                time: entry.header.time,
-                fields: wrote.into_iter().collect(),
-            });
-        }
-        Ok((culprits, begun))
-    }
-
-    /// The newest changes after the last valid state that did something to those fields which no value
-    /// that stands tells of: who added to a counter, or cleared a field.
-    fn doers(
-        &mut self,
-        id: &SegmentId,
-        row: &RecordRow,
-        fields: &[String],
-    ) -> Result<BTreeMap<Pos, (ChangeHash, BTreeSet<String>)>, ReplicaError> {
-        let done = self.row(id).done;
-        // The index tells who did anything there: for most records nothing of the log has to be read.
-        let whole = fields.iter().any(String::is_empty);
-        let names = fields.iter().filter(|_| !whole);
-        // A name that somebody made up may have a dot or a bracket in it: it is looked for whole, too.
-        let names: Vec<&str> = names
-            .flat_map(|field| field.split(['.', '[']).next().into_iter().chain([&**field]))
-            .collect();
-        let history = &self.load(id)?.history;
-        let recent = history.changes_of_fields(&row.id, &names, done + 1);
-        let recent = recent.take_while(|pos| *pos > row.valid_pos).take(DOERS);
-        let recent: BTreeSet<Pos> = recent.collect();
-        let entries = self.entries(row.sid, &recent)?;
-        let document = self.document(id)?;
-        let locate = |actor, counter| document.locate(actor, counter);
-        let mut found = BTreeMap::new();
-        for entry in entries {
-            let deeds = Document::deeds(&entry.bytes, &locate).into_iter();
-            let done = deeds.filter(|deed| deed.record == row.id && !deed.field.is_empty());
-            let done: BTreeSet<String> = done
-                .filter(|deed| fields.iter().any(|field| field.is_empty() || deed.lies_in(field)))
-                .map(|deed| deed.field)
-                .collect();
-            if !done.is_empty() {
-                found.insert(entry.pos, (entry.header.hash, done));
-            }
-        }
-        Ok(found)
     }
 
     /// The records whose judgement depends on what changed: those that refer to a record which
@@ -732,9 +608,4 @@ fn rules_look_into(catalog: &Catalog, ty: &TypeName) -> bool {
 
 pub(crate) fn plain(id: &str) -> Reason {
     Reason { id: id.to_owned(), rule: None, fields: Vec::new(), args: Vec::<Arg>::new() }
-}
-
-/// Whether a change that was named before wrote one of these fields, as far as it was told which.
-fn stated_of(culprit: &Culprit, fields: &BTreeSet<String>) -> bool {
-    culprit.fields.is_empty() || culprit.fields.iter().any(|field| fields.contains(field))
 }

@@ -12,6 +12,7 @@ mod blame;
 mod cache;
 mod carry;
 mod compact;
+mod culprits;
 pub mod doctor;
 mod extent;
 mod fork;

@@ -200,7 +200,7 @@ impl Replica {
         for segment in self.homes(key)? {
             let done = self.row(&segment).done;
             let history = &self.load(&segment)?.history;
-            places.extend(history.changes_of(&key.id, done + 1).filter_map(|pos| {
+            places.extend(history.changes_of(&key.id, 1..=done).filter_map(|pos| {
                 let (actor, _, hash) = history.change_at(pos)?;
                 Some(Place { segment, pos, actor, hash })
             }));

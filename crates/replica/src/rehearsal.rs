@@ -18,6 +18,7 @@ use crate::judging::{World, fields_of, judge, outcome_of, plain, unchanged};
 use crate::publishing::restore_catalog;
 use crate::renewal::Renewal;
 use crate::replica::ReplicaError;
+use crate::taint::is_taint;
 
 /// What would become of a record of which something would be stated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,10 +215,6 @@ fn rest(sid: i64, rows: &[RecordRow], limit: usize) -> Option<(i64, i64)> {
 /// What reasons say, without the values in them.
 fn said(reasons: &[Reason]) -> impl Iterator<Item = (&str, Option<&str>, &[String])> {
     reasons.iter().map(|reason| (&*reason.id, reason.rule.as_deref(), &*reason.fields))
-}
-
-fn is_taint(id: &str) -> bool {
-    ["not_permitted", "needs_connection"].contains(&id)
 }
 
 /// The unique fields of a catalog that are not in the index yet, which follows the one in force.

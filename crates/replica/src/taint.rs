@@ -13,8 +13,17 @@ use fieldkeep_documents::{Document, History};
 use fieldkeep_model::{ActorId, ChangeHash, Head, Part, Pos, RecordId, SegmentId, Seq};
 use fieldkeep_store::SegmentRow;
 
+use crate::acceptance::NOT_PERMITTED;
 use crate::log::Entry;
 use crate::replica::{Replica, ReplicaError};
+
+/// The reason for which a record is held that was written without a connection where that needs one.
+const NEEDS_CONNECTION: &str = "needs_connection";
+
+/// Whether a reason says that something stands in a record which should not be there.
+pub(crate) fn is_taint(reason: &str) -> bool {
+    [NOT_PERMITTED, NEEDS_CONNECTION].contains(&reason)
+}
 
 /// What a segment's log holds of changes without permission.
 #[derive(Debug, Default)]
@@ -134,21 +143,36 @@ impl Replica {
         id: &SegmentId,
         record: &RecordId,
     ) -> Result<BTreeSet<String>, ReplicaError> {
+        let fields = self.tainted_by(id, record)?.into_values().flatten();
+        let top = |field: String| field.split(['[', '.']).next().unwrap_or_default().to_owned();
+        Ok(fields.map(top).collect())
+    }
+
+    /// The changes that did something to a record which stands and should not be there, and to which
+    /// fields.
+    pub(crate) fn tainted_by(
+        &mut self,
+        id: &SegmentId,
+        record: &RecordId,
+    ) -> Result<BTreeMap<ChangeHash, BTreeSet<String>>, ReplicaError> {
         let done = self.row(id).done;
+        let mut by: BTreeMap<ChangeHash, BTreeSet<String>> = BTreeMap::new();
         if self.load(id)?.taint.is_empty() {
-            return Ok(BTreeSet::new());
+            return Ok(by);
         }
         let loaded = self.load_document(id)?;
         let document = loaded.document.as_ref().expect("just loaded");
-        let written = document.writers(record, &[String::new()]).into_iter();
-        let written = written.filter(|(_, actor, counter)| {
-            let change = loaded.history.author_of_op(actor, *counter);
-            change.is_some_and(|(_, seq)| loaded.taint.contains(*actor, seq))
-        });
-        let traces = loaded.taint.traces(record, done).map(|trace| trace.field.clone());
-        let fields = written.map(|(field, ..)| field).chain(traces);
-        let top = |field: String| field.split(['[', '.']).next().unwrap_or_default().to_owned();
-        Ok(fields.map(top).collect())
+        for (field, actor, counter) in document.writers(record, &[String::new()]) {
+            let change = loaded.history.author_of_op(&actor, counter);
+            let tainted = change.filter(|(_, seq)| loaded.taint.contains(actor, *seq));
+            if let Some((hash, _)) = tainted {
+                by.entry(hash).or_default().insert(field);
+            }
+        }
+        for trace in loaded.taint.traces(record, done) {
+            by.entry(trace.hash).or_default().insert(trace.field.clone());
+        }
+        Ok(by)
     }
 
     /// Marks what is in a segment's log from a position on: it repeats something that should not be
@@ -172,36 +196,22 @@ impl Replica {
         id: &SegmentId,
         record: &RecordId,
     ) -> Result<Option<&'static str>, ReplicaError> {
-        let done = self.row(id).done;
-        let taint = &self.load(id)?.taint;
-        if taint.is_empty() {
-            return Ok(None);
-        }
-        let mut changes: BTreeSet<ChangeHash> =
-            taint.traces(record, done).map(|trace| trace.hash).collect();
-        let loaded = self.load_document(id)?;
-        let document = loaded.document.as_ref().expect("just loaded");
-        for (_, actor, counter) in document.writers(record, &[String::new()]) {
-            let change = loaded.history.author_of_op(&actor, counter);
-            let tainted = change.filter(|(_, seq)| loaded.taint.contains(actor, *seq));
-            changes.extend(tainted.map(|(hash, _)| hash));
-        }
-        let heads: Vec<Head> = changes
-            .into_iter()
-            .filter_map(|hash| {
-                let (actor, seq) = loaded.history.locate(&hash)?;
-                Some(Head { actor, seq, hash })
-            })
-            .collect();
+        let changes = self.tainted_by(id, record)?;
+        let history = &self.load(id)?.history;
+        let heads = changes.into_keys().filter_map(|hash| {
+            let (actor, seq) = history.locate(&hash)?;
+            Some(Head { actor, seq, hash })
+        });
+        let heads: Vec<Head> = heads.collect();
         if heads.is_empty() {
             return Ok(None);
         }
         for head in &heads {
             if !self.was_permitted(id, record, head)? {
-                return Ok(Some("not_permitted"));
+                return Ok(Some(NOT_PERMITTED));
             }
         }
-        Ok(Some("needs_connection"))
+        Ok(Some(NEEDS_CONNECTION))
     }
 
     /// Whether a change of a record was permitted. Of one that a relay wrote in a new generation: whether
@@ -225,7 +235,7 @@ impl Replica {
         for earlier in earlier.map(|row| row.id).collect::<Vec<_>>() {
             let permitted = match part {
                 Part::Ordinary => true,
-                Part::Beginning => self.taint_of(&earlier, record)? != Some("not_permitted"),
+                Part::Beginning => self.taint_of(&earlier, record)? != Some(NOT_PERMITTED),
                 Part::Carried(_, hash) => {
                     let original = self.load(&earlier)?.history.locate(&hash);
                     original.is_none_or(|(actor, seq)| {

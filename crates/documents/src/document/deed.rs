@@ -1,11 +1,13 @@
 //! What a change did to fields, where the values that stand do not tell who did it: an increment, a
 //! field that was cleared, characters taken out of a text, an object that was made empty.
 
+use std::collections::BTreeSet;
+
 use fieldkeep_model::RecordId;
 
 use super::Document;
 use super::history::{Act, Locate, each_act};
-use super::path::FieldPath;
+use super::path::{Asked, FieldPath};
 
 /// What a change did to a field.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,12 +26,31 @@ pub struct Deed {
 impl Deed {
     /// Whether it was done to that field, or to something in it.
     #[must_use]
-    pub fn lies_in(&self, field: &str) -> bool {
-        FieldPath::parse(&self.field).lies_in(&FieldPath::parse(field))
+    pub fn lies_in(&self, field: &String) -> bool {
+        Asked::of([field]).names(&FieldPath::parse(&self.field))
     }
 }
 
 impl Document {
+    /// The places within those fields of a record to which a change did something, as
+    /// [`Document::writers`] takes fields.
+    #[must_use]
+    pub fn deeds_in(
+        chunk: &[u8],
+        locate: &Locate<'_>,
+        id: &RecordId,
+        fields: &[String],
+    ) -> BTreeSet<String> {
+        let asked = Asked::of(fields);
+        let mut places = BTreeSet::new();
+        each_act(chunk, locate, &mut Default::default(), &mut |record, path, _| {
+            if record == id && !path.field.is_empty() && asked.names(path) {
+                places.insert(path.to_string());
+            }
+        });
+        places
+    }
+
     /// What a change did, sorted, each once. Objects that the change made itself are known; the
     /// others are looked up. Empty if the chunk is no change.
     #[must_use]

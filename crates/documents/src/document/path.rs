@@ -3,6 +3,7 @@
 //! The written form is the one that people type. A child's id may hold any character, brackets and
 //! dots included: field names hold neither, so the first `[` and the last `]` are unambiguous.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A place within a record; the record itself has an empty field.
@@ -53,15 +54,6 @@ impl FieldPath {
         }
         Some(path)
     }
-
-    /// Whether this place is what `asked` names or lies below it; `lines.quantity` names the field
-    /// of every child.
-    pub(super) fn lies_in(&self, asked: &Self) -> bool {
-        let open = |asked: &Option<String>, own: &Option<String>| asked.is_none() || asked == own;
-        (asked.field.is_empty() || self.field == asked.field)
-            && open(&asked.child, &self.child)
-            && open(&asked.inner, &self.inner)
-    }
 }
 
 impl fmt::Display for FieldPath {
@@ -74,6 +66,28 @@ impl fmt::Display for FieldPath {
             write!(f, ".{inner}")?;
         }
         Ok(())
+    }
+}
+
+/// Places that are asked for, as they are written: a place is found in a few lookups, however many
+/// they are.
+pub(super) struct Asked<'a>(BTreeSet<&'a str>);
+
+impl<'a> Asked<'a> {
+    pub(super) fn of(fields: impl IntoIterator<Item = &'a String>) -> Self {
+        Self(fields.into_iter().map(String::as_str).collect())
+    }
+
+    /// Whether a place is one of them or lies below one; `lines.quantity` names the field of every
+    /// child, and an empty name all of the record.
+    pub(super) fn names(&self, path: &FieldPath) -> bool {
+        let FieldPath { field, child, inner } = path;
+        let names = |written: &str| self.0.contains(written);
+        names("")
+            || names(field)
+            || child.as_ref().is_some_and(|child| names(&format!("{field}[{child}]")))
+            || inner.as_ref().is_some_and(|inner| names(&format!("{field}.{inner}")))
+            || (child.is_some() && inner.is_some() && names(&path.to_string()))
     }
 }
 
@@ -91,8 +105,10 @@ mod tests {
     #[test]
     fn a_prefix_names_what_lies_below_it() {
         let quantity = FieldPath::parse("lines[7].quantity");
-        let names = |asked: &str| quantity.lies_in(&FieldPath::parse(asked));
-        assert!(names("lines") && names("lines[7]") && names("lines.quantity"));
+        let names = |asked: &str| Asked::of(&[asked.to_owned()]).names(&quantity);
+        assert!(names("") && names("lines") && names("lines[7]") && names("lines.quantity"));
+        assert!(names("lines[7].quantity"));
         assert!(!names("line") && !names("lines[8]") && !names("lines.price"));
+        assert!(!names("lines[7].price"));
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Document;
 use super::node::{Candidate, DELETED, Node};
-use super::path::FieldPath;
+use super::path::{Asked, FieldPath};
 use super::record::Reader;
 
 /// A field with concurrent values that differ.
@@ -47,12 +47,11 @@ impl Document {
     /// who added.
     #[must_use]
     pub fn writers(&self, id: &RecordId, fields: &[String]) -> Vec<(String, ActorId, u64)> {
-        let asked: Vec<_> = fields.iter().map(|field| FieldPath::parse(field)).collect();
+        let asked = Asked::of(fields);
         let mut writers = Vec::new();
         walk_record(&self.doc, id, &mut |path, removed, candidates| {
             let removal = path.inner.as_deref() == Some(DELETED);
-            let wanted = asked.iter().any(|asked| path.lies_in(asked));
-            if !wanted || (removed && !removal) {
+            if !asked.names(path) || (removed && !removal) {
                 return;
             }
             for candidate in candidates.iter().filter(|candidate| !candidate.is_map()) {

@@ -21,6 +21,10 @@ body = { kind = "text" }
 kind = "set"
 [type.note.field.lines.field]
 quantity = {}
+[[type.note.rule]]
+name = "titled"
+cel = "!has(record.title) || record.title != 'wrong'"
+reason = "the title is wrong"
 "#;
 
 const ANN: usize = 0;
@@ -81,6 +85,17 @@ impl Notes {
         self.meet(BEN, ANN);
         self.write(ANN, vec![put("title", "by Ann")]);
         assert_eq!(self.org.relay.replica.store().asides().unwrap().len(), 0);
+    }
+
+    /// Who is named in the verdict, and for which fields.
+    fn named(&self) -> Vec<(u64, Vec<String>)> {
+        let views = self.org.relay.replica.views();
+        let culprits = views.record(&self.note).unwrap().unwrap().culprits;
+        culprits.into_iter().map(|culprit| (culprit.device, culprit.fields)).collect()
+    }
+
+    fn by(&self, device: usize, field: &str) -> (u64, Vec<String>) {
+        (self.org.devices[device].number, vec![field.to_owned()])
     }
 
     fn is_held(&self) -> bool {
@@ -178,4 +193,17 @@ fn a_write_that_did_not_know_of_it_releases_nothing() {
     notes.meet(CAT, ANN);
     notes.write(ANN, vec![clear("stock"), add(1)]);
     assert!(!notes.is_held());
+}
+
+#[test]
+fn who_wrote_without_permission_is_named_beside_who_broke_a_rule_and_nobody_else_is() {
+    for slipped in [put("text", "b"), clear("text")] {
+        let mut notes = Notes::new();
+        notes.slip_in(vec![slipped]);
+        assert_eq!(notes.named(), [notes.by(BEN, "text")], "what Ann wrote upon it is permitted");
+        notes.write(ANN, vec![put("title", "wrong")]);
+        assert_eq!(notes.named(), [notes.by(BEN, "text"), notes.by(ANN, "title")]);
+        notes.write(ANN, vec![put("text", "c")]);
+        assert_eq!(notes.named(), [notes.by(ANN, "title")]);
+    }
 }
