@@ -4,7 +4,7 @@
 use crate::support::lab::document;
 use crate::support::town::address;
 use crate::support::wire::{Answer, Raw};
-use crate::support::{self, PATIENCE, Site, content, fields, get, put, state, sync, try_put};
+use crate::support::{self, PATIENCE, Site, content, fields, get, put, soon, state, sync, try_put};
 use automerge::transaction::{CommitOptions, Transactable as _};
 use automerge::{ObjType, ROOT};
 use fieldkeep_device::{Device, Finding, SyncError};
@@ -25,6 +25,10 @@ fn tamper(site: &Site, name: &str, statement: &str) {
     let connection = rusqlite::Connection::open(database).expect("it opens");
     assert_eq!(connection.execute(statement, []).expect("it writes"), 1);
 }
+
+/// Makes the change that came last one that is not what was written.
+const SPOILS_THE_LAST: &str = "UPDATE change SET bytes = CAST(bytes || x'00' AS BLOB) \
+                               WHERE key = (SELECT max(key) FROM change)";
 
 async fn synced() -> (Site, Device) {
     let site = Site::founded(CATALOG);
@@ -222,12 +226,78 @@ async fn a_wish_about_a_record_that_cannot_be_read_stops_no_relay() {
     sync(&ann).await;
     assert_eq!(state(&ann, "customer/c1"), "held");
     site.stop().await;
-    let last = "UPDATE change SET bytes = CAST(bytes || x'00' AS BLOB) WHERE key = (SELECT max(key) FROM change)";
-    tamper(&site, "relay", last);
+    tamper(&site, "relay", SPOILS_THE_LAST);
     site.start_again().await;
     ann.retry(&"customer/c1".parse().expect("a record")).expect("it is wished for");
     put(&ann, "visit/v1", json!({"remark": "closed"}));
     sync(&ann).await;
     assert_eq!(state(&ann, "visit/v1"), "valid", "the relay judges what it can read");
     assert_eq!(state(&ann, "customer/c1"), "held", "and leaves what stands");
+}
+
+const LOOKING: &str = r#"
+catalog = 1
+[type.customer.field.name]
+[[type.customer.rule]]
+name = "named"
+cel = "record.name != ''"
+reason = "a customer has a name"
+[type.visit.field]
+remark = {}
+customer = { ref = "customer" }
+[[type.visit.rule]]
+name = "open"
+cel = "refs.customer.name != 'Gone'"
+reason = "nobody visits who is gone"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_are_judged_by_is_judged_where_those_cannot_be_read() {
+    let mut site = Site::founded(LOOKING);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    put(&ann, "customer/c1", json!({"name": "Kiosk"}));
+    sync(&ann).await;
+    put(&ann, "visit/v1", json!({"remark": "closed", "customer": "c1"}));
+    sync(&ann).await;
+    sync(&ben).await;
+    assert_eq!(state(&ann, "visit/v1"), "valid");
+    site.stop().await;
+    tamper(&site, "relay", SPOILS_THE_LAST);
+    site.start_again().await;
+    // The first has the visit judged again, which cannot be read any more; the other breaks a rule.
+    put(&ann, "customer/c1", json!({"name": "Gone"}));
+    put(&ann, "customer/c2", json!({"name": ""}));
+    sync(&ann).await;
+    assert_eq!(state(&ann, "customer/c1"), "valid");
+    assert_eq!(state(&ann, "customer/c2"), "held");
+    put(&ann, "customer/c2", json!({"name": "Corner"}));
+    sync(&ann).await;
+    assert_eq!(state(&ann, "customer/c2"), "valid", "it goes on");
+    assert_eq!(state(&ann, "visit/v1"), "valid", "and what cannot be read stands as it was");
+    sync(&ben).await;
+    assert_eq!(content(&ben, "customer"), content(&ann, "customer"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_catalog_judges_what_can_be_read() {
+    let mut site = Site::founded(LOOKING);
+    let ann = site.device("ann").await;
+    put(&ann, "customer/c1", json!({"name": "Kiosk"}));
+    sync(&ann).await;
+    put(&ann, "visit/v1", json!({"remark": "closed", "customer": "c1"}));
+    sync(&ann).await;
+    site.stop().await;
+    tamper(&site, "relay", SPOILS_THE_LAST);
+    site.start_again().await;
+    let stricter = LOOKING.replace("!= ''", "!= 'Kiosk'").replace("!= 'Gone'", "== 'Shop'");
+    site.publish(&stricter).await.expect("it is sound");
+    soon("the catalog is applied", async {
+        while site.ask(|engine| engine.replica().is_renewing()).await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    sync(&ann).await;
+    assert_eq!(state(&ann, "customer/c1"), "held");
+    assert_eq!(state(&ann, "visit/v1"), "valid", "what cannot be read stands as it was");
 }

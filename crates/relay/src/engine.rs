@@ -398,7 +398,14 @@ impl Engine {
 
     fn slice(&mut self, id: SegmentId) -> Result<(), ReplicaError> {
         let traced = self.trace_slice(&id);
-        let done = self.replica.materialise(&id, SLICE)?;
+        let merged = self.replica.materialise(&id, SLICE);
+        let behind =
+            self.replica.segment(&id).is_some_and(|row| row.done < row.tip && !row.damaged);
+        if merged.is_err() && behind {
+            // It is another segment that is damaged: this one goes on without it.
+            self.queue.push_back(id);
+        }
+        let done = merged?;
         if let Some(traced) = &traced {
             traced.record("changes", i64::try_from(done.changes).unwrap_or(i64::MAX));
         }

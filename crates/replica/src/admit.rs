@@ -12,7 +12,7 @@ use fieldkeep_model::{
     ActorId, ChangeHash, ChangeHeader, DeviceNumber, Head, Member, Pos, SegmentAddress, SegmentId,
     Seq, SignedHead, VersionVector,
 };
-use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, SegmentRow, StoreError};
+use fieldkeep_store::{Aside, ChangeRow, Flags, Log as _, StoreError};
 use tracing::debug_span;
 
 use crate::PART;
@@ -165,59 +165,6 @@ impl Replica {
             replica.receive_all(&id, batch, &changes, (judges, now))
         });
         tracing::debug!(segment = %id, from, changes = changes.len(), admitted = result.is_ok());
-        result
-    }
-
-    /// Does something to one segment wholly or not at all, on disk and in memory.
-    pub(crate) fn undoable<T, E: From<StoreError>>(
-        &mut self,
-        id: &SegmentId,
-        act: impl FnOnce(&mut Self) -> Result<T, E>,
-    ) -> Result<T, E> {
-        self.attempt(id, false, act)
-    }
-
-    /// The same with something that changes what is loaded by appending to the log alone. Where it appended
-    /// nothing that stays loaded: nobody has an index built again by handing over what is refused.
-    fn appending<T, E: From<StoreError>>(
-        &mut self,
-        id: &SegmentId,
-        act: impl FnOnce(&mut Self) -> Result<T, E>,
-    ) -> Result<T, E> {
-        self.attempt(id, true, act)
-    }
-
-    fn attempt<T, E: From<StoreError>>(
-        &mut self,
-        id: &SegmentId,
-        appends: bool,
-        act: impl FnOnce(&mut Self) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let before = self.segments.get(id).cloned();
-        let appended = self.appended.clone();
-        self.store.begin_step()?;
-        let result = act(self);
-        self.store.end_step(result.is_ok())?;
-        if result.is_err() {
-            self.appended = appended;
-            let tip = |row: &SegmentRow| row.tip;
-            let grew = self.segments.get(id).map(tip) != before.as_ref().map(tip);
-            if grew || !appends {
-                // What is loaded has changes that were not kept: it is read again when it is needed.
-                self.cache.evict(id);
-            }
-            self.behind.remove(id);
-            match before {
-                Some(row) => {
-                    self.behind.extend((row.done < row.tip && !row.damaged).then_some(*id));
-                    self.segments.insert(*id, row);
-                }
-                None => {
-                    self.dirty.remove(id);
-                    self.segments.remove(id);
-                }
-            }
-        }
         result
     }
 

@@ -218,7 +218,7 @@ impl Replica {
             self.cache.evict(&excess);
         }
         if self.cache.get(id).is_none() {
-            let loaded = self.read_history(id)?;
+            let loaded = self.read_history(id).map_err(|error| error.in_segment(id))?;
             self.cache.loaded.insert(*id, loaded);
         }
         Ok(self.cache.get(id).expect("just loaded"))
@@ -231,7 +231,8 @@ impl Replica {
             self.unload(&excess)?;
         }
         if self.load(id)?.document.is_none() {
-            let (document, saved) = self.read_document(id)?;
+            let read = self.read_document(id).map_err(|error| error.in_segment(id));
+            let (document, saved) = read?;
             let loaded = self.load(id)?;
             (loaded.document, loaded.saved) = (Some(document), saved);
         }

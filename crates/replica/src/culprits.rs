@@ -118,7 +118,7 @@ impl Replica {
         let history = &self.load(id)?.history;
         let recent = history.changes_of_fields(&row.id, &names, row.valid_pos + 1..=done);
         let recent: BTreeSet<Pos> = recent.take(DOERS).collect();
-        let entries = self.entries(row.sid, &recent)?;
+        let entries = self.entries(row.sid, &recent).map_err(|error| error.in_segment(id))?;
         let document = self.document(id)?;
         let locate = |actor, counter| document.locate(actor, counter);
         let did = entries.into_iter().map(|entry| {
@@ -142,7 +142,7 @@ impl Replica {
             named.iter().map(|culprit| (culprit.hash, culprit)).collect();
         let unknown = written.iter().filter(|(_, (hash, _))| !known.contains_key(hash));
         let unknown = unknown.map(|(pos, _)| *pos).collect();
-        let entries = self.entries(row.sid, &unknown)?;
+        let entries = self.entries(row.sid, &unknown).map_err(|error| error.in_segment(id))?;
         let mut entries: BTreeMap<Pos, _> =
             entries.into_iter().map(|entry| (entry.pos, entry)).collect();
         let (mut culprits, mut begun) = (Vec::new(), BTreeSet::new());

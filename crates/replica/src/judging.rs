@@ -354,7 +354,8 @@ impl Replica {
         }
         let mut dependants = Vec::new();
         for (sid, id) in found.into_iter().filter(|key| !own.contains(key)) {
-            let segment = self.segment_of(sid).map(|row| row.id);
+            // One that cannot be read is judged when it can be.
+            let segment = self.segment_of(sid).filter(|row| !row.damaged).map(|row| row.id);
             let row = self.store.record(sid, &id)?.filter(|row| wanted(row.state));
             if let (Some(segment), Some(row)) = (segment, row) {
                 dependants.push(unchanged(segment, row));

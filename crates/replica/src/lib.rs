@@ -38,6 +38,7 @@ mod renewal;
 mod replica;
 mod reshape;
 mod rotation;
+mod steps;
 mod taint;
 mod verdicts;
 mod witness;

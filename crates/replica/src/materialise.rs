@@ -1,7 +1,7 @@
 //! Materialising: merging log entries into the document, and what they touch into the projection.
 //!
 //! Everything of one call (projection rows, indexes, verdicts, how far it is done) becomes durable
-//! together. A failure marks the segment damaged and leaves the others alone.
+//! together, or nothing. A segment that cannot be read is marked as damaged, and the others go on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,23 +57,15 @@ impl Replica {
     /// Merges at most so many entries of a segment, projects what they touch, and judges it.
     ///
     /// # Errors
-    /// [`ReplicaError::Damaged`] when the segment's changes do not merge: it is left out from then
-    /// on. Failures of the store besides.
+    /// [`ReplicaError::Damaged`] when a segment's changes do not merge: it is left out from then on, and
+    /// nothing was written. It may be one whose records are judged by what this one holds. Failures
+    /// of the store besides.
     pub fn materialise(
         &mut self,
         id: &SegmentId,
         limit: usize,
     ) -> Result<Materialised, ReplicaError> {
-        match self.merge(id, limit) {
-            Err(error) if error.is_damage() => {
-                tracing::error!(segment = %id, %error, "a segment cannot be merged");
-                self.cache.evict(id);
-                self.row_mut(id).damaged = true;
-                self.behind.remove(id);
-                Err(error)
-            }
-            other => other,
-        }
+        self.sparing(id, |replica| replica.merge(id, limit))
     }
 
     fn merge(&mut self, id: &SegmentId, limit: usize) -> Result<Materialised, ReplicaError> {
@@ -111,7 +103,8 @@ impl Replica {
                 entries.push(entry);
                 Ok(())
             })
-            .or_else(Stop::into_result)?;
+            .or_else(Stop::into_result)
+            .map_err(|error| error.in_segment(id))?;
         }
         debug_span!(target: PART, "merge").in_scope(|| {
             if guarded {

@@ -45,7 +45,8 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError::Damaged`] when the changes do not merge; failures of the store besides.
     pub fn project_again(&mut self, id: &SegmentId) -> Result<Vec<SegmentId>, ReplicaError> {
-        self.undoable(id, |replica| replica.project_all(id))
+        let (judged, _) = self.together(true, |replica| replica.project_all(id))?;
+        Ok(judged)
     }
 
     fn project_all(&mut self, id: &SegmentId) -> Result<Vec<SegmentId>, ReplicaError> {

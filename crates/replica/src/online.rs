@@ -123,30 +123,6 @@ impl Replica {
         Ok(WrittenFor { effects, moved })
     }
 
-    /// Does something to many segments wholly or not at all, on disk and in memory; not at all, too,
-    /// where nothing of it is to be kept. Returns which segments it moves.
-    pub(crate) fn together<T, E: From<StoreError>>(
-        &mut self,
-        keep: bool,
-        act: impl FnOnce(&mut Self) -> Result<T, E>,
-    ) -> Result<(T, BTreeSet<SegmentId>), E> {
-        let before = (self.segments.clone(), self.dirty.clone(), self.behind.clone());
-        let apart = self.apart.clone();
-        self.store.begin_step()?;
-        let result = act(self);
-        self.store.end_step(keep && result.is_ok())?;
-        let known = &before.0;
-        let moved = self.segments.iter().filter(|(id, row)| known.get(*id) != Some(*row));
-        let moved: BTreeSet<SegmentId> = moved.map(|(id, _)| *id).collect();
-        if !keep || result.is_err() {
-            // What is in memory of them has more than what is kept.
-            moved.iter().for_each(|id| self.cache.evict(id));
-            (self.segments, self.dirty, self.behind) = before;
-            self.apart = apart;
-        }
-        Ok((result?, moved))
-    }
-
     fn write_all_for(
         &mut self,
         requester: &str,

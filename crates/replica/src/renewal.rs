@@ -211,17 +211,19 @@ impl Replica {
     /// their forecasts on a device. Nothing if none are left; a commit must follow.
     ///
     /// # Errors
-    /// When the replica fails.
+    /// When the replica fails; nothing was written then.
     pub fn renew(&mut self, limit: usize) -> Result<Option<Renewed>, ReplicaError> {
         if let Some((segment, after)) = self.renewal.indexing.first_key_value() {
             let (segment, after) = (*segment, *after);
-            return self.index_again(segment, after, limit).map(Some);
+            let slice = |replica: &mut Self| replica.index_again(segment, after, limit);
+            return self.sparing(&segment, slice).map(Some);
         }
         let Some((segment, judging)) = self.renewal.judging.first_key_value() else {
             return Ok(None);
         };
         let (segment, judging) = (*segment, *judging);
-        self.judge_again(segment, judging, limit).map(Some)
+        let slice = |replica: &mut Self| replica.judge_again(segment, judging, limit);
+        self.sparing(&segment, slice).map(Some)
     }
 
     fn index_again(
@@ -253,11 +255,18 @@ impl Replica {
     ) -> Result<Renewed, ReplicaError> {
         let rows = self.rows_behind(&segment, judging.after, limit)?;
         let complete = rows.len() < limit;
-        match rows.last() {
-            Some(last) if !complete => {
-                self.renewal.judging.insert(segment, Judging { after: last.rid, ..judging });
+        let last = rows.last().filter(|_| !complete).map(|last| last.rid);
+        let records = rows.iter().map(|row| row.id.clone()).collect();
+        let judged = if rows.is_empty() {
+            Vec::new()
+        } else {
+            self.look_again(&segment, rows, judging.published)?
+        };
+        match last {
+            Some(last) => {
+                self.renewal.judging.insert(segment, Judging { after: last, ..judging });
             }
-            _ => {
+            None => {
                 self.renewal.judging.remove(&segment);
                 if self.renewal.is_done() {
                     self.renewal.all = 0;
@@ -265,12 +274,6 @@ impl Replica {
                 self.save_renewal()?;
             }
         }
-        let records = rows.iter().map(|row| row.id.clone()).collect();
-        let judged = if rows.is_empty() {
-            Vec::new()
-        } else {
-            self.look_again(&segment, rows, judging.published)?
-        };
         Ok(Renewed { segment, records, judged, complete })
     }
 

@@ -49,6 +49,19 @@ impl ReplicaError {
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged(..) | Self::Store(StoreError::Damaged(_)))
     }
+
+    /// The segment that is damaged, as far as that is known.
+    pub(crate) fn damaged(&self) -> Option<SegmentId> {
+        if let Self::Damaged(id, _) = self { Some(*id) } else { None }
+    }
+
+    /// The same, where it came of reading that segment.
+    pub(crate) fn in_segment(self, id: &SegmentId) -> Self {
+        if let Self::Store(StoreError::Damaged(what)) = self {
+            return Self::Damaged(*id, what);
+        }
+        self
+    }
 }
 
 /// A device's or a relay's engine over its store.
