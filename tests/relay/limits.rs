@@ -30,6 +30,11 @@ name = {}
 photos = { kind = "attachment" }
 [type.order.field]
 note = {}
+state = {}
+[[type.order.rule]]
+name = "found"
+cel = "!has(record.state) || record.state != 'lost'"
+reason = "the order is lost"
 "#;
 
 /// Has these limits hold from now on.
@@ -228,6 +233,25 @@ async fn what_is_stored_beyond_the_quota_lies_aside_until_there_is_room() {
     assert_eq!(used(&site, "ann").await.used.stored.aside_bytes, 0);
     site.converges(&[&ann, &ben], &["order"]).await;
     assert_eq!(state(&ben, "order/ann-2"), "valid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stated_because_of_a_change_counts_for_its_author() {
+    let site = Site::founded(CATALOG);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    order(&ann, 0, 6_000);
+    sync(&ann).await;
+    sync(&ben).await;
+    let of_ann = used(&site, "ann").await.used.stored.log_bytes;
+    for (now, judged) in [("lost", "held"), ("found", "valid"), ("lost", "held")] {
+        put(&ben, "order/ann-0", json!({ "state": now }));
+        sync(&ben).await;
+        assert_eq!(state(&ben, "order/ann-0"), judged);
+    }
+    // Each time that it is held, its last valid content is told to everybody.
+    let of_ben = used(&site, "ben").await.used.stored.log_bytes;
+    assert!((12_000..18_000).contains(&of_ben), "{of_ben}");
+    assert_eq!(used(&site, "ann").await.used.stored.log_bytes, of_ann);
 }
 
 #[tokio::test(flavor = "multi_thread")]

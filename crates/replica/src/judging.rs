@@ -236,6 +236,9 @@ impl Replica {
             return Ok((outcome, None));
         }
         self.store.put_verdict(row.sid, &row.id, Some(&standing))?;
+        if before.is_none_or(|before| before.hash != row.hash) {
+            self.charge(&segment, row.pos, standing.bytes.len() as u64)?;
+        }
         Ok((outcome, Some((verdict, openings))))
     }
 

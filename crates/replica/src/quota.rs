@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fieldkeep_model::{ChangeHeader, DeviceNumber, SegmentId, SignedHead};
+use fieldkeep_model::{ChangeHeader, DeviceNumber, Pos, SegmentId, SignedHead};
 use fieldkeep_store::{Aside, Log as _};
 
 use crate::acceptance::{ACCEPTED, NOT_PERMITTED};
@@ -51,10 +51,24 @@ impl Replica {
         self.over_quota.has(header.actor.device()).then_some(OVER_QUOTA)
     }
 
-    /// Bytes of changes that members brought into the log since this was asked last, by author; in the
-    /// transaction that is under way.
+    /// Bytes of changes that members brought into the log since this was asked last, and of the verdicts
+    /// that came of them, by author; in the transaction that is under way.
     pub fn take_appended(&mut self) -> BTreeMap<DeviceNumber, u64> {
         std::mem::take(&mut self.appended)
+    }
+
+    /// Counts for the author of a change what is stated because of it: a few bytes to a record that is
+    /// held have its last valid content stated again, which everybody gets and nothing deletes.
+    pub(crate) fn charge(
+        &mut self,
+        id: &SegmentId,
+        pos: Pos,
+        bytes: u64,
+    ) -> Result<(), ReplicaError> {
+        if let Some((author, ..)) = self.load(id)?.history.change_at(pos) {
+            *self.appended.entry(author.device()).or_default() += bytes;
+        }
+        Ok(())
     }
 
     /// Bytes of all changes in the log, by author. Reads all of it.

@@ -98,7 +98,8 @@ pub struct Replica {
     pub(crate) judges: Judges,
     /// Whose further changes a relay keeps aside.
     pub(crate) over_quota: OverQuota,
-    /// Bytes of changes that members brought into the log since they were asked for, by author.
+    /// Bytes of changes that members brought into the log, and of verdicts that came of them, since they
+    /// were asked for, by author.
     pub(crate) appended: BTreeMap<DeviceNumber, u64>,
     entropy: blake3::OutputReader,
 }
