@@ -4,7 +4,7 @@
 use fieldkeep_model::status::State;
 use fieldkeep_model::{Outcome, RecordHash, RecordKey};
 use fieldkeep_replica::ReplicaError;
-use fieldkeep_store::{Decision, Dismissal, Records as _};
+use fieldkeep_store::{Decision, Dismissal, RecordRow, Records as _, StoreError};
 
 use super::Engine;
 
@@ -38,13 +38,19 @@ impl Engine {
         key: &RecordKey,
         note: Option<&str>,
     ) -> Result<Standing, ReplicaError> {
-        let rows = self.replica.store().find(&key.ty, &key.id)?;
-        let Some(row) = rows.into_iter().next() else { return Ok(Standing::Absent) };
+        let Some(row) = self.at_issue(key)? else { return Ok(Standing::Absent) };
         if note.is_some() && row.state == VALID {
             return Ok(Standing::Valid);
         }
         self.put_content_aside(now, who, key, row.hash, note)?;
         Ok(Standing::Decided)
+    }
+
+    /// The record of a key: where that occurs in several scopes, one that is not valid.
+    fn at_issue(&self, key: &RecordKey) -> Result<Option<RecordRow>, StoreError> {
+        let mut rows = self.replica.store().find(&key.ty, &key.id)?;
+        let at = rows.iter().position(|row| !row.deleted && row.state != VALID).unwrap_or(0);
+        Ok((at < rows.len()).then(|| rows.swap_remove(at)))
     }
 
     /// The same for a record that is or was that content: a later one is a new matter.
@@ -80,8 +86,7 @@ impl Engine {
         key: &RecordKey,
         person: Option<&str>,
     ) -> Result<Standing, ReplicaError> {
-        let rows = self.replica.store().find(&key.ty, &key.id)?;
-        let Some(row) = rows.first() else { return Ok(Standing::Absent) };
+        let Some(row) = self.at_issue(key)? else { return Ok(Standing::Absent) };
         if person.is_some() && row.state == VALID {
             return Ok(Standing::Valid);
         }
