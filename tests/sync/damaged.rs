@@ -301,3 +301,27 @@ async fn a_new_catalog_judges_what_can_be_read() {
     assert_eq!(state(&ann, "customer/c1"), "held");
     assert_eq!(state(&ann, "visit/v1"), "valid", "what cannot be read stands as it was");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lacks_what_the_relay_cannot_read_gets_and_gives_everything_else() {
+    let mut site = Site::founded(LOOKING);
+    let (ann, ben) = (site.device("ann").await, site.device("ben").await);
+    for n in 0..20 {
+        put(&ann, &format!("customer/c{n}"), json!({"name": "Kiosk"}));
+    }
+    sync(&ann).await;
+    put(&ann, "visit/v1", json!({"remark": "closed"}));
+    sync(&ann).await;
+    site.stop().await;
+    tamper(&site, "relay", SPOILS_THE_LAST);
+    site.start_again().await;
+    put(&ben, "customer/mine", json!({"name": "Corner"}));
+    let SyncError::Cut(text) = ben.sync(PATIENCE).await.expect_err("something is missing") else {
+        panic!("the relay says what");
+    };
+    assert!(text.contains("the store is damaged"), "{text}");
+    assert_eq!(content(&ben, "customer").len(), 21);
+    assert_eq!(site.content("customer").await, content(&ben, "customer"));
+    assert_eq!(state(&ben, "customer/mine"), "valid");
+    assert_eq!(state(&ben, "visit/v1"), "absent");
+}

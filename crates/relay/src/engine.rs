@@ -358,7 +358,10 @@ impl Engine {
         let worked = worked.and_then(|worked| Ok(self.write_contacts()? || worked));
         match worked {
             // Beside judging one goes on with each commit, so that neither waits for the other's end.
-            Ok(false) => Ok(self.go_on()? || self.count_for_absent()? || self.collect()?),
+            Ok(false) => {
+                let went_on = self.go_on()? || self.count_for_absent()? || self.collect()?;
+                Ok(went_on || self.end_lacking(now))
+            }
             Ok(true) => Ok(true),
             Err(error) if error.is_damage() => Ok(true),
             Err(ReplicaError::Store(error @ StoreError::Full)) => {

@@ -333,6 +333,10 @@ fn run(
                     idle = engine.is_failing();
                     continue;
                 }
+                Err(_) if engine.end_lacking(now()) => {
+                    idle = false;
+                    continue;
+                }
                 Err(_) => {
                     polished = !engine.polish().unwrap_or_else(|error| stop(&error));
                     continue;

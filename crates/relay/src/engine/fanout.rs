@@ -11,7 +11,7 @@ use fieldkeep_model::status::LeftOut;
 use fieldkeep_model::verdict::Opening;
 use fieldkeep_model::{Member, SegmentAddress, SegmentId, Signed, TypeName, VerdictBlock};
 use fieldkeep_protocol::frame::{Delta, Frame, Proof, Run, SegmentRef, Stats, TypeCount, Verdicts};
-use fieldkeep_protocol::{BATCH, WINDOW, priority};
+use fieldkeep_protocol::{BATCH, Code, WINDOW, priority};
 use fieldkeep_replica::{Item, ReplicaError, Stretch, VerdictPage};
 
 use super::peer::Peer;
@@ -22,6 +22,8 @@ const LIVE: u64 = 1;
 /// How many bytes of changes are read for a follower at once, where they are not packed: whatever else is
 /// to be done waits for that.
 const READ: usize = 64 * 1024;
+/// How long everything else may take before who met damage is sent away, in milliseconds.
+const LACKING_MS: i64 = 4_000;
 
 impl Engine {
     /// Brings the followers of every segment that moved up to date, as far as their windows allow.
@@ -31,8 +33,7 @@ impl Engine {
         for segment in moved {
             let followers = self.followers.get(&segment).cloned().unwrap_or_default();
             for id in followers {
-                let pumped = self.pump(id, &segment);
-                self.survive(id, pumped)?;
+                self.pump(id, &segment)?;
             }
         }
         self.go_on().map(drop)
@@ -48,8 +49,7 @@ impl Engine {
         self.served = Some(next);
         let (id, segment) = next;
         if self.replica.segment(&segment).is_some() {
-            let pumped = self.pump(id, &segment);
-            self.survive(id, pumped)?;
+            self.pump(id, &segment)?;
         }
         Ok(true)
     }
@@ -73,12 +73,44 @@ impl Engine {
     }
 
     /// Sends a follower what it lacks of a segment, or as much of it as goes at once: [`Engine::go_on`] sends
-    /// the rest.
+    /// the rest. What cannot be read stands back: everything else goes both ways before the follower is
+    /// sent away with that reason.
     pub(super) fn pump(
         &mut self,
         id: ConnectionId,
         segment: &SegmentId,
     ) -> Result<(), ReplicaError> {
+        match self.send_lacking(id, segment) {
+            Err(error) if error.is_damage() => {
+                tracing::error!(connection = id, %segment, %error, "a segment is damaged");
+                if let Some(followers) = self.followers.get_mut(segment) {
+                    followers.remove(&id);
+                }
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.unfollow(segment);
+                    peer.lacking.get_or_insert_with(|| (self.now, error.to_string()));
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Sends away who met something that cannot be read, once a while has passed. Returns whether there
+    /// was one.
+    pub fn end_lacking(&mut self, now: i64) -> bool {
+        let over = |(id, peer): (&ConnectionId, &Peer)| {
+            let (since, why) = peer.lacking.as_ref()?;
+            (now - since >= LACKING_MS).then(|| (*id, why.clone()))
+        };
+        let over: Vec<_> = self.peers.iter().filter_map(over).collect();
+        for (id, why) in &over {
+            self.close(*id, Code::Storage, why);
+        }
+        !over.is_empty()
+    }
+
+    fn send_lacking(&mut self, id: ConnectionId, segment: &SegmentId) -> Result<(), ReplicaError> {
         if self.send_log(id, segment)? {
             self.lagging.insert((id, *segment));
             return Ok(());

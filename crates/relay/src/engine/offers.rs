@@ -148,10 +148,8 @@ impl Engine {
     pub(super) fn subscribe(&mut self, id: ConnectionId, segment: SegmentId, following: Following) {
         self.followers.entry(segment).or_default().insert(id);
         let peer = self.peers.get_mut(&id).expect("it offers");
-        if let Some(before) = peer.following.insert(segment, following) {
-            let bytes: u64 = before.in_flight.iter().map(|(_, bytes)| bytes).sum();
-            peer.outstanding = peer.outstanding.saturating_sub(bytes);
-        }
+        peer.unfollow(&segment);
+        peer.following.insert(segment, following);
     }
 
     /// Lets every member who may read a segment follow it, from its beginning: it is new.

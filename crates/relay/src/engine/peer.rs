@@ -43,6 +43,8 @@ pub(crate) struct Peer {
     pub(crate) came: i64,
     /// Its visit, as far as it is a member.
     pub(crate) contact: Option<Contact>,
+    /// Since when, and why, it does not get all that it follows.
+    pub(crate) lacking: Option<(i64, String)>,
     /// Its trace, if it was drawn.
     pub(super) trace: Option<Traced>,
 }
@@ -91,7 +93,16 @@ impl Peer {
             asks: 0,
             came: 0,
             contact: None,
+            lacking: None,
             trace: None,
+        }
+    }
+
+    /// Takes back that it follows a segment, and what is on its way of it.
+    pub(super) fn unfollow(&mut self, segment: &SegmentId) {
+        if let Some(before) = self.following.remove(segment) {
+            let bytes: u64 = before.in_flight.iter().map(|(_, bytes)| bytes).sum();
+            self.outstanding = self.outstanding.saturating_sub(bytes);
         }
     }
 
