@@ -8,7 +8,8 @@ use crate::support::{
 };
 use fieldkeep_device::Device;
 use fieldkeep_model::Grant;
-use fieldkeep_store::home;
+use fieldkeep_replica::Note;
+use fieldkeep_store::{Catalogs as _, home};
 use serde_json::json;
 
 const CATALOG: &str = r#"
@@ -295,6 +296,29 @@ async fn a_relay_that_forgot_a_catalog_goes_back_to_the_one_before_and_everybody
     site.publish(&stricter).await.expect("it is sound");
     site.converges(&[&ann, &ben], &["customer"]).await;
     assert_eq!(state(&ben, "customer/c1"), "held");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_was_put_back_knows_when_and_why_its_catalog_was_published() {
+    let mut site = Site::founded(CATALOG);
+    let stricter = CATALOG.replace("<= 30", "<= 3");
+    let note = Note { text: "less is enough", time: 5 };
+    site.ask(move |engine| engine.publish_noted(&stricter, note)).await.expect("it is sound");
+    for number in [3, 4] {
+        site.stop().await;
+        site.copy("relay", "backup");
+        site.start_again().await;
+        put_back(&mut site).await;
+        let published = site.ask(|engine| {
+            let published = engine.replica().published().expect("there is one");
+            let (epoch, number) = (published.epoch, published.number);
+            (number, engine.replica().store().publication(epoch, number).expect("it reads"))
+        });
+        let (numbered, published) = published.await;
+        let published = published.expect("it is noted");
+        assert_eq!((numbered, published.time), (number, Some(5)));
+        assert_eq!(published.note, "less is enough");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use fieldkeep_model::{
     DeviceNumber, Epoch, MembershipError, MembershipLog, OrgId, SegmentAddress, SegmentId, Signed,
 };
 use fieldkeep_store::{
-    Apart, Catalogs as _, SegmentRow, Segments as _, Settings as _, Store, StoreError,
+    Apart, Catalogs as _, Publication, SegmentRow, Segments as _, Settings as _, Store, StoreError,
 };
 
 use crate::cache::Cache;
@@ -288,9 +288,13 @@ impl Replica {
         let counter = met.counter.max(self.epoch.counter) + 1;
         let epoch = Epoch { counter, salt: self.draw() };
         self.enter_epoch(epoch)?;
-        if let Some(Published { number, catalog, .. }) = self.published.clone() {
+        if let Some(Published { epoch: before, number, catalog, .. }) = self.published.clone() {
+            let published = self.store.publication(before, number)?;
             // Devices may know a later one of the epoch before: this one stands.
             self.state_catalog(catalog, number + 1)?;
+            if let Some(Publication { time, note, .. }) = published {
+                self.store.note_publication(epoch, number + 1, time, &note)?;
+            }
         }
         self.renew_incarnation()
     }
