@@ -7,8 +7,10 @@ use crate::support::wire::{Answer, Raw};
 use crate::support::{self, PATIENCE, Site, content, fields, get, put, soon, state, sync, try_put};
 use automerge::transaction::{CommitOptions, Transactable as _};
 use automerge::{ObjType, ROOT};
+use fieldkeep_catalog::Afresh;
 use fieldkeep_device::{Device, Finding, SyncError};
-use fieldkeep_replica::{Integrity, PutError, ReplicaError};
+use fieldkeep_model::TypeName;
+use fieldkeep_replica::{Integrity, Note, PutError, ReplicaError};
 use fieldkeep_store::{StoreError, home};
 use serde_json::json;
 
@@ -315,13 +317,50 @@ async fn who_lacks_what_the_relay_cannot_read_gets_and_gives_everything_else() {
     site.stop().await;
     tamper(&site, "relay", SPOILS_THE_LAST);
     site.start_again().await;
+    // One lacks the change that cannot be read, the other builds on it.
     put(&ben, "customer/mine", json!({"name": "Corner"}));
-    let SyncError::Cut(text) = ben.sync(PATIENCE).await.expect_err("something is missing") else {
-        panic!("the relay says what");
-    };
-    assert!(text.contains("the store is damaged"), "{text}");
-    assert_eq!(content(&ben, "customer").len(), 21);
-    assert_eq!(site.content("customer").await, content(&ben, "customer"));
+    put(&ann, "visit/v1", json!({"remark": "open"}));
+    put(&ann, "customer/hers", json!({"name": "Shop"}));
+    let (of_ann, of_ben) = tokio::join!(ann.sync(PATIENCE), ben.sync(PATIENCE));
+    for synced in [of_ann, of_ben] {
+        let Err(SyncError::Cut(text)) = synced else { panic!("the relay says what: {synced:?}") };
+        assert!(text.contains("is not what was written"), "{text}");
+    }
+    assert_eq!(content(&ben, "customer").len(), 22);
+    for device in [&ann, &ben] {
+        assert_eq!(site.content("customer").await, content(device, "customer"));
+    }
     assert_eq!(state(&ben, "customer/mine"), "valid");
+    assert_eq!(state(&ann, "customer/hers"), "valid");
     assert_eq!(state(&ben, "visit/v1"), "absent");
+    assert!(get(&ann, "visit/v1").expect("it is here").unsaved, "and nothing of it is lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_not_started_afresh_for_ever() {
+    let mut site = Site::founded(LOOKING);
+    let ann = site.device("ann").await;
+    put(&ann, "visit/v1", json!({"remark": "closed"}));
+    sync(&ann).await;
+    site.stop().await;
+    tamper(&site, "relay", SPOILS_THE_LAST);
+    site.start_again().await;
+    let begun = site.ask(|engine| {
+        let (visit, note) = (TypeName::new("visit").expect("a name"), Note { text: "", time: 0 });
+        let afresh = Afresh { buckets: Some(4), ..Afresh::default() };
+        engine.begin_reshape(&visit, None, &afresh, (note, None)).map(drop)
+    });
+    begun.await.expect("nobody has read it yet");
+    soon("it is found out", async {
+        let damaged = |engine: &mut fieldkeep_relay::Engine| {
+            engine.replica().segments().values().any(|row| row.damaged)
+        };
+        while !site.ask(damaged).await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    put(&ann, "customer/c1", json!({"name": "Kiosk"}));
+    sync(&ann).await;
+    assert_eq!(state(&ann, "customer/c1"), "valid");
 }

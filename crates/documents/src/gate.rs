@@ -198,16 +198,12 @@ impl History {
     /// Tells of a change whether all of `heads` are it or build upon it; of none where one of them is not
     /// held. Costs a look at each of `heads` once, and no more for each change that is asked for.
     pub fn known_to_all(&self, heads: &[ChangeHash]) -> impl Fn(&ChangeHash) -> bool {
-        let clocks =
-            heads.iter().map(|head| Some(self.causality.clock(&[self.causality.find(head)?])));
-        let clocks: Option<Vec<Vec<u32>>> = clocks.collect();
-        let known = clocks.map(|clocks| {
-            let least = |author| clocks.iter().map(|clock| clock[author]).min();
-            (0..self.causality.authors.len())
-                .map(|author| least(author).unwrap_or(u32::MAX))
-                .collect()
-        });
-        let known: Vec<u32> = known.unwrap_or_default();
+        let mut known = vec![u32::MAX; self.causality.authors.len()];
+        for head in heads {
+            let clock = self.causality.find(head).map(|head| self.causality.clock(&[head]));
+            let clock = clock.unwrap_or_else(|| vec![0; known.len()]);
+            known.iter_mut().zip(clock).for_each(|(least, seq)| *least = seq.min(*least));
+        }
         move |change| {
             let known = self.locate(change).and_then(|(actor, seq)| {
                 let author = self.causality.author(&actor)?;

@@ -414,11 +414,12 @@ impl Engine {
         }
         self.moved.extend(done.judged);
         self.moved.insert(id);
-        self.carry_late(&id)?;
+        let carried = self.carry_late(&id);
         if self.replica.segment(&id).is_some_and(|row| row.done < row.tip) {
             self.queue.push_back(id);
-            return Ok(());
+            return carried;
         }
+        carried?;
         self.traces.judged(&id);
         debug_span!(target: PART, "tidy").in_scope(|| self.replica.tidy(&id, self.now))
     }
@@ -431,10 +432,17 @@ impl Engine {
     pub fn polish(&mut self) -> Result<bool, ReplicaError> {
         let ids: Vec<SegmentId> = self.replica.segments().keys().copied().collect();
         for id in ids {
-            if self.replica.recompress(&id)? {
-                self.replica.commit()?;
-                self.metrics().packs_compressed.inc();
-                return Ok(true);
+            match self.replica.recompress(&id) {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.replica.commit()?;
+                    self.metrics().packs_compressed.inc();
+                    return Ok(true);
+                }
+                Err(error) if error.is_damage() => {
+                    tracing::error!(segment = %id, %error, "a segment is damaged");
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(false)

@@ -13,6 +13,9 @@ use crate::taint::is_taint;
 /// Changes that are looked at for who did what no value tells of.
 const DOERS: usize = 64;
 
+/// Changes of which more is read than where they lie: no verdict has room for as many.
+const MOST: usize = 2_048;
+
 /// Changes by position, and the fields that each wrote.
 type Written = BTreeMap<Pos, (ChangeHash, BTreeSet<String>)>;
 
@@ -49,6 +52,9 @@ impl Replica {
         for (hash, fields) in tainted {
             let Some(pos) = history.position(&hash) else { continue };
             written.entry(pos).or_insert_with(|| (hash, BTreeSet::new())).1.extend(fields);
+        }
+        while written.len() > MOST {
+            written.pop_first();
         }
         let mut culprits = self.named(id, row, written, named, &fields)?;
         limit_culprits(&mut culprits);
@@ -92,10 +98,13 @@ impl Replica {
             let Some(pos) = history.position(&hash) else { continue };
             written.entry(pos).or_insert_with(|| (hash, BTreeSet::new())).1.insert(field);
         }
-        let recent = written.range(row.valid_pos + 1..);
-        let recent: Vec<_> = recent.map(|(_, (hash, _))| *hash).collect();
-        let known = history.known_to_all(&recent);
-        written.retain(|pos, (hash, _)| *pos > row.valid_pos || !known(hash));
+        let recent = written.split_off(&(row.valid_pos + 1));
+        if !written.is_empty() {
+            let hashes: Vec<_> = recent.values().map(|(hash, _)| *hash).collect();
+            let known = history.known_to_all(&hashes);
+            written.retain(|_, (hash, _)| !known(hash));
+        }
+        written.extend(recent);
         Ok(written)
     }
 
@@ -141,10 +150,13 @@ impl Replica {
         let known: BTreeMap<ChangeHash, &Culprit> =
             named.iter().map(|culprit| (culprit.hash, culprit)).collect();
         let unknown = written.iter().filter(|(_, (hash, _))| !known.contains_key(hash));
-        let unknown = unknown.map(|(pos, _)| *pos).collect();
-        let entries = self.entries(row.sid, &unknown).map_err(|error| error.in_segment(id))?;
-        let mut entries: BTreeMap<Pos, _> =
-            entries.into_iter().map(|entry| (entry.pos, entry)).collect();
+        let unknown: Vec<Pos> = unknown.map(|(pos, _)| *pos).collect();
+        let mut headers = BTreeMap::new();
+        for some in unknown.chunks(DOERS) {
+            let entries = self.entries(row.sid, &some.iter().copied().collect());
+            let entries = entries.map_err(|error| error.in_segment(id))?;
+            headers.extend(entries.into_iter().map(|entry| (entry.pos, entry.header)));
+        }
         let (mut culprits, mut begun) = (Vec::new(), BTreeSet::new());
         for (pos, (hash, wrote)) in written {
             if let Some(known) = known.get(&hash) {
@@ -152,8 +164,8 @@ impl Replica {
                 culprits.push(Culprit { fields, ..(*known).clone() });
                 continue;
             }
-            let Some(entry) = entries.remove(&pos) else { continue };
-            let Writing { person, part } = self.writing_of(&entry.header);
+            let Some(header) = headers.get(&pos) else { continue };
+            let Writing { person, part } = self.writing_of(header);
             // Who wrote it, not the relay that repeated it.
             let actor = match part {
                 Part::Beginning => {
@@ -162,14 +174,14 @@ impl Replica {
                     continue;
                 }
                 Part::Carried(actor, _) => actor,
-                Part::Ordinary => entry.header.actor,
+                Part::Ordinary => header.actor,
             };
             culprits.push(Culprit {
                 hash,
                 actor,
-                seq: entry.header.seq,
+                seq: header.seq,
                 person: person.to_owned(),
-                time: entry.header.time,
+                time: header.time,
                 fields: wrote.into_iter().collect(),
             });
         }

@@ -359,10 +359,11 @@ impl Replica {
         for (sid, id) in found.into_iter().filter(|key| !own.contains(key)) {
             // One that cannot be read is judged when it can be.
             let segment = self.segment_of(sid).filter(|row| !row.damaged).map(|row| row.id);
-            let row = self.store.record(sid, &id)?.filter(|row| wanted(row.state));
-            if let (Some(segment), Some(row)) = (segment, row) {
-                dependants.push(unchanged(segment, row));
-            }
+            let Some(segment) = segment else { continue };
+            let row = self.store.record(sid, &id);
+            let row = row.map_err(|error| ReplicaError::from(error).in_segment(&segment))?;
+            let row = row.filter(|row| wanted(row.state));
+            dependants.extend(row.map(|row| unchanged(segment, row)));
         }
         Ok(dependants)
     }

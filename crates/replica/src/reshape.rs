@@ -298,15 +298,21 @@ impl Replica {
         if self.row(&id).damaged {
             return Ok(None);
         }
-        let worked = self.together(true, |replica| replica.write_ahead(&id, &plan, new, now));
-        match worked {
-            Ok(((), moved)) => Ok(Some(Reshaped { moved, in_force: None })),
-            Err(error) => {
-                self.drafts = Drafts::default();
-                self.recall_generations()?;
-                Err(replica_error(&id, error))
-            }
-        }
+        let write = |replica: &mut Self| replica.write_ahead(&id, &plan, new, now);
+        self.written_afresh(&id, write).map(Some)
+    }
+
+    /// Writes some of a segment in another generation, wholly or not at all.
+    pub(crate) fn written_afresh(
+        &mut self,
+        id: &SegmentId,
+        write: impl FnOnce(&mut Self) -> Result<(), PutError>,
+    ) -> Result<Reshaped, ReplicaError> {
+        let ((), moved) = self.sparing(id, |replica| {
+            let wrote = replica.together(true, write);
+            wrote.map_err(|error| replica_error(id, error))
+        })?;
+        Ok(Reshaped { moved, in_force: None })
     }
 
     /// Puts a new generation in force: everything of the old one is in it.

@@ -39,6 +39,7 @@ impl Replica {
         let result = act(self);
         self.store.end_step(result.is_ok())?;
         if result.is_err() {
+            let damaged = self.found_damaged(before.iter());
             self.appended = appended;
             let tip = |row: &SegmentRow| row.tip;
             let grew = self.segments.get(id).map(tip) != before.as_ref().map(tip);
@@ -57,6 +58,7 @@ impl Replica {
                     self.segments.remove(id);
                 }
             }
+            damaged.iter().for_each(|id| self.mark_damaged(id));
         }
         result
     }
@@ -77,10 +79,12 @@ impl Replica {
         let moved = self.segments.iter().filter(|(id, row)| known.get(*id) != Some(*row));
         let moved: BTreeSet<SegmentId> = moved.map(|(id, _)| *id).collect();
         if !keep || result.is_err() {
+            let damaged = self.found_damaged(known.values());
             // What is in memory of them has more than what is kept.
             moved.iter().for_each(|id| self.cache.evict(id));
             (self.segments, self.dirty, self.behind) = before;
             (self.apart, self.appended) = (apart, appended);
+            damaged.iter().for_each(|id| self.mark_damaged(id));
         }
         Ok((result?, moved))
     }
@@ -106,7 +110,9 @@ impl Replica {
         if error.is_damage() {
             let named =
                 error.damaged().filter(|of| self.segments.get(of).is_some_and(|of| !of.damaged));
-            self.leave_out(&named.unwrap_or(*id), error);
+            let damaged = named.unwrap_or(*id);
+            tracing::error!(segment = %damaged, %error, "a segment cannot be read");
+            self.mark_damaged(&damaged);
         }
         result
     }
@@ -125,8 +131,17 @@ impl Replica {
         self.recall_generations()
     }
 
-    fn leave_out(&mut self, id: &SegmentId, error: &ReplicaError) {
-        tracing::error!(segment = %id, %error, "a segment cannot be merged");
+    /// Those of these segments that turned out to be damaged since: what a step that is undone found out
+    /// still holds.
+    fn found_damaged<'r>(&self, before: impl Iterator<Item = &'r SegmentRow>) -> Vec<SegmentId> {
+        let since = |row: &&SegmentRow| {
+            !row.damaged && self.segments.get(&row.id).is_some_and(|now| now.damaged)
+        };
+        before.filter(since).map(|row| row.id).collect()
+    }
+
+    /// Leaves a segment out from now on.
+    fn mark_damaged(&mut self, id: &SegmentId) {
         self.cache.evict(id);
         self.row_mut(id).damaged = true;
         self.behind.remove(id);

@@ -26,8 +26,9 @@ pub struct Deed {
 impl Deed {
     /// Whether it was done to that field, or to something in it.
     #[must_use]
-    pub fn lies_in(&self, field: &String) -> bool {
-        Asked::of([field]).names(&FieldPath::parse(&self.field))
+    pub fn lies_in(&self, field: &str) -> bool {
+        // A name that somebody made up may read back as something else.
+        self.field == field || Asked::of([field]).names(&FieldPath::parse(&self.field))
     }
 }
 
@@ -41,7 +42,7 @@ impl Document {
         id: &RecordId,
         fields: &[String],
     ) -> BTreeSet<String> {
-        let asked = Asked::of(fields);
+        let asked = Asked::of(fields.iter().map(String::as_str));
         let mut places = BTreeSet::new();
         each_act(chunk, locate, &mut Default::default(), &mut |record, path, _| {
             if record == id && !path.field.is_empty() && asked.names(path) {

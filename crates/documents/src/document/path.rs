@@ -74,8 +74,8 @@ impl fmt::Display for FieldPath {
 pub(super) struct Asked<'a>(BTreeSet<&'a str>);
 
 impl<'a> Asked<'a> {
-    pub(super) fn of(fields: impl IntoIterator<Item = &'a String>) -> Self {
-        Self(fields.into_iter().map(String::as_str).collect())
+    pub(super) fn of(fields: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(fields.into_iter().collect())
     }
 
     /// Whether a place is one of them or lies below one; `lines.quantity` names the field of every
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_prefix_names_what_lies_below_it() {
         let quantity = FieldPath::parse("lines[7].quantity");
-        let names = |asked: &str| Asked::of(&[asked.to_owned()]).names(&quantity);
+        let names = |asked: &str| Asked::of([asked]).names(&quantity);
         assert!(names("") && names("lines") && names("lines[7]") && names("lines.quantity"));
         assert!(names("lines[7].quantity"));
         assert!(!names("line") && !names("lines[8]") && !names("lines.price"));

@@ -47,7 +47,7 @@ impl Document {
     /// who added.
     #[must_use]
     pub fn writers(&self, id: &RecordId, fields: &[String]) -> Vec<(String, ActorId, u64)> {
-        let asked = Asked::of(fields);
+        let asked = Asked::of(fields.iter().map(String::as_str));
         let mut writers = Vec::new();
         walk_record(&self.doc, id, &mut |path, removed, candidates| {
             let removal = path.inner.as_deref() == Some(DELETED);

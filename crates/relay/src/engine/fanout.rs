@@ -22,7 +22,8 @@ const LIVE: u64 = 1;
 /// How many bytes of changes are read for a follower at once, where they are not packed: whatever else is
 /// to be done waits for that.
 const READ: usize = 64 * 1024;
-/// How long everything else may take before who met damage is sent away, in milliseconds.
+/// How long everything else may take before who met damage is sent away, in milliseconds: less than the
+/// quiet after which it is looked at when nothing comes any more.
 const LACKING_MS: i64 = 4_000;
 
 impl Engine {
@@ -82,17 +83,31 @@ impl Engine {
     ) -> Result<(), ReplicaError> {
         match self.send_lacking(id, segment) {
             Err(error) if error.is_damage() => {
-                tracing::error!(connection = id, %segment, %error, "a segment is damaged");
-                if let Some(followers) = self.followers.get_mut(segment) {
-                    followers.remove(&id);
-                }
-                if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.unfollow(segment);
-                    peer.lacking.get_or_insert_with(|| (self.now, error.to_string()));
-                }
+                self.lacks(id, segment, &error);
                 Ok(())
             }
             other => other,
+        }
+    }
+
+    /// Has a segment that cannot be read stand back for a peer.
+    pub(super) fn lacks(&mut self, id: ConnectionId, segment: &SegmentId, error: &ReplicaError) {
+        tracing::error!(connection = id, %segment, %error, "a segment is damaged");
+        if let Some(followers) = self.followers.get_mut(segment) {
+            followers.remove(&id);
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.unfollow(segment);
+            let why = || {
+                let address = &self.replica.segments()[segment].address;
+                let why = format!(
+                    "on the relay a change of {address} is not what was written: everything else was \
+                     exchanged, and what was written there stays on this device, unsaved; `fieldkeep relay \
+                     doctor` tells whoever runs the relay"
+                );
+                (self.now, why)
+            };
+            peer.lacking.get_or_insert_with(why);
         }
     }
 

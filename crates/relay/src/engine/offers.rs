@@ -50,7 +50,13 @@ impl Engine {
             if !may {
                 answers.extend(entry.map(|_| denied(segment)));
             } else if !self.peers[&id].left_out.covers(&row.address) {
-                answers.extend(self.answer(id, segment, entry, offer.epoch)?);
+                match self.answer(id, segment, entry, offer.epoch) {
+                    Err(error) if error.is_damage() => {
+                        answers.push(self.unread(segment, entry));
+                        self.lacks(id, &segment, &error);
+                    }
+                    answer => answers.extend(answer?),
+                }
             }
         }
         // What the relay has never heard of, or has lost.
@@ -83,6 +89,20 @@ impl Engine {
             self.pump(id, &segment)?;
         }
         Ok(())
+    }
+
+    /// The answer where a segment cannot be read: none would say that both hold the same.
+    fn unread(&self, segment: SegmentId, entry: Option<OfferEntry>) -> OfferAnswer {
+        let row = &self.replica.segments()[&segment];
+        let address = entry.is_none().then(|| row.address.clone());
+        OfferAnswer {
+            segment: SegmentRef { id: segment, address },
+            standing: Standing::Behind,
+            tip: row.tip,
+            own_seq: entry.map_or(0, |entry| entry.own_seq),
+            vector: None,
+            own_hash: None,
+        }
     }
 
     fn answer(
@@ -159,7 +179,8 @@ impl Engine {
         for (id, peer) in &self.peers {
             let member = self.replica.members().by_tls(&peer.key);
             let may = member.is_some_and(|member| member.may(&address.ty, &address.scope));
-            let wants = peer.offered && !peer.left_out.covers(&address);
+            let whole = peer.offered && peer.lacking.is_none();
+            let wants = whole && !peer.left_out.covers(&address);
             if wants && may && !peer.following.contains_key(segment) {
                 news.push(*id);
             }

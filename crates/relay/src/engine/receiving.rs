@@ -40,6 +40,11 @@ impl Engine {
                 tracing::warn!(from, %segment, %refused, "refused");
                 self.refuse(id, segment, *refused)
             }
+            Err(AdmitError::Replica(error)) if error.is_damage() => {
+                // No receipt: its author keeps it as unsaved.
+                self.lacks(id, &segment, &error);
+                Ok(())
+            }
             Err(AdmitError::Replica(error)) => Err(error),
         }
     }

@@ -8,8 +8,8 @@ use fieldkeep_model::{Edit, Part, Pos, RecordEdit, RecordId, RecordKey, SegmentI
 use fieldkeep_store::{Apart, Generations as _, Records as _};
 use serde_json::{Map, Value};
 
+use super::Reshaped;
 use super::ahead::target_of;
-use super::{Reshaped, replica_error};
 use crate::log::Entry;
 use crate::replica::{Replica, ReplicaError};
 use crate::write::PutError;
@@ -39,14 +39,7 @@ impl Replica {
         if !self.is_past(&row.address) || self.apart(id).done >= row.done {
             return Ok(Reshaped::default());
         }
-        let carried = self.together(true, |replica| replica.carry_merged(id, now));
-        match carried {
-            Ok(((), moved)) => Ok(Reshaped { moved, in_force: None }),
-            Err(error) => {
-                self.recall_generations()?;
-                Err(replica_error(id, error))
-            }
-        }
+        self.written_afresh(id, |replica| replica.carry_merged(id, now))
     }
 
     /// The same within something that is done wholly or not at all.
@@ -73,7 +66,7 @@ impl Replica {
         let last = self.row(id).done.min(apart.done + CARRIED);
         let wanted: BTreeSet<Pos> = (apart.done + 1..=last).collect();
         let mut targets = BTreeSet::new();
-        for entry in self.entries(sid, &wanted)? {
+        for entry in self.entries(sid, &wanted).map_err(|error| error.in_segment(id))? {
             self.carry_over(id, &entry, new, now, &mut targets)?;
         }
         for target in targets {
