@@ -364,3 +364,25 @@ async fn what_cannot_be_read_is_not_started_afresh_for_ever() {
     sync(&ann).await;
     assert_eq!(state(&ann, "customer/c1"), "valid");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_is_put_back_serves_what_it_can_read() {
+    let mut site = Site::founded(LOOKING);
+    let ann = site.device("ann").await;
+    put(&ann, "customer/c1", json!({"name": ""}));
+    sync(&ann).await;
+    put(&ann, "visit/v1", json!({"remark": "closed"}));
+    sync(&ann).await;
+    site.stop().await;
+    site.copy("relay", "backup");
+    site.start_again().await;
+    site.stop().await;
+    site.copy("backup", "relay");
+    tamper(&site, "relay", SPOILS_THE_LAST);
+    site.start_again().await;
+    assert_eq!(site.ask(|engine| engine.replica().epoch().counter).await, 2);
+    put(&ann, "customer/c2", json!({"name": "Kiosk"}));
+    let _ = ann.sync(PATIENCE).await;
+    assert_eq!(state(&ann, "customer/c2"), "valid");
+    assert_eq!(state(&ann, "customer/c1"), "held", "it was stated again");
+}

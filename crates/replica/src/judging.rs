@@ -389,21 +389,29 @@ impl Replica {
     }
 
     /// States every standing verdict again, in the epoch that was just opened: whatever devices
-    /// know of the epochs before ends with the first block of this one.
+    /// know of the epochs before ends with the first block of this one. Of a segment that cannot be read
+    /// nothing is stated.
     ///
     /// # Errors
     /// When the replica fails.
     pub fn restate_verdicts(&mut self) -> Result<Vec<SegmentId>, ReplicaError> {
         let segments: Vec<_> = self.segments.values().map(|row| (row.id, row.sid)).collect();
+        let mut restated = Vec::with_capacity(segments.len());
         for (id, sid) in &segments {
             let standing = self.store.standing_verdicts(*sid)?.into_iter();
             let verdicts = standing.filter_map(|(verdict, openings)| {
                 Some((minicbor::decode(&verdict).ok()?, minicbor::decode(&openings).ok()?))
             });
             let verdicts = verdicts.collect();
-            self.append_blocks(id, verdicts, 0)?;
+            match self.sparing(id, |replica| replica.append_blocks(id, verdicts, 0)) {
+                Err(error) if error.is_damage() => {}
+                stated => {
+                    stated?;
+                    restated.push(*id);
+                }
+            }
         }
-        Ok(segments.into_iter().map(|(id, _)| id).collect())
+        Ok(restated)
     }
 
     /// Signs verdicts and appends them, in blocks of a bounded size. All but the last say that the
