@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fieldkeep_model::SegmentId;
 use fieldkeep_store::{SegmentRow, Segments as _, StoreError};
 
+use crate::identity::Role;
 use crate::replica::{Replica, ReplicaError};
 
 impl Replica {
@@ -100,9 +101,16 @@ impl Replica {
         let unsaved: BTreeMap<SegmentId, SegmentRow> =
             self.dirty.iter().map(|id| (*id, self.segments[id].clone())).collect();
         let appended = self.appended.clone();
-        self.store.begin_step()?;
+        // A device reads of its log whatever it merges before it writes any of it, and nothing of others:
+        // it does without a step, whose pages SQLite would keep in memory.
+        let step = self.me.role == Role::Relay;
+        if step {
+            self.store.begin_step()?;
+        }
         let result = act(self);
-        self.store.end_step(result.is_ok())?;
+        if step {
+            self.store.end_step(result.is_ok())?;
+        }
         let Err(error) = &result else { return result };
         self.appended = appended;
         self.cache.evict(id);
